@@ -1,0 +1,25 @@
+"""The families that minitrain knows: one file each, one row each here."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from minitrain.errors import MinitrainError
+from minitrain.families.bert import BERT
+from minitrain.families.family import Family
+
+FAMILIES: dict[str, Family] = {"bert": BERT}
+
+
+def family_of(raw: Mapping[str, Any], path: Path) -> Family:
+    """The family that a parsed `config.json` names.
+
+    Raises MinitrainError naming the file and the families there are.
+    """
+    name = raw.get("model_type")
+    if name not in FAMILIES:
+        raise MinitrainError(f"{path}: 'model_type' is {name!r}; minitrain knows {', '.join(sorted(FAMILIES))}")
+    return FAMILIES[name]
+
+
+__all__ = ["FAMILIES", "Family", "family_of"]

@@ -1,0 +1,74 @@
+"""Small files, read strictly and written whole: a reader never sees half of one."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from minitrain.errors import MinitrainError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object strictly: UTF-8, no NaN or Infinity, no key twice.
+
+    Raises MinitrainError naming the file and what is wrong with it.
+    """
+
+    def no_constant(name: str) -> None:
+        raise MinitrainError(f"{path}: holds {name}, which is no JSON number; replace it with a finite one")
+
+    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in seen:
+                raise MinitrainError(f"{path}: the key {key!r} stands twice; keep one of them")
+            seen[key] = value
+        return seen
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text, parse_constant=no_constant, object_pairs_hook=no_duplicates)
+    except MinitrainError:
+        raise
+    except OSError as error:
+        raise MinitrainError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise MinitrainError(f"{path}: is not valid JSON ({error}); get the file again") from error
+    if not isinstance(value, dict):
+        raise MinitrainError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def json_text(value: Any) -> str:
+    """Indented JSON with a final newline; keys in the order given, text as it is."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+@contextmanager
+def whole_files(directory: Path, last: str | None = None) -> Iterator[Path]:
+    """A temporary folder inside `directory` whose files move into it, one rename each, when the block succeeds.
+
+    A block that fails leaves `directory` as it was. `last` names the file to move after all others. Files get the
+    mode that the umask gives, whatever the library that wrote them chose.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".writing-") as temporary:
+        yield Path(temporary)
+        for file in sorted(Path(temporary).iterdir(), key=lambda file: file.name == last):
+            os.chmod(file, 0o666 & ~_umask())
+            os.replace(file, directory / file.name)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a UTF-8 text file in one rename."""
+    with whole_files(path.parent) as folder:
+        (folder / path.name).write_text(text, encoding="utf-8")
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # it can only be read by setting it
+    os.umask(mask)
+    return mask

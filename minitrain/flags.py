@@ -1,0 +1,144 @@
+"""The command line, derived from the fields of a configuration dataclass.
+
+Nothing here imports torch: `--help` and a mistyped flag answer at once. Flags take Trainer's names, with
+underscores or dashes. An unknown one is answered with the nearest, a renamed one with today's name.
+"""
+
+import argparse
+import difflib
+import sys
+import types
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, fields
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Config = TypeVar("Config")
+
+# What the references once called it, or call it elsewhere -> what it is called here.
+RENAMED = {
+    "evaluation_strategy": "eval_strategy",
+    "model_name_or_path": "model",
+    "tokenizer": "model",
+    "tokenizer_name": "model",
+    "processing_class": "model",
+    "dataset_name": "dataset",
+    "dataset_config_name": "subset",
+    "task_name": "subset",
+    "validation_file": "eval_file",
+    "max_seq_length": "max_length",
+    "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "train_batch_size": "per_device_train_batch_size",
+    "eval_batch_size": "per_device_eval_batch_size",
+    "batch_size": "per_device_train_batch_size",
+    "num_epochs": "num_train_epochs",
+    "epochs": "num_train_epochs",
+    "lr": "learning_rate",
+    "warmup_ratio": "warmup_steps",
+    "num_warmup_steps": "warmup_steps",
+    "label_smoothing": "label_smoothing_factor",
+    "group_by_length": "sampler",
+    "train_sampling_strategy": "sampler",
+    "no_cuda": "device",
+    "use_cpu": "device",
+    "max_validation_samples": "max_eval_samples",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with errors that say which flag was meant."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n(--help lists the flags)\n")
+
+    def unknown(self, flag: str, known: Sequence[str]) -> NoReturn:
+        name = flag.lstrip("-").split("=")[0].replace("-", "_")
+        if name in RENAMED and RENAMED[name] in known:
+            self.error(f"no flag --{name}; here it is called --{RENAMED[name]}")
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        self.error(f"no flag {flag}" + (f"; did you mean --{nearest[0]}?" if nearest else ""))
+
+
+def _truth(text: str) -> bool:
+    if text.lower() in ("true", "1", "yes"):
+        return True
+    if text.lower() in ("false", "0", "no"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name; write a,b")
+    return names
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return int(value) if value.is_integer() and "." not in text and "e" not in text.lower() else value
+
+
+_number.__name__ = "number"  # argparse shows it: "invalid number value: 'x'"
+
+
+def _converter(hint: Any) -> Any:
+    """float | None -> float, and so on: what turns the flag's text into the field's type."""
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(arm for arm in get_args(hint) if arm is not type(None))
+    if get_origin(hint) is tuple:
+        return _names
+    return {bool: _truth, float: _number}.get(hint, hint)
+
+
+def _underscored(word: str) -> str:
+    """--learning-rate=3e-5 -> --learning_rate=3e-5; a value stays as it is."""
+    name, equals, value = word.partition("=")
+    return name.replace("-", "_").replace("__", "--", 1) + equals + value if name.startswith("--") else word
+
+
+def _add(parser: argparse.ArgumentParser, spec: Field[Any], hint: Any) -> None:
+    convert = _converter(hint)
+    default = "" if spec.default in (None, MISSING) else f" (default: {spec.default})"
+    options: dict[str, Any] = {"nargs": "?", "const": True, "metavar": "BOOL"} if convert is _truth else {}
+    if spec.metadata["choices"] is None and "metavar" not in options:
+        options["metavar"] = {int: "N", _number: "X", _names: "A,B"}.get(convert, "NAME")
+    parser.add_argument(
+        f"--{spec.name}",
+        dest=spec.name,
+        default=argparse.SUPPRESS,
+        type=convert,
+        choices=spec.metadata["choices"],
+        help=(spec.metadata["help"] + default).replace("%", "%%"),
+        **options,
+    )
+
+
+def parse(
+    config: type[Config],
+    description: str,
+    arguments: Sequence[str] | None = None,
+    positional: tuple[str, ...] = (),
+) -> Config:
+    """Build `config`, a dataclass whose fields carry `help` and `choices`, from command-line flags.
+
+    Fields named in `positional` stand without a flag and must be given. Prints to standard error and exits
+    with status 2 where the flags are wrong, as argparse does.
+    """
+    words = [_underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    usage = " ".join(["%(prog)s", *(name.upper() for name in positional), "[--flag value ...]"])
+    parser = _Parser(usage=usage, description=description, allow_abbrev=False)
+    hints = get_type_hints(config)
+    known = [spec.name for spec in fields(config)]  # type: ignore[arg-type]
+    for spec in fields(config):  # type: ignore[arg-type]
+        if spec.name in positional:
+            parser.add_argument(spec.name, help=spec.metadata["help"])
+        else:
+            _add(parser, spec, hints[spec.name])
+    values, rest = parser.parse_known_args(words)
+    if rest:
+        flag = next((word for word in rest if word.startswith("-")), None)
+        if flag is None:
+            parser.error(f"{rest[0]!r} belongs to no flag")
+        parser.unknown(flag, known)
+    return config(**vars(values))

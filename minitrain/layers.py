@@ -1,0 +1,113 @@
+"""The pieces of a post-norm Transformer encoder: attention, feed-forward, block.
+
+Blind to the family and to the checkpoint: constructors take plain values, parameters are registered in the
+reference's order, because a gradient norm depends on it in the last bit. Operations follow transformers 5.23
+models/bert/modeling_bert.py, which follows Devlin et al. 2018 (arXiv 1810.04805).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minitrain.kernels import Kernels
+
+
+def _gelu_new(x: Tensor) -> Tensor:
+    # Written out as transformers has it: F.gelu(approximate="tanh") differs in the last bit.
+    return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": _gelu_new,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What every block of one forward pass shares: the mask and the arithmetic."""
+
+    mask: Tensor | None  # (B, 1, L, L) bool, True where a query may look; None when nothing is padding
+    kernels: Kernels
+
+
+def attention_context(attention_mask: Tensor | None, length: int, kernels: Kernels) -> Context:
+    """Build the context from a padding mask (B, L), non-zero at real tokens, or None where all are real."""
+    if attention_mask is None or bool(attention_mask.all()):
+        return Context(mask=None, kernels=kernels)
+    mask = attention_mask.bool()[:, None, None, :]  # (B, 1, 1, L)
+    return Context(mask=mask.expand(-1, 1, length, length), kernels=kernels)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention and its output projection: (B, L, H) -> (B, L, H)."""
+
+    def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.query = nn.Linear(hidden_size, hidden_size)
+        self.key = nn.Linear(hidden_size, hidden_size)
+        self.value = nn.Linear(hidden_size, hidden_size)
+        self.output = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        q, k, v = (self._split(project(x)) for project in (self.query, self.key, self.value))
+        dropout_p = self.dropout if self.training else 0.0
+        mixed = context.kernels.attention(q, k, v, context.mask, dropout_p)  # (B, N, L, D)
+        return self.output(mixed.transpose(1, 2).reshape(x.shape))
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(B, L, H) -> (B, N, L, D)"""
+        return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """Two projections with an activation between: (B, L, H) -> (B, L, intermediate) -> (B, L, H)."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int, activation: str) -> None:
+        super().__init__()
+        self.intermediate = nn.Linear(hidden_size, intermediate_size)
+        self.activation = ACTIVATIONS[activation]
+        self.output = nn.Linear(intermediate_size, hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.activation(self.intermediate(x)))
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each with dropout, a residual and a LayerNorm after: (B, L, H) -> (B, L, H)."""
+
+    def __init__(
+        self,
+        *,
+        hidden_size: int,
+        num_heads: int,
+        intermediate_size: int,
+        activation: str,
+        hidden_dropout: float,
+        attention_dropout: float,
+        layer_norm_eps: float,
+    ) -> None:
+        super().__init__()
+        self.dropout = hidden_dropout
+        self.attention = Attention(hidden_size, num_heads, attention_dropout)
+        self.attention_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.feed_forward = FeedForward(hidden_size, intermediate_size, activation)
+        self.feed_forward_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        dropout = context.kernels.dropout
+        x = self.attention_norm(dropout(self.attention(x, context), self.dropout, self.training) + x)
+        return self.feed_forward_norm(dropout(self.feed_forward(x), self.dropout, self.training) + x)

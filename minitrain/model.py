@@ -1,0 +1,70 @@
+"""The encoder and the classifier on top of it, blind to the family they come from.
+
+No loss in here: `loss.py` has it. No loading either: `weights.py` does.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from minitrain.config import EncoderConfig
+from minitrain.errors import MinitrainError
+from minitrain.families import FAMILIES
+from minitrain.kernels import KERNELS
+from minitrain.layers import attention_context
+
+
+class Encoder(nn.Module):
+    """Token ids -> hidden states of the last layer.
+
+    `kernels` is "fast" or "reference" (`kernels.py`).
+    """
+
+    def __init__(self, config: EncoderConfig, kernels: str = "fast") -> None:
+        super().__init__()
+        family = FAMILIES[config.model_type]
+        self.config = config
+        self.kernels = KERNELS[kernels]
+        self.embeddings = family.embeddings(config)
+        self.blocks = nn.ModuleList([family.block(config) for _ in range(config.num_layers)])
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Encode a padded batch.
+
+        input_ids: (B, L) int64. attention_mask: (B, L), non-zero at real tokens; None when all are real.
+        token_type_ids: (B, L) int64, 0 for the first text and 1 for the second; None for all 0.
+        Returns (B, L, H) float. Raises MinitrainError when L exceeds the model's positions.
+        """
+        length = input_ids.size(1)
+        if length > self.config.max_position_embeddings:
+            raise MinitrainError(
+                f"a batch is {length} tokens long, the model has {self.config.max_position_embeddings} positions: "
+                f"truncate with max_length={self.config.max_position_embeddings}"
+            )
+        if token_type_ids is None:
+            token_type_ids = torch.zeros_like(input_ids)
+        context = attention_context(attention_mask, length, self.kernels)
+        x = self.embeddings(input_ids, token_type_ids, self.kernels)
+        for block in self.blocks:
+            x = block(x, context)
+        return cast(Tensor, x)
+
+
+class SequenceClassifier(nn.Module):
+    """An encoder and a head: token ids -> one row of logits a sequence (one number for regression)."""
+
+    def __init__(self, config: EncoderConfig, kernels: str = "fast") -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config, kernels)
+        self.head = FAMILIES[config.model_type].head(config)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Arguments as `Encoder.forward`. Returns logits (B, C), before any softmax."""
+        x = self.encoder(input_ids, attention_mask, token_type_ids)
+        return cast(Tensor, self.head(x, self.encoder.kernels))

@@ -1,0 +1,259 @@
+"""Checkpoints in the Hub's layout: strict loading with a report, saving under the reference's names.
+
+Every parameter is accounted for: loaded, or new because a head may be; every key of the file too: used, or on the
+family's list of what a classifier does not need. Anything else is an error.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from minitrain.config import PROBLEM_TYPES, EncoderConfig, encoder_config
+from minitrain.errors import MinitrainError
+from minitrain.families import FAMILIES, Family, family_of
+from minitrain.files import json_text, read_json, whole_files
+from minitrain.hub import resolve_model
+from minitrain.model import Encoder, SequenceClassifier
+from minitrain.tensorfiles import checked, read_tensors, weight_files
+
+Model = TypeVar("Model", Encoder, SequenceClassifier)
+
+
+class Saves(Protocol):
+    """Whatever can write its files into a folder, such as a Tokenizer."""
+
+    def save(self, directory: Path) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """What became of each key: the file's `loaded` and `ignored`, the model's `new` (drawn at random)."""
+
+    loaded: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
+
+
+def read_config(directory: Path) -> EncoderConfig:
+    """The checked configuration of a local checkpoint. Raises MinitrainError naming file and field."""
+    path = directory / "config.json"
+    raw = read_json(path)
+    return encoder_config(raw, family_of(raw, path).config_names, path)
+
+
+def load_encoder(name_or_dir: str | Path, *, kernels: str = "fast") -> Encoder:
+    """Load the encoder alone, without pooler or head, in evaluation mode on the CPU, float32.
+
+    name_or_dir: a Hub id, a local folder, or "demo". Raises MinitrainError naming what does not fit.
+    """
+    directory = resolve_model(name_or_dir)
+    config = read_config(directory)
+    encoder, _ = _build(lambda: Encoder(config, kernels), directory, "encoder.", new_head=False)
+    return encoder
+
+
+def load_classifier(
+    name_or_dir: str | Path,
+    num_labels: int | None = None,
+    *,
+    label_names: tuple[str, ...] | None = None,
+    problem_type: str | None = None,
+    new_head: bool = False,
+    kernels: str = "fast",
+    **overrides: float | None,
+) -> SequenceClassifier:
+    """Load an encoder with a classification head, in evaluation mode on the CPU, float32.
+
+    A checkpoint without a head gets a new one, drawn from torch's global generator: normal with the config's
+    `initializer_range`, bias 0, as transformers 5.23 does. name_or_dir: a Hub id, a local folder, or "demo".
+    num_labels, label_names: of the data, by default the checkpoint's. new_head: replace a head that is there.
+    overrides: `hidden_dropout_prob` and its kin; None keeps the checkpoint's.
+    Raises MinitrainError where the head and the data disagree, naming both.
+    """
+    return load_classifier_with_report(
+        name_or_dir, num_labels, label_names, problem_type, new_head, kernels, **overrides
+    )[0]
+
+
+def load_classifier_with_report(
+    name_or_dir: str | Path,
+    num_labels: int | None,
+    label_names: tuple[str, ...] | None,
+    problem_type: str | None,
+    new_head: bool,
+    kernels: str,
+    **overrides: Any,
+) -> tuple[SequenceClassifier, LoadReport]:
+    """`load_classifier`, and what became of each key."""
+    directory = resolve_model(name_or_dir)
+    own = read_config(directory)
+    config = replace(own, **{key: value for key, value in overrides.items() if value is not None})
+    if label_names is not None:
+        config = replace(config, num_labels=len(label_names), label_names=label_names)
+    elif num_labels not in (None, own.num_labels):
+        config = replace(config, num_labels=num_labels, label_names=None)
+    if problem_type is not None:
+        config = replace(config, problem_type=problem_type)
+    if not new_head and trained_labels(directory) is not None:
+        _check_head(own, config, directory)
+    return _build(lambda: SequenceClassifier(config, kernels), directory, "", new_head)
+
+
+def trained_labels(directory: Path) -> tuple[str, ...] | None:
+    """The class names of the head that the checkpoint's files hold, LABEL_0 and so on where it has no names.
+
+    None when the files hold no head, whatever config.json says.
+    """
+    config = read_config(directory)
+    renames = dict((ours, theirs) for theirs, ours in FAMILIES[config.model_type].renames)
+    key = f"{renames['head.output']}.weight"
+    held = any(name == key for file in weight_files(directory) for name, _ in read_tensors(file))
+    return names_or_default(config) if held else None
+
+
+def names_or_default(config: EncoderConfig) -> tuple[str, ...]:
+    """The class names, or those that transformers gives to unnamed classes."""
+    return config.label_names or tuple(f"LABEL_{i}" for i in range(config.num_labels))
+
+
+def _check_head(own: EncoderConfig, wanted: EncoderConfig, directory: Path) -> None:
+    if own.num_labels != wanted.num_labels:
+        raise MinitrainError(
+            f"{directory}: the trained head has {own.num_labels} labels {names_or_default(own)}, "
+            f"the data has {wanted.num_labels} {names_or_default(wanted)}: "
+            "drop the head with --new_head, or give data with its labels"
+        )
+    unnamed = own.label_names is None or all(re.fullmatch(r"LABEL_\d+", name) for name in own.label_names)
+    if not unnamed and wanted.label_names is not None and own.label_names != wanted.label_names:
+        raise MinitrainError(
+            f"{directory}: the trained head's labels are {own.label_names}, the data's {wanted.label_names}: "
+            "drop the head with --new_head, or give data with its labels"
+        )
+
+
+def reference_names(family: Family, config: EncoderConfig, model: nn.Module, ours_prefix: str) -> dict[str, str]:
+    """The reference's key -> our parameter's name, in the order of registration."""
+    modules = {
+        ours.replace("{i}", str(i)): theirs.replace("{i}", str(i))
+        for theirs, ours in family.renames
+        for i in range(config.num_layers)
+    }
+    table = {}
+    for name, _ in model.named_parameters():
+        module, leaf = f"{ours_prefix}{name}".rsplit(".", 1)
+        table[f"{modules[module]}.{leaf}"] = name
+    return table
+
+
+def _build(
+    make: Callable[[], Model], directory: Path, ours_prefix: str, new_head: bool
+) -> tuple[Model, LoadReport]:
+    """Make the model without drawing a number, fill it from the files, draw what is new."""
+    with torch.device("meta"):
+        model = make()
+    model.to_empty(device="cpu")
+    family = FAMILIES[model.config.model_type]
+    names = reference_names(family, model.config, model, ours_prefix)
+    report = _fill(model, names, family, directory, new_head)
+    _initialise(model, report.new, model.config.initializer_range)
+    return model.eval(), report
+
+
+def _fill(model: nn.Module, names: dict[str, str], family: Family, directory: Path, new_head: bool) -> LoadReport:
+    parameters = dict(model.named_parameters())
+    loaded: dict[str, str] = {}  # our name -> the file's key
+    ignored: list[str] = []
+    for file in weight_files(directory):
+        for key, tensor in read_tensors(file):
+            ours = names.get(_canonical(key, names, family))
+            dropped = new_head and ours is not None and ours.startswith("head.output.")
+            if ours is None and not _may_be_ignored(key, family, names):
+                raise MinitrainError(
+                    f"{file}: holds {key!r}, which a {family.architecture} of this config.json has not; "
+                    "do the weights and config.json belong together?"
+                )
+            if ours is None or dropped:
+                ignored.append(key)
+                continue
+            if ours in loaded:
+                raise MinitrainError(f"{file}: {key!r} and {loaded[ours]!r} are the same parameter")
+            with torch.no_grad():
+                parameters[ours].copy_(checked(file, key, tensor, parameters[ours].shape))
+            loaded[ours] = key
+    new = [name for name in parameters if name not in loaded]
+    missing = [theirs for theirs, ours in names.items() if ours in new and not ours.startswith("head.")]
+    if missing:
+        raise MinitrainError(
+            f"{directory}: the weights lack {len(missing)} keys of the encoder, the first {missing[0]!r}; "
+            "only a head may be missing: do the weights and config.json belong together?"
+        )
+    return LoadReport(loaded=list(loaded.values()), ignored=ignored, new=new)
+
+
+def _canonical(key: str, names: dict[str, str], family: Family) -> str:
+    """The reference's name of today for a key that may lack the prefix or be called gamma or beta."""
+    if key.endswith(".gamma"):  # TensorFlow's names, in checkpoints of 2018 and 2019
+        key = key.removesuffix("gamma") + "weight"
+    elif key.endswith(".beta"):
+        key = key.removesuffix("beta") + "bias"
+    return key if key in names else family.prefix + key
+
+
+def _may_be_ignored(key: str, family: Family, names: dict[str, str]) -> bool:
+    if any(re.fullmatch(pattern, key) for pattern in family.ignored):
+        return True
+    if any(ours.startswith("head.") for ours in names.values()):
+        return False
+    # An encoder alone leaves the head's keys, the pooler among them, where they are.
+    heads = tuple(theirs for theirs, ours in family.renames if ours.startswith("head."))
+    return key.startswith(heads) or (family.prefix + key).startswith(heads)
+
+
+def _initialise(model: nn.Module, new: list[str], std: float) -> None:
+    """Draw the new parameters in order of registration: weights normal (0, std), biases 0."""
+    with torch.no_grad():
+        for name in new:
+            parameter = model.get_parameter(name)
+            if name.endswith("bias"):
+                parameter.zero_()
+            else:
+                parameter.normal_(0.0, std)
+
+
+def save_classifier(model: SequenceClassifier, tokenizer: Saves, directory: str | Path) -> None:
+    """Write model and tokenizer so that transformers, its `pipeline` and this library load them.
+
+    The folder is made; files are written beside it first and moved in whole, config.json last, so that a folder
+    with a config.json is complete. Weights are float32 under the reference's names, metadata `format: pt`.
+    """
+    directory = Path(directory)
+    family = FAMILIES[model.config.model_type]
+    names = reference_names(family, model.config, model, "")
+    state = model.state_dict()
+    tensors = {theirs: state[ours].detach().to("cpu", torch.float32).contiguous() for theirs, ours in names.items()}
+    with whole_files(directory, last="config.json") as folder:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        tokenizer.save(folder)
+        (folder / "config.json").write_text(json_text(config_json(model.config)), encoding="utf-8")
+
+
+def config_json(config: EncoderConfig) -> dict[str, Any]:
+    """The `config.json` of a classifier, with the reference's keys."""
+    family = FAMILIES[config.model_type]
+    labels = names_or_default(config)
+    classification, regression = PROBLEM_TYPES
+    return {
+        "architectures": [family.architecture],
+        "model_type": family.model_type,
+        **{theirs: getattr(config, ours) for ours, theirs in family.config_names.items()},
+        "dtype": "float32",
+        "id2label": {str(i): name for i, name in enumerate(labels)},
+        "label2id": {name: i for i, name in enumerate(labels)},
+        "problem_type": config.problem_type or (regression if config.num_labels == 1 else classification),
+    }
