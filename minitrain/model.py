@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from minitrain.config import EncoderConfig
+from minitrain.encoder_config import EncoderConfig
 from minitrain.errors import MinitrainError
 from minitrain.families import FAMILIES
 from minitrain.kernels import KERNELS

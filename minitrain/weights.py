@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from minitrain.config import PROBLEM_TYPES, EncoderConfig, encoder_config
+from minitrain.encoder_config import PROBLEM_TYPES, EncoderConfig, encoder_config
 from minitrain.errors import MinitrainError
 from minitrain.families import FAMILIES, Family, family_of
 from minitrain.files import json_text, read_json, whole_files

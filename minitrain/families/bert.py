@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from minitrain.config import EncoderConfig
+from minitrain.encoder_config import EncoderConfig
 from minitrain.families.family import Family
 from minitrain.kernels import Kernels
 from minitrain.layers import Block

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from minitrain.config import EncoderConfig
+from minitrain.encoder_config import EncoderConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,148 @@
+"""Which examples stand together in a batch, and the padded tensors made of them.
+
+The order is a pure function of (seed, epoch): no hidden state, no draw from the global generator, so that any
+process can compute it and skip to any batch. Every example appears exactly once an epoch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from minitrain.errors import MinitrainError
+from minitrain.tokenizer import Example
+
+POOL = 100  # batches sorted by length together: on MRPC at batch 8, padding falls from 20% to 1%
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of one forward pass, on one device.
+
+    input_ids, attention_mask, token_type_ids: (B, L) int64. labels: (B,) int64 classes or float32 scores, or None.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    token_type_ids: Tensor
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.input_ids.size(0)
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """What a model takes: `model(**batch.inputs)`."""
+        return {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "token_type_ids": self.token_type_ids,
+        }
+
+    def to(self, device: torch.device | str) -> "Batch":
+        labels = None if self.labels is None else self.labels.to(device)
+        return Batch(**{name: tensor.to(device) for name, tensor in self.inputs.items()}, labels=labels)
+
+
+def collate(examples: Sequence[Example], pad_token_id: int = 0, pad_to_multiple_of: int | None = None) -> Batch:
+    """Pad examples on the right to the longest of them, as transformers' DataCollatorWithPadding does.
+
+    pad_to_multiple_of: round the length up to a multiple, which some GPU kernels prefer. Labels become int64 when
+    the first is an int, float32 otherwise, None when it is None. Never touches a device.
+    Raises MinitrainError when there are no examples.
+    """
+    if not examples:
+        raise MinitrainError("collate() was given no examples; a batch has at least one")
+    length = max(len(example.input_ids) for example in examples)
+    if pad_to_multiple_of is not None:
+        length = -(-length // pad_to_multiple_of) * pad_to_multiple_of
+    padding = [length - len(example.input_ids) for example in examples]
+    return Batch(
+        input_ids=torch.tensor([e.input_ids + [pad_token_id] * n for e, n in zip(examples, padding, strict=True)]),
+        attention_mask=torch.tensor([[1] * (length - n) + [0] * n for n in padding]),
+        token_type_ids=torch.tensor([e.token_type_ids + [0] * n for e, n in zip(examples, padding, strict=True)]),
+        labels=_labels([example.label for example in examples]),
+    )
+
+
+def _labels(labels: list[int | float | None]) -> Tensor | None:
+    if labels[0] is None:
+        return None
+    return torch.tensor(labels, dtype=torch.int64 if isinstance(labels[0], int) else torch.float32)
+
+
+def _permutation(count: int, seed: int) -> list[int]:
+    """A random order of range(count), from a generator of its own."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+class RandomBatchSampler:
+    """Batches of examples in random order, in Trainer's order for the same seed (5.23, RandomSampler).
+
+    count: number of examples. batch_size: examples a batch; the last one may be short. seed: of all epochs.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int = 42) -> None:
+        _check(count, batch_size)
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """The epoch's batches, each a list of row numbers counted from 0."""
+        order = _permutation(self.count, self.seed + epoch)
+        return _cut(order, self.batch_size)
+
+
+class BucketBatchSampler:
+    """Batches of examples of like length, so that little is padding, in random order.
+
+    The epoch's random order is cut into pools of `POOL` batches, each pool sorted by length and cut into batches,
+    and the batches shuffled: company changes every epoch, and no example is ever favoured by its length.
+
+    lengths: tokens of each example. batch_size: examples a batch; one of them may be short. seed: of all epochs.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int = 42) -> None:
+        _check(len(lengths), batch_size)
+        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """The epoch's batches, each a list of row numbers counted from 0."""
+        order = _permutation(len(self.lengths), self.seed + epoch)
+        pools = _cut(order, self.batch_size * POOL)
+        batches = [
+            batch for pool in pools for batch in _cut(sorted(pool, key=self.lengths.__getitem__), self.batch_size)
+        ]
+        return [batches[i] for i in _permutation(len(batches), self.seed + epoch)]
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Row numbers, longest first, in batches: for evaluation, where order does not matter but memory does.
+
+    The longest batch comes first, so that one too large for the memory fails at once.
+    """
+    _check(len(lengths), batch_size)
+    yield from _cut(sorted(range(len(lengths)), key=lambda row: -lengths[row]), batch_size)
+
+
+def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
+    """The share of positions that is padding when these batches are collated, from 0 to 1."""
+    positions = sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
+    return 1.0 - sum(lengths[row] for batch in batches for row in batch) / positions
+
+
+def _cut(rows: Sequence[int], size: int) -> list[list[int]]:
+    return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+
+def _check(count: int, batch_size: int) -> None:
+    if count < 1:
+        raise MinitrainError("there are no examples to make batches of")
+    if batch_size < 1:
+        raise MinitrainError(f"the batch size is {batch_size}; expected 1 or more")

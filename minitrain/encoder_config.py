@@ -1,0 +1,131 @@
+"""What a checkpoint is: the shape of its encoder and head, read from `config.json` and checked before any weight.
+
+Nothing is guessed: a size that is missing, negative or huge is an error that names the file and the key.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from minitrain.errors import MinitrainError
+
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
+PROBLEM_TYPES = ("single_label_classification", "regression")
+LARGEST_SIZE = 2**24  # of one dimension: beyond every encoder there is
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """The shape of an encoder and its head, in minitrain's names; a family translates to the checkpoint's.
+
+    Sizes are counts; dropouts are probabilities of zeroing an element. `label_names` is None when the
+    checkpoint never named its classes.
+    """
+
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    classifier_dropout: float | None = None
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 0
+    num_labels: int = 2
+    label_names: tuple[str, ...] | None = None
+    problem_type: str | None = None
+
+
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_layers",
+    "num_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "num_labels",
+)
+PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+
+
+def encoder_config(raw: Mapping[str, Any], names: Mapping[str, str], path: Path) -> EncoderConfig:
+    """Build and check an EncoderConfig from a parsed `config.json`.
+
+    `names` maps our field names to the family's keys; what a family leaves out keeps our default.
+    Raises MinitrainError naming the file, the key as the file has it, what was got and what was expected.
+    """
+    values: dict[str, Any] = {"model_type": raw["model_type"]}
+    for spec in fields(EncoderConfig):
+        key = names.get(spec.name)
+        if key is None:
+            continue
+        if raw.get(key) is None:
+            if spec.default is MISSING:
+                raise MinitrainError(f"{path}: has no {key!r}, which a {raw['model_type']} checkpoint needs")
+            continue
+        values[spec.name] = _checked(spec.name, raw[key], f"{path}: {key!r}")
+    values |= _labels(raw, path)
+    config = EncoderConfig(**values)
+    _check_whole(config, names, path)
+    return config
+
+
+def _checked(name: str, value: Any, where: str) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if name in SIZES:
+        if not (isinstance(value, int) and number and 0 < value <= LARGEST_SIZE):
+            raise MinitrainError(f"{where} is {value!r}; expected an integer from 1 to {LARGEST_SIZE}")
+    elif name in PROBABILITIES:
+        if not (number and 0.0 <= value <= 1.0):
+            raise MinitrainError(f"{where} is {value!r}; expected a probability from 0 to 1")
+    elif name in ("layer_norm_eps", "initializer_range"):
+        if not (number and math.isfinite(value) and value > 0):
+            raise MinitrainError(f"{where} is {value!r}; expected a positive finite number")
+    elif name == "pad_token_id":
+        if not (isinstance(value, int) and number and value >= 0):
+            raise MinitrainError(f"{where} is {value!r}; expected a token id, an integer from 0")
+    elif name == "hidden_act" and value not in ACTIVATIONS:
+        raise MinitrainError(f"{where} is {value!r}; expected one of {', '.join(ACTIVATIONS)}")
+    return value
+
+
+def _labels(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """`id2label` (string keys, as the Hub stores it) -> the number of labels and their names in order."""
+    problem = raw.get("problem_type")
+    if problem is not None and problem not in PROBLEM_TYPES:
+        raise MinitrainError(
+            f"{path}: 'problem_type' is {problem!r}; minitrain trains {' and '.join(PROBLEM_TYPES)}"
+        )
+    names = raw.get("id2label")
+    if names is None:
+        count = raw.get("num_labels", 2)
+        return {"num_labels": _checked("num_labels", count, f"{path}: 'num_labels'"), "problem_type": problem}
+    ids = [str(i) for i in range(len(names))] if isinstance(names, dict) else []
+    if not names or sorted(names) != sorted(ids) or not all(isinstance(name, str) for name in names.values()):
+        raise MinitrainError(f"{path}: 'id2label' is {str(names)[:200]}; expected ids 0, 1, ... with names")
+    return {
+        "num_labels": len(names),
+        "label_names": tuple(names[i] for i in ids),
+        "problem_type": problem,
+    }
+
+
+def _check_whole(config: EncoderConfig, names: Mapping[str, str], path: Path) -> None:
+    if config.hidden_size % config.num_heads:
+        raise MinitrainError(
+            f"{path}: {names['hidden_size']!r} is {config.hidden_size}, which {names['num_heads']!r} = "
+            f"{config.num_heads} does not divide; the heads share the hidden size evenly"
+        )
+    if config.pad_token_id >= config.vocab_size:
+        raise MinitrainError(
+            f"{path}: 'pad_token_id' is {config.pad_token_id}, outside the vocabulary of {config.vocab_size}"
+        )

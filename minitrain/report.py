@@ -1,0 +1,161 @@
+"""What a run says: lines on the console, `log.jsonl` as it goes, tables and `results.json` at its end.
+
+Sees numbers only, no model. The first process prints and writes, the others are silent. On a terminal a bar moves;
+elsewhere plain lines appear, about one for each percent of the run.
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from minitrain.evaluation import Evaluation
+from minitrain.metrics import Confusion
+from minitrain.training import StepLog
+
+MATRIX = "true / predicted"
+
+
+class Console:
+    """The observer of a run: smooths the step logs, prints them, and keeps `log.jsonl`.
+
+    directory: of the run, which exists. total_steps: of the bar. logging_steps: optimizer steps a line.
+    """
+
+    def __init__(self, directory: Path, total_steps: int, logging_steps: int | None) -> None:
+        self.total_steps = total_steps
+        self.logging_steps = logging_steps or max(1, total_steps // 100)
+        self.started = time.perf_counter()
+        self.recent: list[StepLog] = []
+        self.evaluations = 0
+        self.evaluation_seconds = 0.0
+        self.examples = 0
+        self.log = (directory / "log.jsonl").open("w", encoding="utf-8")
+        self.bar = tqdm(total=total_steps, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty())
+
+    def close(self) -> None:
+        """Close the bar and the log."""
+        self.bar.close()
+        self.log.close()
+
+    def on_step(self, log: StepLog) -> None:
+        """Count a step; print and log every `logging_steps`, the first and the last."""
+        self.recent.append(log)
+        self.examples += log.examples
+        self.bar.update()
+        if log.step % self.logging_steps and log.step not in (1, self.total_steps):
+            return
+        logs, self.recent = self.recent, []
+        record = _summary(logs)
+        self._write({"event": "step", **record})
+        left = (self.total_steps - log.step) * self._seconds_a_step(log.step)
+        self._say(
+            f"step {log.step:>5}/{self.total_steps}  epoch {log.epoch:.2f}  loss {record['loss']:.4f}  "
+            f"grad {record['grad_norm']:.2f}  lr {log.learning_rate:.2e}  "
+            f"{record['examples_per_second']:.0f} ex/s  pad {record['padding']:.1%}  {duration(left)} left"
+        )
+
+    def on_evaluation(self, step: int, epoch: float, results: dict[str, Evaluation], is_best: bool) -> None:
+        """Print one row a split, marking the best so far, and log them."""
+        for name, result in results.items():
+            self.evaluation_seconds += result.seconds
+            self._write({"event": "evaluation", "step": step, "epoch": epoch, "split": name, **result.values})
+            names = list(result.values)
+            if self.evaluations == 0:
+                self._say(f"{'evaluation':<24}" + "".join(f"{value:>22}" for value in names))
+            values = "".join(f"{result.values[value]:>22.4f}" for value in names)
+            mark = "  * best" if is_best and name == next(iter(results)) else ""
+            self._say(f"{f'{name}, epoch {epoch:.2f}':<24}{values}{mark}")
+            self.evaluations += 1
+
+    def _seconds_a_step(self, step: int) -> float:
+        return (time.perf_counter() - self.started - self.evaluation_seconds) / step
+
+    def training_seconds(self) -> float:
+        """Wall time so far, evaluations aside."""
+        return time.perf_counter() - self.started - self.evaluation_seconds
+
+    def _say(self, line: str) -> None:
+        if self.bar.disable:
+            say(line)
+        else:
+            self.bar.write(line)
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        self.log.write(json.dumps(_finite(record)) + "\n")
+        self.log.flush()  # a run that is killed keeps what it logged
+
+
+def _summary(logs: Sequence[StepLog]) -> dict[str, Any]:
+    """The steps since the last line as one record: means, but the last step's learning rate."""
+    seconds = sum(log.seconds for log in logs)
+    last = logs[-1]
+    return {
+        "step": last.step,
+        "epoch": last.epoch,
+        "loss": sum(log.loss for log in logs) / len(logs),
+        "grad_norm": sum(log.grad_norm for log in logs) / len(logs),
+        "learning_rate": last.learning_rate,
+        "examples_per_second": sum(log.examples for log in logs) / seconds,
+        "padding": sum(log.padding for log in logs) / len(logs),
+    }
+
+
+def say(line: str = "") -> None:
+    """Print a line at once, also where standard output is a file."""
+    print(line, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """75 -> 1m15s"""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def interval(share: float, count: int) -> tuple[float, float]:
+    """The 95% interval of a proportion seen in `count` examples (Wilson 1927)."""
+    z = 1.959963984540054
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return centre - half, centre + half
+
+
+def result_lines(split: str, result: Evaluation, baseline: float | None) -> list[str]:
+    """The final values of a split; accuracy with its 95% interval and beside the majority class's."""
+    lines = [f"{split} ({result.examples} examples)"]
+    for name, value in result.values.items():
+        line = f"  {name:<22}{value:.4f}"
+        if name == "accuracy":
+            low, high = interval(value, result.examples)
+            line += f"   95% interval {low:.4f} to {high:.4f}"
+            line += "" if baseline is None else f"; always the majority class: {baseline:.4f}"
+        lines.append(line)
+    return lines
+
+
+def class_lines(confusion: Confusion, names: Sequence[str]) -> list[str]:
+    """Precision, recall and F1 of each class, and the confusion matrix, as text."""
+    width = max(len(name) for name in (*names, MATRIX)) + 2
+    column = max(11, *(len(name) + 2 for name in names))
+    lines = [f"{'class':<{width}}{'precision':>11}{'recall':>11}{'f1':>11}{'examples':>11}"]
+    for name, (precision, recall, f1, support) in zip(names, confusion.precision_recall_f1(), strict=True):
+        lines.append(f"{name:<{width}}{precision:>11.4f}{recall:>11.4f}{f1:>11.4f}{support:>11}")
+    lines += ["", f"{MATRIX:<{width}}" + "".join(f"{name:>{column}}" for name in names)]
+    for name, row in zip(names, confusion.counts.tolist(), strict=True):
+        lines.append(f"{name:<{width}}" + "".join(f"{count:>{column}}" for count in row))
+    return lines
+
+
+def _finite(record: Mapping[str, Any]) -> dict[str, Any]:
+    """NaN, which a correlation of constants is, has no place in JSON: null."""
+    return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in record.items()}
+
+
+def finite_values(result: Evaluation) -> dict[str, Any]:
+    """An evaluation as `results.json` holds it."""
+    return {"examples": result.examples, **_finite(result.values)}

@@ -1,0 +1,195 @@
+"""Rows as they come: a dataset of the Hub or of a folder, the user's own files, the embedded reviews -> tables.
+
+Nothing is tokenized here and no label is interpreted; `data.py` does that. Rows are counted from 1, a CSV header
+aside, so that an error names the row a person would find. `datasets` is imported where it is used, because it
+costs a second.
+"""
+
+import csv
+import gzip
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from minitrain.errors import MinitrainError
+from minitrain.hub import demo_reviews_file, unreachable, use_cache_if_unreachable
+
+FILE_KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
+HELD_BACK = 1000  # of the embedded reviews, each for validation and for test
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Columns of equal length, and where they came from.
+
+    source: the file, or dataset and split, for errors. columns: name -> values, lists or lazy columns of
+    `datasets`. class_names: of the columns whose integers are known to stand for classes. untyped: all values are
+    text because the format has no types (CSV).
+    """
+
+    source: str
+    columns: Mapping[str, Sequence[Any]]
+    class_names: Mapping[str, tuple[str, ...]]
+    untyped: bool = False
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()))) if self.columns else 0
+
+    def column(self, name: str) -> Sequence[Any]:
+        """The values of one column. Raises MinitrainError listing the columns there are."""
+        if name not in self.columns:
+            raise MinitrainError(f"{self.source}: has no column {name!r}; it has {', '.join(self.columns)}")
+        return self.columns[name]
+
+    def select(self, rows: Sequence[int]) -> "Table":
+        """These rows, counted from 0, in this order."""
+        whole = {name: values[:] for name, values in self.columns.items()}
+        return replace(self, columns={name: [values[row] for row in rows] for name, values in whole.items()})
+
+    def head(self, count: int | None) -> "Table":
+        """The first `count` rows, or all where it is None."""
+        return self if count is None else self.select(range(min(count, len(self))))
+
+
+def load_tables(dataset: str, subset: str | None = None) -> dict[str, Table]:
+    """Load every split of a dataset: a Hub id, a folder laid out as on the Hub, or `demo`.
+
+    Raises MinitrainError saying what could not be found, and which subsets there are.
+    """
+    if dataset == "demo":
+        return demo_reviews()
+    if not Path(dataset).exists():
+        use_cache_if_unreachable()
+    import datasets
+
+    name = dataset if subset is None else f"{dataset} {subset}"
+    try:
+        loaded = datasets.load_dataset(dataset, subset)
+    except ConnectionError as error:
+        raise MinitrainError(unreachable(name, "the dataset")) from error
+    except Exception as error:  # its errors share no type, but their first lines say what is wrong
+        raise MinitrainError(f"--dataset {name}: {_first_lines(error)}") from error
+    return {split: _table(f"{name}, split {split}", rows) for split, rows in loaded.items()}
+
+
+def _first_lines(error: Exception) -> str:
+    return " ".join(str(error).splitlines()[:2]) or type(error).__name__
+
+
+def _table(source: str, rows: Any) -> Table:
+    features = rows.features
+    return Table(
+        source=source,
+        columns={name: rows[name] for name in rows.column_names},
+        class_names={name: tuple(f.names) for name, f in features.items() if hasattr(f, "names")},
+    )
+
+
+def read_file(path: str | Path, columns: Sequence[str] | None = None) -> Table:
+    """Read a .csv, .tsv, .jsonl or .parquet file.
+
+    columns: what must be in each row of a .jsonl file; None asks for the keys of its first row. Raises
+    MinitrainError naming the file, and the row that is not like the others.
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in FILE_KINDS:
+        raise MinitrainError(f"{path}: is of no known kind; expected one of {', '.join(FILE_KINDS)}")
+    if not path.is_file():
+        raise MinitrainError(f"{path}: no such file")
+    try:
+        if kind == ".parquet":
+            return _read_parquet(path)
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            if kind == ".jsonl":
+                table = _read_jsonl(str(path), lines, columns)
+            else:
+                table = _read_csv(str(path), lines, "," if kind == ".csv" else "\t")
+    except UnicodeDecodeError as error:
+        raise MinitrainError(f"{path}: is not UTF-8 at byte {error.start}; save it as UTF-8") from error
+    except OSError as error:
+        raise MinitrainError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not len(table):
+        raise MinitrainError(f"{path}: has no rows")
+    return table
+
+
+def _read_csv(source: str, lines: Iterator[str], delimiter: str) -> Table:
+    csv.field_size_limit(sys.maxsize)  # the default refuses a text of more than 131,072 characters
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, [])
+        if len(set(header)) != len(header) or not all(header):
+            raise MinitrainError(f"{source}: the header {header} names a column twice or not at all")
+        columns: dict[str, list[str]] = {name: [] for name in header}
+        for number, row in enumerate(reader, start=1):
+            if len(row) != len(header):
+                raise MinitrainError(
+                    f"{source}, row {number} (line {reader.line_num}): {len(row)} fields, the header has "
+                    f"{len(header)}; put fields that hold a {delimiter!r} in double quotes"
+                )
+            for name, value in zip(header, row, strict=True):
+                columns[name].append(value)
+    except csv.Error as error:
+        raise MinitrainError(f"{source}, line {reader.line_num}: is no valid CSV ({error})") from error
+    return Table(source=source, columns=columns, class_names={}, untyped=True)
+
+
+def _read_jsonl(source: str, lines: Iterator[str], names: Sequence[str] | None) -> Table:
+    columns: dict[str, list[Any]] = {name: [] for name in names or ()}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise MinitrainError(f"{source}, row {number}: is not valid JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise MinitrainError(f"{source}, row {number}: expected an object, got {type(row).__name__}")
+        columns = columns or {name: [] for name in row}
+        missing = next((name for name in columns if name not in row), None)
+        if missing is not None:
+            raise MinitrainError(f"{source}, row {number}: has no field {missing!r}; it has {', '.join(row)}")
+        for name in columns:
+            columns[name].append(row[name])
+    return Table(source=source, columns=columns, class_names={})
+
+
+def _read_parquet(path: Path) -> Table:
+    import datasets
+
+    try:
+        rows = datasets.Dataset.from_parquet(str(path))
+    except Exception as error:  # pyarrow's and datasets' errors share no type
+        cause = error.__cause__ or error
+        raise MinitrainError(f"{path}: is no valid parquet file ({str(cause).splitlines()[0]})") from error
+    return _table(str(path), rows)
+
+
+def demo_reviews() -> dict[str, Table]:
+    """The embedded movie-review snippets as two classes, with a test split that nothing else touches.
+
+    A mean rating above 0 is positive, one below 0 negative; the 37 rated exactly 0 and a repeated text are left
+    out. The splits follow the order of the texts' SHA-256, so that they are the same everywhere for ever.
+    """
+    with gzip.open(demo_reviews_file(), "rt", encoding="utf-8", newline="") as lines:
+        rated = {row["text"].strip(): float(row["sentiment"]) for row in csv.DictReader(lines)}
+    texts = [text for text, rating in rated.items() if rating != 0.0]
+    texts.sort(key=lambda text: hashlib.sha256(text.encode()).digest())
+    cuts = {
+        "train": texts[2 * HELD_BACK :],
+        "validation": texts[HELD_BACK : 2 * HELD_BACK],
+        "test": texts[:HELD_BACK],
+    }
+    return {
+        split: Table(
+            source=f"demo reviews, split {split}",
+            columns={"text": part, "label": [int(rated[text] > 0) for text in part]},
+            class_names={"label": ("negative", "positive")},
+        )
+        for split, part in cuts.items()
+    }

@@ -1,0 +1,286 @@
+"""The training step and the loop around it.
+
+A step divides the loss by the examples of all its micro-batches, so that the gradient does not depend on how a
+batch is cut up. The learning rate and the order of examples are functions of the step; all that changes is in
+TrainState. What is printed and written is the observer's affair (`report.py`).
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from minitrain.batching import Batch, BucketBatchSampler, RandomBatchSampler, collate, padding_share
+from minitrain.config import TrainConfig
+from minitrain.data import Split
+from minitrain.errors import MinitrainError
+from minitrain.evaluation import Evaluation, autocast, device_of, evaluate, loss_of
+from minitrain.metrics import Metric
+from minitrain.model import SequenceClassifier
+from minitrain.optim import SCHEDULES, AdamW, clip_grad_norm, decay_groups
+
+
+@dataclass
+class TrainState:
+    """All that a step changes. step: optimizer steps done. epoch: full passes done, a fraction within one."""
+
+    model: SequenceClassifier
+    optimizer: AdamW
+    step: int = 0
+    epoch: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLog:
+    """One optimizer step: loss (mean per example), gradient norm before clipping, learning rate just used."""
+
+    step: int
+    epoch: float
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    examples: int
+    padding: float  # share of positions, 0 to 1
+    seconds: float
+
+
+@dataclass
+class Best:
+    """The best evaluation so far, by one value of the first evaluation split."""
+
+    name: str
+    greater_is_better: bool
+    value: float | None = None
+    step: int = 0
+    epoch: float = 0.0
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    evaluations_since: int = 0
+
+    def improves(self, value: float) -> bool:
+        """Whether `value` beats what there is; NaN never does."""
+        if self.value is None:
+            return not math.isnan(value)
+        return value > self.value if self.greater_is_better else value < self.value
+
+
+class Observer(Protocol):
+    """Whoever wants to see the steps and evaluations as they happen."""
+
+    def on_step(self, log: StepLog) -> None: ...
+
+    def on_evaluation(self, step: int, epoch: float, results: dict[str, Evaluation], is_best: bool) -> None: ...
+
+
+def accumulate_gradients(
+    model: SequenceClassifier, batches: Sequence[Batch], *, bf16: bool = False, label_smoothing: float = 0.0
+) -> float:
+    """Add to the gradients those of the mean loss over all examples of all batches, and return that loss.
+
+    However the same examples are cut into batches, the gradient is the same (up to rounding; dropout aside).
+    """
+    device = device_of(model)
+    count = sum(len(batch) for batch in batches)
+    total = torch.zeros((), device=device)
+    for batch in batches:
+        batch = batch.to(device)
+        assert batch.labels is not None, "training needs labels"
+        with autocast(device, bf16):
+            logits = model(**batch.inputs)
+        loss_sum, _ = loss_of(logits, batch.labels, label_smoothing)
+        (loss_sum / count).backward()
+        total += loss_sum.detach()
+    return (total / count).item()
+
+
+def train_step(
+    state: TrainState,
+    batches: Sequence[Batch],
+    learning_rate: float,
+    *,
+    max_grad_norm: float = 1.0,
+    bf16: bool = False,
+    label_smoothing: float = 0.0,
+    rows: Sequence[int] = (),
+) -> tuple[float, float]:
+    """One optimizer step over one or more micro-batches: gradients, clipping, update.
+
+    learning_rate: of this step. max_grad_norm: 0 leaves the gradient as it is. rows: for the error message.
+    Returns (loss, gradient norm before clipping). Raises MinitrainError before the update when either is NaN or
+    infinite, so that the weights stay as they were.
+    """
+    loss = accumulate_gradients(state.model, batches, bf16=bf16, label_smoothing=label_smoothing)
+    norm = clip_grad_norm(state.model.parameters(), max_grad_norm).item()
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise MinitrainError(
+            f"step {state.step + 1}: the loss is {loss}, the gradient norm {norm}; the weights are as before it. "
+            f"Training rows, counted from 1: {', '.join(str(row + 1) for row in rows) or 'unknown'}. "
+            "Lower --learning_rate"
+        )
+    state.optimizer.step(learning_rate)
+    state.optimizer.zero_grad()
+    state.step += 1
+    return loss, norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The arithmetic of a run: optimizer steps an epoch, in all, and of warm-up."""
+
+    steps_per_epoch: int
+    total_steps: int
+    warmup_steps: int
+
+
+def plan(config: TrainConfig, examples: int) -> Plan:
+    """Count steps as Trainer does (5.23): a short last batch, and a short last accumulation, make a step."""
+    batches = math.ceil(examples / config.per_device_train_batch_size)
+    per_epoch = math.ceil(batches / config.gradient_accumulation_steps)
+    total = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * per_epoch)
+    warmup = config.warmup_steps
+    return Plan(
+        steps_per_epoch=per_epoch,
+        total_steps=total,
+        warmup_steps=int(warmup) if warmup >= 1 else math.ceil(total * warmup),
+    )
+
+
+def make_state(model: SequenceClassifier, config: TrainConfig) -> TrainState:
+    """A fresh optimizer for the model, with Trainer's decay groups."""
+    optimizer = AdamW(
+        decay_groups(model, config.weight_decay),
+        lr=config.learning_rate,
+        betas=(config.adam_beta1, config.adam_beta2),
+        eps=config.adam_epsilon,
+        fused=config.optim == "adamw_torch_fused",
+    )
+    return TrainState(model=model, optimizer=optimizer)
+
+
+def fit(
+    model: SequenceClassifier,
+    train: Split,
+    evaluation: dict[str, Split],
+    config: TrainConfig,
+    *,
+    new_metric: Callable[[], Metric],
+    observer: Observer,
+    pad_token_id: int = 0,
+) -> tuple[TrainState, Best]:
+    """Train a model in place, evaluating as the configuration says.
+
+    new_metric: makes a fresh metric for each evaluation. The random stream starts from `config.seed` here, after
+    the head was drawn, as Trainer's does. With `load_best_model_at_end` the model ends with its best weights.
+    """
+    torch.manual_seed(config.seed)
+    state = make_state(model.train(), config)
+    best = _best(config, new_metric())
+    steps = plan(config, len(train))
+    sampler = make_sampler(config, train)
+
+    def check_up() -> bool:
+        """Evaluate, remember the best; whether to stop early."""
+        results = {
+            name: evaluate(
+                model,
+                split,
+                new_metric(),
+                batch_size=config.per_device_eval_batch_size,
+                bf16=config.bf16,
+                pad_token_id=pad_token_id,
+                label_smoothing=config.label_smoothing_factor,
+            )
+            for name, split in evaluation.items()
+        }
+        is_best = _remember(best, state, results, config.load_best_model_at_end)
+        observer.on_evaluation(state.step, state.epoch, results, is_best)
+        patience = config.early_stopping_patience
+        return patience is not None and best.evaluations_since >= patience
+
+    done = False
+    while not done:
+        epoch = state.step // steps.steps_per_epoch
+        batches = sampler.batches(epoch)
+        for first in range(0, len(batches), config.gradient_accumulation_steps):
+            group = batches[first : first + config.gradient_accumulation_steps]
+            observer.on_step(_one_step(state, train, group, config, steps, pad_token_id))
+            done = state.step >= steps.total_steps
+            ends_epoch = state.step % steps.steps_per_epoch == 0
+            if _evaluation_is_due(config, state.step, ends_epoch, done):
+                done = check_up() or done
+            if done:
+                break
+    if best.weights:
+        model.load_state_dict(best.weights)
+    return state, best
+
+
+def _one_step(
+    state: TrainState,
+    train: Split,
+    group: list[list[int]],
+    config: TrainConfig,
+    steps: Plan,
+    pad_token_id: int,
+) -> StepLog:
+    start = time.perf_counter()
+    factor = SCHEDULES[config.lr_scheduler_type](state.step, steps.total_steps, steps.warmup_steps)
+    learning_rate = config.learning_rate * factor
+    rows = [row for batch in group for row in batch]
+    loss, norm = train_step(
+        state,
+        [collate([train[row] for row in batch], pad_token_id, config.pad_to_multiple_of) for batch in group],
+        learning_rate,
+        max_grad_norm=config.max_grad_norm,
+        bf16=config.bf16,
+        label_smoothing=config.label_smoothing_factor,
+        rows=rows,
+    )
+    state.epoch = state.step / steps.steps_per_epoch
+    return StepLog(
+        step=state.step,
+        epoch=state.epoch,
+        loss=loss,
+        grad_norm=norm,
+        learning_rate=learning_rate,
+        examples=len(rows),
+        padding=padding_share(train.lengths, group),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def make_sampler(config: TrainConfig, train: Split) -> BucketBatchSampler | RandomBatchSampler:
+    seed = config.seed if config.data_seed is None else config.data_seed
+    if config.sampler == "bucket":
+        return BucketBatchSampler(train.lengths, config.per_device_train_batch_size, seed)
+    return RandomBatchSampler(len(train), config.per_device_train_batch_size, seed)
+
+
+def _evaluation_is_due(config: TrainConfig, step: int, ends_epoch: bool, done: bool) -> bool:
+    if config.eval_strategy == "no":
+        return False
+    at_interval = config.eval_strategy == "steps" and step % (config.eval_steps or 1) == 0
+    return done or at_interval or (config.eval_strategy == "epoch" and ends_epoch)
+
+
+def _best(config: TrainConfig, metric: Metric) -> Best:
+    """What to choose by. Raises MinitrainError listing the values there are."""
+    name = (config.metric_for_best_model or metric.names[0]).removeprefix("eval_")
+    if name not in ("loss", *metric.names):
+        raise MinitrainError(f"--metric_for_best_model {name}: expected loss, {', '.join(metric.names)}")
+    greater = config.greater_is_better
+    return Best(name=name, greater_is_better=name not in ("loss", "mse") if greater is None else greater)
+
+
+def _remember(best: Best, state: TrainState, results: dict[str, Evaluation], keep_weights: bool) -> bool:
+    value = next(iter(results.values())).values[best.name]
+    if not best.improves(value):
+        best.evaluations_since += 1
+        return False
+    best.value, best.step, best.epoch, best.evaluations_since = value, state.step, state.epoch, 0
+    if keep_weights:
+        best.weights = {name: tensor.detach().clone() for name, tensor in state.model.state_dict().items()}
+    return True

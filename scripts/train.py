@@ -1,0 +1,14 @@
+"""Fine-tune an encoder: `python scripts/train.py --help`, or under torchrun."""
+
+from minitrain.config import TrainConfig
+from minitrain.flags import command
+
+
+def train(config: TrainConfig) -> None:
+    from minitrain.run import run  # torch comes with it: --help and a mistyped flag answer without
+
+    run(config)
+
+
+if __name__ == "__main__":
+    command(TrainConfig, train, "Fine-tune a BERT-style encoder for classification or regression.")
