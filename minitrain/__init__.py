@@ -1,0 +1,78 @@
+"""Fine-tune BERT-style encoders in plain PyTorch.
+
+The names below are all that a training loop written by hand needs. They are imported when first used, so that
+`import minitrain` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minitrain.batching import Batch as Batch
+    from minitrain.batching import BucketBatchSampler as BucketBatchSampler
+    from minitrain.batching import RandomBatchSampler as RandomBatchSampler
+    from minitrain.batching import collate as collate
+    from minitrain.config import TrainConfig as TrainConfig
+    from minitrain.data import load_splits as load_splits
+    from minitrain.data import tokenize as tokenize
+    from minitrain.errors import MinitrainError as MinitrainError
+    from minitrain.evaluation import evaluate as evaluate
+    from minitrain.evaluation import predict as predict
+    from minitrain.loss import cross_entropy as cross_entropy
+    from minitrain.loss import mean_squared_error as mean_squared_error
+    from minitrain.metrics import GlueMetric as GlueMetric
+    from minitrain.metrics import accuracy as accuracy
+    from minitrain.metrics import f1 as f1
+    from minitrain.model import Encoder as Encoder
+    from minitrain.model import SequenceClassifier as SequenceClassifier
+    from minitrain.optim import AdamW as AdamW
+    from minitrain.optim import clip_grad_norm as clip_grad_norm
+    from minitrain.optim import constant_schedule as constant_schedule
+    from minitrain.optim import cosine_schedule as cosine_schedule
+    from minitrain.optim import decay_groups as decay_groups
+    from minitrain.optim import linear_schedule as linear_schedule
+    from minitrain.run import train as train
+    from minitrain.tables import load_tables as load_tables
+    from minitrain.tokenizer import Example as Example
+    from minitrain.tokenizer import Tokenizer as Tokenizer
+    from minitrain.tokenizer import load_tokenizer as load_tokenizer
+    from minitrain.training import fit as fit
+    from minitrain.weights import load_classifier as load_classifier
+    from minitrain.weights import load_encoder as load_encoder
+    from minitrain.weights import save_classifier as save_classifier
+
+_HOMES = {
+    "batching": ("Batch", "BucketBatchSampler", "RandomBatchSampler", "collate"),
+    "config": ("TrainConfig",),
+    "data": ("load_splits", "tokenize"),
+    "errors": ("MinitrainError",),
+    "evaluation": ("evaluate", "predict"),
+    "loss": ("cross_entropy", "mean_squared_error"),
+    "metrics": ("GlueMetric", "accuracy", "f1"),
+    "model": ("Encoder", "SequenceClassifier"),
+    "optim": (
+        "AdamW",
+        "clip_grad_norm",
+        "constant_schedule",
+        "cosine_schedule",
+        "decay_groups",
+        "linear_schedule",
+    ),
+    "run": ("train",),
+    "tables": ("load_tables",),
+    "tokenizer": ("Example", "Tokenizer", "load_tokenizer"),
+    "training": ("fit",),
+    "weights": ("load_classifier", "load_encoder", "save_classifier"),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"minitrain has no {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"minitrain.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,6 +5,7 @@ the command line (`flags.py`). Nothing here imports torch, so that `--help` and 
 """
 
 import math
+import sys
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
@@ -176,12 +177,13 @@ def check_ranges(config: Any) -> None:
         value = getattr(config, name, None)
         if value is None:
             continue
-        if not math.isfinite(value) or value < (lowest or 0) or (highest is not None and value > highest):
+        # Written so that NaN fails, and so that an int too large for a float does not raise.
+        if not (lowest or 0) <= value <= (sys.float_info.max if highest is None else highest):
             upper = "" if highest is None else f" and at most {highest}"
             raise MinitrainError(f"--{name} is {value}; expected at least {lowest}{upper}")
-    if isinstance(config, TrainConfig) and config.max_steps <= 0 and not config.num_train_epochs > 0:
+    if isinstance(config, TrainConfig) and config.max_steps <= 0 and not 0 < config.num_train_epochs < math.inf:
         raise MinitrainError(
-            f"--num_train_epochs is {config.num_train_epochs}; expected more than 0, or --max_steps"
+            f"--num_train_epochs is {config.num_train_epochs}; expected a number above 0, or --max_steps"
         )
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from minitrain.config import check_columns
 from minitrain.errors import MinitrainError
 from minitrain.labels import Labels, class_ids, find_labels, hidden, scores
 from minitrain.tables import Table, load_tables, read_file
-from minitrain.tokenizer import Encoded, Example, Tokenizer
+from minitrain.tokenizer import Encoded, Example, Tokenizer, check_texts
 
 CHUNK = 1000  # rows tokenized at once: enough to keep every core busy, few enough to hold in memory twice
 GLUE_REPOSITORY = "nyu-mll/glue"
@@ -96,6 +97,7 @@ def tokenize(
     Without `labels` the split has none. Raises MinitrainError naming source, row and column of what is not text,
     or is no label.
     """
+    check_columns(text_columns)
     columns = [table.column(name) for name in text_columns]
     if not len(table):
         raise MinitrainError(f"{table.source}: is empty; its columns are {', '.join(table.columns)}")
@@ -167,6 +169,8 @@ def load_splits(
     if task == "stsb":
         problem_type = problem_type or "regression"
     labels = find_labels(train, label_column, problem_type, known_labels)
+    if eval_fraction:
+        _check_before_drawing(train, text_columns, label_column, labels)
     tables = _hold_back(tables, eval_fraction, seed)
     tests = {name: table for name, table in tables.items() if name.startswith("test")}
 
@@ -199,7 +203,8 @@ def _read(
         return {name: read_file(path) for name, path in files.items() if path is not None}, None
     if eval_file or test_file:
         raise MinitrainError("--eval_file and --test_file go with --train_file")
-    assert dataset is not None
+    if dataset is None:
+        raise MinitrainError("there is no data: pass --dataset or --train_file")
     subset = "mrpc" if dataset == GLUE_REPOSITORY and subset is None else subset
     return load_tables(dataset, subset), subset
 
@@ -216,6 +221,14 @@ def _only_text_column(table: Table, label_column: str) -> tuple[str, ...]:
             f"{', '.join(table.columns)}"
         )
     return (texts[0],)
+
+
+def _check_before_drawing(table: Table, text_columns: tuple[str, ...], label_column: str, labels: Labels) -> None:
+    """Find bad values while rows still have their numbers. `find_labels` has seen the classes."""
+    for name in text_columns:
+        check_texts(table.column(name)[:], table.source, name, first_row=1)
+    if labels.names is None:
+        scores(table, label_column)
 
 
 def _hold_back(tables: dict[str, Table], fraction: float, seed: int) -> dict[str, Table]:

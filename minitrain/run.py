@@ -30,17 +30,16 @@ from minitrain.files import json_text, write_whole
 from minitrain.hub import resolve_model
 from minitrain.metrics import GLUE_METRICS, Metric, default_metric
 from minitrain.model import SequenceClassifier
-from minitrain.report import Console, class_lines, duration, finite_values, result_lines, say
+from minitrain.report import RESULTS, Console, class_lines, duration, finite_values, result_lines, say
 from minitrain.tokenizer import Tokenizer, load_tokenizer
 from minitrain.training import Best, TrainState, fit, make_sampler, plan
 from minitrain.weights import LoadReport, load_classifier_with_report, read_config, save_classifier, trained_labels
 
-RESULTS = "results.json"
 OWN_FILES = (RESULTS, "log.jsonl", "config.json", "model.safetensors", "README.md")
 LIBRARIES = ("torch", "tokenizers", "datasets", "safetensors", "huggingface-hub")
 
 
-def run(config: TrainConfig) -> dict[str, Any]:
+def train(config: TrainConfig) -> dict[str, Any]:
     """Do a whole run and return what `results.json` holds.
 
     Raises MinitrainError, before training where it can, naming the flag, file, row or key at fault.
@@ -69,7 +68,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
     model.to(device)
     for line in header(config, device, splits, report):
         say(line)
-    state, best, training_seconds = _train(config, model, splits, tokenizer, directory)
+    state, best, training_seconds = _fit(config, model, splits, tokenizer, directory)
     final = score(config, model, splits, tokenizer)
     results = {
         "model": config.model,
@@ -177,7 +176,7 @@ def new_metric(splits: Splits) -> Metric:
     return Metric(GLUE_METRICS[splits.task], classes) if splits.task else default_metric(classes)
 
 
-def _train(
+def _fit(
     config: TrainConfig, model: SequenceClassifier, splits: Splits, tokenizer: Tokenizer, directory: Path
 ) -> tuple[TrainState, Best, float]:
     for name in OWN_FILES:  # from here on the folder is this run's

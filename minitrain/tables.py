@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from minitrain.errors import MinitrainError
-from minitrain.hub import demo_reviews_file, unreachable, use_cache_if_unreachable
+from minitrain.hub import check_hub_id, demo_reviews_file, unreachable, use_cache_if_unreachable
 
 FILE_KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
 HELD_BACK = 1000  # of the embedded reviews, each for validation and for test
@@ -62,7 +62,10 @@ def load_tables(dataset: str, subset: str | None = None) -> dict[str, Table]:
     """
     if dataset == "demo":
         return demo_reviews()
-    if not Path(dataset).exists():
+    if Path(dataset).is_file():
+        raise MinitrainError(f"--dataset {dataset}: is a file; pass it as --train_file")
+    if not dataset or not Path(dataset).exists():
+        check_hub_id("--dataset", dataset)
         use_cache_if_unreachable()
     import datasets
 
@@ -76,7 +79,7 @@ def load_tables(dataset: str, subset: str | None = None) -> dict[str, Table]:
     return {split: _table(f"{name}, split {split}", rows) for split, rows in loaded.items()}
 
 
-def _first_lines(error: Exception) -> str:
+def _first_lines(error: BaseException) -> str:
     return " ".join(str(error).splitlines()[:2]) or type(error).__name__
 
 
@@ -110,12 +113,26 @@ def read_file(path: str | Path, columns: Sequence[str] | None = None) -> Table:
             else:
                 table = _read_csv(str(path), lines, "," if kind == ".csv" else "\t")
     except UnicodeDecodeError as error:
-        raise MinitrainError(f"{path}: is not UTF-8 at byte {error.start}; save it as UTF-8") from error
+        raise MinitrainError(f"{path}, line {_first_broken_line(path)}: is not UTF-8; save it as UTF-8") from error
     except OSError as error:
         raise MinitrainError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not len(table):
-        raise MinitrainError(f"{path}: has no rows")
+        raise MinitrainError(f"{path}: has no rows; expected at least one")
     return table
+
+
+def _first_broken_line(path: Path) -> int:
+    """The decoder's own position is no use: it counts from the start of its buffer."""
+    with path.open("rb") as lines:
+        return next(number for number, line in enumerate(lines, start=1) if not _is_utf8(line))
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _read_csv(source: str, lines: Iterator[str], delimiter: str) -> Table:
@@ -124,9 +141,12 @@ def _read_csv(source: str, lines: Iterator[str], delimiter: str) -> Table:
     try:
         header = next(reader, [])
         if len(set(header)) != len(header) or not all(header):
-            raise MinitrainError(f"{source}: the header {header} names a column twice or not at all")
+            raise MinitrainError(
+                f"{source}: the header {header} names a column twice or not at all; give each a name of its own"
+            )
         columns: dict[str, list[str]] = {name: [] for name in header}
-        for number, row in enumerate(reader, start=1):
+        rows = (row for row in reader if row)  # a blank line is no row, as in pandas and datasets
+        for number, row in enumerate(rows, start=1):
             if len(row) != len(header):
                 raise MinitrainError(
                     f"{source}, row {number} (line {reader.line_num}): {len(row)} fields, the header has "
@@ -135,7 +155,10 @@ def _read_csv(source: str, lines: Iterator[str], delimiter: str) -> Table:
             for name, value in zip(header, row, strict=True):
                 columns[name].append(value)
     except csv.Error as error:
-        raise MinitrainError(f"{source}, line {reader.line_num}: is no valid CSV ({error})") from error
+        raise MinitrainError(
+            f"{source}, line {reader.line_num}: is no valid CSV ({error}); close every quote, and double "
+            "those inside of a field"
+        ) from error
     return Table(source=source, columns=columns, class_names={}, untyped=True)
 
 
@@ -147,13 +170,15 @@ def _read_jsonl(source: str, lines: Iterator[str], names: Sequence[str] | None) 
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise MinitrainError(f"{source}, row {number}: is not valid JSON ({error})") from error
+            raise MinitrainError(
+                f"{source}, line {number}: is not valid JSON ({error}); write one object a line"
+            ) from error
         if not isinstance(row, dict):
-            raise MinitrainError(f"{source}, row {number}: expected an object, got {type(row).__name__}")
+            raise MinitrainError(f"{source}, line {number}: expected a JSON object, got {type(row).__name__}")
         columns = columns or {name: [] for name in row}
         missing = next((name for name in columns if name not in row), None)
         if missing is not None:
-            raise MinitrainError(f"{source}, row {number}: has no field {missing!r}; it has {', '.join(row)}")
+            raise MinitrainError(f"{source}, line {number}: has no field {missing!r}; it has {', '.join(row)}")
         for name in columns:
             columns[name].append(row[name])
     return Table(source=source, columns=columns, class_names={})
@@ -166,7 +191,9 @@ def _read_parquet(path: Path) -> Table:
         rows = datasets.Dataset.from_parquet(str(path))
     except Exception as error:  # pyarrow's and datasets' errors share no type
         cause = error.__cause__ or error
-        raise MinitrainError(f"{path}: is no valid parquet file ({str(cause).splitlines()[0]})") from error
+        raise MinitrainError(
+            f"{path}: is no valid parquet file, or has no rows ({_first_lines(cause)}); write it again"
+        ) from error
     return _table(str(path), rows)
 
 

@@ -174,7 +174,10 @@ def fit(
 
     new_metric: makes a fresh metric for each evaluation. The random stream starts from `config.seed` here, after
     the head was drawn, as Trainer's does. With `load_best_model_at_end` the model ends with its best weights.
+    Raises MinitrainError where there is nothing to evaluate on but should be.
     """
+    if not evaluation and config.eval_strategy != "no":
+        raise MinitrainError(f"eval_strategy is {config.eval_strategy!r}, but there is no split to evaluate on")
     torch.manual_seed(config.seed)
     state = make_state(model.train(), config)
     best = _best(config, new_metric())

@@ -98,8 +98,8 @@ def load_classifier_with_report(
         config = replace(config, num_labels=len(label_names), label_names=label_names)
     elif num_labels not in (None, own.num_labels):
         config = replace(config, num_labels=num_labels, label_names=None)
-    if problem_type is not None:
-        config = replace(config, problem_type=problem_type)
+    if problem_type is not None or config.num_labels != own.num_labels:
+        config = replace(config, problem_type=problem_type)  # the old head's says nothing of another size
     if not new_head and trained_labels(directory) is not None:
         _check_head(own, config, directory)
     return _build(lambda: SequenceClassifier(config, kernels), directory, "", new_head)
@@ -157,7 +157,14 @@ def _build(
     """Make the model without drawing a number, fill it from the files, draw what is new."""
     with torch.device("meta"):
         model = make()
-    model.to_empty(device="cpu")
+    try:
+        model.to_empty(device="cpu")
+    except RuntimeError as error:  # a size that is a typing error, more likely than a machine that is too small
+        count = sum(parameter.numel() for parameter in model.parameters())
+        raise MinitrainError(
+            f"{directory / 'config.json'}: describes {count:,} parameters, which do not fit into memory; "
+            "check its sizes"
+        ) from error
     family = FAMILIES[model.config.model_type]
     names = reference_names(family, model.config, model, ours_prefix)
     report = _fill(model, names, family, directory, new_head)
@@ -211,7 +218,7 @@ def _may_be_ignored(key: str, family: Family, names: dict[str, str]) -> bool:
     if any(ours.startswith("head.") for ours in names.values()):
         return False
     # An encoder alone leaves the head's keys, the pooler among them, where they are.
-    heads = tuple(theirs for theirs, ours in family.renames if ours.startswith("head."))
+    heads = tuple(f"{theirs}." for theirs, ours in family.renames if ours.startswith("head."))
     return key.startswith(heads) or (family.prefix + key).startswith(heads)
 
 

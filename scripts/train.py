@@ -5,9 +5,9 @@ from minitrain.flags import command
 
 
 def train(config: TrainConfig) -> None:
-    from minitrain.run import run  # torch comes with it: --help and a mistyped flag answer without
+    from minitrain import run  # torch comes with it: --help and a mistyped flag answer without
 
-    run(config)
+    run.train(config)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def family_of(raw: Mapping[str, Any], path: Path) -> Family:
     Raises MinitrainError naming the file and the families there are.
     """
     name = raw.get("model_type")
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise MinitrainError(f"{path}: 'model_type' is {name!r}; minitrain knows {', '.join(sorted(FAMILIES))}")
     return FAMILIES[name]
 

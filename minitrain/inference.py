@@ -1,0 +1,221 @@
+"""Using what was saved: score a run on data, label new texts.
+
+A run's folder tells its own columns and length (`results.json`); any classifier in the Hub's layout will do where
+the columns are given. Predictions are JSON lines, one a text, in the order of the input.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from torch import Tensor
+
+from minitrain.config import EvaluateConfig, PredictConfig
+from minitrain.data import GLUE_COLUMNS, tokenize
+from minitrain.distributed import choose_device, world_from_environment
+from minitrain.errors import MinitrainError
+from minitrain.evaluation import Evaluation, evaluate, predict
+from minitrain.files import json_text, read_json, whole_files, write_whole
+from minitrain.labels import Labels
+from minitrain.metrics import GLUE_METRICS, Metric, default_metric
+from minitrain.model import SequenceClassifier
+from minitrain.report import RESULTS, class_lines, finite_values, result_lines, say
+from minitrain.tables import Table, load_tables, read_file
+from minitrain.tokenizer import Tokenizer, load_tokenizer
+from minitrain.weights import load_classifier, names_or_default
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRun:
+    """A saved classifier with its tokenizer, and what its `results.json` remembers ({} without one)."""
+
+    model: SequenceClassifier
+    tokenizer: Tokenizer
+    labels: Labels
+    facts: dict[str, Any]
+    max_length: int
+
+    @property
+    def text_columns(self) -> tuple[str, ...] | None:
+        """The columns it was trained on: one, or two for pairs."""
+        columns = self.facts.get("text_columns")
+        return tuple(columns) if columns else None
+
+
+def load_run(directory: str | Path, device: str, kernels: str, max_length: int | None) -> SavedRun:
+    """Load a saved run onto a device. Raises MinitrainError where the folder is not there or not whole."""
+    directory = Path(directory)
+    if not (directory / "config.json").is_file():
+        raise MinitrainError(
+            f"{directory}: holds no saved model (no config.json); give a folder that train.py saved"
+        )
+    model = load_classifier(directory, kernels=kernels).to(choose_device(device, world_from_environment()))
+    tokenizer = load_tokenizer(directory)
+    facts = read_json(directory / RESULTS) if (directory / RESULTS).is_file() else {}
+    regression = model.config.problem_type == "regression" or model.config.num_labels == 1
+    longest = model.config.max_position_embeddings
+    if max_length is not None and max_length > longest:
+        raise MinitrainError(f"--max_length {max_length}: the model has {longest} positions")
+    return SavedRun(
+        model=model,
+        tokenizer=tokenizer,
+        labels=Labels(names=None if regression else names_or_default(model.config)),
+        facts=facts,
+        max_length=max_length or facts.get("max_length") or min(tokenizer.max_length, longest),
+    )
+
+
+def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:
+    """Score a saved run, print the result and return it by split.
+
+    By default on the evaluation splits of the run's own dataset. Raises MinitrainError naming flag, file or row.
+    """
+    run = load_run(config.run, config.device, config.kernels, config.max_length)
+    tables, task = _tables_to_score(config, run)
+    columns = config.text_columns or run.text_columns
+    if columns is None:
+        raise MinitrainError(f"{config.run}: does not say which columns hold its texts; pass --text_columns")
+    column = config.label_column or run.facts.get("label_column") or "label"
+    results = {}
+    for name, table in tables.items():
+        part = table.head(config.max_eval_samples)
+        split = tokenize(part, run.tokenizer, columns, column, run.labels, run.max_length)
+        classes = None if run.labels.names is None else len(run.labels.names)
+        results[name] = evaluate(
+            run.model,
+            split,
+            Metric(GLUE_METRICS[task], classes) if task else default_metric(classes),
+            batch_size=config.per_device_eval_batch_size,
+            bf16=config.bf16,
+            pad_token_id=run.tokenizer.pad_token_id,
+        )
+        _print(name, results[name], run.labels)
+    if config.json is not None:
+        write_whole(Path(config.json), json_text({name: finite_values(r) for name, r in results.items()}))
+    return results
+
+
+def _print(name: str, result: Evaluation, labels: Labels) -> None:
+    for line in result_lines(name, result, None):
+        say(line)
+    if result.confusion is not None and labels.names is not None:
+        for line in ["", *class_lines(result.confusion, labels.names)]:
+            say(f"  {line}".rstrip())
+
+
+def _tables_to_score(config: EvaluateConfig, run: SavedRun) -> tuple[dict[str, Table], str | None]:
+    """The tables by split, and the GLUE task whose metrics apply."""
+    trained = run.facts.get("config", {})
+    file = config.eval_file
+    if file is None and config.dataset is None:
+        file = trained.get("test_file") if config.split == "test" else trained.get("eval_file")
+        if file is None and trained.get("train_file"):
+            raise MinitrainError(f"{config.run}: was trained on files of its own: pass --eval_file")
+    if file is not None:
+        return {Path(file).name: read_file(file)}, None
+    dataset = config.dataset or trained.get("dataset")
+    if dataset is None:
+        raise MinitrainError(f"{config.run}: does not say what it was trained on; pass --dataset or --eval_file")
+    subset = config.subset or (trained.get("subset") if config.dataset is None else None)
+    tables = load_tables(dataset, subset)
+    wanted = [config.split] if config.split else [name for name in tables if name.startswith("validation")]
+    if not wanted or any(name not in tables for name in wanted):
+        raise MinitrainError(f"--split {config.split}: {dataset} has {', '.join(tables)}")
+    return {name: tables[name] for name in wanted}, subset if subset in GLUE_COLUMNS else None
+
+
+def predict_run(config: PredictConfig) -> None:
+    """Label texts from a file or standard input, writing JSON lines to a file or standard output.
+
+    A file appears whole or not at all. Raises MinitrainError naming file and row.
+    """
+    run = load_run(config.run, config.device, config.kernels, config.max_length)
+    table, columns = _texts(config, run)
+    if not len(table):
+        raise MinitrainError(f"{table.source}: has no texts")
+    split = tokenize(table, run.tokenizer, columns, max_length=run.max_length)
+    logits = predict(
+        run.model,
+        split,
+        batch_size=config.per_device_eval_batch_size,
+        bf16=config.bf16,
+        pad_token_id=run.tokenizer.pad_token_id,
+    )
+    records = _records(table, columns, logits, run.labels)
+    if config.output is None:
+        _write_lines(sys.stdout, records)
+        return
+    output = Path(config.output)
+    with whole_files(output.parent) as folder, (folder / output.name).open("w", encoding="utf-8") as file:
+        _write_lines(file, records)
+
+
+def _texts(config: PredictConfig, run: SavedRun) -> tuple[Table, tuple[str, ...]]:
+    """What to label and its columns: a table, or lines with one text each, or two where the run takes pairs."""
+    name = config.input or "standard input"
+    if config.input is not None and not config.input.endswith(".txt"):
+        columns = config.text_columns or run.text_columns
+        if columns is None:
+            raise MinitrainError(f"{config.run}: does not say which columns hold texts; pass --text_columns")
+        return read_file(config.input, columns), columns
+    try:
+        data = sys.stdin.buffer.read() if config.input is None else Path(config.input).read_bytes()
+    except OSError as error:
+        raise MinitrainError(f"--input {name}: cannot be read ({error.strerror or error})") from error
+    table = lines_to_table(name, _decoded(data, name), run.text_columns)
+    return table, tuple(table.columns)
+
+
+def _decoded(data: bytes, source: str) -> list[str]:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MinitrainError(f"{source}: is not UTF-8 at byte {error.start}") from error
+    lines = text.split("\n")
+    return [line.removesuffix("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
+
+
+def lines_to_table(source: str, lines: Iterable[str], trained_on: tuple[str, ...] | None) -> Table:
+    """One text a line; two with a tab between them where the run was trained on pairs.
+
+    Where that is not known, a tab in the first line tells. Raises MinitrainError naming the line that has no pair.
+    """
+    rows = list(lines)
+    pairs = len(trained_on) == 2 if trained_on else bool(rows) and "\t" in rows[0]
+    if not pairs:
+        return Table(source=source, columns={"text": rows}, class_names={}, untyped=True)
+    first, second = [], []
+    for number, line in enumerate(rows, start=1):
+        left, tab, right = line.partition("\t")
+        if not tab:
+            raise MinitrainError(
+                f"{source}, row {number}: expected two texts with a tab between them, got {line!r}"
+            )
+        first.append(left)
+        second.append(right)
+    return Table(source=source, columns={"text": first, "text_pair": second}, class_names={}, untyped=True)
+
+
+def _records(table: Table, columns: tuple[str, ...], logits: Tensor, labels: Labels) -> Iterator[dict[str, Any]]:
+    texts = [table.column(name) for name in columns]
+    chances = logits.double().softmax(-1)
+    for i in range(len(table)):
+        record: dict[str, Any] = {name: values[i] for name, values in zip(columns, texts, strict=True)}
+        if labels.names is None:
+            record["score"] = logits[i, 0].item()
+        else:
+            best = int(torch.argmax(logits[i]))
+            record["label"] = labels.names[best]
+            record["probability"] = chances[i, best].item()
+            record["probabilities"] = dict(zip(labels.names, chances[i].tolist(), strict=True))
+        yield record
+
+
+def _write_lines(file: TextIO, records: Iterable[dict[str, Any]]) -> None:
+    for record in records:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    file.flush()

@@ -1,0 +1,84 @@
+"""Cross-entropy and mean squared error, each as (sum over the examples, number of examples).
+
+The mean is left to the caller, who alone knows how many examples the whole optimizer step has: summing
+over micro-batches and ranks first and dividing once makes the gradient independent of how a batch is cut
+up. (A mean per micro-batch, averaged, weighs the examples of a short last micro-batch more.)
+
+What this file does not do: it skips no examples. A label outside the classes, -100 included, is an error.
+
+Source: the loss of BertForSequenceClassification, the LabelSmoother of the Trainer (`trainer_pt_utils.py`),
+both transformers 5.23. Label smoothing: Szegedy et al. 2015, arXiv 1512.00567, section 7.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minitrain.errors import MinitrainError
+
+# F.cross_entropy silently leaves out labels equal to `ignore_index` (-100 unless told otherwise), but we
+# count every example: no label can be this number, so a -100 raises like every other label out of range.
+_IGNORE_NOTHING = torch.iinfo(torch.int64).min
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, int]:
+    """Sum of the negative log-likelihoods of the right classes, and the number of examples.
+
+    Args:
+        logits: (B, C), any float dtype; computed in float32.
+        labels: (B,) int64, class ids in [0, C).
+        label_smoothing: share of the target, in [0, 1), that is spread evenly over all C classes.
+
+    Returns:
+        The loss in nats, a 0-dim float32 tensor with graph, and B.
+
+    Raises:
+        MinitrainError: if the shapes or dtypes do not fit, or the smoothing is outside [0, 1).
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.dtype != torch.int64:
+        raise MinitrainError(
+            "cross_entropy needs logits (B, C) and labels (B,) of torch.int64, got "
+            f"{tuple(logits.shape)} and {tuple(labels.shape)} of {labels.dtype}; "
+            "labels that are scores go with mean_squared_error"
+        )
+    if not 0.0 <= label_smoothing < 1.0:
+        raise MinitrainError(f"label_smoothing is {label_smoothing}; it must be in [0, 1)")
+    if label_smoothing == 0.0:
+        loss = F.cross_entropy(logits.float(), labels, reduction="sum", ignore_index=_IGNORE_NOTHING)
+    else:
+        loss = _smoothed(logits.float(), labels, label_smoothing)
+    return loss, labels.shape[0]
+
+
+def _smoothed(logits: Tensor, labels: Tensor, epsilon: float) -> Tensor:
+    """(1 - epsilon) * nll + epsilon * (mean over the classes of -log p), summed over the examples."""
+    examples, classes = logits.shape
+    surprise = -F.log_softmax(logits, dim=-1)  # (B, C), -log p of every class
+    nll = surprise.gather(dim=-1, index=labels.unsqueeze(-1)).sum() / examples
+    uniform = surprise.sum(dim=-1, keepdim=True).sum() / (examples * classes)
+    # The LabelSmoother's mean, times the count: dividing by it again leaves the gradient's bits as they were.
+    return ((1 - epsilon) * nll + epsilon * uniform) * examples
+
+
+def mean_squared_error(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
+    """Sum of the squared errors of a one-number head, and the number of examples.
+
+    Args:
+        logits: (B, 1), any float dtype; computed in float32.
+        labels: (B,) float scores, computed in float32.
+
+    Returns:
+        The loss in squared units of the labels, a 0-dim float32 tensor with graph, and B.
+
+    Raises:
+        MinitrainError: if the shapes or dtypes do not fit.
+    """
+    # Without this check (B, 1) - (B,) would broadcast to (B, B) and train on nonsense.
+    if logits.shape != (*labels.shape, 1) or labels.ndim != 1 or not labels.is_floating_point():
+        raise MinitrainError(
+            "mean_squared_error needs logits (B, 1) and float labels (B,), got "
+            f"{tuple(logits.shape)} and {tuple(labels.shape)} of {labels.dtype}; "
+            "labels that are class ids go with cross_entropy"
+        )
+    loss = F.mse_loss(logits.float().squeeze(-1), labels.float(), reduction="sum")
+    return loss, labels.shape[0]

@@ -1,0 +1,14 @@
+"""Score a saved run: `python scripts/evaluate.py RUN`, on its own evaluation data or other."""
+
+from minitrain.config import EvaluateConfig
+from minitrain.flags import command
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    from minitrain.inference import evaluate_run  # torch comes with it
+
+    evaluate_run(config)
+
+
+if __name__ == "__main__":
+    command(EvaluateConfig, evaluate, "Score a saved run.", positional=("run",))

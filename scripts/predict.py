@@ -1,0 +1,14 @@
+"""Label new texts with a saved run: `echo "great film" | python scripts/predict.py RUN`."""
+
+from minitrain.config import PredictConfig
+from minitrain.flags import command
+
+
+def predict(config: PredictConfig) -> None:
+    from minitrain.inference import predict_run  # torch comes with it
+
+    predict_run(config)
+
+
+if __name__ == "__main__":
+    command(PredictConfig, predict, "Label new texts, as JSON lines.", positional=("run",))
