@@ -1,0 +1,35 @@
+"""What all tests share: no network, one thread, the embedded model, and real GLUE data where there is some."""
+
+import os
+from pathlib import Path
+
+# The libraries read these once, when they are imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import pytest
+import torch
+
+from minitrain.hub import demo_model_directory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Sums split over threads have other last bits on another machine; small tensors are faster on one anyway."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> Path:
+    """The folder of the embedded pretrained model."""
+    return demo_model_directory()
+
+
+@pytest.fixture(scope="session")
+def glue() -> Path:
+    """A folder with MRPC and STS-B laid out as on the Hub."""
+    named = os.environ.get("MINITRAIN_GLUE_DIR")
+    if named is None:
+        pytest.skip("needs real GLUE data: set MINITRAIN_GLUE_DIR to a folder that `load_dataset` can read")
+    return Path(named)

@@ -1,0 +1,1 @@
+"""Tests against the live transformers library, one family a file."""

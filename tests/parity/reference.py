@@ -1,0 +1,175 @@
+"""A small random checkpoint, made by transformers, loaded by both sides, and compared bit for bit.
+
+A family is a row of `REFERENCES`; every comparison here takes any row. Our side always loads through the library's
+own path, `load_classifier`, with reference kernels.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+
+from minitrain.families import FAMILIES
+from minitrain.loss import cross_entropy, mean_squared_error
+from minitrain.model import SequenceClassifier
+from minitrain.optim import AdamW
+from minitrain.weights import load_classifier, reference_names
+
+Inputs = dict[str, Tensor]
+PAD = 0  # the id in `small`; a test may give another
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A family's classes in transformers, and a config of theirs that is small and has dropout everywhere."""
+
+    config: type[Any]
+    model: type[Any]
+    small: dict[str, Any]
+
+
+REFERENCES = {
+    "bert": Reference(
+        config=BertConfig,
+        model=BertForSequenceClassification,
+        small={
+            "vocab_size": 99,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 48,
+            "max_position_embeddings": 24,
+            "hidden_dropout_prob": 0.1,
+            "attention_probs_dropout_prob": 0.2,
+            "pad_token_id": PAD,
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Twins:
+    """The same checkpoint, loaded by transformers and by us."""
+
+    theirs: nn.Module
+    ours: SequenceClassifier
+
+    @property
+    def config(self) -> Any:
+        return self.theirs.config
+
+
+def randomise(model: nn.Module, seed: int = 0) -> None:
+    """Move every parameter off its initial value: biases of 0 and gains of 1 would hide a swap of two of them."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+
+
+def save_checkpoint(folder: Path, family: str = "bert", **config: Any) -> nn.Module:
+    """Save a random checkpoint of the family, its small config changed by `config`, and return the model."""
+    reference = REFERENCES[family]
+    torch.manual_seed(0)
+    model: nn.Module = reference.model(reference.config(**reference.small | config))
+    randomise(model)
+    model.save_pretrained(folder)  # type: ignore[operator]
+    return model
+
+
+def load_reference(folder: Path, **config: Any) -> Any:
+    """The folder as transformers loads it: float32, its default attention, evaluation mode."""
+    return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **config)
+
+
+def load_twins(folder: Path, **config: Any) -> Twins:
+    """Both models from one folder; `config` goes to both, as in `num_labels=3`."""
+    return Twins(load_reference(folder, **config), load_classifier(folder, kernels="reference", **config))
+
+
+def make_twins(folder: Path, family: str = "bert", **config: Any) -> Twins:
+    """Save a random checkpoint and load it on both sides."""
+    save_checkpoint(folder, family, **config)
+    return load_twins(folder)
+
+
+def make_inputs(config: Any, *, rows: int = 5, length: int = 17, padded: bool = True, pair: bool = True) -> Inputs:
+    """A batch of random ids; padded rows get shorter and shorter, pairs have two token types.
+
+    The padding id also stands among the real tokens: its embedding takes part, but gets no gradient.
+    """
+    generator = torch.Generator().manual_seed(rows * length)
+    ids = torch.randint(0, config.vocab_size, (rows, length), generator=generator)
+    ids[:, length // 2] = config.pad_token_id or 0
+    mask, types = torch.ones_like(ids), torch.zeros_like(ids)
+    for row in range(rows):
+        real = max(1, length - row * 3) if padded else length
+        mask[row, real:] = 0
+        ids[row, real:] = config.pad_token_id or 0
+        if pair:
+            types[row, real // 2 : real] = config.type_vocab_size - 1
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+
+def make_labels(num_labels: int, rows: int) -> Tensor:
+    """Classes, or scores for a head with one output."""
+    return torch.arange(rows) % num_labels if num_labels > 1 else torch.linspace(-1.0, 1.0, rows)
+
+
+def our_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean over the examples, as the head of the reference takes it."""
+    total, count = (cross_entropy if logits.size(1) > 1 else mean_squared_error)(logits, labels)
+    return total / count
+
+
+def assert_same_logits(twins: Twins, inputs: Inputs) -> None:
+    """Evaluation mode, bit for bit, and not by being NaN or all equal."""
+    twins.theirs.eval()
+    twins.ours.eval()
+    with torch.no_grad():
+        expected, logits = twins.theirs(**inputs).logits, twins.ours(**inputs)
+    assert torch.equal(logits, expected)
+    assert torch.isfinite(logits).all() and len(logits.unique()) > 1
+
+
+def assert_same_training_step(twins: Twins, inputs: Inputs, seed: int = 7) -> None:
+    """Dropout from the same seed: logits, every gradient and the parameters after one AdamW step, bit for bit.
+
+    Parameters are paired by order, so the order of registration is compared too.
+    """
+    labels = make_labels(twins.config.num_labels, len(inputs["input_ids"]))
+    twins.theirs.train()
+    twins.ours.train()
+    torch.manual_seed(seed)
+    output = twins.theirs(**inputs, labels=labels)
+    output.loss.backward()
+    torch.manual_seed(seed)
+    logits = twins.ours(**inputs)
+    our_loss(logits, labels).backward()
+    assert torch.equal(logits, output.logits)
+    assert_same_gradients(twins)
+    torch.optim.AdamW(twins.theirs.parameters(), lr=1e-3, weight_decay=0.01, fused=True).step()
+    AdamW(twins.ours.parameters(), lr=1e-3, weight_decay=0.01, fused=True).step()
+    for (name, theirs), ours in zip(twins.theirs.named_parameters(), twins.ours.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+
+
+def assert_same_gradients(twins: Twins) -> None:
+    """Every parameter's gradient, bit for bit, and not by being NaN or 0 all over."""
+    for (name, theirs), ours in zip(twins.theirs.named_parameters(), twins.ours.parameters(), strict=True):
+        assert theirs.grad is not None and ours.grad is not None, name
+        assert torch.equal(ours.grad, theirs.grad), name
+        assert torch.isfinite(ours.grad).all(), name
+    assert all(p.grad is not None and bool(p.grad.any()) for p in twins.ours.head.parameters())
+
+
+def assert_same_order(twins: Twins) -> None:
+    """Our parameters, under the reference's names, stand in the reference's order with its shapes."""
+    ours = twins.ours
+    table = reference_names(FAMILIES[ours.config.model_type], ours.config, ours, "")
+    shapes = [(name, parameter.shape) for name, parameter in twins.theirs.named_parameters()]
+    assert [(name, ours.get_parameter(own).shape) for name, own in table.items()] == shapes
+    assert list(table.values()) == [name for name, _ in ours.named_parameters()]

@@ -1,0 +1,208 @@
+"""The fast kernels against the reference ones, and the statistics of the dropout that draws by bits."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from parity.reference import make_inputs, make_labels, our_loss, save_checkpoint
+from torch import Tensor
+
+from minitrain.kernels import KERNELS, attention, dropout_from_bits
+from minitrain.weights import load_classifier
+
+SIGMAS = 5.0  # a fair sample leaves this bound once in two million; the seeds are fixed besides
+COUNT = 1_000_003  # not divisible by 4, the elements of one random word
+
+
+def ones_dropped(p: float, seed: int = 0, count: int = COUNT) -> Tensor:
+    torch.manual_seed(seed)
+    return dropout_from_bits(torch.ones(count), p, True)
+
+
+def scale_of(p: float) -> float:
+    """1 / (1 - p) for p rounded to 1/65536, as float32 holds it."""
+    return torch.tensor(65536 / (65536 - round(p * 65536))).item()
+
+
+@pytest.mark.parametrize("p", [0.001, 0.1, 0.25, 0.5, 0.9, 0.999])
+def test_dropout_keeps_the_right_share(p: float) -> None:
+    kept = ones_dropped(p).count_nonzero().item()
+    assert abs(kept - COUNT * (1 - p)) < SIGMAS * math.sqrt(COUNT * p * (1 - p)) + COUNT / 131072  # rounding of p
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_each_of_the_four_elements_of_a_word_is_kept_as_often(p: float) -> None:
+    kept = ones_dropped(p)[: COUNT // 4 * 4].view(-1, 4).count_nonzero(dim=0)
+    words = COUNT // 4
+    assert ((kept - words * (1 - p)).abs() < SIGMAS * math.sqrt(words * p * (1 - p)) + words / 131072).all()
+
+
+@pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.9])
+def test_what_is_kept_is_scaled_exactly_and_the_mean_stays(p: float) -> None:
+    dropped = ones_dropped(p)
+    assert dropped.unique().tolist() == [0.0, scale_of(p)]
+    assert abs(dropped.double().mean().item() - 1.0) < SIGMAS * math.sqrt(p / (1 - p) / COUNT)
+
+
+def test_dropout_scales_each_value_it_keeps() -> None:
+    x = torch.randn(1001)
+    torch.manual_seed(4)
+    dropped = dropout_from_bits(x, 0.1, True)
+    assert torch.equal(dropped, x * ones_dropped(0.1, 4, 1001))
+
+
+@pytest.mark.parametrize("lag", [1, 2, 3, 4, 5, 64, 1000])
+def test_neighbours_are_dropped_independently(lag: int) -> None:
+    kept = (ones_dropped(0.1) != 0).double()
+    centred = kept - kept.mean()
+    correlation = (centred[lag:] * centred[:-lag]).mean() / centred.square().mean()
+    assert abs(correlation.item()) < SIGMAS / math.sqrt(COUNT - lag)
+
+
+def test_two_draws_are_independent_and_a_seed_repeats_them() -> None:
+    torch.manual_seed(1)
+    x = torch.ones(COUNT)
+    first, second = dropout_from_bits(x, 0.5, True), dropout_from_bits(x, 0.5, True)
+    agreement = ((first != 0) == (second != 0)).double().mean().item()
+    assert abs(agreement - 0.5) < SIGMAS * 0.5 / math.sqrt(COUNT)
+    assert torch.equal(ones_dropped(0.5, 1), first) and not torch.equal(ones_dropped(0.5, 2), first)
+
+
+@pytest.mark.parametrize("shape", [(0,), (1,), (2,), (3,), (4,), (5, 7), (2, 3, 5, 5), ()])
+def test_any_number_of_elements_is_dropped(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(shape)
+    values = {v for _ in range(50) for v in dropout_from_bits(x, 0.5, True).flatten().tolist()}
+    assert dropout_from_bits(x, 0.5, True).shape == shape
+    assert values == (set() if shape == (0,) else {0.0, 2.0})
+
+
+def test_a_transposed_view_is_dropped_as_its_copy_is() -> None:
+    x = torch.randn(6, 10).T
+    torch.manual_seed(0)
+    dropped = dropout_from_bits(x, 0.3, True)
+    torch.manual_seed(0)
+    assert not x.is_contiguous() and torch.equal(dropped, dropout_from_bits(x.contiguous(), 0.3, True))
+
+
+@pytest.mark.parametrize(("p", "training"), [(0.0, True), (0.5, False), (0.0, False)])
+def test_without_dropout_x_itself_comes_back_and_nothing_is_drawn(p: float, training: bool) -> None:
+    x, before = torch.randn(5), torch.get_rng_state()
+    assert dropout_from_bits(x, p, training) is x
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_dropping_everything_gives_zeros_with_a_gradient_of_zero_as_in_torch() -> None:
+    x = torch.randn(5, requires_grad=True)
+    dropped = dropout_from_bits(x, 1.0, True)
+    dropped.sum().backward()
+    assert torch.equal(dropped, F.dropout(x, 1.0, True)) and torch.equal(x.grad, torch.zeros(5))  # type: ignore
+
+
+def test_the_gradient_is_the_mask_times_the_scale() -> None:
+    x = torch.randn(33, 5, requires_grad=True)
+    torch.manual_seed(8)
+    dropout_from_bits(x, 0.2, True).sum().backward()
+    assert x.grad is not None and torch.equal(x.grad, ones_dropped(0.2, 8, 165).view(33, 5))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_dropout_keeps_the_dtype(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    dropped = dropout_from_bits(torch.ones(1000, dtype=dtype), 0.1, True)
+    scale = torch.tensor(65536 / (65536 - 6554), dtype=dtype)
+    assert dropped.dtype == dtype and torch.equal(dropped.unique(), torch.stack([scale * 0, scale]))
+
+
+def test_the_fast_kernels_drop_by_bits_and_the_reference_ones_as_torch_does() -> None:
+    x = torch.randn(4, 6, 10, 8)
+
+    def drawn(dropout: object) -> Tensor:
+        torch.manual_seed(2)
+        return dropout(x, 0.1, True)  # type: ignore[operator,no-any-return]
+
+    assert torch.equal(drawn(KERNELS["fast"].dropout), drawn(dropout_from_bits))
+    assert torch.equal(drawn(KERNELS["reference"].dropout), drawn(F.dropout))
+    assert not torch.equal(drawn(dropout_from_bits), drawn(F.dropout))
+
+
+def heads(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """q, k, v of shape (3, 4, 9, 8) and the mask of rows with 9, 6 and 1 real tokens."""
+    torch.manual_seed(seed)
+    q, k, v = torch.randn(3, 3, 4, 9, 8)
+    mask = (torch.arange(9) < torch.tensor([9, 6, 1])[:, None])[:, None, None, :].expand(-1, 1, 9, 9)
+    return q, k, v, mask
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_fast_attention_without_dropout_has_the_bits_of_the_reference(masked: bool) -> None:
+    q, k, v, mask = heads()
+    before = torch.get_rng_state()
+    fast = KERNELS["fast"].attention(q, k, v, mask if masked else None, 0.0)
+    assert torch.equal(fast, KERNELS["reference"].attention(q, k, v, mask if masked else None, 0.0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_fast_attention_that_drops_nothing_equals_the_reference(masked: bool) -> None:
+    """A probability that rounds to 0 takes the path with dropout and drops nothing."""
+    q, k, v, mask = heads()
+    torch.manual_seed(1)
+    fast = KERNELS["fast"].attention(q, k, v, mask if masked else None, 1e-6)
+    after = torch.get_rng_state()
+    torch.manual_seed(1)
+    assert not torch.equal(after, torch.get_rng_state())  # it drew: the fast path ran
+    expected = attention(q, k, v, mask if masked else None, 0.0)
+    assert (fast - expected).abs().max() < 1e-6  # float32: the order of two multiplications differs
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_fast_attention_drops_probabilities_by_bits(p: float) -> None:
+    q, k, v, mask = heads()
+    torch.manual_seed(1)
+    fast = KERNELS["fast"].attention(q, k, v, mask, p)
+    scores = (q.double() @ k.double().transpose(-1, -2)) / math.sqrt(8)
+    probabilities = scores.masked_fill(~mask, -math.inf).softmax(-1)
+    expected = probabilities * ones_dropped(p, 1, probabilities.numel()).view_as(probabilities) @ v.double()
+    assert (fast - expected).abs().max() < 1e-6  # float32 against float64
+    torch.manual_seed(1)
+    assert not torch.allclose(fast, attention(q, k, v, mask, p), atol=1e-3)
+
+
+def test_fast_attention_keeps_the_mean_of_the_reference() -> None:
+    q, k, v, mask = heads()
+    torch.manual_seed(0)
+    draws = torch.stack([KERNELS["fast"].attention(q, k, v, mask, 0.1) for _ in range(2000)]).double()
+    error = draws.mean(0) - attention(q, k, v, mask, 0.0)
+    # Of 864 elements none strays further than one of 864 fair ones would once in two thousand times.
+    assert (error.abs() < SIGMAS * draws.std(0) / math.sqrt(2000) + 1e-6).all()
+
+
+def test_a_model_with_fast_kernels_gives_the_logits_and_gradients_of_the_reference(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, num_labels=3)
+    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    rounds_to_off = {name: 1e-6 for name in off}  # the fast path itself, dropping nothing
+    fast = load_classifier(tmp_path, kernels="fast", **rounds_to_off).train()
+    reference = load_classifier(tmp_path, kernels="reference", **off).train()
+    inputs = make_inputs(type("Config", (), {"vocab_size": 99, "pad_token_id": 0, "type_vocab_size": 2}))
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    logits, expected = fast(**inputs), reference(**inputs)
+    assert not torch.equal(torch.get_rng_state(), before)  # reference dropout of 0 draws nothing: the fast path ran
+    assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
+    our_loss(logits, make_labels(3, 5)).backward()
+    our_loss(expected, make_labels(3, 5)).backward()
+    largest = max(p.grad.abs().max() for p in reference.parameters() if p.grad is not None)
+    for ours, theirs in zip(fast.parameters(), reference.parameters(), strict=True):
+        assert ours.grad is not None and theirs.grad is not None
+        # Against the largest of all gradients: those of the key biases are 0 but for rounding.
+        assert (ours.grad - theirs.grad).abs().max() < 1e-5 * max(theirs.grad.abs().max(), 1e-3 * largest)
+
+
+def test_in_evaluation_both_arithmetics_give_the_same_bits(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path)
+    inputs = make_inputs(type("Config", (), {"vocab_size": 99, "pad_token_id": 0, "type_vocab_size": 2}))
+    fast, reference = load_classifier(tmp_path, kernels="fast"), load_classifier(tmp_path, kernels="reference")
+    assert torch.equal(fast(**inputs), reference(**inputs))

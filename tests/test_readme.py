@@ -1,0 +1,154 @@
+"""The README's commands are run, short where they take long, and what it prints is what is printed."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHORT = "--max_steps 2 --per_device_eval_batch_size 64"
+MY_ROWS = [(f"title {i}", f"a text about topic {i % 3}", ("art", "law", "sport")[i % 3]) for i in range(40)]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[str]:
+    lines = "".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    return [line.split("  #")[0].strip() for line in lines if line.strip()]
+
+
+def make_train_command() -> str:
+    """What `make train` runs, once everything is installed."""
+    recipe = subprocess.run(["make", "-n", "train"], cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    line = next(line for line in recipe.replace("\\\n", " ").splitlines() if "scripts/train.py" in line)
+    return line.replace(".venv/bin/python", "python")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the scripts, the user's files, and a `python` and `torchrun` that are these."""
+    place = tmp_path_factory.mktemp("readme")
+    for name in ("scripts", "examples", "Makefile"):
+        (place / name).symlink_to(ROOT / name)
+    rows = [",".join(("title", "body", "topic")), *(",".join(row) for row in MY_ROWS)]
+    (place / "my.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    new = [{"title": title, "body": body} for title, body, _ in MY_ROWS[:5]]
+    (place / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in new), encoding="utf-8")
+    return place
+
+
+def run(command: str, place: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "2",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(place / "huggingface"),
+    }
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], cwd=place, env=environment, text=True, capture_output=True
+    )
+
+
+def shortened(command: str) -> str:
+    return f"{command} {SHORT}" if "scripts/train.py" in command else command
+
+
+@pytest.fixture(scope="module")
+def demo_run(place: Path) -> str:
+    """`make train`, for two steps; what it printed."""
+    result = run(shortened(make_train_command()), place)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_make_help_lists_every_target_that_the_readme_names() -> None:
+    listed = subprocess.run(["make", "help"], cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    for target in re.findall(r"\bmake ([a-z]+)", README):
+        assert f"make {target} " in listed, target
+
+
+def test_the_sample_output_of_make_train_is_real(demo_run: str) -> None:
+    shown = blocks("text")[0].splitlines()
+    facts = [line for line in shown if line.startswith(("data ", "labels ", "lengths ", "weights "))]
+    assert len(facts) == 4
+    for line in facts:
+        assert line in demo_run.splitlines()
+
+
+def test_every_command_runs_in_the_order_of_the_readme(demo_run: str, place: Path) -> None:
+    ran = [command for command in commands() if not command.startswith("make ")]
+    assert len(ran) >= 6
+    for command in ran:
+        result = run(shortened(command), place)
+        if "--model" not in command and "scripts/train.py" in command:
+            # Without a network the Hub's model cannot be had, and the way out is named.
+            assert result.returncode == 1
+            assert "google-bert/bert-base-uncased: config.json" in result.stderr
+            assert "--model demo --dataset demo" in result.stderr
+        else:
+            assert result.returncode == 0, f"{command}\n{result.stderr}"
+    predictions = (place / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["body"] for line in predictions] == [body for _, body, _ in MY_ROWS[:5]]
+    assert {json.loads(line)["label"] for line in predictions} <= {"art", "law", "sport"}
+
+
+def test_the_sample_prediction_has_the_fields_that_are_printed(demo_run: str, place: Path) -> None:
+    command = next(command for command in commands() if command.startswith("echo"))
+    printed = json.loads(run(command, place).stdout)
+    shown = next(json.loads(text) for text in blocks("text") if text.startswith('{"text"'))
+    assert list(shown) == list(printed) and shown["text"] == printed["text"] == "great film"
+    assert list(shown["probabilities"]) == list(printed["probabilities"]) == ["negative", "positive"]
+
+
+def test_the_sample_error_is_what_such_a_row_gives(place: Path) -> None:
+    shown = next(text for text in blocks("text") if text.startswith("train.py: my.csv")).strip()
+    (place / "bad").mkdir()
+    rows = [("title", "body", "topic"), *MY_ROWS[:2], ("third", "a text", ""), *MY_ROWS[3:]]
+    (place / "bad" / "my.csv").write_text("\n".join(",".join(row) for row in rows) + "\n", encoding="utf-8")
+    command = next(command for command in commands() if "my.csv" in command).replace("scripts/", "../scripts/")
+    result = run(f"cd bad && {command}", place)
+    assert result.returncode == 1
+    assert result.stderr.strip() == shown
+
+
+def test_the_python_of_the_readme_runs(demo_run: str, place: Path) -> None:
+    ran = blocks("python")
+    assert len(ran) == 2
+    for code in ran:
+        if "sampler" in code:
+            shortened_code = code.replace("sampler.batches(epoch=0)", "sampler.batches(epoch=0)[:2]")
+            assert shortened_code != code
+            code = shortened_code
+        result = run(f"python -c {shlex.quote(code)}", place)
+        assert result.returncode == 0, result.stderr
+        assert "accuracy" in result.stdout or "'label': '" in result.stdout
+    assert (place / "runs/by-hand/config.json").is_file()
+
+
+def test_the_tree_of_the_readme_names_every_module_once() -> None:
+    tree = next(text for text in blocks("text") if text.startswith("minitrain/"))
+    named = re.findall(r"^  (\w+\.py|families/)", tree, flags=re.MULTILINE)
+    there = [path.name for path in (ROOT / "minitrain").glob("*.py") if path.name != "__init__.py"]
+    assert sorted(named) == sorted([*there, "families/"])
+
+
+def test_the_results_table_says_what_the_result_files_say() -> None:
+    files = sorted((ROOT / "benchmarks").glob("mrpc-seed*.json"))
+    assert len(files) == 3
+    for file in files:
+        results = json.loads(file.read_text(encoding="utf-8"))
+        validation = results["results"]["validation"]
+        row = f"| {results['config']['seed']} | {validation['accuracy']:.4f} | {validation['f1']:.4f} |"
+        assert row in README
+        assert validation["accuracy"] >= 0.79 and validation["f1"] >= 0.85
+    demo = json.loads((ROOT / "benchmarks/demo.json").read_text(encoding="utf-8"))
+    assert f"{demo['results']['test']['accuracy']:.4f}" in README
+    assert demo["results"]["test"]["accuracy"] >= 0.83
