@@ -78,7 +78,7 @@ def encoder_config(raw: Mapping[str, Any], names: Mapping[str, str], path: Path)
         values[spec.name] = _checked(spec.name, raw[key], f"{path}: {key!r}")
     for key in ("is_decoder", "add_cross_attention"):
         if raw.get(key):
-            raise MinitrainError(f"{path}: {key!r} is {raw[key]!r}; minitrain has encoders only, take another model")
+            raise MinitrainError(f"{path}: {key!r} is {raw[key]!r}; minitrain trains encoders alone")
     values |= _labels(raw, path)
     config = EncoderConfig(**values)
     _check_whole(config, names, path)

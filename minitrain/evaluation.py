@@ -110,3 +110,12 @@ def evaluate(
 def predictions_of(logits: Tensor) -> Tensor:
     """(N, C) logits -> (N,) class ids, or scores where there is one output alone."""
     return logits[:, 0] if logits.size(1) == 1 else logits.argmax(-1)
+
+
+def majority(train: Split, split: Split) -> float | None:
+    """Accuracy on `split` of always naming the commonest class of `train`; None for scores."""
+    assert train.labels is not None and split.labels is not None
+    if train.labels.dtype.is_floating_point:
+        return None
+    commonest = train.labels.bincount().argmax()
+    return (split.labels == commonest).double().mean().item()

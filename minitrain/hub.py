@@ -129,11 +129,22 @@ def with_message(repository: str, fetch: Callable[[], Result], file: str = "conf
     except errors.RevisionNotFoundError as error:
         raise MinitrainError(f"{repository}: has no such revision") from error
     except errors.EntryNotFoundError as error:
-        # LocalEntryNotFoundError, an outage without a cache, is one of these.
+        # LocalEntryNotFoundError is one of these: nothing in the cache, and an outage or a refusal.
         if isinstance(error, errors.LocalEntryNotFoundError):
+            answer = getattr(error.__cause__, "response", None)
+            if answer is not None and answer.status_code in (401, 403):
+                raise MinitrainError(
+                    f"{repository}: the Hub refuses {file} (HTTP {answer.status_code}); run `hf auth login` with a "
+                    "token that may read it"
+                ) from error
             raise MinitrainError(unreachable(repository, file)) from error
         raise MinitrainError(f"{repository}: has no file {file}, which minitrain needs") from error
     except (errors.HTTPError, OSError) as error:  # of the HTTP client, where a connection breaks
+        if isinstance(error, OSError) and error.filename is not None:
+            raise MinitrainError(
+                f"{repository}: {error.filename}: cannot be used as a cache ({error.strerror}); set HF_HOME to "
+                "another folder"
+            ) from error
         raise MinitrainError(f"{unreachable(repository, file)} ({type(error).__name__})") from error
 
 

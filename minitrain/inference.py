@@ -4,6 +4,7 @@ A run's folder tells its own columns and length (`results.json`); any classifier
 the columns are given. Predictions are JSON lines, one a text, in the order of the input.
 """
 
+import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -80,10 +81,12 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:
     if columns is None:
         raise MinitrainError(f"{config.run}: does not say which columns hold its texts; pass --text_columns")
     column = config.label_column or run.facts.get("label_column") or "label"
+    limit = config.max_eval_samples
+    if config.dataset is None and config.eval_file is None and config.split is None:
+        limit = limit or run.facts.get("config", {}).get("max_eval_samples")  # as the run scored itself
     results = {}
     for name, table in tables.items():
-        part = table.head(config.max_eval_samples)
-        split = tokenize(part, run.tokenizer, columns, column, run.labels, run.max_length)
+        split = tokenize(table.head(limit), run.tokenizer, columns, column, run.labels, run.max_length)
         classes = None if run.labels.names is None else len(run.labels.names)
         results[name] = evaluate(
             run.model,
@@ -95,7 +98,10 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:
         )
         _print(name, results[name], run.labels)
     if config.json is not None:
-        write_whole(Path(config.json), json_text({name: finite_values(r) for name, r in results.items()}))
+        try:
+            write_whole(Path(config.json), json_text({name: finite_values(r) for name, r in results.items()}))
+        except OSError as error:
+            raise MinitrainError(f"--json {config.json}: cannot be written ({error.strerror or error})") from error
     return results
 
 
@@ -124,7 +130,8 @@ def _tables_to_score(config: EvaluateConfig, run: SavedRun) -> tuple[dict[str, T
     tables = load_tables(dataset, subset)
     wanted = [config.split] if config.split else [name for name in tables if name.startswith("validation")]
     if not wanted or any(name not in tables for name in wanted):
-        raise MinitrainError(f"--split {config.split}: {dataset} has {', '.join(tables)}")
+        missing = "no validation split" if config.split is None else f"no split {config.split!r}"
+        raise MinitrainError(f"{dataset}: has {missing}; pass --split, one of {', '.join(tables)}")
     return {name: tables[name] for name in wanted}, subset if subset in GLUE_COLUMNS else None
 
 
@@ -133,6 +140,21 @@ def predict_run(config: PredictConfig) -> None:
 
     A file appears whole or not at all. Raises MinitrainError naming file and row.
     """
+    if config.output is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the locale says
+        _write_lines(sys.stdout, _predictions(config))
+        return
+    output = Path(config.output)
+    try:
+        # Opened before the work is done: a place that cannot be written shows at once.
+        with whole_files(output.parent) as folder, (folder / output.name).open("w", encoding="utf-8") as file:
+            _write_lines(file, _predictions(config))
+    except OSError as error:
+        raise MinitrainError(f"--output {output}: cannot be written ({error.strerror or error})") from error
+
+
+def _predictions(config: PredictConfig) -> Iterator[dict[str, Any]]:
     run = load_run(config.run, config.device, config.kernels, config.max_length)
     table, columns = _texts(config, run)
     if not len(table):
@@ -145,13 +167,7 @@ def predict_run(config: PredictConfig) -> None:
         bf16=config.bf16,
         pad_token_id=run.tokenizer.pad_token_id,
     )
-    records = _records(table, columns, logits, run.labels)
-    if config.output is None:
-        _write_lines(sys.stdout, records)
-        return
-    output = Path(config.output)
-    with whole_files(output.parent) as folder, (folder / output.name).open("w", encoding="utf-8") as file:
-        _write_lines(file, records)
+    return _records(table, columns, logits, run.labels)
 
 
 def _texts(config: PredictConfig, run: SavedRun) -> tuple[Table, tuple[str, ...]]:

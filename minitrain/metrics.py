@@ -36,8 +36,6 @@ GLUE_METRICS: dict[str, tuple[str, ...]] = {
     "wnli": ("accuracy",),
     "hans": ("accuracy",),
 }
-# hans has two classes, but is made to question models of mnli.
-_THREE_CLASSES = ("mnli", "mnli_matched", "mnli_mismatched", "hans")
 
 
 class Confusion:
@@ -94,9 +92,8 @@ class Confusion:
         covariance = correct * total - sum(predicted * true for _, predicted, true in rows)
         variance_predicted = total**2 - sum(predicted**2 for _, predicted, _ in rows)
         variance_true = total**2 - sum(true**2 for _, _, true in rows)
-        if variance_predicted * variance_true == 0:
-            return 0.0
-        return covariance / math.sqrt(variance_predicted * variance_true)
+        variances = variance_predicted * variance_true
+        return covariance / math.sqrt(variances) if variances else 0.0
 
     def precision_recall_f1(self) -> list[tuple[float, float, float, int]]:
         """Precision, recall, F1 and number of examples of each class; a ratio of 0/0 is 0.0."""
@@ -149,14 +146,8 @@ def matthews_correlation(predictions: Values, labels: Values) -> float:
 def pearson(predictions: Values, labels: Values) -> float:
     """Pearson correlation in [-1, 1], in float32 and operation by operation as `scipy.stats.pearsonr`.
 
-    Args:
-        predictions, labels: (N,) scores of any number type, cast to float32 first, as evaluate does.
-
-    Returns:
-        NaN, with a warning, if predictions or labels do not vary.
-
-    Raises:
-        MinitrainError: for two lengths, or fewer than two examples.
+    Takes (N,) scores of any number type and casts them to float32, as evaluate does. NaN, with a warning, if
+    predictions or labels do not vary; MinitrainError for two lengths, or fewer than two examples.
     """
     import numpy
 
@@ -178,7 +169,7 @@ def pearson(predictions: Values, labels: Values) -> float:
 def spearman(predictions: Values, labels: Values) -> float:
     """Spearman correlation in [-1, 1]: Pearson's, in float64, of the ranks, as in `scipy.stats.spearmanr`.
 
-    Arguments, returns and raises as for `pearson`, but a single example, or a score of NaN, gives NaN.
+    Otherwise as `pearson`, but a single example, or a score of NaN, gives NaN.
     """
     import numpy
 
@@ -191,8 +182,7 @@ def spearman(predictions: Values, labels: Values) -> float:
 def _ranks(values: Tensor) -> Tensor:
     """Places from 1 in ascending order, float64: [10., 30., 10., 20.] -> [1.5, 4., 1.5, 3.]."""
     _, inverse, counts = torch.unique(values, sorted=True, return_inverse=True, return_counts=True)
-    last = counts.cumsum(dim=0)  # the highest place among equals
-    return (last - (counts.double() - 1) / 2)[inverse]
+    return (counts.cumsum(dim=0) - (counts.double() - 1) / 2)[inverse]  # the last place among equals, less half
 
 
 def mean_squared_error(predictions: Values, labels: Values) -> float:
@@ -271,8 +261,9 @@ class GlueMetric(Metric):
         """Start with no examples of `task`, one of `GLUE_METRICS`; any other raises MinitrainError."""
         if task not in GLUE_METRICS:
             raise MinitrainError(f"no GLUE task {task!r}; there are {', '.join(GLUE_METRICS)}")
-        num_classes = None if task == "stsb" else 3 if task in _THREE_CLASSES else 2
-        super().__init__(GLUE_METRICS[task], num_classes)
+        # hans has two classes, but is made to question models of mnli.
+        num_classes = 3 if task == "hans" or task.startswith("mnli") else 2
+        super().__init__(GLUE_METRICS[task], None if task == "stsb" else num_classes)
 
 
 def default_metric(num_classes: int | None) -> Metric:

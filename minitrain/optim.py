@@ -40,7 +40,7 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     Source: `Trainer.create_optimizer` and `get_parameter_names`, transformers 5.23.
     """
     modules = model.named_modules()
-    norms = tuple(f"{name}." for name, module in modules if name and isinstance(module, nn.LayerNorm))
+    norms = tuple(f"{name}." for name, module in modules if isinstance(module, nn.LayerNorm))
     decaying: list[Tensor] = []
     other: list[Tensor] = []
     for name, parameter in model.named_parameters():

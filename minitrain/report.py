@@ -6,6 +6,7 @@ elsewhere plain lines appear, about one for each percent of the run.
 
 import json
 import math
+import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -116,6 +117,12 @@ def duration(seconds: float) -> str:
     """75 -> 1m15s"""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def peak_memory_mb() -> float:
+    """The largest resident size of this process so far, in MB (10**6 bytes)."""
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size / 1e6 if sys.platform == "darwin" else size * 1024 / 1e6
 
 
 def interval(share: float, count: int) -> tuple[float, float]:

@@ -6,8 +6,6 @@ An earlier run in the folder is left alone until the new one has its data and it
 
 import os
 import platform
-import resource
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from minitrain.batching import padding_share
 from minitrain.card import model_card
@@ -25,14 +24,23 @@ from minitrain.data import GLUE_REPOSITORY, Split, Splits, load_splits
 from minitrain.distributed import choose_device, world_from_environment
 from minitrain.encoder_config import EncoderConfig
 from minitrain.errors import MinitrainError
-from minitrain.evaluation import Evaluation, evaluate
+from minitrain.evaluation import Evaluation, evaluate, majority
 from minitrain.files import json_text, write_whole
 from minitrain.hub import resolve_model
 from minitrain.metrics import GLUE_METRICS, Metric, default_metric
 from minitrain.model import SequenceClassifier
-from minitrain.report import RESULTS, Console, class_lines, duration, finite_values, result_lines, say
+from minitrain.report import (
+    RESULTS,
+    Console,
+    class_lines,
+    duration,
+    finite_values,
+    peak_memory_mb,
+    result_lines,
+    say,
+)
 from minitrain.tokenizer import Tokenizer, load_tokenizer
-from minitrain.training import Best, TrainState, fit, make_sampler, plan
+from minitrain.training import Best, TrainState, best_by, fit, make_sampler, plan
 from minitrain.weights import LoadReport, load_classifier_with_report, read_config, save_classifier, trained_labels
 
 OWN_FILES = (RESULTS, "log.jsonl", "config.json", "model.safetensors", "README.md")
@@ -53,6 +61,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     tokenizer, encoder = load_tokenizer(source), read_config(source)
     check_vocabulary(tokenizer, encoder, source)
     splits = read_data(config, tokenizer, encoder, source)
+    best_by(config, new_metric(splits))  # a metric that is not there is found before an older run goes
     torch.manual_seed(config.seed)
     model, report = load_classifier_with_report(
         source,
@@ -91,9 +100,14 @@ def train(config: TrainConfig) -> dict[str, Any]:
         "config": asdict(config),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
     }
-    save_classifier(model, tokenizer, directory)
-    write_whole(directory / "README.md", model_card(config, splits.labels.names, state.step, final, directory.name))
-    write_whole(directory / RESULTS, json_text(results))
+    try:
+        save_classifier(model, tokenizer, directory)
+        write_whole(
+            directory / "README.md", model_card(config, splits.labels.names, state.step, final, directory.name)
+        )
+        write_whole(directory / RESULTS, json_text(results))
+    except (OSError, SafetensorError) as error:  # a full disk, above all
+        raise MinitrainError(f"{directory}: the run is trained but cannot be saved ({error})") from error
     for line in footer(directory, splits, best, final, results):
         say(line)
     return results
@@ -109,13 +123,13 @@ def output_directory(config: TrainConfig) -> Path:
     else:
         data = config.subset or Path(config.train_file or config.dataset).stem
         directory = Path("runs") / f"{data}-{Path(config.model).name}"
-    held = [name for name in OWN_FILES if (directory / name).exists()]
-    if held and not config.overwrite_output_dir:
-        raise MinitrainError(
-            f"{directory}: holds a run already ({', '.join(held)}); pass --overwrite_output_dir to replace it, "
-            "or another --output_dir"
-        )
     try:
+        held = [name for name in OWN_FILES if (directory / name).exists()]
+        if held and not config.overwrite_output_dir:
+            raise MinitrainError(
+                f"{directory}: holds a run already ({', '.join(held)}); pass --overwrite_output_dir to replace it, "
+                "or another --output_dir"
+            )
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / f".writable-{os.getpid()}"
         probe.touch()
@@ -217,21 +231,6 @@ def score(
         )
         for name, split in scored(splits).items()
     }
-
-
-def majority(train: Split, split: Split) -> float | None:
-    """Accuracy on `split` of always naming the commonest class of `train`; None for scores."""
-    assert train.labels is not None and split.labels is not None
-    if train.labels.dtype.is_floating_point:
-        return None
-    commonest = train.labels.bincount().argmax()
-    return (split.labels == commonest).double().mean().item()
-
-
-def peak_memory_mb() -> float:
-    """The largest resident size of this process so far, in MB (10**6 bytes)."""
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size / 1e6 if sys.platform == "darwin" else size * 1024 / 1e6
 
 
 def header(config: TrainConfig, device: torch.device, splits: Splits, report: LoadReport) -> list[str]:

@@ -73,6 +73,8 @@ def _check_start(file: Path) -> None:
             start = opened.read(64)
     except OSError as error:
         raise MinitrainError(f"{file}: cannot be read ({error.strerror or error})") from error
+    if start[4:9] == b"\0\0\0\0{":
+        return  # a length of 8 bytes, then a JSON object; a length of 640 would look like a pickle below
     if start.startswith(b"version https://git-lfs"):
         raise MinitrainError(f"{file}: is a Git LFS pointer, not the weights; run `git lfs pull` in its folder")
     if start.lstrip()[:1] == b"<":

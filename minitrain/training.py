@@ -180,7 +180,7 @@ def fit(
         raise MinitrainError(f"eval_strategy is {config.eval_strategy!r}, but there is no split to evaluate on")
     torch.manual_seed(config.seed)
     state = make_state(model.train(), config)
-    best = _best(config, new_metric())
+    best = best_by(config, new_metric())
     steps = plan(config, len(train))
     sampler = make_sampler(config, train)
 
@@ -269,8 +269,8 @@ def _evaluation_is_due(config: TrainConfig, step: int, ends_epoch: bool, done: b
     return done or at_interval or (config.eval_strategy == "epoch" and ends_epoch)
 
 
-def _best(config: TrainConfig, metric: Metric) -> Best:
-    """What to choose by. Raises MinitrainError listing the values there are."""
+def best_by(config: TrainConfig, metric: Metric) -> Best:
+    """What evaluations are compared by: a value of `metric`. Raises MinitrainError listing those there are."""
     name = (config.metric_for_best_model or metric.names[0]).removeprefix("eval_")
     if name not in ("loss", *metric.names):
         raise MinitrainError(f"--metric_for_best_model {name}: expected loss, {', '.join(metric.names)}")

@@ -5,6 +5,7 @@ Set `HF_ENDPOINT` to its `url` in the environment of a fresh process; huggingfac
 
 import hashlib
 import json
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,13 +15,23 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves `files` as the model `repository`. `broken` names files whose connection is cut half-way."""
+    """Serves `files` as the model `repository`.
+
+    cuts: file -> how many times its connection is cut half-way. refusal: status and error code of every answer
+    about the repository, where it is not to be had.
+    """
 
     daemon_threads = True
 
-    def __init__(self, repository: str, files: Mapping[str, bytes], broken: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        repository: str,
+        files: Mapping[str, bytes],
+        cuts: Mapping[str, int] | None = None,
+        refusal: tuple[int, str] | None = None,
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.repository, self.files, self.broken = repository, dict(files), broken
+        self.repository, self.files, self.cuts, self.refusal = repository, dict(files), dict(cuts or {}), refusal
         self.asked: list[str] = []  # "GET config.json", in the order of arrival
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -36,6 +47,8 @@ class _Handler(BaseHTTPRequestHandler):
         api, resolve = f"/api/models/{self.server.repository}", f"/{self.server.repository}/resolve/"
         if path == "/":
             self._answer(b"")
+        elif self.server.refusal is not None and self.server.repository in path:
+            self._answer(b"", self.server.refusal[0], {"X-Error-Code": self.server.refusal[1]})
         elif path in (api, f"{api}/revision/main"):
             siblings = [{"rfilename": name} for name in files]
             self._answer(_json({"id": self.server.repository, "sha": COMMIT, "siblings": siblings}))
@@ -54,9 +67,12 @@ class _Handler(BaseHTTPRequestHandler):
         if name not in self.server.files:
             return self._answer(b"", 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         body = self.server.files[name]
-        self._answer(
-            body, headers={"ETag": f'"{_oid(body)}"', "X-Repo-Commit": COMMIT}, cut=name in self.server.broken
-        )
+        headers = {"ETag": f'"{_oid(body)}"', "X-Repo-Commit": COMMIT}
+        start = int(self.headers.get("Range", "bytes=0-")[6:].partition("-")[0])
+        cut = self.command == "GET" and self.server.cuts.get(name, 0) > 0
+        if cut:
+            self.server.cuts[name] -= 1
+        self._answer(body[start:], 206 if start else 200, headers, cut)
 
     def _answer(
         self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None, cut: bool = False
@@ -82,9 +98,14 @@ def _oid(body: bytes) -> str:
 
 
 @contextmanager
-def serve(repository: str, files: Mapping[str, bytes], broken: tuple[str, ...] = ()) -> Iterator[Hub]:
+def serve(
+    repository: str,
+    files: Mapping[str, bytes],
+    cuts: Mapping[str, int] | None = None,
+    refusal: tuple[int, str] | None = None,
+) -> Iterator[Hub]:
     """A running Hub, shut down at the end of the block."""
-    hub = Hub(repository, files, broken)
+    hub = Hub(repository, files, cuts, refusal)
     thread = Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
@@ -93,3 +114,10 @@ def serve(repository: str, files: Mapping[str, bytes], broken: tuple[str, ...] =
         hub.shutdown()
         thread.join()
         hub.server_close()
+
+
+def nobody() -> str:
+    """An address where nothing listens, as on a machine without a network."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"

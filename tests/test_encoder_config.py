@@ -27,7 +27,10 @@ COUNTS = (*NEEDED, "max_position_embeddings", "type_vocab_size", "num_labels")
 PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 
 fuzz = settings(
-    max_examples=int(os.environ.get("MINITRAIN_FUZZ_EXAMPLES", "300")), deadline=None, database=None, print_blob=True
+    max_examples=int(os.environ.get("MINITRAIN_FUZZ_EXAMPLES", "300")),
+    deadline=None,
+    database=None,
+    print_blob=True,
 )
 
 
@@ -48,7 +51,7 @@ def assert_names(folder: Path, key: str, *parts: str) -> None:
 
 
 def test_a_config_that_transformers_wrote_is_read_field_by_field(tmp_path: Path) -> None:
-    values = {
+    values: dict[str, Any] = {
         "vocab_size": 101, "hidden_size": 30, "num_hidden_layers": 3, "num_attention_heads": 5,
         "intermediate_size": 7, "hidden_act": "relu", "hidden_dropout_prob": 0.25,
         "attention_probs_dropout_prob": 0.125, "classifier_dropout": 0.5, "max_position_embeddings": 33,
@@ -155,7 +158,9 @@ def test_heads_that_do_not_divide_the_hidden_size_are_named(heads: int, tmp_path
     assert_names(folder, "hidden_size", "is 32", f"'num_attention_heads' = {heads}")
 
 
-@pytest.mark.parametrize(("value", "complaint"), [(99, "outside the vocabulary of 99"), (-1, "from 0"), (0.0, "0.0")])
+@pytest.mark.parametrize(
+    ("value", "complaint"), [(99, "outside the vocabulary of 99"), (-1, "from 0"), (0.0, "0.0")]
+)
 def test_a_padding_id_outside_the_vocabulary_is_named(value: Any, complaint: str, tmp_path: Path) -> None:
     assert_names(write(tmp_path, pad_token_id=value), "pad_token_id", complaint)
     assert read_config(write(tmp_path, pad_token_id=98)).pad_token_id == 98
@@ -180,7 +185,7 @@ def test_a_problem_type_that_is_not_trained_here_is_named(value: Any, tmp_path: 
 
 @pytest.mark.parametrize("key", ["is_decoder", "add_cross_attention"])
 def test_a_decoder_is_named(key: str, tmp_path: Path) -> None:
-    assert_names(write(tmp_path, **{key: True}), key, "is True", "encoders only")
+    assert_names(write(tmp_path, **{key: True}), key, "is True", "encoders alone")
     assert read_config(write(tmp_path, **{key: False})).model_type == "bert"
 
 
@@ -243,11 +248,25 @@ def test_code_in_the_folder_is_never_imported(tmp_path: Path) -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.sampled_from([10**400, 32]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.sampled_from([10**400, 32]),
     lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
     max_leaves=5,
 )
-KEYS = [*SMALL, "classifier_dropout", "id2label", "num_labels", "problem_type", "is_decoder", "hidden_act", "auto_map"]
+KEYS = [
+    *SMALL,
+    "classifier_dropout",
+    "id2label",
+    "num_labels",
+    "problem_type",
+    "is_decoder",
+    "hidden_act",
+    "auto_map",
+]
 
 
 @fuzz

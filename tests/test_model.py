@@ -7,6 +7,8 @@ import torch
 from parity.reference import Twins, make_inputs, make_twins
 
 from minitrain.errors import MinitrainError
+from minitrain.kernels import KERNELS
+from minitrain.layers import attention_context
 from minitrain.weights import load_encoder
 
 
@@ -27,6 +29,16 @@ def test_padding_does_not_change_logits(twins: Twins) -> None:
         )
         # Padding has probability 0 exactly, but sums of another length are added up in another order.
         assert (padded - expected).abs().max() < 1e-6
+
+
+def test_a_batch_without_padding_has_no_mask_and_one_with_padding_hides_it_from_every_query() -> None:
+    """Without a mask a GPU takes its fastest attention; the logits alone would not tell."""
+    kernels = KERNELS["reference"]
+    ones = torch.ones(2, 3, dtype=torch.int64)
+    assert attention_context(None, 3, kernels).mask is None and attention_context(ones, 3, kernels).mask is None
+    mask = attention_context(torch.tensor([[1, 1, 1], [1, 0, 0]]), 3, kernels).mask
+    assert mask is not None and mask.shape == (2, 1, 3, 3) and mask.dtype == torch.bool
+    assert mask[0].all() and torch.equal(mask[1, 0], torch.tensor([[True, False, False]] * 3))
 
 
 def test_a_row_does_not_depend_on_the_company_it_keeps(twins: Twins) -> None:

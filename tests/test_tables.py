@@ -54,7 +54,7 @@ def error_of(path: Path, columns: Sequence[str] | None = None) -> str:
     return str(caught.value).replace(str(path), path.name)
 
 
-# --- CSV and TSV -----------------------------------------------------------------------------------------------------
+# --- CSV and TSV ---
 
 
 @pytest.mark.parametrize("kind", [".csv", ".tsv"])
@@ -142,7 +142,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     assert error_of(tmp_path / "folder.csv") == "folder.csv: no such file"
 
 
-# --- JSON lines ------------------------------------------------------------------------------------------------------
+# --- JSON lines ---
 
 
 def test_jsonl_keeps_types_and_skips_blank_lines(tmp_path: Path) -> None:
@@ -161,11 +161,16 @@ def test_a_lone_surrogate_in_jsonl_is_read_for_the_tokenizer_to_refuse(tmp_path:
     assert contents(read_file(path)) == {"text": ["\ud800"], "label": [0]}
 
 
-# --- Parquet ---------------------------------------------------------------------------------------------------------
+# --- Parquet ---
 
 
 def test_parquet_keeps_types_and_has_no_class_names_of_its_own(tmp_path: Path) -> None:
-    columns: Rows = {"text": ["x", None, "NA"], "label": [0, 1, 5], "score": [0.5, 1.0, 2.0], "raw": [b"x", b"", b"z"]}
+    columns: Rows = {
+        "text": ["x", None, "NA"],
+        "label": [0, 1, 5],
+        "score": [0.5, 1.0, 2.0],
+        "raw": [b"x", b"", b"z"],
+    }
     table = read_file(write(tmp_path / "a.parquet", columns))
     assert contents(table) == columns
     assert [type(value) for value in table.column("label")[:]] == [int] * 3
@@ -195,7 +200,7 @@ def test_a_truncated_parquet_file_and_one_without_rows_are_errors(tmp_path: Path
     assert "or has no rows" in error_of(path)
 
 
-# --- Any of them -----------------------------------------------------------------------------------------------------
+# --- Any of them ---
 
 
 def test_the_same_rows_in_any_format_give_the_same_split(tmp_path: Path, demo_model: Path) -> None:
@@ -225,7 +230,7 @@ def test_select_head_and_column(tmp_path: Path) -> None:
         table.column("Label")
 
 
-# --- Datasets --------------------------------------------------------------------------------------------------------
+# --- Datasets ---
 
 
 def test_a_folder_laid_out_as_on_the_hub_is_loaded_by_split(glue: Path) -> None:
@@ -238,7 +243,8 @@ def test_a_folder_laid_out_as_on_the_hub_is_loaded_by_split(glue: Path) -> None:
 
 def test_a_missing_subset_lists_those_there_are(tmp_path: Path) -> None:
     configs = "".join(
-        f"- config_name: {name}\n  data_files:\n  - split: train\n    path: {name}.jsonl\n" for name in ("one", "two")
+        f"- config_name: {name}\n  data_files:\n  - split: train\n    path: {name}.jsonl\n"
+        for name in ("one", "two")
     )
     put(tmp_path / "README.md", f"---\nconfigs:\n{configs}---\n")
     for name in ("one", "two"):
@@ -259,7 +265,7 @@ def test_what_is_no_dataset_is_said_to_be_none(tmp_path: Path) -> None:
         load_tables(str(path))
 
 
-# --- The embedded reviews --------------------------------------------------------------------------------------------
+# --- The embedded reviews ---
 
 
 def test_the_demo_reviews_are_balanced_and_no_text_is_in_two_splits() -> None:

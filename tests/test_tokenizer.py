@@ -295,6 +295,7 @@ def test_vocab_txt_alone_is_enough(
         {"truncation_side": "left"},
         {"split_special_tokens": True},
         {"cls_token": "the", "sep_token": {"__type": "AddedToken", **added_token("dog")}},
+        {"unk_token": "fox", "pad_token": "dog"},
         {"additional_special_tokens": ["[NEW]"]},
         {"extra_special_tokens": ["[NEW]", "[new]"]},
         {"added_tokens_decoder": {"7000": added_token("yy"), "6000": added_token("[NEW]", special=True)}},

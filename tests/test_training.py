@@ -49,7 +49,7 @@ from minitrain.weights import load_classifier
 NEUTRAL = ["the", "a", "film", "plot", "actor", "scene", "was", "is", "of", "and", "story", "with", "music", "in"]
 GOOD, BAD = ["great", "good", "superb"], ["bad", "dull", "awful"]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *NEUTRAL, *GOOD, *BAD, "!", "."]
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def write_tiny_model(folder: Path, **config: Any) -> Path:

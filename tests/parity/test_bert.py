@@ -1,4 +1,4 @@
-"""BERT against transformers' BertForSequenceClassification: logits, gradients and one optimizer step, to the bit."""
+"""BERT against BertForSequenceClassification of transformers: logits, gradients, an optimizer step, to the bit."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import BertModel
+
+from minitrain.batching import collate
+from minitrain.tokenizer import load_tokenizer
+from minitrain.weights import load_classifier, load_encoder
 from parity.reference import (
     Twins,
     assert_same_gradients,
@@ -20,11 +25,6 @@ from parity.reference import (
     our_loss,
     save_checkpoint,
 )
-from transformers import BertModel
-
-from minitrain.batching import collate
-from minitrain.tokenizer import load_tokenizer
-from minitrain.weights import load_classifier, load_encoder
 
 # What each differs in from the small config; all of them go through every comparison.
 SHAPES: dict[str, dict[str, Any]] = {
@@ -83,7 +83,9 @@ def test_every_kind_of_batch_has_the_bits_of_transformers(
     assert_same_training_step(twins, inputs)
 
 
-@pytest.mark.parametrize("left_out", [("token_type_ids",), ("attention_mask",), ("token_type_ids", "attention_mask")])
+@pytest.mark.parametrize(
+    "left_out", [("token_type_ids",), ("attention_mask",), ("token_type_ids", "attention_mask")]
+)
 def test_inputs_may_be_left_out_as_in_transformers(left_out: tuple[str, ...], twins: Twins) -> None:
     inputs = {name: tensor for name, tensor in make_inputs(twins.config).items() if name not in left_out}
     assert_same_logits(twins, inputs)
@@ -170,9 +172,10 @@ def test_a_new_head_is_drawn_as_from_pretrained_draws_it(num_labels: int, demo_m
     torch.manual_seed(42)
     twins = load_twins(demo_model, num_labels=num_labels)
     torch.manual_seed(42)
-    head = load_classifier(demo_model, num_labels=num_labels).head.output
-    assert torch.equal(head.weight, twins.theirs.classifier.weight)  # type: ignore[union-attr,arg-type]
-    assert head.weight.shape == (num_labels, 384) and torch.count_nonzero(head.bias) == 0  # type: ignore
+    model = load_classifier(demo_model, num_labels=num_labels)
+    weight, bias = model.get_parameter("head.output.weight"), model.get_parameter("head.output.bias")
+    assert torch.equal(weight, twins.theirs.get_parameter("classifier.weight"))
+    assert weight.shape == (num_labels, 384) and not bias.any()
     assert torch.rand(1).item() == _after_drawing(num_labels * 384)
 
 

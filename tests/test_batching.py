@@ -1,0 +1,213 @@
+"""The order of examples, against Trainer's data loader, and the padding of batches."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+
+from minitrain.batching import (
+    POOL,
+    Batch,
+    BucketBatchSampler,
+    RandomBatchSampler,
+    batches_by_length,
+    collate,
+    padding_share,
+)
+from minitrain.data import tokenize
+from minitrain.errors import MinitrainError
+from minitrain.tables import load_tables
+from minitrain.tokenizer import Example, read_tokenizer
+
+Sampler = RandomBatchSampler | BucketBatchSampler
+LENGTHS = st.lists(st.integers(1, 512), min_size=1, max_size=300)
+
+
+def random(lengths: list[int], batch_size: int, seed: int) -> Sampler:
+    return RandomBatchSampler(len(lengths), batch_size, seed)
+
+
+SAMPLERS: dict[str, Callable[[list[int], int, int], Sampler]] = {"random": random, "bucket": BucketBatchSampler}
+both = pytest.mark.parametrize("make", SAMPLERS.values(), ids=SAMPLERS)
+
+
+@pytest.fixture(scope="module")
+def mrpc_lengths(glue: Path, demo_model: Path) -> list[int]:
+    table = load_tables(str(glue), "mrpc")["train"]
+    return tokenize(table, read_tokenizer(demo_model), ("sentence1", "sentence2")).lengths
+
+
+# --- Order ---
+
+
+@both
+@settings(deadline=None)  # a busy machine is no fault
+@given(lengths=LENGTHS, batch_size=st.integers(1, 40), seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 10**6))
+def test_every_example_appears_exactly_once_an_epoch(
+    make: Callable[[list[int], int, int], Sampler], lengths: list[int], batch_size: int, seed: int, epoch: int
+) -> None:
+    sampler = make(lengths, batch_size, seed)
+    batches = sampler.batches(epoch)
+    assert sorted(row for batch in batches for row in batch) == [*range(len(lengths))]
+    assert len(batches) == len(sampler) == -(-len(lengths) // batch_size)
+    # No more than one is short, so that the number of steps is Trainer's.
+    assert sum(len(batch) < batch_size for batch in batches) == (len(lengths) % batch_size > 0)
+    assert all(0 < len(batch) <= batch_size for batch in batches)
+
+
+@both
+@pytest.mark.parametrize("count", [POOL * 2, POOL * 2 + 1, POOL * 4, POOL * 4 + 3])
+def test_pools_do_not_tear_batches_apart(make: Callable[[list[int], int, int], Sampler], count: int) -> None:
+    batches = make([i % 97 + 1 for i in range(count)], 2, 0).batches(0)
+    assert sorted(row for batch in batches for row in batch) == [*range(count)]
+    assert sum(len(batch) == 1 for batch in batches) == count % 2
+
+
+@both
+def test_the_order_is_a_pure_function_of_seed_and_epoch(make: Callable[[list[int], int, int], Sampler]) -> None:
+    lengths = [(7 * i) % 60 + 1 for i in range(200)]
+    sampler = make(lengths, 8, 42)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first = [sampler.batches(epoch) for epoch in range(4)]
+    assert torch.equal(torch.get_rng_state(), before), "the global generator was drawn from"
+    torch.rand(1000)
+    assert [make(lengths, 8, 42).batches(epoch) for epoch in (3, 2, 1, 0)] == first[::-1]
+    assert all(first[i] != first[j] for i in range(4) for j in range(i))
+    assert make(lengths, 8, 43).batches(0) != first[0]
+
+
+@pytest.mark.parametrize("seed", [42, 7])
+def test_the_random_order_is_trainers(tmp_path: Path, seed: int) -> None:
+    config = BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+    )
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), per_device_train_batch_size=8, seed=seed, use_cpu=True, report_to=[]
+    )
+    rows: Any = [{"input_ids": row} for row in range(101)]
+    trainer = Trainer(
+        BertForSequenceClassification(config),
+        arguments,
+        train_dataset=rows,
+        data_collator=lambda features: {"rows": torch.tensor([feature["input_ids"] for feature in features])},
+    )
+    loader: Any = trainer.get_train_dataloader()
+    sampler = RandomBatchSampler(101, 8, seed)
+    for epoch in range(3):
+        loader.set_epoch(epoch)  # as Trainer's loop does before each epoch
+        assert [batch["rows"].tolist() for batch in loader] == sampler.batches(epoch)
+
+
+# --- Padding ---
+
+
+def test_buckets_leave_little_padding_on_mrpc_where_random_order_leaves_much(mrpc_lengths: list[int]) -> None:
+    random, bucket = RandomBatchSampler(len(mrpc_lengths), 8), BucketBatchSampler(mrpc_lengths, 8)
+    for epoch in range(3):
+        assert padding_share(mrpc_lengths, bucket.batches(epoch)) < 0.03
+        assert padding_share(mrpc_lengths, random.batches(epoch)) > 0.15
+
+
+def test_company_in_buckets_changes_every_epoch(mrpc_lengths: list[int]) -> None:
+    sampler = BucketBatchSampler(mrpc_lengths, 8)
+    first, second = ({frozenset(batch) for batch in sampler.batches(epoch)} for epoch in (0, 1))
+    assert len(first & second) < 0.01 * len(first)
+
+
+def test_batches_of_like_length_come_in_no_order_of_length(mrpc_lengths: list[int]) -> None:
+    longest = [max(mrpc_lengths[row] for row in batch) for batch in BucketBatchSampler(mrpc_lengths, 8).batches(0)]
+    ranks = torch.tensor(longest, dtype=torch.float64)
+    steps = torch.arange(len(longest), dtype=torch.float64)
+    correlation = torch.corrcoef(torch.stack([ranks, steps]))[0, 1].abs().item()
+    assert correlation < 0.15  # 459 batches in random order: one in a thousand seeds is above
+
+
+def test_padding_share_of_a_case_by_hand() -> None:
+    # Batch (3, 1) has 2 of 6 positions padded, batch (4, 4) none of 8, batch (2,) none of 2.
+    assert padding_share([3, 1, 4, 4, 2], [[0, 1], [2, 3], [4]]) == pytest.approx(2 / 16, abs=1e-15)
+    assert padding_share([5, 5], [[0, 1]]) == 0.0
+
+
+@settings(deadline=None)
+@given(lengths=LENGTHS, batch_size=st.integers(1, 40))
+def test_padding_share_counts_what_collate_pads(lengths: list[int], batch_size: int) -> None:
+    batches = RandomBatchSampler(len(lengths), batch_size).batches(0)
+    masks = [
+        collate([Example([1] * lengths[row], [0] * lengths[row]) for row in b]).attention_mask for b in batches
+    ]
+    padded, positions = sum(int((mask == 0).sum()) for mask in masks), sum(mask.numel() for mask in masks)
+    # Two ways of writing one division: within a rounding of each other.
+    assert padding_share(lengths, batches) == pytest.approx(padded / positions, abs=1e-15)
+
+
+@settings(deadline=None)
+@given(lengths=LENGTHS, batch_size=st.integers(1, 40))
+def test_evaluation_batches_cover_all_longest_first(lengths: list[int], batch_size: int) -> None:
+    batches = list(batches_by_length(lengths, batch_size))
+    rows = [row for batch in batches for row in batch]
+    assert sorted(rows) == [*range(len(lengths))]
+    assert [lengths[row] for row in rows] == sorted(lengths, reverse=True)
+    assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+
+
+def test_batches_of_nothing_or_of_no_size_are_errors() -> None:
+    for make in (lambda: RandomBatchSampler(0, 8), lambda: BucketBatchSampler([], 8)):
+        with pytest.raises(MinitrainError, match="no examples to make batches of"):
+            make()
+    for make in (lambda: RandomBatchSampler(8, 0), lambda: BucketBatchSampler([1], -1)):
+        with pytest.raises(MinitrainError, match="the batch size is (0|-1); expected 1 or more"):
+            make()
+    with pytest.raises(MinitrainError, match="no examples"):
+        list(batches_by_length([], 8))
+
+
+# --- Collate ---
+
+
+def test_collate_pads_on_the_right_by_hand() -> None:
+    batch = collate([Example([5, 6, 7], [0, 1, 1], 1), Example([8], [0], 0)], pad_token_id=9)
+    assert batch.input_ids.tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch.token_type_ids.tolist() == [[0, 1, 1], [0, 0, 0]]
+    assert batch.labels is not None and batch.labels.tolist() == [1, 0]
+    assert [tensor.dtype for tensor in (*batch.inputs.values(), batch.labels)] == [torch.int64] * 4
+    assert len(batch) == 2
+
+
+@pytest.mark.parametrize(("multiple", "length"), [(1, 3), (2, 4), (3, 3), (8, 8)])
+def test_collate_rounds_the_length_up(multiple: int, length: int) -> None:
+    assert collate([Example([1, 2, 3], [0, 0, 0])], pad_to_multiple_of=multiple).input_ids.shape == (1, length)
+
+
+def test_labels_are_int64_classes_float32_scores_or_none() -> None:
+    def labels(*values: int | float | None) -> torch.Tensor | None:
+        return collate([Example([1], [0], value) for value in values]).labels
+
+    classes, scores = labels(1, 0), labels(0.5, 1.0)
+    assert classes is not None and torch.equal(classes, torch.tensor([1, 0]))
+    assert scores is not None and torch.equal(scores, torch.tensor([0.5, 1.0])) and scores.dtype == torch.float32
+    assert labels(None, None) is None
+
+
+def test_collating_nothing_is_an_error() -> None:
+    with pytest.raises(MinitrainError, match="given no examples"):
+        collate([])
+
+
+@pytest.mark.parametrize("label", [None, 1])
+def test_a_batch_moves_as_one(label: int | None) -> None:
+    batch: Batch = collate([Example([1, 2], [0, 0], label)])
+    moved = batch.to("meta")
+    assert {tensor.device.type for tensor in moved.inputs.values()} == {"meta"}
+    assert (moved.labels is None) if label is None else (moved.labels is not None and moved.labels.is_meta)
+    assert batch.input_ids.device.type == "cpu" and list(batch.inputs) == [
+        "input_ids",
+        "attention_mask",
+        "token_type_ids",
+    ]

@@ -1,0 +1,150 @@
+"""Defaults against transformers', and what contradicts itself."""
+
+import math
+from dataclasses import FrozenInstanceError, fields
+from typing import Any
+
+import pytest
+import transformers
+
+from minitrain.config import RANGES, EvaluateConfig, PredictConfig, TrainConfig
+from minitrain.errors import MinitrainError
+
+CONFIGS = (TrainConfig, EvaluateConfig, PredictConfig)
+
+# Where minitrain chose another default than the Trainer, on purpose: ours, theirs.
+DELIBERATE = {
+    "eval_strategy": ("epoch", "no"),  # a run that is never scored tells a newcomer nothing
+    "logging_steps": (None, 500),  # 1% of the run: on MRPC 500 steps are more than an epoch
+}
+
+
+def defaults(config: type[Any]) -> dict[str, Any]:
+    return {spec.name: spec.default for spec in fields(config)}
+
+
+def test_the_shared_defaults_are_trainers() -> None:
+    ours, theirs = defaults(TrainConfig), defaults(transformers.TrainingArguments)
+    shared = ours.keys() & theirs.keys()
+    assert shared >= {
+        "learning_rate",
+        "adam_beta1",
+        "adam_beta2",
+        "adam_epsilon",
+        "weight_decay",
+        "max_grad_norm",
+        "num_train_epochs",
+        "max_steps",
+        "lr_scheduler_type",
+        "warmup_steps",
+        "label_smoothing_factor",
+        "optim",
+        "seed",
+        "data_seed",
+        "bf16",
+        "per_device_train_batch_size",
+        "per_device_eval_batch_size",
+        "gradient_accumulation_steps",
+        "eval_strategy",
+        "eval_steps",
+        "load_best_model_at_end",
+        "metric_for_best_model",
+        "greater_is_better",
+        "logging_steps",
+        "output_dir",
+    }
+    differing = {name: (ours[name], theirs[name]) for name in shared if ours[name] != theirs[name]}
+    assert differing == DELIBERATE
+
+
+def test_the_choices_are_values_that_trainer_knows_too() -> None:
+    choices = {spec.name: spec.metadata["choices"] for spec in fields(TrainConfig)}
+    assert set(choices["lr_scheduler_type"]) <= {value.value for value in transformers.SchedulerType}
+    assert set(choices["optim"]) <= {value.value for value in transformers.training_args.OptimizerNames}
+    assert set(choices["eval_strategy"]) == {value.value for value in transformers.IntervalStrategy}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_configuration_is_frozen_and_keyword_only(config: type[Any]) -> None:
+    made = config() if config is TrainConfig else config(run="folder")
+    with pytest.raises(FrozenInstanceError):
+        made.device = "cpu"
+    with pytest.raises(TypeError):
+        config("folder")
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_flag_has_help_and_a_default_among_its_choices(config: type[Any]) -> None:
+    for spec in fields(config):
+        assert spec.metadata["help"], spec.name
+        choices = spec.metadata["choices"]
+        assert choices is None or spec.default is None or spec.default in choices, spec.name
+
+
+def test_every_number_has_a_range() -> None:
+    numbers = {spec.name for config in CONFIGS for spec in fields(config) if "int" in str(spec.type)}
+    numbers |= {spec.name for config in CONFIGS for spec in fields(config) if "float" in str(spec.type)}
+    # These two are looked at together: epochs do not matter where there are steps, and steps of -1 are none.
+    assert numbers - {"num_train_epochs", "max_steps"} == RANGES.keys()
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_a_number_out_of_its_range_is_an_error_with_its_flag(name: str) -> None:
+    lowest, highest = RANGES[name]
+    assert lowest is not None
+    config: Any = TrainConfig
+    outside = [lowest - 1, math.nan, math.inf, -math.inf, 10**400] + ([] if highest is None else [highest * 1.01])
+    for value in outside:
+        with pytest.raises(MinitrainError, match=f"--{name} is .*; expected at least {lowest}"):
+            config(**{name: value})
+    for value in [lowest] if highest is None else [lowest, highest]:
+        assert getattr(config(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize("name", ["max_length", "max_eval_samples", "per_device_eval_batch_size"])
+@pytest.mark.parametrize("config", [EvaluateConfig, PredictConfig])
+def test_evaluation_and_prediction_check_their_numbers_too(config: type[Any], name: str) -> None:
+    if name in defaults(config):
+        with pytest.raises(MinitrainError, match=f"--{name} is 0; expected at least 1"):
+            config(run="folder", **{name: 0})
+
+
+@pytest.mark.parametrize("epochs", [0.0, -1.0, math.nan, math.inf])
+def test_a_run_has_epochs_or_steps(epochs: float) -> None:
+    with pytest.raises(
+        MinitrainError, match=r"--num_train_epochs is .*; expected a number above 0, or --max_steps"
+    ):
+        TrainConfig(num_train_epochs=epochs)
+    assert TrainConfig(num_train_epochs=epochs, max_steps=5).max_steps == 5
+    assert TrainConfig(num_train_epochs=0.1).num_train_epochs == 0.1
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags"),
+    [
+        ({"eval_strategy": "steps"}, ["--eval_strategy steps", "--eval_steps N"]),
+        ({"eval_strategy": "no", "load_best_model_at_end": True}, ["--load_best_model_at_end", "--eval_strategy"]),
+        ({"eval_strategy": "no", "early_stopping_patience": 2}, ["--early_stopping_patience", "--eval_strategy"]),
+        ({"lr_scheduler_type": "constant", "warmup_steps": 10}, ["--lr_scheduler_type", "constant_with_warmup"]),
+        ({"text_columns": ("a", "b", "c")}, ["--text_columns a,b,c: expected one column, or two"]),
+    ],
+)
+def test_a_contradiction_names_its_flags(settings: dict[str, Any], flags: list[str]) -> None:
+    with pytest.raises(MinitrainError) as caught:
+        TrainConfig(**settings)
+    assert all(part in str(caught.value) for part in flags)
+
+
+def test_what_only_looks_like_a_contradiction_is_accepted() -> None:
+    TrainConfig(eval_strategy="steps", eval_steps=10, load_best_model_at_end=True, early_stopping_patience=1)
+    TrainConfig(eval_strategy="no", load_best_model_at_end=False)
+    TrainConfig(lr_scheduler_type="constant_with_warmup", warmup_steps=0.1)
+    TrainConfig(text_columns=("a", "b"))
+
+
+def test_evaluation_takes_one_set_of_data() -> None:
+    with pytest.raises(MinitrainError, match="--dataset and --eval_file name two sets of data: pass one"):
+        EvaluateConfig(run="folder", dataset="demo", eval_file="own.csv")
+    for config in (EvaluateConfig, PredictConfig):
+        with pytest.raises(MinitrainError, match="--text_columns a,b,c"):
+            config(run="folder", text_columns=("a", "b", "c"))
