@@ -7,8 +7,7 @@ score, because a rank, and with it Spearman, depends on all the others.
 What this file does not do: it moves nothing between processes.
 
 Source: the glue metric of evaluate 0.4.6 on scikit-learn 1.9 and scipy 1.17, equal to them to the last digit.
-That digit depends on the order of a sum, so three functions import numpy (it comes with `datasets`) and add
-in its order.
+That digit depends on the order of a sum: three functions take numpy's (it comes with `datasets`).
 """
 
 import math
@@ -167,10 +166,7 @@ def pearson(predictions: Values, labels: Values) -> float:
 
 
 def spearman(predictions: Values, labels: Values) -> float:
-    """Spearman correlation in [-1, 1]: Pearson's, in float64, of the ranks, as in `scipy.stats.spearmanr`.
-
-    Otherwise as `pearson`, but a single example, or a score of NaN, gives NaN.
-    """
+    """Pearson's, in float64, of the ranks, as `scipy.stats.spearmanr`; NaN also for one example or NaN scores."""
     import numpy
 
     x, y = _scores(predictions, labels)

@@ -256,6 +256,7 @@ def _one_step(
 
 
 def make_sampler(config: TrainConfig, train: Split) -> BucketBatchSampler | RandomBatchSampler:
+    """The order of the training rows, as the configuration says; `data_seed`, where given, stands for `seed`."""
     seed = config.seed if config.data_seed is None else config.data_seed
     if config.sampler == "bucket":
         return BucketBatchSampler(train.lengths, config.per_device_train_batch_size, seed)
