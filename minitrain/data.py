@@ -83,6 +83,11 @@ class Splits:
     task: str | None = None
     notes: list[str] = field(default_factory=list)  # what was decided that the user did not ask for
 
+    @property
+    def scored(self) -> dict[str, Split]:
+        """The splits that a run is finally scored on, by name."""
+        return self.evaluation | self.test
+
 
 def tokenize(
     table: Table,

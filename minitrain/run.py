@@ -7,8 +7,6 @@ An earlier run in the folder is left alone until the new one has its data and it
 import os
 import platform
 import time
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,10 +15,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from minitrain.batching import padding_share
 from minitrain.card import model_card
 from minitrain.config import TrainConfig
-from minitrain.data import GLUE_REPOSITORY, Split, Splits, load_splits
+from minitrain.data import GLUE_REPOSITORY, Splits, load_splits
 from minitrain.distributed import choose_device, world_from_environment
 from minitrain.encoder_config import EncoderConfig
 from minitrain.errors import MinitrainError
@@ -32,16 +29,14 @@ from minitrain.model import SequenceClassifier
 from minitrain.report import (
     RESULTS,
     Console,
-    class_lines,
-    duration,
     finite_values,
     peak_memory_mb,
-    result_lines,
     say,
 )
+from minitrain.summary import footer, header
 from minitrain.tokenizer import Tokenizer, load_tokenizer
-from minitrain.training import Best, TrainState, best_by, fit, make_sampler, plan
-from minitrain.weights import LoadReport, load_classifier_with_report, read_config, save_classifier, trained_labels
+from minitrain.training import Best, TrainState, best_by, fit, plan
+from minitrain.weights import load_classifier_with_report, read_config, save_classifier, trained_labels
 
 OWN_FILES = (RESULTS, "log.jsonl", "config.json", "model.safetensors", "README.md")
 LIBRARIES = ("torch", "tokenizers", "datasets", "safetensors", "huggingface-hub")
@@ -95,7 +90,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         "peak_memory_mb": peak_memory_mb(),
         "best": {"step": best.step, "epoch": best.epoch, best.name: best.value},
         "saved": "best" if best.weights else "last",
-        "baseline": {name: majority(splits.train, split) for name, split in scored(splits).items()},
+        "baseline": {name: majority(splits.train, split) for name, split in splits.scored.items()},
         "results": {name: finite_values(result) for name, result in final.items()},
         "config": asdict(config),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
@@ -149,12 +144,17 @@ def check_vocabulary(tokenizer: Tokenizer, encoder: EncoderConfig, source: Path)
 
 
 def _max_length(config: TrainConfig, tokenizer: Tokenizer, encoder: EncoderConfig) -> int:
-    limit = min(tokenizer.max_length, encoder.max_position_embeddings)
-    if config.max_length is not None and config.max_length > encoder.max_position_embeddings:
+    """Tokens kept of a text or pair: as asked, else all that tokenizer and model take, padding included."""
+    positions, multiple = encoder.max_position_embeddings, config.pad_to_multiple_of or 1
+    longest = positions // multiple * multiple
+    if config.max_length is None and longest > 0:
+        return min(tokenizer.max_length, longest)
+    if config.max_length is None or config.max_length > longest:
+        flags = f"--max_length {config.max_length}" if config.max_length else f"--pad_to_multiple_of {multiple}"
         raise MinitrainError(
-            f"--max_length {config.max_length}: the model has {encoder.max_position_embeddings} positions"
+            f"{flags}: the model has {positions} positions, {longest} of them a multiple of {multiple}"
         )
-    return config.max_length or limit
+    return config.max_length
 
 
 def read_data(config: TrainConfig, tokenizer: Tokenizer, encoder: EncoderConfig, source: Path) -> Splits:
@@ -211,11 +211,6 @@ def _fit(
     return state, best, console.training_seconds()
 
 
-def scored(splits: Splits) -> dict[str, Split]:
-    """The splits that a run is finally scored on, by name."""
-    return splits.evaluation | splits.test
-
-
 def score(
     config: TrainConfig, model: SequenceClassifier, splits: Splits, tokenizer: Tokenizer
 ) -> dict[str, Evaluation]:
@@ -229,68 +224,5 @@ def score(
             bf16=config.bf16,
             pad_token_id=tokenizer.pad_token_id,
         )
-        for name, split in scored(splits).items()
+        for name, split in splits.scored.items()
     }
-
-
-def header(config: TrainConfig, device: torch.device, splits: Splits, report: LoadReport) -> list[str]:
-    """What there is to know before the first step."""
-    train, steps = splits.train, plan(config, len(splits.train))
-    padding = padding_share(train.lengths, make_sampler(config, train).batches(0))
-    batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    ordered = sorted(train.lengths)
-    sizes = {"train": train, **scored(splits)}
-    cut = f"{train.truncated / len(train):.1%} truncated" + (f", {train.blank} blank" if train.blank else "")
-    new = f"{len(report.new)} new ({', '.join(report.new)})" if report.new else "none new"
-    return [
-        f"minitrain {version('minitrain')}  torch {torch.__version__}  {device}, {torch.get_num_threads()} threads"
-        f"  {'bf16' if config.bf16 else 'fp32'}, {config.kernels} kernels  1 process",
-        "data     " + ", ".join(f"{name} {len(split)}" for name, split in sizes.items()),
-        *(f"         {note}" for note in splits.notes),
-        "labels   " + _label_counts(splits),
-        f"lengths  median {ordered[len(ordered) // 2]}, 95% within {ordered[int(len(ordered) * 0.95)]} tokens; "
-        f"{cut}; {padding:.1%} padding ({config.sampler} sampler)",
-        f"weights  {config.model}: {len(report.loaded)} loaded, {len(report.ignored)} ignored, {new}",
-        f"plan     {steps.total_steps} steps of {batch} examples, {steps.steps_per_epoch} an epoch, "
-        f"{steps.warmup_steps} of warm-up; seed {config.seed}",
-        "",
-    ]
-
-
-def _label_counts(splits: Splits) -> str:
-    labels, names = splits.train.labels, splits.labels.names
-    assert labels is not None
-    if names is None:
-        return f"scores from {labels.min():.2f} to {labels.max():.2f}, mean {labels.mean():.2f}"
-    counts = Counter(labels.tolist())
-    shown = ", ".join(f"{name} {counts[i]}" for i, name in enumerate(names[:10]))
-    more = f", and {len(names) - 10} more" if len(names) > 10 else ""
-    return f"{shown}{more}; majority {max(counts.values()) / len(labels):.1%}"
-
-
-def footer(
-    directory: Path, splits: Splits, best: Best, final: Mapping[str, Evaluation], results: Mapping[str, Any]
-) -> list[str]:
-    """What came of it, and what to type next."""
-    lines = [""]
-    for name, result in final.items():
-        lines += result_lines(name, result, results["baseline"][name])
-        if result.confusion is not None and splits.labels.names is not None and len(splits.labels.names) <= 20:
-            lines += ["", *(f"  {line}" for line in class_lines(result.confusion, splits.labels.names)), ""]
-    if best.value is not None:
-        saved = "the best" if best.weights else "the last step's; --load_best_model_at_end would keep the best"
-        lines.append(
-            f"best {best.name} {best.value:.4f} at epoch {best.epoch:.2f}; saved are the weights of {saved}"
-        )
-    sample = "'a text<TAB>and another'" if len(splits.text_columns) == 2 else "'a text'"
-    pair = '{"text": "a text", "text_pair": "and another"}' if len(splits.text_columns) == 2 else '"a text"'
-    return [
-        *lines,
-        f"trained in {duration(results['training_seconds'])}, "
-        f"{duration(results['total_seconds'])} in all, peak memory {results['peak_memory_mb']:.0f} MB",
-        f"saved to {directory}",
-        "",
-        f"  printf {sample.replace('<TAB>', chr(92) + 't')} | python scripts/predict.py {directory}",
-        f"  python -c 'from transformers import pipeline; "
-        f'print(pipeline("text-classification", "{directory}")({pair}))\'',
-    ]

@@ -5,7 +5,9 @@ errors name no file; these do. Format: https://github.com/huggingface/safetensor
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -58,11 +60,23 @@ def read_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
     Raises MinitrainError naming the file (and key) for what is no safetensors file: a Git LFS pointer, a web page,
     a renamed pickle, a truncated download.
     """
+    with _opened(file) as opened:
+        for key in opened.keys():  # noqa: SIM118 - it is no mapping
+            yield key, opened.get_tensor(key)
+
+
+def tensor_keys(file: Path) -> list[str]:
+    """The keys of one file, without its tensors. Raises MinitrainError as `read_tensors` does."""
+    with _opened(file) as opened:
+        return list(opened.keys())
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
     _check_start(file)
     try:
         with safe_open(file, framework="pt") as opened:
-            for key in opened.keys():  # noqa: SIM118 - it is no mapping
-                yield key, opened.get_tensor(key)
+            yield opened
     except (SafetensorError, OSError) as error:
         raise MinitrainError(f"{file}: is no valid safetensors file ({error}); download it again") from error
 

@@ -20,7 +20,7 @@ from minitrain.families import FAMILIES, Family, family_of
 from minitrain.files import json_text, read_json, whole_files
 from minitrain.hub import resolve_model
 from minitrain.model import Encoder, SequenceClassifier
-from minitrain.tensorfiles import checked, read_tensors, weight_files
+from minitrain.tensorfiles import checked, read_tensors, tensor_keys, weight_files
 
 Model = TypeVar("Model", Encoder, SequenceClassifier)
 
@@ -113,7 +113,7 @@ def trained_labels(directory: Path) -> tuple[str, ...] | None:
     config = read_config(directory)
     renames = dict((ours, theirs) for theirs, ours in FAMILIES[config.model_type].renames)
     key = f"{renames['head.output']}.weight"
-    held = any(name == key for file in weight_files(directory) for name, _ in read_tensors(file))
+    held = any(key in tensor_keys(file) for file in weight_files(directory))
     return names_or_default(config) if held else None
 
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification
 
 from minitrain.batching import collate
 from minitrain.data import Split
-from minitrain.evaluation import evaluate, loss_of, predict, predictions_of
+from minitrain.evaluation import evaluate, loss_of, majority, predict, predictions_of
 from minitrain.metrics import default_metric
 from minitrain.model import SequenceClassifier
 from minitrain.tokenizer import load_tokenizer
@@ -204,3 +204,11 @@ def test_longest_rows_go_first_so_that_too_little_memory_shows_at_once(
     model.register_forward_pre_hook(look, with_kwargs=True)
     predict(model, split, batch_size=4)
     assert lengths == sorted(lengths, reverse=True) and lengths[0] == max(split.lengths)
+
+
+def test_baseline_names_the_class_that_is_commonest_in_training(folder: Path) -> None:
+    texts, _ = reviews(4)
+    train, split = split_of(folder, texts, [0, 1, 0, 0]), split_of(folder, texts, [1, 1, 0, 1])
+    assert majority(train, split) == 0.25
+    scores = split_of(folder, texts, [0.5, 1.5, 0.5, 0.5])
+    assert majority(scores, scores) is None

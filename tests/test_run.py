@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import ModelCard, ModelCardData
-from test_training import BAD, VOCABULARY, reviews, write_tiny_model
+from test_training import BAD, VOCABULARY, reviews, split_of, write_tiny_model
 
 from minitrain.config import TrainConfig
 from minitrain.errors import MinitrainError
@@ -156,8 +156,6 @@ def test_baseline_is_the_accuracy_of_the_majority_class(finished: tuple[Path, di
 
 def test_final_numbers_are_those_of_the_saved_model(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = finished
-    from test_training import split_of
-
     texts, labels = reviews(21, seed=1)
     again = evaluate(load_classifier(folder), split_of(folder, texts, labels), default_metric(2))
     assert read_results(folder)["results"]["validation"] == {"examples": 21, **again.values}
@@ -422,6 +420,17 @@ def test_run_whose_numbers_explode_says_so_and_leaves_no_half_files(
         train(config(model, data, out, learning_rate=1e30, max_grad_norm=0))
     assert {path.name for path in out.iterdir()} == {"log.jsonl"}
     assert read_log(out)[0]["step"] == 1
+
+
+def test_run_that_fails_later_on_leaves_nothing_of_the_old_one_to_be_taken_for_its_own(
+    finished: tuple[Path, dict[str, Any]], model: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    with pytest.raises(MinitrainError, match=r"step \d+: the loss is"):
+        train(config(model, data, out, learning_rate=1e30, max_grad_norm=0, overwrite_output_dir=True))
+    left = {path.name for path in out.iterdir()}
+    assert not left & {"README.md", "config.json", "model.safetensors", "results.json"}
 
 
 def test_disk_that_is_full_leaves_no_half_files(model: Path, data: Path, tmp_path: Path) -> None:

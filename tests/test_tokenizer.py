@@ -16,7 +16,6 @@ from tokenizers import models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, BertTokenizer
 
 from minitrain.errors import MinitrainError
-from minitrain.hub import demo_model_directory
 from minitrain.tokenizer import Example, Tokenizer, load_tokenizer, read_tokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -40,11 +39,6 @@ TEXTS = [
     "\ufffd \ufffe \U0010ffff private \ue000",
 ]
 LONG_TEXTS = ["a" * 200_000, "中" * 600, "word " * 600]
-
-
-@pytest.fixture(scope="module")
-def demo_model() -> Path:
-    return demo_model_directory()
 
 
 @pytest.fixture(scope="module")
@@ -231,10 +225,16 @@ def test_truncation_and_padding_kept_in_tokenizer_json_are_reset(demo_model: Pat
     assert saved["truncation"] is None and saved["padding"] is None
 
 
-def test_a_class_without_family_has_its_truncation_and_padding_reset_too(demo_model: Path, tmp_path: Path) -> None:
-    shutil.copy(demo_model / "tokenizer.json", tmp_path)
-    write_folder(tmp_path, tokenizer_config={"tokenizer_class": "PreTrainedTokenizerFast"})
-    ours = read_tokenizer(tmp_path)
+@pytest.mark.parametrize("strategy", ["LongestFirst", "OnlySecond"])
+def test_a_class_without_family_has_its_truncation_and_padding_reset_too(
+    vocabulary: dict[str, int], tmp_path: Path, strategy: str
+) -> None:
+    saved = tokenizer_json(vocabulary)
+    saved["truncation"] = {"max_length": 4, "stride": 0, "strategy": strategy}
+    padding = {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None}
+    saved["padding"] = padding | {"pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    ours = read_tokenizer(write_folder(tmp_path, tokenizer=saved, tokenizer_config=config))
     assert [len(example.input_ids) for example in ours(["dog", "dog " * 300])] == [3, 302]
 
 
@@ -299,6 +299,12 @@ def test_vocab_txt_alone_is_enough(
         {"additional_special_tokens": ["[NEW]"]},
         {"extra_special_tokens": ["[NEW]", "[new]"]},
         {"added_tokens_decoder": {"7000": added_token("yy"), "6000": added_token("[NEW]", special=True)}},
+        {"added_tokens_decoder": {"6000": added_token("[NEW]")}, "cls_token": "[NEW]"},
+        {
+            "added_tokens_decoder": {"6000": added_token("[NEW]")},
+            "cls_token": "[NEW]",
+            "split_special_tokens": True,
+        },
         {"pad_token": None, "unknown_key": [1], "name_or_path": "/elsewhere"},
     ],
     ids=str,
@@ -401,6 +407,12 @@ def test_ids_with_gaps_are_not_saved_as_lines(vocabulary: dict[str, int], tmp_pa
     ours, _ = assert_same_folder(folder)
     assert ours.highest_id == len(vocabulary)
     assert not (folder / "saved" / "vocab.txt").exists()
+
+
+def test_tokens_that_end_in_a_blank_are_not_saved_as_lines(vocabulary: dict[str, int], tmp_path: Path) -> None:
+    saved = tokenizer_json(vocabulary | {"wide\u3000": len(vocabulary)})
+    assert_same_folder(write_folder(tmp_path, tokenizer=saved))
+    assert not (tmp_path / "saved" / "vocab.txt").exists()
 
 
 def test_a_missing_mask_token_gets_no_id(vocabulary: dict[str, int], tmp_path: Path) -> None:
@@ -523,6 +535,19 @@ def test_wrong_values_in_tokenizer_json_are_named(
     saved = tokenizer_json(vocabulary) | change
     folder = write_folder(tmp_path, tokenizer=saved, tokenizer_config={"tokenizer_class": tokenizer_class})
     with pytest.raises(MinitrainError, match=f"no {tokenizer_class} can be made") as error:
+        read_tokenizer(folder)
+    assert str(folder / "tokenizer.json") in str(error.value)
+
+
+def test_a_template_with_an_undefined_token_is_named(vocabulary: dict[str, int], tmp_path: Path) -> None:
+    saved = tokenizer_json(vocabulary)
+    del saved["post_processor"]["special_tokens"]["[SEP]"]
+    config = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    folder = write_folder(tmp_path, tokenizer=saved, tokenizer_config=config)
+    with pytest.raises(BaseException, match="no entry found") as panic:
+        Backend.from_file(str(folder / "tokenizer.json")).encode("a", "b")
+    assert not isinstance(panic.value, Exception)  # a panic in Rust, which `except Exception` lets through
+    with pytest.raises(MinitrainError) as error:
         read_tokenizer(folder)
     assert str(folder / "tokenizer.json") in str(error.value)
 

@@ -494,16 +494,23 @@ def test_a_save_that_fails_leaves_the_folder_as_it_was(saved: tuple[SequenceClas
     assert contents(folder) == before and all(path.is_file() for path in folder.iterdir())
 
 
-def test_config_json_comes_last_so_that_a_folder_with_one_is_whole(
-    saved: tuple[SequenceClassifier, Path], tokenizer: Tokenizer, tmp_path: Path
-) -> None:
-    model, folder = saved
-    for name in set(contents(folder)) - {"config.json"}:
-        blocked = tmp_path / f"without {name}"
-        (blocked / name / "in the way").mkdir(parents=True)
+def test_config_json_comes_last_so_that_a_folder_with_one_is_whole(checkpoint: Path, tmp_path: Path) -> None:
+    class ManyFiles:
+        """So many that a listing, whatever its order, is unlikely to end with config.json by itself."""
+
+        names = tuple(f"{i}.txt" for i in range(20))
+
+        def save(self, directory: Path) -> None:
+            for name in self.names:
+                (directory / name).touch()
+
+    model = load_classifier(checkpoint)
+    for name in (WEIGHTS, *ManyFiles.names):
+        folder = tmp_path / f"without {name}"
+        (folder / name / "in the way").mkdir(parents=True)
         with pytest.raises(OSError):
-            save_classifier(model, tokenizer, blocked)
-        assert (blocked / name).is_dir() and not (blocked / "config.json").exists()
+            save_classifier(model, ManyFiles(), folder)
+        assert (folder / name).is_dir() and not (folder / "config.json").exists()
 
 
 def test_a_first_save_that_fails_leaves_nothing_that_looks_like_a_model(

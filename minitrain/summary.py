@@ -1,0 +1,80 @@
+"""What a run says before its first step and after its last, for a person at a terminal."""
+
+from collections import Counter
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minitrain.batching import padding_share
+from minitrain.config import TrainConfig
+from minitrain.data import Splits
+from minitrain.evaluation import Evaluation
+from minitrain.report import class_lines, duration, result_lines
+from minitrain.training import Best, make_sampler, plan
+from minitrain.weights import LoadReport
+
+
+def header(config: TrainConfig, device: torch.device, splits: Splits, report: LoadReport) -> list[str]:
+    """What there is to know before the first step."""
+    train, steps = splits.train, plan(config, len(splits.train))
+    padding = padding_share(train.lengths, make_sampler(config, train).batches(0))
+    batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    ordered = sorted(train.lengths)
+    sizes = {"train": train, **splits.scored}
+    cut = f"{train.truncated / len(train):.1%} truncated" + (f", {train.blank} blank" if train.blank else "")
+    new = f"{len(report.new)} new ({', '.join(report.new)})" if report.new else "none new"
+    return [
+        f"minitrain {version('minitrain')}  torch {torch.__version__}  {device}, {torch.get_num_threads()} threads"
+        f"  {'bf16' if config.bf16 else 'fp32'}, {config.kernels} kernels  1 process",
+        "data     " + ", ".join(f"{name} {len(split)}" for name, split in sizes.items()),
+        *(f"         {note}" for note in splits.notes),
+        "labels   " + _label_counts(splits),
+        f"lengths  median {ordered[len(ordered) // 2]}, 95% within {ordered[int(len(ordered) * 0.95)]} tokens; "
+        f"{cut}; {padding:.1%} padding ({config.sampler} sampler)",
+        f"weights  {config.model}: {len(report.loaded)} loaded, {len(report.ignored)} ignored, {new}",
+        f"plan     {steps.total_steps} steps of {batch} examples, {steps.steps_per_epoch} an epoch, "
+        f"{steps.warmup_steps} of warm-up; seed {config.seed}",
+        "",
+    ]
+
+
+def _label_counts(splits: Splits) -> str:
+    labels, names = splits.train.labels, splits.labels.names
+    assert labels is not None
+    if names is None:
+        return f"scores from {labels.min():.2f} to {labels.max():.2f}, mean {labels.mean():.2f}"
+    counts = Counter(labels.tolist())
+    shown = ", ".join(f"{name} {counts[i]}" for i, name in enumerate(names[:10]))
+    more = f", and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"{shown}{more}; majority {max(counts.values()) / len(labels):.1%}"
+
+
+def footer(
+    directory: Path, splits: Splits, best: Best, final: Mapping[str, Evaluation], results: Mapping[str, Any]
+) -> list[str]:
+    """What came of it, and what to type next."""
+    lines = [""]
+    for name, result in final.items():
+        lines += result_lines(name, result, results["baseline"][name])
+        if result.confusion is not None and splits.labels.names is not None and len(splits.labels.names) <= 20:
+            lines += ["", *(f"  {line}" for line in class_lines(result.confusion, splits.labels.names)), ""]
+    if best.value is not None:
+        saved = "the best" if best.weights else "the last step's; --load_best_model_at_end would keep the best"
+        lines.append(
+            f"best {best.name} {best.value:.4f} at epoch {best.epoch:.2f}; saved are the weights of {saved}"
+        )
+    sample = "'a text<TAB>and another'" if len(splits.text_columns) == 2 else "'a text'"
+    pair = '{"text": "a text", "text_pair": "and another"}' if len(splits.text_columns) == 2 else '"a text"'
+    return [
+        *lines,
+        f"trained in {duration(results['training_seconds'])}, "
+        f"{duration(results['total_seconds'])} in all, peak memory {results['peak_memory_mb']:.0f} MB",
+        f"saved to {directory}",
+        "",
+        f"  printf {sample.replace('<TAB>', chr(92) + 't')} | python scripts/predict.py {directory}",
+        f"  python -c 'from transformers import pipeline; "
+        f'print(pipeline("text-classification", "{directory}")({pair}))\'',
+    ]

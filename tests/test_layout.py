@@ -1,0 +1,218 @@
+"""The house stands as it is drawn: who imports whom, and what no file may hold, read from the syntax trees."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Bottom up: a module imports from floors below its own, and on its own floor only what WITHIN says.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("errors",),
+    ("config", "distributed", "encoder_config", "files", "flags", "kernels"),
+    (
+        "hub",
+        "tensorfiles",
+        "tokenizer_files",
+        "tokenizer_files",
+        "tokenizer",
+        "tables",
+        "labels",
+        "data",
+        "batching",
+        "layers",
+        "families",
+        "model",
+        "weights",
+    ),
+    ("loss", "metrics", "optim"),
+    ("evaluation", "training"),
+    ("card", "report"),
+    ("summary",),
+    ("inference", "run"),
+    ("__init__",),
+    ("scripts", "examples"),
+)
+# Exactly the imports on one floor: hub -> tokenizer, tables -> labels -> data -> batching, and
+# layers -> families -> model -> weights.
+WITHIN: dict[str, set[str]] = {
+    "tokenizer": {"hub", "tokenizer_files"},
+    "tables": {"hub"},
+    "labels": {"tables"},
+    "data": {"labels", "tables", "tokenizer"},
+    "batching": {"tokenizer"},
+    "families": {"layers"},
+    "model": {"families", "layers"},
+    "weights": {"families", "hub", "model", "tensorfiles"},
+    "training": {"evaluation"},
+}
+RUN_TIME = {"torch", "tokenizers", "datasets", "safetensors", "huggingface_hub", "tqdm", "numpy"}
+SLOW = {"datasets", "huggingface_hub", "numpy"}  # imported inside functions, so that a start does not wait for them
+REFERENCES = {"transformers", "accelerate", "evaluate", "sklearn", "scipy"}
+MAY_COMPARE = {ROOT / "scripts/parity.py", ROOT / "scripts/benchmark.py"}
+RUNS_CODE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+
+MODULES = sorted((ROOT / "minitrain").rglob("*.py"))
+CODE = [*MODULES, *sorted((ROOT / "scripts").glob("*.py")), *sorted((ROOT / "examples").glob("*.py"))]
+
+
+def of(paths: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", paths, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def unit_of(path: Path) -> str:
+    """minitrain/families/bert.py -> families, minitrain/run.py -> run, scripts/train.py -> scripts"""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[1] if parts[0] == "minitrain" else parts[0]
+
+
+def floor_of(unit: str) -> int:
+    return next(i for i, units in enumerate(FLOORS) if unit in units)
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Dotted names, wherever in the file they are imported; `from a import b` gives a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_imports(path: Path) -> set[str]:
+    """The units of ours that a file imports."""
+    units = {unit for floor in FLOORS for unit in floor}
+    found = set()
+    for name in imported(tree_of(path)):
+        package, _, rest = name.partition(".")
+        if package == "minitrain":
+            first = rest.split(".")[0]
+            found.add(first if first in units else "__init__")  # a public name comes by way of the package
+    return found
+
+
+def third_party(tree: ast.AST) -> set[str]:
+    return {name.split(".")[0] for name in imported(tree)} - set(sys.stdlib_module_names) - {"minitrain"}
+
+
+def test_every_module_is_named_on_one_floor() -> None:
+    named = [unit for floor in FLOORS for unit in floor]
+    assert len(named) == len(set(named))
+    assert set(named) == {unit_of(path) for path in CODE}
+
+
+@of(CODE)
+def test_module_imports_only_from_floors_below(path: Path) -> None:
+    unit = unit_of(path)
+    allowed = {other for floor in FLOORS[: floor_of(unit)] for other in floor} | WITHIN.get(unit, set()) | {unit}
+    if unit != "__init__":
+        assert own_imports(path) <= allowed
+
+
+def test_imports_on_one_floor_are_those_that_are_drawn() -> None:
+    actual: dict[str, set[str]] = {}
+    for path in CODE:
+        unit = unit_of(path)
+        beside = {other for other in own_imports(path) if other != unit and floor_of(other) == floor_of(unit)}
+        if beside:
+            actual[unit] = actual.get(unit, set()) | beside
+    assert actual == WITHIN
+
+
+@pytest.mark.parametrize("unit", ["loss", "metrics", "optim"])
+def test_arithmetic_of_the_third_floor_sees_tensors_only(unit: str) -> None:
+    assert own_imports(ROOT / f"minitrain/{unit}.py") <= {"errors"}
+
+
+@of(CODE)
+def test_only_what_is_declared_is_imported_and_no_reference_library(path: Path) -> None:
+    allowed = RUN_TIME | (REFERENCES if path in MAY_COMPARE else set())
+    assert third_party(tree_of(path)) <= allowed
+
+
+def test_declared_dependencies_are_those_that_are_imported() -> None:
+    used = {name.replace("_", "-") for path in MODULES for name in third_party(tree_of(path))}
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    block = text.split("\ndependencies = [")[1].split("]")[0]
+    declared = {line.strip().strip('",').split(">=")[0] for line in block.splitlines() if line.strip()}
+    assert used - {"numpy"} == declared  # numpy comes with datasets
+
+
+@of(MODULES)
+def test_slow_libraries_are_imported_where_they_are_used(path: Path) -> None:
+    top = ast.Module([node for node in tree_of(path).body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+    assert not third_party(top) & SLOW
+
+
+@pytest.mark.parametrize("unit", ["config", "errors", "flags"])
+def test_command_line_needs_no_torch(unit: str) -> None:
+    assert third_party(tree_of(ROOT / f"minitrain/{unit}.py")) == set()
+
+
+@of(CODE)
+def test_nothing_that_runs_code_from_a_file_is_used(path: Path) -> None:
+    tree = tree_of(path)
+    names = set(imported(tree))
+    assert not {name.split(".")[0] for name in names} & RUNS_CODE
+    assert not names & {"torch.load", "torch.save"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert (node.value.id, node.attr) not in {("torch", "load"), ("torch", "save")}
+        if isinstance(node, ast.Name):
+            assert node.id not in {"eval", "exec", "__import__"}
+        if isinstance(node, ast.keyword):
+            assert node.arg not in {"trust_remote_code", "allow_pickle", "weights_only"}
+
+
+def test_the_search_for_pickles_finds_them() -> None:
+    """The check above, on what it must not miss."""
+    for line in ("import pickle", "from pickle import loads", "from torch import load", "import joblib as j"):
+        names = set(imported(ast.parse(line)))
+        assert {name.split(".")[0] for name in names} & RUNS_CODE or names & {"torch.load"}
+
+
+@of(MODULES)
+def test_file_can_be_read_in_one_sitting(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+@of(MODULES)
+def test_module_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(tree_of(path))
+
+
+@of(MODULES)
+def test_public_functions_and_classes_say_what_they_do(path: Path) -> None:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    public = [node for node in tree_of(path).body if isinstance(node, kinds) and not node.name.startswith("_")]
+    assert [node.name for node in public if not ast.get_docstring(node)] == []
+
+
+@of(CODE)
+def test_every_signature_is_typed(path: Path) -> None:
+    bare = []
+    for node in ast.walk(tree_of(path)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        arguments += [extra for extra in (node.args.vararg, node.args.kwarg) if extra is not None]
+        missing = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
+        if missing or node.returns is None:
+            bare.append((node.name, missing))
+    assert bare == []
+
+
+@of([path for path in CODE if unit_of(path) in ("scripts", "examples")])
+def test_scripts_do_nothing_when_they_are_imported(path: Path) -> None:
+    allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+    *body, last = tree_of(path).body
+    assert isinstance(last, ast.If) and ast.unparse(last.test) == "__name__ == '__main__'"
+    assert all(isinstance(node, allowed) for node in body[1:])
