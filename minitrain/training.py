@@ -183,42 +183,45 @@ def fit(
     best = best_by(config, new_metric())
     steps = plan(config, len(train))
     sampler = make_sampler(config, train)
-
-    def check_up() -> bool:
-        """Evaluate, remember the best; whether to stop early."""
-        results = {
-            name: evaluate(
-                model,
-                split,
-                new_metric(),
-                batch_size=config.per_device_eval_batch_size,
-                bf16=config.bf16,
-                pad_token_id=pad_token_id,
-                label_smoothing=config.label_smoothing_factor,
-            )
-            for name, split in evaluation.items()
-        }
-        is_best = _remember(best, state, results, config.load_best_model_at_end)
-        observer.on_evaluation(state.step, state.epoch, results, is_best)
-        patience = config.early_stopping_patience
-        return patience is not None and best.evaluations_since >= patience
-
     done = False
     while not done:
-        epoch = state.step // steps.steps_per_epoch
-        batches = sampler.batches(epoch)
+        batches = sampler.batches(state.step // steps.steps_per_epoch)
         for first in range(0, len(batches), config.gradient_accumulation_steps):
             group = batches[first : first + config.gradient_accumulation_steps]
             observer.on_step(_one_step(state, train, group, config, steps, pad_token_id))
             done = state.step >= steps.total_steps
-            ends_epoch = state.step % steps.steps_per_epoch == 0
-            if _evaluation_is_due(config, state.step, ends_epoch, done):
-                done = check_up() or done
+            if _evaluation_is_due(config, state.step, steps.steps_per_epoch, done):
+                results = evaluate_all(model, evaluation, config, new_metric, pad_token_id)
+                is_best = _remember(best, state, results, config.load_best_model_at_end)
+                observer.on_evaluation(state.step, state.epoch, results, is_best)
+                done = done or best.evaluations_since >= (config.early_stopping_patience or math.inf)
             if done:
                 break
     if best.weights:
         model.load_state_dict(best.weights)
     return state, best
+
+
+def evaluate_all(
+    model: SequenceClassifier,
+    splits: dict[str, Split],
+    config: TrainConfig,
+    new_metric: Callable[[], Metric],
+    pad_token_id: int,
+) -> dict[str, Evaluation]:
+    """Score a model on several splits as the configuration says; the loss is smoothed as in training."""
+    return {
+        name: evaluate(
+            model,
+            split,
+            new_metric(),
+            batch_size=config.per_device_eval_batch_size,
+            bf16=config.bf16,
+            pad_token_id=pad_token_id,
+            label_smoothing=config.label_smoothing_factor,
+        )
+        for name, split in splits.items()
+    }
 
 
 def _one_step(
@@ -263,11 +266,12 @@ def make_sampler(config: TrainConfig, train: Split) -> BucketBatchSampler | Rand
     return RandomBatchSampler(len(train), config.per_device_train_batch_size, seed)
 
 
-def _evaluation_is_due(config: TrainConfig, step: int, ends_epoch: bool, done: bool) -> bool:
+def _evaluation_is_due(config: TrainConfig, step: int, steps_per_epoch: int, done: bool) -> bool:
     if config.eval_strategy == "no":
         return False
-    at_interval = config.eval_strategy == "steps" and step % (config.eval_steps or 1) == 0
-    return done or at_interval or (config.eval_strategy == "epoch" and ends_epoch)
+    interval = config.eval_steps if config.eval_strategy == "steps" else steps_per_epoch
+    assert interval is not None  # the configuration saw to it
+    return done or step % interval == 0
 
 
 def best_by(config: TrainConfig, metric: Metric) -> Best:

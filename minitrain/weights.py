@@ -12,7 +12,8 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from minitrain.encoder_config import PROBLEM_TYPES, EncoderConfig, encoder_config
 from minitrain.errors import MinitrainError
@@ -151,11 +152,24 @@ def reference_names(family: Family, config: EncoderConfig, model: nn.Module, our
     return table
 
 
+class _Undrawn(TorchFunctionMode):
+    """Skips the random initialisation that modules begin with: on the meta device it draws nothing, but it loads
+    PyTorch's compiler to find that out, which takes as long as importing torch."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        skipped = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
+        if func in skipped or func in (Tensor.normal_, Tensor.uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def _build(
     make: Callable[[], Model], directory: Path, ours_prefix: str, new_head: bool
 ) -> tuple[Model, LoadReport]:
     """Make the model without drawing a number, fill it from the files, draw what is new."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         model = make()
     try:
         model.to_empty(device="cpu")

@@ -17,7 +17,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "hub",
         "tensorfiles",
         "tokenizer_files",
-        "tokenizer_files",
         "tokenizer",
         "tables",
         "labels",
