@@ -153,8 +153,8 @@ def reference_names(family: Family, config: EncoderConfig, model: nn.Module, our
 
 
 class _Undrawn(TorchFunctionMode):
-    """Skips the random initialisation that modules begin with: on the meta device it draws nothing, but it loads
-    PyTorch's compiler to find that out, which takes as long as importing torch."""
+    """Skips the random initialisation that modules begin with: every parameter is filled afterwards, and no number
+    may be drawn for nothing. (The meta device would do too, but loads sympy for it, which takes a second.)"""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -169,15 +169,12 @@ def _build(
     make: Callable[[], Model], directory: Path, ours_prefix: str, new_head: bool
 ) -> tuple[Model, LoadReport]:
     """Make the model without drawing a number, fill it from the files, draw what is new."""
-    with torch.device("meta"), _Undrawn():
-        model = make()
     try:
-        model.to_empty(device="cpu")
+        with _Undrawn():
+            model = make()
     except RuntimeError as error:  # a size that is a typing error, more likely than a machine that is too small
-        count = sum(parameter.numel() for parameter in model.parameters())
         raise MinitrainError(
-            f"{directory / 'config.json'}: describes {count:,} parameters, which do not fit into memory; "
-            "check its sizes"
+            f"{directory / 'config.json'}: its model does not fit into memory; check the sizes that it gives"
         ) from error
     family = FAMILIES[model.config.model_type]
     names = reference_names(family, model.config, model, ours_prefix)

@@ -122,8 +122,7 @@ def test_a_million_layers_are_refused_before_they_are_made(tmp_path: Path) -> No
 def test_sizes_that_do_not_fit_into_memory_are_an_error_that_names_the_file(tmp_path: Path) -> None:
     save_checkpoint(tmp_path)
     write(tmp_path, vocab_size=2**24, hidden_size=2**24)
-    # Words, the head's pooler, and four square matrices in each of two layers: ten times 2**48, and small change.
-    with pytest.raises(MinitrainError, match=r"config\.json: describes 2,8\d\d(,\d{3}){4} parameters"):
+    with pytest.raises(MinitrainError, match=r"config\.json: its model does not fit into memory"):
         load_classifier(tmp_path)
 
 
