@@ -34,7 +34,7 @@ def one_step(model_name: str) -> float:
         tokenizer(["I've been waiting for a HuggingFace course my whole life.", "This course is amazing!"]),
         tokenizer.pad_token_id,
     )
-    optimizer = AdamW(model.parameters(), lr=5e-5, weight_decay=0.01)
+    optimizer = AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)  # the defaults of torch.optim.AdamW
     loss_sum, count = cross_entropy(model(**batch.inputs), torch.tensor([1, 1]))
     (loss_sum / count).backward()
     optimizer.step()

@@ -13,7 +13,7 @@ from torch import Tensor
 from minitrain.errors import MinitrainError
 from minitrain.tokenizer import Example
 
-POOL = 100  # batches sorted by length together: on MRPC at batch 8, padding falls from 20% to 1%
+POOL = 20  # batches sorted by length together: leaves 3% of padding on MRPC at batch 8, and keeps company mixed
 
 
 @dataclass(frozen=True)

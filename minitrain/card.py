@@ -1,10 +1,12 @@
 """The model card of a run: a README.md with the metrics as the Hub reads them."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from minitrain.config import TrainConfig
 from minitrain.evaluation import Evaluation
 
+DEMO_MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # where the embedded weights come from
 BODY = """
 # {title}
 
@@ -27,11 +29,12 @@ def model_card(
     """The text of README.md: YAML front matter with one EvalResult a split and metric, then a description."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    dataset = " ".join(filter(None, (config.train_file or config.dataset, config.subset)))
+    data_type = config.train_file or config.dataset or "unknown"
+    dataset = " ".join(filter(None, (data_type, config.subset)))
     evaluations = [
         EvalResult(
             task_type="text-classification",
-            dataset_type=config.train_file or config.dataset,
+            dataset_type=data_type,
             dataset_name=dataset,
             dataset_config=config.subset,
             dataset_split=split,
@@ -42,8 +45,10 @@ def model_card(
         for name, value in result.metrics.items()
         if value == value  # NaN is no result
     ]
+    # Only a name on the Hub means something to its readers.
+    base = DEMO_MODEL if config.model == "demo" else None if Path(config.model).exists() else config.model
     data = ModelCardData(
-        base_model=config.model,
+        base_model=base,
         library_name="transformers",
         pipeline_tag="text-classification",
         model_name=title,

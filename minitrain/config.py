@@ -6,7 +6,7 @@ the command line (`flags.py`). Nothing here imports torch, so that `--help` and 
 
 import math
 import sys
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from minitrain.errors import MinitrainError
@@ -25,8 +25,10 @@ class TrainConfig:
 
     # model and data
     model: str = flag("google-bert/bert-base-uncased", "Hub id, local folder, or 'demo' (embedded MiniLM)")
-    dataset: str = flag("nyu-mll/glue", "Hub id, local folder, or 'demo' (embedded movie reviews)")
-    subset: str | None = flag(None, "configuration of the dataset, e.g. a GLUE task (mrpc for nyu-mll/glue)")
+    dataset: str | None = flag(
+        None, "Hub id, local folder, or 'demo' (embedded movie reviews); nyu-mll/glue if none"
+    )
+    subset: str | None = flag(None, "configuration of the dataset, e.g. a GLUE task; mrpc of nyu-mll/glue")
     train_file: str | None = flag(None, "own training data: .csv, .tsv, .jsonl or .parquet")
     eval_file: str | None = flag(None, "own evaluation data, same columns")
     test_file: str | None = flag(None, "own test data, scored once, after training")
@@ -83,6 +85,12 @@ class TrainConfig:
         check_ranges(self)
         if self.eval_strategy == "steps" and self.eval_steps is None:
             raise MinitrainError("--eval_strategy steps needs --eval_steps N")
+        if self.eval_strategy != "steps" and self.eval_steps is not None:
+            raise MinitrainError(f"--eval_steps goes with --eval_strategy steps, not {self.eval_strategy}")
+        if self.dataset is not None and self.train_file is not None:
+            raise MinitrainError("--dataset and --train_file name two sets of data: pass one")
+        if self.subset is not None and (self.dataset == "demo" or self.train_file is not None):
+            raise MinitrainError(f"--subset {self.subset}: only a dataset of the Hub or of a folder has subsets")
         watched = self.load_best_model_at_end or self.early_stopping_patience is not None
         if watched and self.eval_strategy == "no":
             raise MinitrainError(
@@ -120,6 +128,8 @@ class EvaluateConfig:
             check_columns(self.text_columns)
         if self.dataset is not None and self.eval_file is not None:
             raise MinitrainError("--dataset and --eval_file name two sets of data: pass one")
+        if self.split is not None and self.eval_file is not None:
+            raise MinitrainError("--split is of a dataset or of the run's own files; --eval_file has none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +164,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "adam_beta2": (0.0, 0.9999999),
     "adam_epsilon": (0.0, None),
     "max_grad_norm": (0.0, None),
-    "label_smoothing_factor": (0.0, 1.0),
+    "label_smoothing_factor": (0.0, 0.9999999),
     "hidden_dropout_prob": (0.0, 1.0),
     "attention_probs_dropout_prob": (0.0, 1.0),
     "classifier_dropout": (0.0, 1.0),
@@ -172,7 +182,14 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
 
 
 def check_ranges(config: Any) -> None:
-    """Raise MinitrainError naming the flag of a number out of its range, NaN among them."""
+    """Raise MinitrainError naming the flag whose number is out of its range, or whose value is no choice.
+
+    The command line sees to choices by itself; a configuration made in Python passes here.
+    """
+    for spec in fields(config):
+        value, choices = getattr(config, spec.name), spec.metadata["choices"]
+        if choices is not None and value is not None and value not in choices:
+            raise MinitrainError(f"--{spec.name} is {value!r}; expected one of {', '.join(choices)}")
     for name, (lowest, highest) in RANGES.items():
         value = getattr(config, name, None)
         if value is None:
@@ -189,5 +206,6 @@ def check_ranges(config: Any) -> None:
 
 def check_columns(columns: tuple[str, ...]) -> None:
     """Raise MinitrainError unless there are one or two columns of text."""
-    if len(columns) > 2:
-        raise MinitrainError(f"--text_columns {','.join(columns)}: expected one column, or two for pairs")
+    if isinstance(columns, str) or len(columns) > 2:
+        shown = columns if isinstance(columns, str) else ",".join(columns)
+        raise MinitrainError(f"--text_columns {shown}: expected one column, or two for pairs, as a tuple")

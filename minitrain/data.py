@@ -161,10 +161,13 @@ def load_splits(
     text_columns: one column, or two for pairs; by default the GLUE task's, or the only column of text.
     label_column: by default "label". eval_fraction: share of the training rows, drawn by `seed`, to evaluate on
     where there is no evaluation split. known_labels: the classes of a trained head, whose order is kept.
-    max_train_samples, max_eval_samples: use the first so many rows.
+    max_train_samples, max_eval_samples: use the first so many rows, the latter of test splits too.
     Raises MinitrainError naming file or flag, row and column.
     """
-    tables, subset = _read(dataset, subset, train_file, eval_file, test_file)
+    # Fields that nobody asks for may be missing from a row of JSON lines.
+    columns = (*text_columns, label_column or "label") if text_columns else None
+    files = {"train": train_file, "validation": eval_file, "test": test_file}
+    tables, subset = _read(dataset, subset, {name: path for name, path in files.items() if path}, columns)
     if "train" not in tables:
         raise MinitrainError(f"--dataset {dataset}: has no split 'train'; it has {', '.join(tables)}")
     train = tables["train"]
@@ -178,6 +181,8 @@ def load_splits(
         _check_before_drawing(train, text_columns, label_column, labels)
     tables = _hold_back(tables, eval_fraction, seed)
     tests = {name: table for name, table in tables.items() if name.startswith("test")}
+    if test_file is not None:
+        tests["test"].column(label_column)  # the user means it to be scored
 
     def split(table: Table, limit: int | None = None) -> Split:
         return tokenize(table.head(limit), tokenizer, text_columns, label_column, labels, max_length)
@@ -190,7 +195,9 @@ def load_splits(
         evaluation={
             name: split(table, max_eval_samples) for name, table in tables.items() if name.startswith("validation")
         },
-        test={name: split(table) for name, table in tests.items() if not hidden(table, label_column)},
+        test={
+            name: split(table, max_eval_samples) for name, table in tests.items() if not hidden(table, label_column)
+        },
         labels=labels,
         text_columns=text_columns,
         label_column=label_column,
@@ -200,13 +207,12 @@ def load_splits(
 
 
 def _read(
-    dataset: str | None, subset: str | None, train_file: str | None, eval_file: str | None, test_file: str | None
+    dataset: str | None, subset: str | None, files: dict[str, str], columns: tuple[str, ...] | None
 ) -> tuple[dict[str, Table], str | None]:
     """The tables by split, and the subset that was read."""
-    if train_file is not None:
-        files = {"train": train_file, "validation": eval_file, "test": test_file}
-        return {name: read_file(path) for name, path in files.items() if path is not None}, None
-    if eval_file or test_file:
+    if "train" in files:
+        return {name: read_file(path, columns) for name, path in files.items()}, None
+    if files:
         raise MinitrainError("--eval_file and --test_file go with --train_file")
     if dataset is None:
         raise MinitrainError("there is no data: pass --dataset or --train_file")

@@ -19,11 +19,6 @@ class World:
     local_rank: int = 0
     size: int = 1
 
-    @property
-    def is_main(self) -> bool:
-        """Whether this process prints and writes files."""
-        return self.rank == 0
-
 
 def world_from_environment() -> World:
     """Read RANK, LOCAL_RANK and WORLD_SIZE as torchrun sets them; without them, one process.

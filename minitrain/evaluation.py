@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from minitrain.batching import batches_by_length, collate
 from minitrain.data import Split
+from minitrain.errors import MinitrainError
 from minitrain.loss import cross_entropy, mean_squared_error
 from minitrain.metrics import Confusion, Metric
 from minitrain.model import SequenceClassifier
@@ -61,7 +62,7 @@ def predict(
 ) -> Tensor:
     """Logits of every row of a split, (N, C) float32 on the CPU, in the split's order.
 
-    batch_size: rows a forward pass, rows of like length together.
+    batch_size: rows a forward pass, rows of like length together. Raises MinitrainError for NaN or infinity.
     """
     device = device_of(model)
     logits = torch.empty(len(split), model.config.num_labels)
@@ -69,6 +70,12 @@ def predict(
         for rows in batches_by_length(split.lengths, batch_size):
             batch = collate([split[row] for row in rows], pad_token_id).to(device)
             logits[rows] = model(**batch.inputs).float().cpu()
+    broken = (~logits.isfinite().all(-1)).nonzero()
+    if len(broken):
+        raise MinitrainError(
+            f"row {int(broken[0]) + 1}: the model's output is NaN or infinite, so its weights are broken; "
+            "if training broke them, lower --learning_rate"
+        )
     return logits
 
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from minitrain.errors import MinitrainError
 
@@ -62,10 +62,25 @@ def whole_files(directory: Path, last: str | None = None) -> Iterator[Path]:
             os.replace(file, directory / file.name)
 
 
+@contextmanager
+def whole_text_file(path: Path) -> Iterator[TextIO]:
+    """Open a UTF-8 file for writing that appears, or replaces an older one, when the block succeeds.
+
+    A link is followed, and what is no regular file (/dev/stdout, a pipe) is written to as it is.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8") as file:
+            yield file
+        return
+    with whole_files(path.parent) as folder, (folder / path.name).open("w", encoding="utf-8") as file:
+        yield file
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a UTF-8 text file in one rename."""
-    with whole_files(path.parent) as folder:
-        (folder / path.name).write_text(text, encoding="utf-8")
+    with whole_text_file(path) as file:
+        file.write(text)
 
 
 def _umask() -> int:

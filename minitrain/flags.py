@@ -11,6 +11,7 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
+from io import TextIOWrapper
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from minitrain.errors import MinitrainError
@@ -161,6 +162,9 @@ def command(
     What the user can mend is said on standard error without a traceback, with status 1 (2 where the flags are
     wrong); an interrupt ends with 130.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal lacks letters for ends no run
     try:
         function(parse(config, description, positional=positional))
     except MinitrainError as error:

@@ -20,14 +20,16 @@ from minitrain.data import GLUE_COLUMNS, tokenize
 from minitrain.distributed import choose_device, world_from_environment
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation, evaluate, predict
-from minitrain.files import json_text, read_json, whole_files, write_whole
-from minitrain.labels import Labels
-from minitrain.metrics import GLUE_METRICS, Metric, default_metric
+from minitrain.files import json_text, read_json, whole_text_file, write_whole
+from minitrain.labels import Labels, positive_class
+from minitrain.metrics import metric_for
 from minitrain.model import SequenceClassifier
 from minitrain.report import RESULTS, class_lines, finite_values, result_lines, say
 from minitrain.tables import Table, load_tables, read_file
 from minitrain.tokenizer import Tokenizer, load_tokenizer
-from minitrain.weights import load_classifier, names_or_default
+from minitrain.weights import load_classifier, names_or_default, trained_labels
+
+OUTPUTS = ("label", "probability", "probabilities", "score")  # what a prediction adds to its texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +56,12 @@ def load_run(directory: str | Path, device: str, kernels: str, max_length: int |
         raise MinitrainError(
             f"{directory}: holds no saved model (no config.json); give a folder that train.py saved"
         )
+    directory = directory.resolve()  # a run in a folder called demo is no demo
+    if trained_labels(directory) is None:
+        raise MinitrainError(f"{directory}: holds no trained head, only an encoder; fine-tune it first")
     model = load_classifier(directory, kernels=kernels).to(choose_device(device, world_from_environment()))
     tokenizer = load_tokenizer(directory)
+    tokenizer.check_fits(model.config.vocab_size, directory)
     facts = read_json(directory / RESULTS) if (directory / RESULTS).is_file() else {}
     regression = model.config.problem_type == "regression" or model.config.num_labels == 1
     longest = model.config.max_position_embeddings
@@ -76,25 +82,31 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:
     By default on the evaluation splits of the run's own dataset. Raises MinitrainError naming flag, file or row.
     """
     run = load_run(config.run, config.device, config.kernels, config.max_length)
-    tables, task = _tables_to_score(config, run)
     columns = config.text_columns or run.text_columns
     if columns is None:
         raise MinitrainError(f"{config.run}: does not say which columns hold its texts; pass --text_columns")
     column = config.label_column or run.facts.get("label_column") or "label"
+    tables, task = _tables_to_score(config, run, (*columns, column))
+    trained = run.facts.get("config", {})
     limit = config.max_eval_samples
     if config.dataset is None and config.eval_file is None and config.split is None:
-        limit = limit or run.facts.get("config", {}).get("max_eval_samples")  # as the run scored itself
+        limit = limit or trained.get("max_eval_samples")  # as the run scored itself
     results = {}
     for name, table in tables.items():
-        split = tokenize(table.head(limit), run.tokenizer, columns, column, run.labels, run.max_length)
-        classes = None if run.labels.names is None else len(run.labels.names)
+        names = run.labels.names
+        metric = metric_for(
+            task,
+            None if names is None else len(names),
+            1 if names is None else positive_class(table, column, names),
+        )
         results[name] = evaluate(
             run.model,
-            split,
-            Metric(GLUE_METRICS[task], classes) if task else default_metric(classes),
+            tokenize(table.head(limit), run.tokenizer, columns, column, run.labels, run.max_length),
+            metric,
             batch_size=config.per_device_eval_batch_size,
             bf16=config.bf16,
             pad_token_id=run.tokenizer.pad_token_id,
+            label_smoothing=trained.get("label_smoothing_factor", 0.0),
         )
         _print(name, results[name], run.labels)
     if config.json is not None:
@@ -113,16 +125,22 @@ def _print(name: str, result: Evaluation, labels: Labels) -> None:
             say(f"  {line}".rstrip())
 
 
-def _tables_to_score(config: EvaluateConfig, run: SavedRun) -> tuple[dict[str, Table], str | None]:
+def _tables_to_score(
+    config: EvaluateConfig, run: SavedRun, columns: tuple[str, ...]
+) -> tuple[dict[str, Table], str | None]:
     """The tables by split, and the GLUE task whose metrics apply."""
     trained = run.facts.get("config", {})
     file = config.eval_file
-    if file is None and config.dataset is None:
-        file = trained.get("test_file") if config.split == "test" else trained.get("eval_file")
-        if file is None and trained.get("train_file"):
-            raise MinitrainError(f"{config.run}: was trained on files of its own: pass --eval_file")
+    if file is None and config.dataset is None and trained.get("train_file"):
+        files = {"train": "train_file", "validation": "eval_file", "test": "test_file"}
+        file = trained.get(files.get(config.split or "validation", ""))
+        if file is None:
+            split = config.split or "validation"
+            raise MinitrainError(
+                f"{config.run}: was trained on files, none of them for {split!r}: pass --eval_file"
+            )
     if file is not None:
-        return {Path(file).name: read_file(file)}, None
+        return {Path(file).name: read_file(file, columns)}, None
     dataset = config.dataset or trained.get("dataset")
     if dataset is None:
         raise MinitrainError(f"{config.run}: does not say what it was trained on; pass --dataset or --eval_file")
@@ -148,7 +166,7 @@ def predict_run(config: PredictConfig) -> None:
     output = Path(config.output)
     try:
         # Opened before the work is done: a place that cannot be written shows at once.
-        with whole_files(output.parent) as folder, (folder / output.name).open("w", encoding="utf-8") as file:
+        with whole_text_file(output) as file:
             _write_lines(file, _predictions(config))
     except OSError as error:
         raise MinitrainError(f"--output {output}: cannot be written ({error.strerror or error})") from error
@@ -160,6 +178,9 @@ def _predictions(config: PredictConfig) -> Iterator[dict[str, Any]]:
     if not len(table):
         raise MinitrainError(f"{table.source}: has no texts")
     split = tokenize(table, run.tokenizer, columns, max_length=run.max_length)
+    if split.truncated:
+        note = f"{split.truncated} of {len(split)} rows are longer than {run.max_length} tokens and were cut"
+        print(f"{table.source}: {note}", file=sys.stderr)
     logits = predict(
         run.model,
         split,
@@ -218,9 +239,10 @@ def lines_to_table(source: str, lines: Iterable[str], trained_on: tuple[str, ...
 
 def _records(table: Table, columns: tuple[str, ...], logits: Tensor, labels: Labels) -> Iterator[dict[str, Any]]:
     texts = [table.column(name) for name in columns]
+    keys = [f"input_{name}" if name in OUTPUTS else name for name in columns]
     chances = logits.double().softmax(-1)
     for i in range(len(table)):
-        record: dict[str, Any] = {name: values[i] for name, values in zip(columns, texts, strict=True)}
+        record: dict[str, Any] = {name: values[i] for name, values in zip(keys, texts, strict=True)}
         if labels.names is None:
             record["score"] = logits[i, 0].item()
         else:

@@ -5,6 +5,7 @@ label that it does not know is an error with its row, never a new class.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -17,9 +18,13 @@ CLASSIFICATION, REGRESSION = "single_label_classification", "regression"
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """names: the classes in order of their ids, or None for regression, where a label is a score."""
+    """names: the classes in order of their ids, or None for regression, where a label is a score.
+
+    positive: the id of the class that F1 is about, of two.
+    """
 
     names: tuple[str, ...] | None
+    positive: int = 1
 
     @property
     def problem_type(self) -> str:
@@ -53,9 +58,15 @@ def find_labels(
         fits = known is not None and kind is int and max(values) < len(known)
         if known is not None and (fits or set(known) == set(names)):
             names = known
-    labels = Labels(names=names)
+    labels = Labels(names=names, positive=positive_class(table, column, names))
     _check_classes(table, column, labels)
     return labels
+
+
+def positive_class(table: Table, column: str, names: tuple[str, ...]) -> int:
+    """The id that the data's own class 1 has among `names`, where they are the same classes in another order."""
+    own = table.class_names.get(column, ())
+    return names.index(own[1]) if len(own) == 2 and set(own) == set(names) else 1
 
 
 def _check_classes(table: Table, column: str, labels: Labels) -> None:
@@ -121,6 +132,12 @@ def class_ids(table: Table, column: str, labels: Labels) -> list[int]:
     numbers_are_names = column not in table.class_names and all(name.isdecimal() for name in labels.names)
     # A dataset that has the same classes in another order numbers them in its own.
     own = table.class_names.get(column, ())
+    unnamed = all(re.fullmatch(r"LABEL_\d+|\d+", name) for name in labels.names)
+    if own and set(own) != set(labels.names) and not unnamed:
+        raise MinitrainError(
+            f"{table.source}, column {column!r}: its classes are {_listed(own)}, those of the model "
+            f"{_listed(labels.names)}; numbers do not tell which is which"
+        )
     numbered = own if set(own) == set(labels.names) else labels.names
     ids = []
     for i, value in enumerate(table.column(column)):

@@ -199,18 +199,19 @@ def _does_not_vary(metric: str, predictions: Tensor, labels: Tensor) -> bool:
 class Metric:
     """Named metrics over all examples of a split, whatever batches and ranks they come in."""
 
-    def __init__(self, names: tuple[str, ...], num_classes: int | None) -> None:
+    def __init__(self, names: tuple[str, ...], num_classes: int | None, positive: int = 1) -> None:
         """Start with no examples.
 
         Args:
             names: accuracy, f1, macro_f1, matthews_correlation of classes; pearson, spearmanr, mse of scores;
                 any other raises MinitrainError.
             num_classes: number of classes, None for scores.
+            positive: the class that f1 is about.
         """
         known = _OF_SCORES.keys() if num_classes is None else _OF_CLASSES.keys()
         if unknown := [name for name in names if name not in known]:
             raise MinitrainError(f"no metric {unknown[0]!r} for this kind of label; there are {', '.join(known)}")
-        self.names = names
+        self.names, self.positive = names, positive
         self.confusion = None if num_classes is None else Confusion(num_classes)
         self.scores: list[Tensor] = []  # (2, B) float32 each: predictions, labels
 
@@ -232,16 +233,16 @@ class Metric:
     def compute(self) -> dict[str, float]:
         """The metrics by name, in the order given; raises MinitrainError if there are too few examples."""
         if self.confusion is not None:
-            return {name: _OF_CLASSES[name](self.confusion) for name in self.names}
+            return {name: _OF_CLASSES[name](self.confusion, self.positive) for name in self.names}
         predictions, labels = torch.cat([torch.empty(2, 0), *self.scores], dim=1)
         return {name: _OF_SCORES[name](predictions, labels) for name in self.names}
 
 
-_OF_CLASSES: dict[str, Callable[[Confusion], float]] = {
-    "accuracy": Confusion.accuracy,
+_OF_CLASSES: dict[str, Callable[[Confusion, int], float]] = {
+    "accuracy": lambda confusion, _: confusion.accuracy(),
     "f1": Confusion.f1,
-    "macro_f1": Confusion.macro_f1,
-    "matthews_correlation": Confusion.matthews,
+    "macro_f1": lambda confusion, _: confusion.macro_f1(),
+    "matthews_correlation": lambda confusion, _: confusion.matthews(),
 }
 _OF_SCORES: dict[str, Callable[[Values, Values], float]] = {
     "pearson": pearson,
@@ -262,10 +263,11 @@ class GlueMetric(Metric):
         super().__init__(GLUE_METRICS[task], None if task == "stsb" else num_classes)
 
 
-def default_metric(num_classes: int | None) -> Metric:
-    """What to report on data that is no GLUE task: for 2 classes, for more, or (None) for scores."""
-    names = ("pearson", "spearmanr", "mse") if num_classes is None else ("accuracy", "macro_f1")
-    return Metric(("accuracy", "f1") if num_classes == 2 else names, num_classes)
+def metric_for(task: str | None, num_classes: int | None, positive: int = 1) -> Metric:
+    """What GLUE reports for a task; else (None) what suits 2 classes, more, or (None) scores."""
+    of_classes = ("accuracy", "f1" if num_classes == 2 else "macro_f1")
+    names = ("pearson", "spearmanr", "mse") if num_classes is None else of_classes
+    return Metric(GLUE_METRICS[task] if task else names, num_classes, positive)
 
 
 def _class_ids(predictions: Values, labels: Values, num_classes: int | None = None) -> tuple[Tensor, Tensor]:

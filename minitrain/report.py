@@ -1,7 +1,7 @@
 """What a run says: lines on the console, `log.jsonl` as it goes, tables and `results.json` at its end.
 
-Sees numbers only, no model. The first process prints and writes, the others are silent. On a terminal a bar moves;
-elsewhere plain lines appear, about one for each percent of the run.
+Sees numbers only, no model. On a terminal a bar moves; elsewhere plain lines appear, about one for each percent of
+the run.
 """
 
 import json
@@ -20,6 +20,7 @@ from minitrain.metrics import Confusion
 from minitrain.training import StepLog
 
 RESULTS = "results.json"
+LOG = "log.jsonl"  # called log.jsonl.part until the run is saved
 MATRIX = "true / predicted"
 
 
@@ -36,8 +37,7 @@ class Console:
         self.recent: list[StepLog] = []
         self.evaluations = 0
         self.evaluation_seconds = 0.0
-        self.examples = 0
-        self.log = (directory / "log.jsonl").open("w", encoding="utf-8")
+        self.log = (directory / f"{LOG}.part").open("w", encoding="utf-8")
         self.bar = tqdm(total=total_steps, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty())
 
     def close(self) -> None:
@@ -48,13 +48,15 @@ class Console:
     def on_step(self, log: StepLog) -> None:
         """Count a step; print and log every `logging_steps`, the first and the last."""
         self.recent.append(log)
-        self.examples += log.examples
         self.bar.update()
         if log.step % self.logging_steps and log.step not in (1, self.total_steps):
             return
         logs, self.recent = self.recent, []
         record = _summary(logs)
         self._write({"event": "step", **record})
+        if not self.bar.disable:  # the bar shows steps and time by itself
+            self.bar.set_postfix_str(f"loss {record['loss']:.4f}, grad {record['grad_norm']:.2f}")
+            return
         left = (self.total_steps - log.step) * self._seconds_a_step(log.step)
         self._say(
             f"step {log.step:>5}/{self.total_steps}  epoch {log.epoch:.2f}  loss {record['loss']:.4f}  "

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from minitrain.batching import padding_share
+from minitrain.best import Best
 from minitrain.config import TrainConfig
-from minitrain.data import Splits
+from minitrain.data import Split, Splits
 from minitrain.evaluation import Evaluation
 from minitrain.report import class_lines, duration, result_lines
-from minitrain.training import Best, make_sampler, plan
+from minitrain.training import make_sampler, plan
 from minitrain.weights import LoadReport
 
 
@@ -24,7 +25,8 @@ def header(config: TrainConfig, device: torch.device, splits: Splits, report: Lo
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
     ordered = sorted(train.lengths)
     sizes = {"train": train, **splits.scored}
-    cut = f"{train.truncated / len(train):.1%} truncated" + (f", {train.blank} blank" if train.blank else "")
+    rows, truncated, blank = (sum(f(split) for split in sizes.values()) for f in (len, _truncated, _blank))
+    cut = f"{truncated / rows:.1%} truncated" + (f", {blank} with a blank text" if blank else "")
     new = f"{len(report.new)} new ({', '.join(report.new)})" if report.new else "none new"
     return [
         f"minitrain {version('minitrain')}  torch {torch.__version__}  {device}, {torch.get_num_threads()} threads"
@@ -39,6 +41,14 @@ def header(config: TrainConfig, device: torch.device, splits: Splits, report: Lo
         f"{steps.warmup_steps} of warm-up; seed {config.seed}",
         "",
     ]
+
+
+def _truncated(split: Split) -> int:
+    return split.truncated
+
+
+def _blank(split: Split) -> int:
+    return split.blank
 
 
 def _label_counts(splits: Splits) -> str:
@@ -62,10 +72,9 @@ def footer(
         if result.confusion is not None and splits.labels.names is not None and len(splits.labels.names) <= 20:
             lines += ["", *(f"  {line}" for line in class_lines(result.confusion, splits.labels.names)), ""]
     if best.value is not None:
-        saved = "the best" if best.weights else "the last step's; --load_best_model_at_end would keep the best"
-        lines.append(
-            f"best {best.name} {best.value:.4f} at epoch {best.epoch:.2f}; saved are the weights of {saved}"
-        )
+        kept = bool(best.weights) or best.step == results["steps"]
+        saved = "that is saved" if kept else "the last step is saved (--load_best_model_at_end keeps the best)"
+        lines += ["", f"best {best.name} {best.value:.4f} at epoch {best.epoch:.2f}; {saved}"]
     sample = "'a text<TAB>and another'" if len(splits.text_columns) == 2 else "'a text'"
     pair = '{"text": "a text", "text_pair": "and another"}' if len(splits.text_columns) == 2 else '"a text"'
     return [

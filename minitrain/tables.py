@@ -71,6 +71,7 @@ def load_tables(dataset: str, subset: str | None = None) -> dict[str, Table]:
 
     name = dataset if subset is None else f"{dataset} {subset}"
     try:
+        datasets.disable_progress_bars()  # downloads have their own; these are of seconds
         loaded = datasets.load_dataset(dataset, subset)
     except ConnectionError as error:
         raise MinitrainError(unreachable(name, "the dataset")) from error

@@ -142,6 +142,14 @@ class Tokenizer:
         """The largest id this tokenizer can give; a model must have more word embeddings than that."""
         return max(self.backend.get_vocab(with_added_tokens=True).values())
 
+    def check_fits(self, vocab_size: int, source: Path) -> None:
+        """Raise MinitrainError when an id could come up for which a model of `vocab_size` has no embedding."""
+        if self.highest_id >= vocab_size:
+            raise MinitrainError(
+                f"{source}: the tokenizer's highest id is {self.highest_id}, but the model has embeddings for ids "
+                f"up to {vocab_size - 1}; do tokenizer.json and config.json belong together?"
+            )
+
     def tokens(self, ids: Iterable[int]) -> list[str | None]:
         """The tokens behind some ids, None for an id that is not in the vocabulary."""
         return [self.backend.id_to_token(index) for index in ids]

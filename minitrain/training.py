@@ -8,18 +8,18 @@ TrainState. What is printed and written is the observer's affair (`report.py`).
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from minitrain.batching import Batch, BucketBatchSampler, RandomBatchSampler, collate, padding_share
+from minitrain.best import Best, best_by
 from minitrain.config import TrainConfig
 from minitrain.data import Split
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation, autocast, device_of, evaluate, loss_of
-from minitrain.metrics import Metric
+from minitrain.metrics import Metric, metric_for
 from minitrain.model import SequenceClassifier
 from minitrain.optim import SCHEDULES, AdamW, clip_grad_norm, decay_groups
 
@@ -46,25 +46,6 @@ class StepLog:
     examples: int
     padding: float  # share of positions, 0 to 1
     seconds: float
-
-
-@dataclass
-class Best:
-    """The best evaluation so far, by one value of the first evaluation split."""
-
-    name: str
-    greater_is_better: bool
-    value: float | None = None
-    step: int = 0
-    epoch: float = 0.0
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    evaluations_since: int = 0
-
-    def improves(self, value: float) -> bool:
-        """Whether `value` beats what there is; NaN never does."""
-        if self.value is None:
-            return not math.isnan(value)
-        return value > self.value if self.greater_is_better else value < self.value
 
 
 class Observer(Protocol):
@@ -166,18 +147,21 @@ def fit(
     evaluation: dict[str, Split],
     config: TrainConfig,
     *,
-    new_metric: Callable[[], Metric],
-    observer: Observer,
+    new_metric: Callable[[], Metric] | None = None,
+    observer: Observer | None = None,
     pad_token_id: int = 0,
 ) -> tuple[TrainState, Best]:
     """Train a model in place, evaluating as the configuration says.
 
-    new_metric: makes a fresh metric for each evaluation. The random stream starts from `config.seed` here, after
+    new_metric: makes a fresh metric for each evaluation; by default what suits the labels. observer: is told of
+    every step and evaluation. The random stream starts from `config.seed` here, after
     the head was drawn, as Trainer's does. With `load_best_model_at_end` the model ends with its best weights.
     Raises MinitrainError where there is nothing to evaluate on but should be.
     """
     if not evaluation and config.eval_strategy != "no":
         raise MinitrainError(f"eval_strategy is {config.eval_strategy!r}, but there is no split to evaluate on")
+    new_metric = new_metric or _metric_of(model)
+    observer = observer or _Silent()
     torch.manual_seed(config.seed)
     state = make_state(model.train(), config)
     best = best_by(config, new_metric())
@@ -192,7 +176,7 @@ def fit(
             done = state.step >= steps.total_steps
             if _evaluation_is_due(config, state.step, steps.steps_per_epoch, done):
                 results = evaluate_all(model, evaluation, config, new_metric, pad_token_id)
-                is_best = _remember(best, state, results, config.load_best_model_at_end)
+                is_best = best.remember(results, model, state.step, state.epoch, config.load_best_model_at_end)
                 observer.on_evaluation(state.step, state.epoch, results, is_best)
                 done = done or best.evaluations_since >= (config.early_stopping_patience or math.inf)
             if done:
@@ -200,6 +184,21 @@ def fit(
     if best.weights:
         model.load_state_dict(best.weights)
     return state, best
+
+
+class _Silent:
+    """The observer that looks away."""
+
+    def on_step(self, log: StepLog) -> None:
+        pass
+
+    def on_evaluation(self, step: int, epoch: float, results: dict[str, Evaluation], is_best: bool) -> None:
+        pass
+
+
+def _metric_of(model: SequenceClassifier) -> Callable[[], Metric]:
+    scores = model.config.problem_type == "regression" or model.config.num_labels == 1
+    return lambda: metric_for(None, None if scores else model.config.num_labels)
 
 
 def evaluate_all(
@@ -272,23 +271,3 @@ def _evaluation_is_due(config: TrainConfig, step: int, steps_per_epoch: int, don
     interval = config.eval_steps if config.eval_strategy == "steps" else steps_per_epoch
     assert interval is not None  # the configuration saw to it
     return done or step % interval == 0
-
-
-def best_by(config: TrainConfig, metric: Metric) -> Best:
-    """What evaluations are compared by: a value of `metric`. Raises MinitrainError listing those there are."""
-    name = (config.metric_for_best_model or metric.names[0]).removeprefix("eval_")
-    if name not in ("loss", *metric.names):
-        raise MinitrainError(f"--metric_for_best_model {name}: expected loss, {', '.join(metric.names)}")
-    greater = config.greater_is_better
-    return Best(name=name, greater_is_better=name not in ("loss", "mse") if greater is None else greater)
-
-
-def _remember(best: Best, state: TrainState, results: dict[str, Evaluation], keep_weights: bool) -> bool:
-    value = next(iter(results.values())).values[best.name]
-    if not best.improves(value):
-        best.evaluations_since += 1
-        return False
-    best.value, best.step, best.epoch, best.evaluations_since = value, state.step, state.epoch, 0
-    if keep_weights:
-        best.weights = {name: tensor.detach().clone() for name, tensor in state.model.state_dict().items()}
-    return True

@@ -67,38 +67,55 @@ def load_classifier(
     problem_type: str | None = None,
     new_head: bool = False,
     kernels: str = "fast",
-    **overrides: float | None,
+    hidden_dropout_prob: float | None = None,
+    attention_probs_dropout_prob: float | None = None,
+    classifier_dropout: float | None = None,
 ) -> SequenceClassifier:
     """Load an encoder with a classification head, in evaluation mode on the CPU, float32.
 
     A checkpoint without a head gets a new one, drawn from torch's global generator: normal with the config's
     `initializer_range`, bias 0, as transformers 5.23 does. name_or_dir: a Hub id, a local folder, or "demo".
     num_labels, label_names: of the data, by default the checkpoint's. new_head: replace a head that is there.
-    overrides: `hidden_dropout_prob` and its kin; None keeps the checkpoint's.
+    The dropouts are probabilities; None keeps the checkpoint's.
     Raises MinitrainError where the head and the data disagree, naming both.
     """
     return load_classifier_with_report(
-        name_or_dir, num_labels, label_names, problem_type, new_head, kernels, **overrides
+        name_or_dir,
+        num_labels,
+        label_names=label_names,
+        problem_type=problem_type,
+        new_head=new_head,
+        kernels=kernels,
+        hidden_dropout_prob=hidden_dropout_prob,
+        attention_probs_dropout_prob=attention_probs_dropout_prob,
+        classifier_dropout=classifier_dropout,
     )[0]
 
 
 def load_classifier_with_report(
     name_or_dir: str | Path,
     num_labels: int | None,
+    *,
     label_names: tuple[str, ...] | None,
     problem_type: str | None,
     new_head: bool,
     kernels: str,
-    **overrides: Any,
+    **dropouts: Any,
 ) -> tuple[SequenceClassifier, LoadReport]:
     """`load_classifier`, and what became of each key."""
+    count = num_labels if label_names is None else len(label_names)
+    if count is not None and (count < 1 or num_labels not in (None, count)):
+        raise MinitrainError(
+            f"num_labels is {num_labels}, label_names {label_names}: expected as many names, at least 1"
+        )
+    for name, value in dropouts.items():
+        if value is not None and not 0.0 <= value <= 1.0:
+            raise MinitrainError(f"{name} is {value}; expected a probability from 0 to 1")
     directory = resolve_model(name_or_dir)
     own = read_config(directory)
-    config = replace(own, **{key: value for key, value in overrides.items() if value is not None})
-    if label_names is not None:
-        config = replace(config, num_labels=len(label_names), label_names=label_names)
-    elif num_labels not in (None, own.num_labels):
-        config = replace(config, num_labels=num_labels, label_names=None)
+    config: EncoderConfig = replace(own, **{name: value for name, value in dropouts.items() if value is not None})
+    if count is not None and (label_names is not None or count != own.num_labels):
+        config = replace(config, num_labels=count, label_names=label_names)
     if problem_type is not None or config.num_labels != own.num_labels:
         config = replace(config, problem_type=problem_type)  # the old head's says nothing of another size
     if not new_head and trained_labels(directory) is not None:

@@ -97,8 +97,9 @@ def test_a_number_out_of_its_range_is_an_error_with_its_flag(name: str) -> None:
     for value in outside:
         with pytest.raises(MinitrainError, match=f"--{name} is .*; expected at least {lowest}"):
             config(**{name: value})
+    needed = {"eval_strategy": "steps"} if name == "eval_steps" else {}
     for value in [lowest] if highest is None else [lowest, highest]:
-        assert getattr(config(**{name: value}), name) == value
+        assert getattr(config(**{name: value}, **needed), name) == value
 
 
 @pytest.mark.parametrize("name", ["max_length", "max_eval_samples", "per_device_eval_batch_size"])
@@ -126,6 +127,12 @@ def test_a_run_has_epochs_or_steps(epochs: float) -> None:
         ({"eval_strategy": "no", "load_best_model_at_end": True}, ["--load_best_model_at_end", "--eval_strategy"]),
         ({"eval_strategy": "no", "early_stopping_patience": 2}, ["--early_stopping_patience", "--eval_strategy"]),
         ({"lr_scheduler_type": "constant", "warmup_steps": 10}, ["--lr_scheduler_type", "constant_with_warmup"]),
+        ({"eval_steps": 10}, ["--eval_steps", "--eval_strategy steps"]),
+        ({"dataset": "demo", "train_file": "a.csv"}, ["--dataset", "--train_file"]),
+        ({"dataset": "demo", "subset": "mrpc"}, ["--subset mrpc"]),
+        ({"train_file": "a.csv", "subset": "mrpc"}, ["--subset mrpc"]),
+        ({"sampler": "foo"}, ["--sampler is 'foo'", "bucket, random"]),
+        ({"text_columns": "text"}, ["--text_columns text", "as a tuple"]),
         ({"text_columns": ("a", "b", "c")}, ["--text_columns a,b,c: expected one column, or two"]),
     ],
 )
@@ -145,6 +152,8 @@ def test_what_only_looks_like_a_contradiction_is_accepted() -> None:
 def test_evaluation_takes_one_set_of_data() -> None:
     with pytest.raises(MinitrainError, match="--dataset and --eval_file name two sets of data: pass one"):
         EvaluateConfig(run="folder", dataset="demo", eval_file="own.csv")
+    with pytest.raises(MinitrainError, match="--split .* --eval_file has none"):
+        EvaluateConfig(run="folder", split="test", eval_file="own.csv")
     for config in (EvaluateConfig, PredictConfig):
         with pytest.raises(MinitrainError, match="--text_columns a,b,c"):
             config(run="folder", text_columns=("a", "b", "c"))

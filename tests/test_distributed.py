@@ -16,7 +16,6 @@ def no_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_torchrun_there_is_one_process() -> None:
     world = world_from_environment()
     assert world == World(rank=0, local_rank=0, size=1)
-    assert world.is_main
 
 
 def test_place_is_read_from_the_variables_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,11 +37,6 @@ def test_variable_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch, va
     monkeypatch.setenv(variable, value)
     with pytest.raises(MinitrainError, match=rf"the environment variable {variable} is '{value}'"):
         world_from_environment()
-
-
-def test_only_the_first_process_writes() -> None:
-    assert World(rank=0, local_rank=1).is_main
-    assert not World(rank=1, local_rank=0).is_main
 
 
 def test_cpu_is_taken_when_asked_for() -> None:

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification
 from minitrain.batching import collate
 from minitrain.data import Split
 from minitrain.evaluation import evaluate, loss_of, majority, predict, predictions_of
-from minitrain.metrics import default_metric
+from minitrain.metrics import metric_for
 from minitrain.model import SequenceClassifier
 from minitrain.tokenizer import load_tokenizer
 from minitrain.weights import load_classifier, save_classifier
@@ -74,7 +74,7 @@ def test_loss_is_the_mean_over_examples_whatever_the_last_batch_holds(
 ) -> None:
     assert split.labels is not None
     expected = torch.nn.functional.cross_entropy(one_by_one(model, split).double(), split.labels).item()
-    result = evaluate(model, split, default_metric(2), batch_size=batch_size)
+    result = evaluate(model, split, metric_for(None, 2), batch_size=batch_size)
     assert result.loss == pytest.approx(expected, abs=1e-6)  # float32 logits and sum
     assert result.examples == 23
     means = [
@@ -86,7 +86,7 @@ def test_loss_is_the_mean_over_examples_whatever_the_last_batch_holds(
 
 def test_metrics_are_those_of_the_predictions(model: SequenceClassifier, split: Split) -> None:
     assert split.labels is not None
-    result = evaluate(model, split, default_metric(2))
+    result = evaluate(model, split, metric_for(None, 2))
     hits = (one_by_one(model, split).argmax(-1) == split.labels).sum().item()
     assert result.metrics["accuracy"] == hits / 23
     assert result.confusion is not None and result.confusion.counts.sum() == 23
@@ -99,7 +99,7 @@ def test_regression_is_scored_by_its_one_output(folder: Path) -> None:
     split = split_of(folder, texts, [label + 0.25 for label in labels])
     torch.manual_seed(0)
     model = load_classifier(folder, 1)
-    result = evaluate(model, split, default_metric(None), batch_size=4)
+    result = evaluate(model, split, metric_for(None, None), batch_size=4)
     assert split.labels is not None
     errors = one_by_one(model, split)[:, 0].double() - split.labels
     assert result.loss == pytest.approx(errors.square().mean().item(), rel=1e-5)  # float32 logits and sum
@@ -147,7 +147,7 @@ def test_evaluating_draws_no_random_number_and_keeps_gradients(
     loss_sum.backward()
     gradients = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
     state = torch.get_rng_state()
-    evaluate(model, split, default_metric(2), bf16=bf16)
+    evaluate(model, split, metric_for(None, 2), bf16=bf16)
     assert torch.equal(torch.get_rng_state(), state)
     after = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     assert all(torch.equal(a, b) for a, b in zip(after, gradients, strict=True))

@@ -54,7 +54,8 @@ def test_every_field_is_a_flag_of_the_same_name() -> None:
                 word = value = choices[-1]
             if spec.name == "lr_scheduler_type":
                 word = value = "cosine"
-            needs = ("--eval_steps", "5") if spec.name == "eval_strategy" and value == "steps" else ()
+            partners = {"eval_strategy": ("--eval_steps", "5"), "eval_steps": ("--eval_strategy", "steps")}
+            needs = partners.get(spec.name, ()) if value != "no" else ()
             run = () if config is TrainConfig else ("folder",)
             made = parse(config, "", [*run, f"--{spec.name}", word, *needs], positional=("run",) if run else ())
             assert getattr(made, spec.name) == value and type(getattr(made, spec.name)) is type(value), spec.name

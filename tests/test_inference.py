@@ -303,7 +303,7 @@ def test_run_on_a_dataset_is_scored_as_it_scored_itself(model: Path, data: Path,
     )
     assert {name: split["examples"] for name, split in results["results"].items()} == {
         "validation": 50,
-        "test": 1000,
+        "test": 50,
     }
     (own,) = evaluate_run(EvaluateConfig(run=str(tmp_path / "run"))).values()
     expected = {k: v for k, v in results["results"]["validation"].items() if k != "examples"}
@@ -366,7 +366,7 @@ def test_run_without_its_facts_asks_for_them(run: Path, data: Path, tmp_path: Pa
     shutil.copytree(run, bare)
     (bare / "results.json").unlink()
     with pytest.raises(MinitrainError, match="does not say what it was trained on; pass --dataset or --eval_file"):
-        evaluate_run(EvaluateConfig(run=str(bare)))
+        evaluate_run(EvaluateConfig(run=str(bare), text_columns=("text",)))
     with pytest.raises(MinitrainError, match="does not say which columns hold its texts; pass --text_columns"):
         evaluate_run(EvaluateConfig(run=str(bare), eval_file=str(data / "eval.csv")))
     with pytest.raises(MinitrainError, match="does not say which columns hold texts; pass --text_columns"):
@@ -379,7 +379,9 @@ def test_run_without_its_facts_asks_for_them(run: Path, data: Path, tmp_path: Pa
 
 def test_run_with_its_evaluation_held_back_asks_for_a_file(model: Path, data: Path, tmp_path: Path) -> None:
     train(config(model, data, tmp_path / "run", eval_file=None, eval_fraction=0.2, max_steps=1))
-    with pytest.raises(MinitrainError, match="was trained on files of its own: pass --eval_file"):
+    with pytest.raises(
+        MinitrainError, match="was trained on files, none of them for 'validation': pass --eval_file"
+    ):
         evaluate_run(EvaluateConfig(run=str(tmp_path / "run")))
 
 

@@ -104,7 +104,18 @@ def test_a_trained_head_with_other_classes_does_not_count() -> None:
 def test_a_split_numbered_in_another_order_is_scored_by_name() -> None:
     trained = Labels(names=("negative", "positive"))
     assert class_ids(table([0, 1, 1], names=("positive", "negative")), "stars", trained) == [1, 0, 0]
-    assert class_ids(table([0, 1, 1], names=("bad", "good")), "stars", trained) == [0, 1, 1]
+    unnamed = Labels(names=("LABEL_0", "LABEL_1"))
+    assert class_ids(table([0, 1, 1], names=("bad", "good")), "stars", unnamed) == [0, 1, 1]
+    with pytest.raises(
+        MinitrainError, match="its classes are 'bad', 'good', those of the model 'negative', 'positive'"
+    ):
+        class_ids(table([0, 1, 1], names=("bad", "good")), "stars", trained)
+
+
+def test_f1_is_about_the_class_that_the_data_numbers_1() -> None:
+    kept = find_labels(table([0, 1, 1], names=("no", "yes")), "stars", known=("yes", "no"))
+    assert kept == Labels(names=("yes", "no"), positive=0)
+    assert find_labels(table([0, 1, 1], names=("no", "yes")), "stars") == Labels(names=("no", "yes"), positive=1)
 
 
 def test_a_later_split_may_say_the_name_or_the_id() -> None:

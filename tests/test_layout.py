@@ -28,7 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "weights",
     ),
     ("loss", "metrics", "optim"),
-    ("evaluation", "training"),
+    ("evaluation", "best", "training"),
     ("card", "report"),
     ("summary",),
     ("inference", "run"),
@@ -46,7 +46,8 @@ WITHIN: dict[str, set[str]] = {
     "families": {"layers"},
     "model": {"families", "layers"},
     "weights": {"families", "hub", "model", "tensorfiles"},
-    "training": {"evaluation"},
+    "best": {"evaluation"},
+    "training": {"best", "evaluation"},
 }
 RUN_TIME = {"torch", "tokenizers", "datasets", "safetensors", "huggingface_hub", "tqdm", "numpy"}
 SLOW = {"datasets", "huggingface_hub", "numpy"}  # imported inside functions, so that a start does not wait for them

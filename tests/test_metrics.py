@@ -25,9 +25,9 @@ from minitrain.metrics import (
     GlueMetric,
     Metric,
     accuracy,
-    default_metric,
     f1,
     matthews_correlation,
+    metric_for,
     pearson,
     spearman,
 )
@@ -170,7 +170,7 @@ def test_batches_merged_in_any_cut_equal_the_whole(data: st.DataObject) -> None:
 
 
 def test_merged_scores_keep_their_order() -> None:
-    first, second = default_metric(None), default_metric(None)
+    first, second = metric_for(None, None), metric_for(None, None)
     first.update([1.0, 2.0], [3.0, 4.0])
     second.update([5.0], [6.0])
     first.merge(second)
@@ -308,10 +308,10 @@ def test_metrics_of_different_kinds_do_not_merge() -> None:
 # data that is no GLUE task
 
 
-def test_default_metrics_suit_the_kind_of_label() -> None:
-    assert default_metric(2).names == ("accuracy", "f1")
-    assert default_metric(3).names == ("accuracy", "macro_f1")
-    metric = default_metric(None)
+def test_metric_fors_suit_the_kind_of_label() -> None:
+    assert metric_for(None, 2).names == ("accuracy", "f1")
+    assert metric_for(None, 3).names == ("accuracy", "macro_f1")
+    metric = metric_for(None, None)
     predictions, labels = torch.rand(99), torch.rand(99)
     metric.update(predictions, labels)
     result = metric.compute()
@@ -322,7 +322,7 @@ def test_default_metrics_suit_the_kind_of_label() -> None:
 
 
 def test_updates_copy_the_scores() -> None:
-    metric, predictions = default_metric(None), torch.tensor([1.0, 2.0, 4.0])
+    metric, predictions = metric_for(None, None), torch.tensor([1.0, 2.0, 4.0])
     metric.update(predictions, torch.tensor([1.0, 2.0, 3.0]))
     before = metric.compute()
     predictions.zero_()

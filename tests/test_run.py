@@ -19,7 +19,7 @@ from test_training import BAD, VOCABULARY, reviews, split_of, write_tiny_model
 from minitrain.config import TrainConfig
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import evaluate
-from minitrain.metrics import default_metric
+from minitrain.metrics import metric_for
 from minitrain.run import train
 from minitrain.weights import load_classifier
 
@@ -94,7 +94,8 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    return [strict_json(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    log = folder / "log.jsonl" if folder.is_dir() else folder
+    return [strict_json(line) for line in log.read_text(encoding="utf-8").splitlines()]
 
 
 def files_of(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -128,15 +129,15 @@ def test_results_say_what_was_done(finished: tuple[Path, dict[str, Any]], model:
         "max_length",
         "steps",
         "epochs",
-        "training_seconds",
-        "total_seconds",
-        "peak_memory_mb",
         "best",
         "saved",
         "baseline",
         "results",
         "config",
         "versions",
+        "training_seconds",
+        "total_seconds",
+        "peak_memory_mb",
     ]
     assert (results["model"], results["dataset"]) == (str(model), str(data / "train.csv"))
     assert results["labels"] == ["awful", "lovely"]
@@ -157,7 +158,7 @@ def test_baseline_is_the_accuracy_of_the_majority_class(finished: tuple[Path, di
 def test_final_numbers_are_those_of_the_saved_model(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = finished
     texts, labels = reviews(21, seed=1)
-    again = evaluate(load_classifier(folder), split_of(folder, texts, labels), default_metric(2))
+    again = evaluate(load_classifier(folder), split_of(folder, texts, labels), metric_for(None, 2))
     assert read_results(folder)["results"]["validation"] == {"examples": 21, **again.values}
     assert again.metrics["accuracy"] > 0.9  # it learned, so that the numbers mean something
 
@@ -206,7 +207,7 @@ def test_console_tells_data_plan_and_outcome(
         f"always the majority class: {11 / 21:.4f}",
         f"saved to {tmp_path / 'run'}",
         f"printf 'a text' | python scripts/predict.py {tmp_path / 'run'}",
-        f"best accuracy {results['best']['accuracy']:.4f} at epoch 1.00; saved are the weights of the last step's",
+        f"best accuracy {results['best']['accuracy']:.4f} at epoch 1.00; that is saved",
     ):
         assert part in out, f"{part!r} is missing from\n{out}"
 
@@ -418,19 +419,33 @@ def test_run_whose_numbers_explode_says_so_and_leaves_no_half_files(
     out = tmp_path / "run"
     with pytest.raises(MinitrainError, match=r"step \d+: the loss is"):
         train(config(model, data, out, learning_rate=1e30, max_grad_norm=0))
-    assert {path.name for path in out.iterdir()} == {"log.jsonl"}
-    assert read_log(out)[0]["step"] == 1
+    assert {path.name for path in out.iterdir()} == {"log.jsonl.part"}
+    assert read_log(out / "log.jsonl.part")[0]["step"] == 1
+    with pytest.raises(MinitrainError, match=r"step \d+: the loss is"):  # nothing is held there, so it may go again
+        train(config(model, data, out, learning_rate=1e30, max_grad_norm=0))
 
 
-def test_run_that_fails_later_on_leaves_nothing_of_the_old_one_to_be_taken_for_its_own(
+def test_run_that_fails_later_on_leaves_the_old_one_whole(
     finished: tuple[Path, dict[str, Any]], model: Path, data: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     shutil.copytree(finished[0], out)
+    before = files_of(out)
     with pytest.raises(MinitrainError, match=r"step \d+: the loss is"):
         train(config(model, data, out, learning_rate=1e30, max_grad_norm=0, overwrite_output_dir=True))
-    left = {path.name for path in out.iterdir()}
-    assert not left & {"README.md", "config.json", "model.safetensors", "results.json"}
+    after = files_of(out)
+    assert after.pop("log.jsonl.part")
+    assert after == before
+
+
+def test_run_can_go_on_from_its_own_folder(
+    finished: tuple[Path, dict[str, Any]], data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    train(config(out, data, out, max_steps=1, overwrite_output_dir=True))
+    assert {path.name for path in out.iterdir()} == SAVED
+    assert read_results(out)["steps"] == 1
 
 
 def test_disk_that_is_full_leaves_no_half_files(model: Path, data: Path, tmp_path: Path) -> None:
@@ -451,8 +466,8 @@ def test_disk_that_is_full_leaves_no_half_files(model: Path, data: Path, tmp_pat
     assert done.returncode == 1
     assert done.stderr.startswith(f"train.py: {out}: the run is trained but cannot be saved")
     assert "File too large" in done.stderr and "Traceback" not in done.stderr
-    assert {path.name for path in out.iterdir()} == {"log.jsonl"}
-    assert len(read_log(out)) == 3
+    assert {path.name for path in out.iterdir()} == {"log.jsonl.part"}
+    assert len(read_log(out / "log.jsonl.part")) == 3
 
 
 def test_name_of_the_run_comes_from_data_and_model(

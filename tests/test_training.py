@@ -28,7 +28,7 @@ from minitrain.data import Split, tokenize
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation, evaluate
 from minitrain.labels import Labels
-from minitrain.metrics import Metric, default_metric
+from minitrain.metrics import Metric, metric_for
 from minitrain.model import SequenceClassifier
 from minitrain.optim import decay_groups
 from minitrain.tables import Table, load_tables
@@ -146,7 +146,7 @@ class Bench:
             self.train,
             {"validation": self.validation},
             config,
-            new_metric=lambda: default_metric(classes),
+            new_metric=lambda: metric_for(None, classes),
             observer=recorder,
         )
         return recorder, state, best
@@ -390,7 +390,7 @@ def test_huge_learning_rate_ends_the_run_naming_step_and_rows(bench: Bench) -> N
     model = load_classifier(bench.folder, 2)
     seen.append(Recorder(model))
     with pytest.raises(MinitrainError) as caught:
-        fit(model, bench.train, {}, config, new_metric=lambda: default_metric(2), observer=seen[0])
+        fit(model, bench.train, {}, config, new_metric=lambda: metric_for(None, 2), observer=seen[0])
     done = len(seen[0].steps)
     assert 1 <= done < 24  # something was trained, and not all
     rows = make_sampler(config, bench.train).batches(0)[done]
@@ -481,7 +481,7 @@ def test_best_model_ends_the_run_when_it_is_asked_for(worsening: Bench) -> None:
     assert state.step == 32
     assert same(weights_of(recorder.model), recorder.weights[7])
     assert not same(weights_of(recorder.model), recorder.weights[-1])
-    again = evaluate(recorder.model, worsening.validation, default_metric(2))
+    again = evaluate(recorder.model, worsening.validation, metric_for(None, 2))
     assert again.values == recorder.evaluations[0][2]["validation"].values
     assert [is_best for *_, is_best in recorder.evaluations] == [True, False, False, False]
 
@@ -546,7 +546,7 @@ def test_evaluation_without_data_is_refused(bench: Bench) -> None:
     model = load_classifier(bench.folder, 2)
     before = weights_of(model)
     with pytest.raises(MinitrainError, match="eval_strategy"):
-        fit(model, bench.train, {}, config, new_metric=lambda: default_metric(2), observer=Recorder(model))
+        fit(model, bench.train, {}, config, new_metric=lambda: metric_for(None, 2), observer=Recorder(model))
     assert same(before, weights_of(model))
 
 
@@ -571,9 +571,9 @@ def test_label_smoothing_is_that_of_the_trainer_in_training_and_evaluation(bench
     smoothed = LabelSmoother(0.2)({"logits": logits}, batch.labels).item()
     plain = torch.nn.functional.cross_entropy(logits, batch.labels).item()  # type: ignore[arg-type]
     assert recorder.losses[0] == pytest.approx(smoothed, abs=1e-6) != pytest.approx(plain, abs=1e-3)
-    smooth = evaluate(recorder.model, bench.validation, default_metric(2), label_smoothing=0.2)
+    smooth = evaluate(recorder.model, bench.validation, metric_for(None, 2), label_smoothing=0.2)
     assert recorder.evaluated("loss") == [smooth.loss]
-    assert smooth.loss != evaluate(recorder.model, bench.validation, default_metric(2)).loss
+    assert smooth.loss != evaluate(recorder.model, bench.validation, metric_for(None, 2)).loss
 
 
 def test_optimizer_has_the_groups_and_numbers_of_the_configuration(bench: Bench) -> None:
@@ -617,7 +617,7 @@ def test_metric_is_made_afresh_for_each_evaluation(bench: Bench) -> None:
     made: list[Metric] = []
 
     def new_metric() -> Metric:
-        made.append(default_metric(2))
+        made.append(metric_for(None, 2))
         return made[-1]
 
     model = load_classifier(bench.folder, 2)

@@ -70,7 +70,9 @@ def checkpoint(tmp_path: Path) -> Path:
 def load(
     folder: Path, num_labels: int | None = None, new_head: bool = False
 ) -> tuple[SequenceClassifier, LoadReport]:
-    return load_classifier_with_report(folder, num_labels, None, None, new_head, "reference")
+    return load_classifier_with_report(
+        folder, num_labels, label_names=None, problem_type=None, new_head=new_head, kernels="reference"
+    )
 
 
 def edit(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
