@@ -9,6 +9,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -140,8 +141,9 @@ def output_directory(config: TrainConfig) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
-        for folder in made:
-            folder.rmdir()  # a run that cannot start leaves no empty folder
+        for folder in made:  # a run that cannot start leaves no empty folder
+            with suppress(OSError):  # another run may have put its own beside
+                folder.rmdir()
     except OSError as error:
         raise MinitrainError(f"--output_dir {directory}: cannot be written ({error.strerror or error})") from error
     return directory

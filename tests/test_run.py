@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from minitrain.config import TrainConfig
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import evaluate
 from minitrain.metrics import metric_for
-from minitrain.run import train
+from minitrain.run import output_directory, train
 from minitrain.weights import load_classifier
 
 NAMES = ("awful", "lovely", "so-so")
@@ -508,3 +509,18 @@ def test_data_with_other_labels_than_the_trained_head_is_refused(
         train(config(finished[0], tmp_path, tmp_path / "run", max_steps=1))
     results = train(config(finished[0], tmp_path, tmp_path / "run", max_steps=1, new_head=True))
     assert results["labels"] == ("bad", "fine")
+
+
+def test_folder_of_another_run_appearing_meanwhile_is_no_error(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs that start together in a new `runs`: each takes back what it made to try, and leaves the other's."""
+    real = tempfile.TemporaryFile
+
+    def another_run(dir: Path) -> Any:
+        (Path(dir).parent / "other").mkdir()
+        return real(dir=dir)
+
+    monkeypatch.setattr("tempfile.TemporaryFile", another_run)
+    made = output_directory(config(model, data, tmp_path / "runs" / "mine"))
+    assert not made.exists() and (tmp_path / "runs" / "other").is_dir()
