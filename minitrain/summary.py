@@ -70,11 +70,18 @@ def footer(
     for name, result in final.items():
         lines += result_lines(name, result, results["baseline"][name])
         if result.confusion is not None and splits.labels.names is not None and len(splits.labels.names) <= 20:
-            lines += ["", *(f"  {line}" for line in class_lines(result.confusion, splits.labels.names)), ""]
+            lines += [
+                "",
+                *(f"  {line}".rstrip() for line in class_lines(result.confusion, splits.labels.names)),
+                "",
+            ]
     if best.value is not None:
         kept = bool(best.weights) or best.step == results["steps"]
         saved = "that is saved" if kept else "the last step is saved (--load_best_model_at_end keeps the best)"
-        lines += ["", f"best {best.name} {best.value:.4f} at epoch {best.epoch:.2f}; {saved}"]
+        lines += [
+            *([""] if lines[-1] else []),
+            f"best {best.name} {best.value:.4f} at epoch {best.epoch:.2f}; {saved}",
+        ]
     sample = "'a text<TAB>and another'" if len(splits.text_columns) == 2 else "'a text'"
     pair = '{"text": "a text", "text_pair": "and another"}' if len(splits.text_columns) == 2 else '"a text"'
     return [
