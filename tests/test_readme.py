@@ -71,7 +71,7 @@ def demo_run(place: Path) -> str:
 
 def test_make_help_lists_every_target_that_the_readme_names() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, text=True, capture_output=True, check=True).stdout
-    for target in re.findall(r"\bmake ([a-z]+)", README):
+    for target in re.findall(r"(?:^|`)make ([a-z]+)", README, flags=re.MULTILINE):
         assert f"make {target} " in listed, target
 
 
