@@ -82,7 +82,11 @@ class TrainConfig:
     overwrite_output_dir: bool = flag(False, "replace an earlier run in that folder")
 
     def __post_init__(self) -> None:
-        check_ranges(self)
+        check_flags(self)
+        if self.max_steps <= 0 and not 0 < self.num_train_epochs < math.inf:
+            raise MinitrainError(
+                f"--num_train_epochs is {self.num_train_epochs}; expected a number above 0, or --max_steps"
+            )
         if self.eval_strategy == "steps" and self.eval_steps is None:
             raise MinitrainError("--eval_strategy steps needs --eval_steps N")
         if self.eval_strategy != "steps" and self.eval_steps is not None:
@@ -99,8 +103,6 @@ class TrainConfig:
             )
         if self.lr_scheduler_type == "constant" and self.warmup_steps:
             raise MinitrainError("--lr_scheduler_type constant has no warm-up: pass constant_with_warmup")
-        if self.text_columns is not None:
-            check_columns(self.text_columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +125,7 @@ class EvaluateConfig:
     json: str | None = flag(None, "write the values to this file too")
 
     def __post_init__(self) -> None:
-        check_ranges(self)
-        if self.text_columns is not None:
-            check_columns(self.text_columns)
+        check_flags(self)
         if self.dataset is not None and self.eval_file is not None:
             raise MinitrainError("--dataset and --eval_file name two sets of data: pass one")
         if self.split is not None and self.eval_file is not None:
@@ -147,9 +147,7 @@ class PredictConfig:
     kernels: str = flag("fast", "arithmetic", ("fast", "reference"))
 
     def __post_init__(self) -> None:
-        check_ranges(self)
-        if self.text_columns is not None:
-            check_columns(self.text_columns)
+        check_flags(self)
 
 
 # Lowest value allowed, highest, for every flag that is a number; None is no bound.
@@ -181,8 +179,9 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
 }
 
 
-def check_ranges(config: Any) -> None:
-    """Raise MinitrainError naming the flag whose number is out of its range, or whose value is no choice.
+def check_flags(config: Any) -> None:
+    """Raise MinitrainError naming the flag whose number is out of its range, whose value is no choice, or whose
+    columns are too many; what the three configurations have in common.
 
     The command line sees to choices by itself; a configuration made in Python passes here.
     """
@@ -198,10 +197,8 @@ def check_ranges(config: Any) -> None:
         if not (lowest or 0) <= value <= (sys.float_info.max if highest is None else highest):
             upper = "" if highest is None else f" and at most {highest}"
             raise MinitrainError(f"--{name} is {value}; expected at least {lowest}{upper}")
-    if isinstance(config, TrainConfig) and config.max_steps <= 0 and not 0 < config.num_train_epochs < math.inf:
-        raise MinitrainError(
-            f"--num_train_epochs is {config.num_train_epochs}; expected a number above 0, or --max_steps"
-        )
+    if config.text_columns is not None:
+        check_columns(config.text_columns)
 
 
 def check_columns(columns: tuple[str, ...]) -> None:

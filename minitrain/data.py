@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from minitrain.config import check_columns
+from minitrain.encoder_config import REGRESSION
 from minitrain.errors import MinitrainError
 from minitrain.labels import Labels, class_ids, find_labels, hidden, scores
 from minitrain.tables import Table, load_tables, read_file
@@ -125,6 +126,22 @@ def tokenize(
     return _flat(chunks, numbers)
 
 
+def length_limit(asked: int | None, tokenizer: Tokenizer, positions: int, multiple: int = 1) -> int:
+    """Tokens kept of a text or pair: as asked, else all that tokenizer and model take.
+
+    positions: of the model. multiple: that padding goes up to. Raises MinitrainError naming the flag of what does
+    not fit.
+    """
+    longest = positions // multiple * multiple
+    if asked is None and longest > 0:
+        return min(tokenizer.max_length, longest)
+    if asked is None or asked > longest:
+        flag = f"--max_length {asked}" if asked else f"--pad_to_multiple_of {multiple}"
+        multiples = f", {longest} of them a multiple of {multiple}" if multiple > 1 else ""
+        raise MinitrainError(f"{flag}: the model has {positions} positions{multiples}")
+    return asked
+
+
 def _flat(chunks: Iterable[Encoded], labels: Tensor | None) -> Split:
     input_ids, type_ids, lengths = [], [], []
     truncated = blank = 0
@@ -164,45 +181,42 @@ def load_splits(
     max_train_samples, max_eval_samples: use the first so many rows, the latter of test splits too.
     Raises MinitrainError naming file or flag, row and column.
     """
-    # Fields that nobody asks for may be missing from a row of JSON lines.
-    columns = (*text_columns, label_column or "label") if text_columns else None
+    label_column = label_column or "label"
     files = {"train": train_file, "validation": eval_file, "test": test_file}
-    tables, subset = _read(dataset, subset, {name: path for name, path in files.items() if path}, columns)
+    # Fields that nobody asks for may be missing from a row of JSON lines.
+    needed = (*text_columns, label_column) if text_columns else None
+    tables, subset = _read(dataset, subset, {name: path for name, path in files.items() if path}, needed)
     if "train" not in tables:
         raise MinitrainError(f"--dataset {dataset}: has no split 'train'; it has {', '.join(tables)}")
     train = tables["train"]
     task = subset if subset in GLUE_COLUMNS and set(GLUE_COLUMNS[subset]) <= set(train.columns) else None
-    label_column = label_column or "label"
-    text_columns = text_columns or (GLUE_COLUMNS[task] if task else _only_text_column(train, label_column))
-    if task == "stsb":
-        problem_type = problem_type or "regression"
-    labels = find_labels(train, label_column, problem_type, known_labels)
+    columns = text_columns or (GLUE_COLUMNS[task] if task else _only_text_column(train, label_column))
+    labels = find_labels(
+        train, label_column, problem_type or (REGRESSION if task == "stsb" else None), known_labels
+    )
     if eval_fraction:
-        _check_before_drawing(train, text_columns, label_column, labels)
-    tables = _hold_back(tables, eval_fraction, seed)
-    tests = {name: table for name, table in tables.items() if name.startswith("test")}
+        _check_before_drawing(train, columns, label_column, labels)
+        tables = _hold_back(tables, eval_fraction, seed)
     if test_file is not None:
-        tests["test"].column(label_column)  # the user means it to be scored
+        tables["test"].column(label_column)  # the user means it to be scored
+    secret = [name for name, table in tables.items() if name.startswith("test") and hidden(table, label_column)]
 
-    def split(table: Table, limit: int | None = None) -> Split:
-        return tokenize(table.head(limit), tokenizer, text_columns, label_column, labels, max_length)
+    def split(table: Table, limit: int | None) -> Split:
+        return tokenize(table.head(limit), tokenizer, columns, label_column, labels, max_length)
 
-    notes = [
-        f"{name}: labels are hidden, not scored" for name, table in tests.items() if hidden(table, label_column)
-    ]
+    def scored(kind: str) -> dict[str, Split]:
+        names = [name for name in tables if name.startswith(kind) and name not in secret]
+        return {name: split(tables[name], max_eval_samples) for name in names}
+
     return Splits(
         train=split(tables["train"], max_train_samples),
-        evaluation={
-            name: split(table, max_eval_samples) for name, table in tables.items() if name.startswith("validation")
-        },
-        test={
-            name: split(table, max_eval_samples) for name, table in tests.items() if not hidden(table, label_column)
-        },
+        evaluation=scored("validation"),
+        test=scored("test"),
         labels=labels,
-        text_columns=text_columns,
+        text_columns=columns,
         label_column=label_column,
         task=task,
-        notes=notes,
+        notes=[f"{name}: labels are hidden, not scored" for name in secret],
     )
 
 
@@ -243,9 +257,7 @@ def _check_before_drawing(table: Table, text_columns: tuple[str, ...], label_col
 
 
 def _hold_back(tables: dict[str, Table], fraction: float, seed: int) -> dict[str, Table]:
-    """Take an evaluation table out of the training rows, where the user asks for it."""
-    if fraction == 0.0:
-        return tables
+    """Take an evaluation table out of the training rows."""
     if any(name.startswith("validation") for name in tables):
         raise MinitrainError("--eval_fraction splits the training data, but there is evaluation data already")
     train = tables["train"]

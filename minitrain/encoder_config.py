@@ -12,7 +12,7 @@ from typing import Any
 from minitrain.errors import MinitrainError
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
-PROBLEM_TYPES = ("single_label_classification", "regression")
+CLASSIFICATION, REGRESSION = PROBLEM_TYPES = ("single_label_classification", "regression")
 LARGEST_SIZE = 2**24  # of one dimension: beyond every encoder there is
 MOST_LAYERS = 1024  # each is made before its weights are looked for
 
@@ -43,6 +43,11 @@ class EncoderConfig:
     num_labels: int = 2
     label_names: tuple[str, ...] | None = None
     problem_type: str | None = None
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the head gives a score; one output alone is one, whatever the checkpoint calls it."""
+        return self.problem_type == REGRESSION or self.num_labels == 1
 
 
 SIZES = (

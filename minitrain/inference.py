@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from minitrain.config import EvaluateConfig, PredictConfig
-from minitrain.data import GLUE_COLUMNS, tokenize
+from minitrain.data import GLUE_COLUMNS, length_limit, tokenize
 from minitrain.distributed import choose_device, world_from_environment
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation, evaluate, predict
@@ -24,7 +24,7 @@ from minitrain.files import json_text, read_json, whole_text_file, write_whole
 from minitrain.labels import Labels, positive_class
 from minitrain.metrics import metric_for
 from minitrain.model import SequenceClassifier
-from minitrain.report import RESULTS, class_lines, finite_values, result_lines, say
+from minitrain.report import RESULTS, class_block, finite_values, result_lines, say
 from minitrain.tables import Table, load_tables, read_file
 from minitrain.tokenizer import Tokenizer, load_tokenizer
 from minitrain.weights import load_classifier, names_or_default, trained_labels
@@ -63,16 +63,13 @@ def load_run(directory: str | Path, device: str, kernels: str, max_length: int |
     tokenizer = load_tokenizer(directory)
     tokenizer.check_fits(model.config.vocab_size, directory)
     facts = read_json(directory / RESULTS) if (directory / RESULTS).is_file() else {}
-    regression = model.config.problem_type == "regression" or model.config.num_labels == 1
-    longest = model.config.max_position_embeddings
-    if max_length is not None and max_length > longest:
-        raise MinitrainError(f"--max_length {max_length}: the model has {longest} positions")
+    remembered = None if max_length is not None else facts.get("max_length")
     return SavedRun(
         model=model,
         tokenizer=tokenizer,
-        labels=Labels(names=None if regression else names_or_default(model.config)),
+        labels=Labels(names=None if model.config.is_regression else names_or_default(model.config)),
         facts=facts,
-        max_length=max_length or facts.get("max_length") or min(tokenizer.max_length, longest),
+        max_length=remembered or length_limit(max_length, tokenizer, model.config.max_position_embeddings),
     )
 
 
@@ -93,36 +90,23 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:
         limit = limit or trained.get("max_eval_samples")  # as the run scored itself
     results = {}
     for name, table in tables.items():
-        names = run.labels.names
-        metric = metric_for(
-            task,
-            None if names is None else len(names),
-            1 if names is None else positive_class(table, column, names),
-        )
         results[name] = evaluate(
             run.model,
             tokenize(table.head(limit), run.tokenizer, columns, column, run.labels, run.max_length),
-            metric,
+            metric_for(task, run.labels.num_classes, positive_class(table, column, run.labels.names)),
             batch_size=config.per_device_eval_batch_size,
             bf16=config.bf16,
             pad_token_id=run.tokenizer.pad_token_id,
             label_smoothing=trained.get("label_smoothing_factor", 0.0),
         )
-        _print(name, results[name], run.labels)
+        for line in [*result_lines(name, results[name], None), *class_block(results[name], run.labels.names)]:
+            say(line)
     if config.json is not None:
         try:
             write_whole(Path(config.json), json_text({name: finite_values(r) for name, r in results.items()}))
         except OSError as error:
             raise MinitrainError(f"--json {config.json}: cannot be written ({error.strerror or error})") from error
     return results
-
-
-def _print(name: str, result: Evaluation, labels: Labels) -> None:
-    for line in result_lines(name, result, None):
-        say(line)
-    if result.confusion is not None and labels.names is not None:
-        for line in ["", *class_lines(result.confusion, labels.names)]:
-            say(f"  {line}".rstrip())
 
 
 def _tables_to_score(

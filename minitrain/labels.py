@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from minitrain.encoder_config import CLASSIFICATION, REGRESSION
 from minitrain.errors import MinitrainError
 from minitrain.tables import Table
-
-CLASSIFICATION, REGRESSION = "single_label_classification", "regression"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +32,12 @@ class Labels:
     @property
     def num_labels(self) -> int:
         """Width of the head: one output a class, one alone for a score."""
-        return 1 if self.names is None else len(self.names)
+        return self.num_classes or 1
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes there are to tell apart, as metrics ask it; None for scores."""
+        return None if self.names is None else len(self.names)
 
 
 def find_labels(
@@ -63,10 +67,10 @@ def find_labels(
     return labels
 
 
-def positive_class(table: Table, column: str, names: tuple[str, ...]) -> int:
+def positive_class(table: Table, column: str, names: tuple[str, ...] | None) -> int:
     """The id that the data's own class 1 has among `names`, where they are the same classes in another order."""
     own = table.class_names.get(column, ())
-    return names.index(own[1]) if len(own) == 2 and set(own) == set(names) else 1
+    return names.index(own[1]) if names is not None and len(own) == 2 and set(own) == set(names) else 1
 
 
 def _check_classes(table: Table, column: str, labels: Labels) -> None:

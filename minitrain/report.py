@@ -57,7 +57,7 @@ class Console:
         if not self.bar.disable:  # the bar shows steps and time by itself
             self.bar.set_postfix_str(f"loss {record['loss']:.4f}, grad {record['grad_norm']:.2f}")
             return
-        left = (self.total_steps - log.step) * self._seconds_a_step(log.step)
+        left = (self.total_steps - log.step) * self.training_seconds() / log.step
         self._say(
             f"step {log.step:>5}/{self.total_steps}  epoch {log.epoch:.2f}  loss {record['loss']:.4f}  "
             f"grad {record['grad_norm']:.2f}  lr {log.learning_rate:.2e}  "
@@ -76,9 +76,6 @@ class Console:
             mark = "  * best" if is_best and name == next(iter(results)) else ""
             self._say(f"{f'{name}, epoch {epoch:.2f}':<24}{values}{mark}")
             self.evaluations += 1
-
-    def _seconds_a_step(self, step: int) -> float:
-        return (time.perf_counter() - self.started - self.evaluation_seconds) / step
 
     def training_seconds(self) -> float:
         """Wall time so far, evaluations aside."""
@@ -159,6 +156,13 @@ def class_lines(confusion: Confusion, names: Sequence[str]) -> list[str]:
     for name, row in zip(names, confusion.counts.tolist(), strict=True):
         lines.append(f"{name:<{width}}" + "".join(f"{count:>{column}}" for count in row))
     return lines
+
+
+def class_block(result: Evaluation, names: Sequence[str] | None) -> list[str]:
+    """`class_lines` as they stand under a split's values, after a blank line; nothing for scores."""
+    if result.confusion is None or names is None:
+        return []
+    return [f"  {line}".rstrip() for line in ("", *class_lines(result.confusion, names))]
 
 
 def _finite(record: Mapping[str, Any]) -> dict[str, Any]:

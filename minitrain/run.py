@@ -21,9 +21,8 @@ from safetensors import SafetensorError
 from minitrain.best import Best, best_by
 from minitrain.card import model_card
 from minitrain.config import TrainConfig
-from minitrain.data import GLUE_REPOSITORY, Splits, load_splits
+from minitrain.data import GLUE_REPOSITORY, Splits, length_limit, load_splits
 from minitrain.distributed import choose_device, world_from_environment
-from minitrain.encoder_config import EncoderConfig
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation, device_of, majority
 from minitrain.files import json_text, write_whole
@@ -55,8 +54,7 @@ class Parts:
     def new_metric(self) -> Metric:
         """A fresh metric: the GLUE task's, else what suits the labels."""
         labels = self.splits.labels
-        classes = None if labels.names is None else len(labels.names)
-        return metric_for(self.splits.task, classes, labels.positive)
+        return metric_for(self.splits.task, labels.num_classes, labels.positive)
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
@@ -93,7 +91,9 @@ def prepare(config: TrainConfig) -> Parts:
     source = resolve_model(config.model)
     tokenizer, encoder = load_tokenizer(source), read_config(source)
     tokenizer.check_fits(encoder.vocab_size, source)
-    max_length = _max_length(config, tokenizer, encoder)
+    max_length = length_limit(
+        config.max_length, tokenizer, encoder.max_position_embeddings, config.pad_to_multiple_of or 1
+    )
     splits = _read_data(config, tokenizer, max_length, source)
     torch.manual_seed(config.seed)  # the new head is drawn next
     model, report = load_classifier_with_report(
@@ -147,19 +147,6 @@ def output_directory(config: TrainConfig) -> Path:
     except OSError as error:
         raise MinitrainError(f"--output_dir {directory}: cannot be written ({error.strerror or error})") from error
     return directory
-
-
-def _max_length(config: TrainConfig, tokenizer: Tokenizer, encoder: EncoderConfig) -> int:
-    """Tokens kept of a text or pair: as asked, else all that tokenizer and model take, padding included."""
-    positions, multiple = encoder.max_position_embeddings, config.pad_to_multiple_of or 1
-    longest = positions // multiple * multiple
-    if config.max_length is None and longest > 0:
-        return min(tokenizer.max_length, longest)
-    if config.max_length is None or config.max_length > longest:
-        flag = f"--max_length {config.max_length}" if config.max_length else f"--pad_to_multiple_of {multiple}"
-        multiples = f", {longest} of them a multiple of {multiple}" if multiple > 1 else ""
-        raise MinitrainError(f"{flag}: the model has {positions} positions{multiples}")
-    return config.max_length
 
 
 def _read_data(config: TrainConfig, tokenizer: Tokenizer, max_length: int, source: Path) -> Splits:

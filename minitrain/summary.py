@@ -11,9 +11,9 @@ import torch
 from minitrain.batching import padding_share
 from minitrain.best import Best
 from minitrain.config import TrainConfig
-from minitrain.data import Split, Splits
+from minitrain.data import Splits
 from minitrain.evaluation import Evaluation
-from minitrain.report import class_lines, duration, result_lines
+from minitrain.report import class_block, duration, result_lines
 from minitrain.training import make_sampler, plan
 from minitrain.weights import LoadReport
 
@@ -25,7 +25,9 @@ def header(config: TrainConfig, device: torch.device, splits: Splits, report: Lo
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
     ordered = sorted(train.lengths)
     sizes = {"train": train, **splits.scored}
-    rows, truncated, blank = (sum(f(split) for split in sizes.values()) for f in (len, _truncated, _blank))
+    rows = sum(len(split) for split in sizes.values())
+    truncated = sum(split.truncated for split in sizes.values())
+    blank = sum(split.blank for split in sizes.values())
     cut = f"{truncated / rows:.1%} truncated" + (f", {blank} with a blank text" if blank else "")
     new = f"{len(report.new)} new ({', '.join(report.new)})" if report.new else "none new"
     return [
@@ -41,14 +43,6 @@ def header(config: TrainConfig, device: torch.device, splits: Splits, report: Lo
         f"{steps.warmup_steps} of warm-up; seed {config.seed}",
         "",
     ]
-
-
-def _truncated(split: Split) -> int:
-    return split.truncated
-
-
-def _blank(split: Split) -> int:
-    return split.blank
 
 
 def _label_counts(splits: Splits) -> str:
@@ -69,12 +63,8 @@ def footer(
     lines = [""]
     for name, result in final.items():
         lines += result_lines(name, result, results["baseline"][name])
-        if result.confusion is not None and splits.labels.names is not None and len(splits.labels.names) <= 20:
-            lines += [
-                "",
-                *(f"  {line}".rstrip() for line in class_lines(result.confusion, splits.labels.names)),
-                "",
-            ]
+        if splits.labels.names is not None and len(splits.labels.names) <= 20:
+            lines += [*class_block(result, splits.labels.names), ""]
     if best.value is not None:
         kept = bool(best.weights) or best.step == results["steps"]
         saved = "that is saved" if kept else "the last step is saved (--load_best_model_at_end keeps the best)"

@@ -52,7 +52,9 @@ class Table:
 
     def head(self, count: int | None) -> "Table":
         """The first `count` rows, or all where it is None."""
-        return self if count is None else self.select(range(min(count, len(self))))
+        if count is None:
+            return self
+        return replace(self, columns={name: values[:count] for name, values in self.columns.items()})
 
 
 def load_tables(dataset: str, subset: str | None = None) -> dict[str, Table]:

@@ -154,8 +154,8 @@ def fit(
     """Train a model in place, evaluating as the configuration says.
 
     new_metric: makes a fresh metric for each evaluation; by default what suits the labels. observer: is told of
-    every step and evaluation. The random stream starts from `config.seed` here, after
-    the head was drawn, as Trainer's does. With `load_best_model_at_end` the model ends with its best weights.
+    every step and evaluation. The random stream starts from `config.seed` here, after the head was drawn, as
+    Trainer's does. With `load_best_model_at_end` the model ends with its best weights.
     Raises MinitrainError where there is nothing to evaluate on but should be.
     """
     if not evaluation and config.eval_strategy != "no":
@@ -197,8 +197,8 @@ class _Silent:
 
 
 def _metric_of(model: SequenceClassifier) -> Callable[[], Metric]:
-    scores = model.config.problem_type == "regression" or model.config.num_labels == 1
-    return lambda: metric_for(None, None if scores else model.config.num_labels)
+    classes = None if model.config.is_regression else model.config.num_labels
+    return lambda: metric_for(None, classes)
 
 
 def evaluate_all(

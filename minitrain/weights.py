@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from minitrain.encoder_config import PROBLEM_TYPES, EncoderConfig, encoder_config
+from minitrain.encoder_config import CLASSIFICATION, REGRESSION, EncoderConfig, encoder_config
 from minitrain.errors import MinitrainError
 from minitrain.families import FAMILIES, Family, family_of
 from minitrain.files import json_text, read_json, whole_files
@@ -282,7 +282,6 @@ def config_json(config: EncoderConfig) -> dict[str, Any]:
     """The `config.json` of a classifier, with the reference's keys."""
     family = FAMILIES[config.model_type]
     labels = names_or_default(config)
-    classification, regression = PROBLEM_TYPES
     return {
         "architectures": [family.architecture],
         "model_type": family.model_type,
@@ -290,5 +289,5 @@ def config_json(config: EncoderConfig) -> dict[str, Any]:
         "dtype": "float32",
         "id2label": {str(i): name for i, name in enumerate(labels)},
         "label2id": {name: i for i, name in enumerate(labels)},
-        "problem_type": config.problem_type or (regression if config.num_labels == 1 else classification),
+        "problem_type": config.problem_type or (REGRESSION if config.num_labels == 1 else CLASSIFICATION),
     }
