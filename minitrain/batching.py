@@ -1,10 +1,11 @@
 """Which examples stand together in a batch, and the padded tensors made of them.
 
 The order is a pure function of (seed, epoch): no hidden state, no draw from the global generator, so that any
-process can compute it and skip to any batch. Every example appears exactly once an epoch.
+process can compute it and skip to any batch. Every example appears exactly once an epoch, but for a short last
+batch that `drop_last` leaves out. (`StreamBatchSampler` is the exception: its order is the random stream's.)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,20 +81,41 @@ def _permutation(count: int, seed: int) -> list[int]:
 class RandomBatchSampler:
     """Batches of examples in random order, in Trainer's order for the same seed (5.23, RandomSampler).
 
-    count: number of examples. batch_size: examples a batch; the last one may be short. seed: of all epochs.
+    count: number of examples. batch_size: examples a batch; the last one may be short, and is left out with
+    drop_last. seed: of all epochs.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int = 42) -> None:
-        _check(count, batch_size)
-        self.count, self.batch_size, self.seed = count, batch_size, seed
+    def __init__(self, count: int, batch_size: int, seed: int = 42, drop_last: bool = False) -> None:
+        self.count, self.batch_size, self.seed, self.drop_last = count, batch_size, seed, drop_last
+        self._length = count_batches(count, batch_size, drop_last)
 
     def __len__(self) -> int:
-        return -(-self.count // self.batch_size)
+        return self._length
 
     def batches(self, epoch: int) -> list[list[int]]:
         """The epoch's batches, each a list of row numbers counted from 0."""
-        order = _permutation(self.count, self.seed + epoch)
-        return _cut(order, self.batch_size)
+        return _cut(_permutation(self.count, self.seed + epoch), self.batch_size, self.drop_last)
+
+
+class StreamBatchSampler:
+    """Batches in random order, the seed of each epoch's drawn from the global random stream.
+
+    What a DataLoader with `shuffle=True` and no generator does (torch 2.13 RandomSampler), and the examples of
+    accelerate with it: the order of an epoch depends on all that was drawn before it, dropout included.
+
+    count, batch_size, drop_last: as of RandomBatchSampler.
+    """
+
+    def __init__(self, count: int, batch_size: int, drop_last: bool = False) -> None:
+        self.count, self.batch_size, self.drop_last = count, batch_size, drop_last
+        self._length = count_batches(count, batch_size, drop_last)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """New batches at each call, whatever the epoch; draws one number from the global stream."""
+        return _cut(_permutation(self.count, draw_seed()), self.batch_size, self.drop_last)
 
 
 class BucketBatchSampler:
@@ -102,33 +124,42 @@ class BucketBatchSampler:
     The epoch's random order is cut into pools of `POOL` batches, each pool sorted by length and cut into batches,
     and the batches shuffled: company changes every epoch, and no example is ever favoured by its length.
 
-    lengths: tokens of each example. batch_size: examples a batch; one of them may be short. seed: of all epochs.
+    lengths: tokens of each example. batch_size: examples a batch; one of them may be short, and is left out with
+    drop_last. seed: of all epochs.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int = 42) -> None:
-        _check(len(lengths), batch_size)
-        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int = 42, drop_last: bool = False) -> None:
+        self.lengths, self.batch_size, self.seed, self.drop_last = lengths, batch_size, seed, drop_last
+        self._length = count_batches(len(lengths), batch_size, drop_last)
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
+        return self._length
 
     def batches(self, epoch: int) -> list[list[int]]:
         """The epoch's batches, each a list of row numbers counted from 0."""
         order = _permutation(len(self.lengths), self.seed + epoch)
         pools = _cut(order, self.batch_size * POOL)
         batches = [
-            batch for pool in pools for batch in _cut(sorted(pool, key=self.lengths.__getitem__), self.batch_size)
+            batch
+            for pool in pools
+            for batch in _cut(sorted(pool, key=self.lengths.__getitem__), self.batch_size, self.drop_last)
         ]
         return [batches[i] for i in _permutation(len(batches), self.seed + epoch)]
 
 
-def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Row numbers, longest first, in batches: for evaluation, where order does not matter but memory does.
 
     The longest batch comes first, so that one too large for the memory fails at once.
     """
     _check(len(lengths), batch_size)
-    yield from _cut(sorted(range(len(lengths)), key=lambda row: -lengths[row]), batch_size)
+    return _cut(sorted(range(len(lengths)), key=lambda row: -lengths[row]), batch_size)
+
+
+def batches_by_row(count: int, batch_size: int) -> list[list[int]]:
+    """Row numbers as they lie, in batches: each with the company that Trainer evaluates it in."""
+    _check(count, batch_size)
+    return _cut(range(count), batch_size)
 
 
 def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
@@ -137,8 +168,22 @@ def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> f
     return 1.0 - sum(lengths[row] for batch in batches for row in batch) / positions
 
 
-def _cut(rows: Sequence[int], size: int) -> list[list[int]]:
-    return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
+def count_batches(count: int, batch_size: int, drop_last: bool) -> int:
+    """Batches an epoch. Raises MinitrainError where there would be none."""
+    _check(count, batch_size)
+    if drop_last and count < batch_size:
+        raise MinitrainError(f"drop_last leaves no batch: {count} examples are fewer than a batch of {batch_size}")
+    return count // batch_size if drop_last else -(-count // batch_size)
+
+
+def draw_seed() -> int:
+    """A number from the global random stream, as PyTorch draws one whenever a DataLoader starts a pass."""
+    return int(torch.empty((), dtype=torch.int64).random_().item())
+
+
+def _cut(rows: Sequence[int], size: int, drop_last: bool = False) -> list[list[int]]:
+    end = len(rows) - len(rows) % size if drop_last else len(rows)
+    return [list(rows[start : start + size]) for start in range(0, end, size)]
 
 
 def _check(count: int, batch_size: int) -> None:

@@ -2,6 +2,7 @@
 
 Frozen plain values with Trainer's names and defaults (transformers 5.23 training_args.py), and the one source of
 the command line (`flags.py`). Nothing here imports torch, so that `--help` and a wrong flag answer at once.
+What `--match_trainer` and `--match_accelerate` mean stands in `TRAINER` and `ACCELERATE`, and nowhere else.
 """
 
 import math
@@ -12,6 +13,48 @@ from typing import Any
 from minitrain.errors import MinitrainError
 
 PROBLEM_TYPES = ("single_label_classification", "regression")
+ARITHMETICS = ("fast", "reference")
+SAMPLERS = ("bucket", "random", "stream")
+DECAYS = ("matrices", "all")
+
+# Settings that are decided here where no flag does.
+DEFAULTS: dict[str, Any] = {
+    "kernels": "fast",
+    "sampler": "bucket",
+    "eval_order": "length",
+    "loader_draws": False,
+    "restart_stream": True,
+    "accumulated_loss": "mean",
+    "decay": "matrices",
+    "optim": "adamw_torch_fused",
+    "max_grad_norm": 1.0,
+    "dataloader_drop_last": False,
+}
+# Those that a run which matches transformers 5.23's Trainer cannot have otherwise ...
+TRAINER: dict[str, Any] = {
+    "kernels": "reference",
+    "sampler": "random",
+    "eval_order": "rows",
+    "loader_draws": True,
+    "restart_stream": True,
+    "accumulated_loss": "sum",
+    "decay": "matrices",
+}
+# ... and one that matches the loop of accelerate 1.15's examples/nlp_example.py.
+ACCELERATE: dict[str, Any] = {
+    "kernels": "reference",
+    "sampler": "stream",
+    "eval_order": "rows",
+    "loader_draws": True,
+    "restart_stream": False,
+    "accumulated_loss": "mean",
+    "decay": "all",
+    "optim": "adamw_torch",
+    "max_grad_norm": 0.0,
+    "dataloader_drop_last": True,
+    "label_smoothing_factor": 0.0,
+    "gradient_accumulation_steps": 1,  # with more, the example's first step follows a single forward pass
+}
 
 
 def flag(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -54,24 +97,37 @@ class TrainConfig:
         "linear", "learning rate after warm-up", ("linear", "cosine", "constant", "constant_with_warmup")
     )
     warmup_steps: float = flag(0, "steps of warm-up, or a share of all steps when below 1")
-    weight_decay: float = flag(0.0, "AdamW's, never on biases or layer norms")
+    weight_decay: float = flag(0.0, "AdamW's")
+    decay: str = flag(None, "what weight decay spares: biases and layer norms (default), or nothing", DECAYS)
     adam_beta1: float = flag(0.9, "AdamW's first moment")
     adam_beta2: float = flag(0.999, "AdamW's second moment")
     adam_epsilon: float = flag(1e-8, "AdamW's denominator")
-    max_grad_norm: float = flag(1.0, "clip the gradient's norm to this; 0 to leave it")
+    max_grad_norm: float = flag(None, "clip the gradient's norm to this; 0 to leave it (default: 1.0)")
     label_smoothing_factor: float = flag(0.0, "share of the target spread over all classes")
-    optim: str = flag("adamw_torch_fused", "kernel of AdamW", ("adamw_torch_fused", "adamw_torch"))
-    sampler: str = flag("bucket", "batches of like lengths, or in random order", ("bucket", "random"))
+    accumulated_loss: str = flag(
+        None, "of a step: the mean of its examples (default), or the sum of its passes' means", ("mean", "sum")
+    )
+    optim: str = flag(None, "kernel of AdamW (default: adamw_torch_fused)", ("adamw_torch_fused", "adamw_torch"))
+    sampler: str = flag(
+        None, "batches of like lengths (default), in random order, or in the random stream's order", SAMPLERS
+    )
+    dataloader_drop_last: bool = flag(None, "leave out the short last batch of an epoch (default: False)")
     seed: int = flag(42, "of the head, dropout and the order of examples")
     data_seed: int | None = flag(None, "of the order of examples, where it shall differ from --seed")
     bf16: bool = flag(False, "compute in bfloat16 (autocast); weights stay float32")
     device: str = flag("auto", "auto takes a GPU where there is one", ("auto", "cpu", "cuda"))
+    # the same floats as a reference: two flags that decide many settings, and those that are of no other use
+    match_trainer: bool = flag(False, "every float as transformers' Trainer has it; decides kernels, order, draws")
+    match_accelerate: bool = flag(False, "every float as the loop of accelerate's example has it")
     kernels: str = flag(
-        "fast", "fast: same function, faster; reference: bit for bit as transformers", ("fast", "reference")
+        None, "fast (default): same function, faster; reference: bit for bit as transformers", ARITHMETICS
     )
+    loader_draws: bool = flag(None, "draw once an epoch and an evaluation, as a DataLoader does (default: False)")
+    restart_stream: bool = flag(None, "restart the random stream once the head is drawn (default: True)")
     # evaluation and output
     eval_strategy: str = flag("epoch", "when to evaluate", ("epoch", "steps", "no"))
     eval_steps: int | None = flag(None, "optimizer steps between evaluations with --eval_strategy steps")
+    eval_order: str = flag(None, "evaluate like lengths together (default), or row by row", ("length", "rows"))
     per_device_eval_batch_size: int = flag(8, "examples a forward pass of an evaluation")
     load_best_model_at_end: bool = flag(False, "save the best evaluated model rather than the last")
     metric_for_best_model: str | None = flag(None, "by default the first metric of the task")
@@ -82,6 +138,7 @@ class TrainConfig:
     overwrite_output_dir: bool = flag(False, "replace an earlier run in that folder")
 
     def __post_init__(self) -> None:
+        _settle(self)
         check_flags(self)
         if self.max_steps <= 0 and not 0 < self.num_train_epochs < math.inf:
             raise MinitrainError(
@@ -121,7 +178,7 @@ class EvaluateConfig:
     per_device_eval_batch_size: int = flag(32, "examples a forward pass")
     bf16: bool = flag(False, "compute in bfloat16")
     device: str = flag("auto", "auto takes a GPU where there is one", ("auto", "cpu", "cuda"))
-    kernels: str = flag("fast", "arithmetic", ("fast", "reference"))
+    kernels: str = flag("fast", "arithmetic", ARITHMETICS)
     json: str | None = flag(None, "write the values to this file too")
 
     def __post_init__(self) -> None:
@@ -144,10 +201,24 @@ class PredictConfig:
     per_device_eval_batch_size: int = flag(32, "examples a forward pass")
     bf16: bool = flag(False, "compute in bfloat16")
     device: str = flag("auto", "auto takes a GPU where there is one", ("auto", "cpu", "cuda"))
-    kernels: str = flag("fast", "arithmetic", ("fast", "reference"))
+    kernels: str = flag("fast", "arithmetic", ARITHMETICS)
 
     def __post_init__(self) -> None:
         check_flags(self)
+
+
+def _settle(config: TrainConfig) -> None:
+    """Give every setting that no flag decides its value. Raises MinitrainError for one that breaks a match."""
+    if config.match_trainer and config.match_accelerate:
+        raise MinitrainError("--match_trainer and --match_accelerate name two references: pass one")
+    match = "match_trainer" if config.match_trainer else "match_accelerate" if config.match_accelerate else None
+    decided = {"match_trainer": TRAINER, "match_accelerate": ACCELERATE, None: {}}[match]
+    for name, value in (DEFAULTS | decided).items():
+        asked = getattr(config, name)
+        if asked is None:
+            object.__setattr__(config, name, value)
+        elif name in decided and asked != value:
+            raise MinitrainError(f"--{match} means --{name} {value}, not {asked}: drop one of the two")
 
 
 # Lowest value allowed, highest, for every flag that is a number; None is no bound.

@@ -1,7 +1,7 @@
 """Logits, loss and metrics of a split, with the training untouched by it.
 
-No random number is drawn, no gradient kept, and the model's mode is put back. Batches go by length, the order of
-rows is restored, and the loss is the mean over examples, not over batches.
+No random number is drawn, no gradient kept, and the model's mode is put back. Batches go by length or by row, the
+order of rows is restored, and the loss is the mean over examples, not over batches.
 """
 
 import time
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from minitrain.batching import batches_by_length, collate
+from minitrain.batching import batches_by_length, batches_by_row, collate
 from minitrain.data import Split
 from minitrain.errors import MinitrainError
 from minitrain.loss import cross_entropy, mean_squared_error
@@ -58,16 +58,23 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def predict(
-    model: SequenceClassifier, split: Split, *, batch_size: int = 8, bf16: bool = False, pad_token_id: int = 0
+    model: SequenceClassifier,
+    split: Split,
+    *,
+    batch_size: int = 8,
+    order: str = "length",
+    bf16: bool = False,
+    pad_token_id: int = 0,
 ) -> Tensor:
     """Logits of every row of a split, (N, C) float32 on the CPU, in the split's order.
 
-    batch_size: rows a forward pass, rows of like length together. Raises MinitrainError for NaN or infinity.
+    batch_size: rows a forward pass. order: "length" puts rows of like length together, "rows" takes them as they
+    lie; padding moves the last bits. Raises MinitrainError for NaN or infinity.
     """
     device = device_of(model)
     logits = torch.empty(len(split), model.config.num_labels)
     with _evaluating(model), autocast(device, bf16):
-        for rows in batches_by_length(split.lengths, batch_size):
+        for rows in _batches(split, batch_size, order):
             batch = collate([split[row] for row in rows], pad_token_id).to(device)
             logits[rows] = model(**batch.inputs).float().cpu()
     broken = (~logits.isfinite().all(-1)).nonzero()
@@ -79,11 +86,31 @@ def predict(
     return logits
 
 
-def loss_of(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, int]:
-    """(sum of losses, count): cross-entropy for class labels, squared error where labels are scores (float)."""
+def _batches(split: Split, batch_size: int, order: str) -> list[list[int]]:
+    if order == "length":
+        return batches_by_length(split.lengths, batch_size)
+    return batches_by_row(len(split), batch_size)
+
+
+def loss_of(
+    logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, examples: int | None = None
+) -> tuple[Tensor, int]:
+    """(sum of losses, count): cross-entropy for class labels, squared error where labels are scores (float).
+
+    examples: as of `cross_entropy`.
+    """
     if labels.dtype.is_floating_point:
         return mean_squared_error(logits, labels)
-    return cross_entropy(logits, labels, label_smoothing)
+    return cross_entropy(logits, labels, label_smoothing, examples)
+
+
+def _mean_loss(logits: Tensor, labels: Tensor, batches: list[list[int]], label_smoothing: float) -> float:
+    """The mean over the examples, rounded as Trainer 5.23 rounds it: each row has the mean of its batch."""
+    losses = torch.empty(len(labels))
+    for rows in batches:
+        loss, count = loss_of(logits[rows], labels[rows], label_smoothing)
+        losses[rows] = (loss / count).float()
+    return float(losses.numpy().mean())  # numpy sums in another order than torch
 
 
 def evaluate(
@@ -92,6 +119,7 @@ def evaluate(
     metric: Metric,
     *,
     batch_size: int = 8,
+    order: str = "length",
     bf16: bool = False,
     pad_token_id: int = 0,
     label_smoothing: float = 0.0,
@@ -102,14 +130,14 @@ def evaluate(
     """
     assert split.labels is not None, "a split without labels cannot be evaluated"
     start = time.perf_counter()
-    logits = predict(model, split, batch_size=batch_size, bf16=bf16, pad_token_id=pad_token_id)
-    loss, count = loss_of(logits, split.labels, label_smoothing)
+    logits = predict(model, split, batch_size=batch_size, order=order, bf16=bf16, pad_token_id=pad_token_id)
+    loss = _mean_loss(logits, split.labels, _batches(split, batch_size, order), label_smoothing)
     metric.update(predictions_of(logits), split.labels)
     return Evaluation(
-        loss=loss.item() / count,
+        loss=loss,
         metrics=metric.compute(),
         confusion=metric.confusion,
-        examples=count,
+        examples=len(split),
         seconds=time.perf_counter() - start,
     )
 

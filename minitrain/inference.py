@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from minitrain.config import EvaluateConfig, PredictConfig
-from minitrain.data import GLUE_COLUMNS, length_limit, tokenize
+from minitrain.data import length_limit, tokenize
 from minitrain.distributed import choose_device, world_from_environment
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation, evaluate, predict
@@ -25,6 +25,7 @@ from minitrain.labels import Labels, positive_class
 from minitrain.metrics import metric_for
 from minitrain.model import SequenceClassifier
 from minitrain.report import RESULTS, class_block, finite_values, result_lines, say
+from minitrain.rows import GLUE_COLUMNS
 from minitrain.tables import Table, load_tables, read_file
 from minitrain.tokenizer import Tokenizer, load_tokenizer
 from minitrain.weights import load_classifier, names_or_default, trained_labels

@@ -128,6 +128,11 @@ def _kind(texts: Sequence[str]) -> type:
     return str
 
 
+def label_numbers(table: Table, column: str, labels: Labels) -> list[int] | list[float]:
+    """Class ids, or scores, of every row. Raises MinitrainError naming source, row, column and value."""
+    return scores(table, column) if labels.names is None else class_ids(table, column, labels)
+
+
 def class_ids(table: Table, column: str, labels: Labels) -> list[int]:
     """The class id of every row. Raises MinitrainError naming source, row, column and value."""
     assert labels.names is not None

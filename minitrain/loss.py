@@ -21,16 +21,19 @@ from minitrain.errors import MinitrainError
 _IGNORE_NOTHING = torch.iinfo(torch.int64).min
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, int]:
+def cross_entropy(
+    logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, examples: int | None = None
+) -> tuple[Tensor, int]:
     """Sum of the negative log-likelihoods of the right classes, and the number of examples.
 
     Args:
         logits: (B, C), any float dtype; computed in float32.
         labels: (B,) int64, class ids in [0, C).
         label_smoothing: share of the target, in [0, 1), that is spread evenly over all C classes.
+        examples: what the sum will be divided by, where that is not B; decides the last bit of a smoothed loss.
 
     Returns:
-        The loss in nats, a 0-dim float32 tensor with graph, and B.
+        The loss in nats, a 0-dim tensor with graph, and B. float32, or float64 when smoothed.
 
     Raises:
         MinitrainError: if the shapes or dtypes do not fit, or the smoothing is outside [0, 1).
@@ -46,18 +49,17 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
     if label_smoothing == 0.0:
         loss = F.cross_entropy(logits.float(), labels, reduction="sum", ignore_index=_IGNORE_NOTHING)
     else:
-        loss = _smoothed(logits.float(), labels, label_smoothing)
+        loss = _smoothed(logits.float(), labels, label_smoothing, examples or labels.shape[0])
     return loss, labels.shape[0]
 
 
-def _smoothed(logits: Tensor, labels: Tensor, epsilon: float) -> Tensor:
+def _smoothed(logits: Tensor, labels: Tensor, epsilon: float, examples: int) -> Tensor:
     """(1 - epsilon) * nll + epsilon * (mean over the classes of -log p), summed over the examples."""
-    examples, classes = logits.shape
     surprise = -F.log_softmax(logits, dim=-1)  # (B, C), -log p of every class
     nll = surprise.gather(dim=-1, index=labels.unsqueeze(-1)).sum() / examples
-    uniform = surprise.sum(dim=-1, keepdim=True).sum() / (examples * classes)
-    # The LabelSmoother's mean, times the count: dividing by it again leaves the gradient's bits as they were.
-    return ((1 - epsilon) * nll + epsilon * uniform) * examples
+    uniform = surprise.sum(dim=-1, keepdim=True).sum() / (examples * logits.size(-1))
+    # The LabelSmoother rounds after dividing. In float64 the way to the sum and back is exact: its bits stay.
+    return ((1 - epsilon) * nll + epsilon * uniform).double() * examples
 
 
 def mean_squared_error(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:

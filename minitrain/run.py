@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from minitrain.best import Best, best_by
 from minitrain.card import model_card
 from minitrain.config import TrainConfig
-from minitrain.data import GLUE_REPOSITORY, Splits, length_limit, load_splits
+from minitrain.data import Splits, length_limit, load_splits
 from minitrain.distributed import choose_device, world_from_environment
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation, device_of, majority
@@ -29,10 +29,12 @@ from minitrain.files import json_text, write_whole
 from minitrain.hub import resolve_model
 from minitrain.metrics import Metric, metric_for
 from minitrain.model import SequenceClassifier
+from minitrain.plan import plan
 from minitrain.report import LOG, RESULTS, Console, finite_values, peak_memory_mb, say
+from minitrain.rows import GLUE_REPOSITORY
 from minitrain.summary import footer, header
 from minitrain.tokenizer import Tokenizer, load_tokenizer
-from minitrain.training import TrainState, evaluate_all, fit, plan
+from minitrain.training import TrainState, evaluate_all, fit
 from minitrain.weights import LoadReport, load_classifier_with_report, read_config, save_classifier, trained_labels
 
 OWN_FILES = (RESULTS, LOG, "config.json", "model.safetensors", "README.md")

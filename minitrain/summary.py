@@ -13,15 +13,16 @@ from minitrain.best import Best
 from minitrain.config import TrainConfig
 from minitrain.data import Splits
 from minitrain.evaluation import Evaluation
+from minitrain.plan import make_sampler, plan
 from minitrain.report import class_block, duration, result_lines
-from minitrain.training import make_sampler, plan
 from minitrain.weights import LoadReport
 
 
 def header(config: TrainConfig, device: torch.device, splits: Splits, report: LoadReport) -> list[str]:
     """What there is to know before the first step."""
     train, steps = splits.train, plan(config, len(splits.train))
-    padding = padding_share(train.lengths, make_sampler(config, train).batches(0))
+    with torch.random.fork_rng(devices=()):  # the order may come from the random stream, which is not ours to move
+        padding = padding_share(train.lengths, make_sampler(config, train).batches(0))
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
     ordered = sorted(train.lengths)
     sizes = {"train": train, **splits.scored}

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import torch
 
-from minitrain.batching import Batch, BucketBatchSampler, RandomBatchSampler, collate, padding_share
+from minitrain.batching import Batch, collate, draw_seed, padding_share
 from minitrain.best import Best, best_by
 from minitrain.config import TrainConfig
 from minitrain.data import Split
@@ -22,6 +22,7 @@ from minitrain.evaluation import Evaluation, autocast, device_of, evaluate, loss
 from minitrain.metrics import Metric, metric_for
 from minitrain.model import SequenceClassifier
 from minitrain.optim import SCHEDULES, AdamW, clip_grad_norm, decay_groups
+from minitrain.plan import Plan, make_sampler, plan
 
 
 @dataclass
@@ -57,11 +58,18 @@ class Observer(Protocol):
 
 
 def accumulate_gradients(
-    model: SequenceClassifier, batches: Sequence[Batch], *, bf16: bool = False, label_smoothing: float = 0.0
+    model: SequenceClassifier,
+    batches: Sequence[Batch],
+    *,
+    bf16: bool = False,
+    label_smoothing: float = 0.0,
+    sum_of_means: bool = False,
 ) -> float:
     """Add to the gradients those of the mean loss over all examples of all batches, and return that loss.
 
     However the same examples are cut into batches, the gradient is the same (up to rounding; dropout aside).
+    sum_of_means: add up the batches' means instead, as Trainer 5.23 does by mistake: it leaves the division to the
+    model, and BERT's divides by its own batch alone. With label smoothing Trainer divides by itself, and is right.
     """
     device = device_of(model)
     count = sum(len(batch) for batch in batches)
@@ -71,10 +79,12 @@ def accumulate_gradients(
         assert batch.labels is not None, "training needs labels"
         with autocast(device, bf16):
             logits = model(**batch.inputs)
-        loss_sum, _ = loss_of(logits, batch.labels, label_smoothing)
-        (loss_sum / count).backward()
-        total += loss_sum.detach()
-    return (total / count).item()
+        divisor = len(batch) if sum_of_means and not label_smoothing else count
+        loss_sum, _ = loss_of(logits, batch.labels, label_smoothing, divisor)
+        loss = loss_sum / divisor
+        loss.backward()
+        total += loss.detach()
+    return total.item()
 
 
 def train_step(
@@ -85,15 +95,19 @@ def train_step(
     max_grad_norm: float = 1.0,
     bf16: bool = False,
     label_smoothing: float = 0.0,
+    sum_of_means: bool = False,
     rows: Sequence[int] = (),
 ) -> tuple[float, float]:
     """One optimizer step over one or more micro-batches: gradients, clipping, update.
 
     learning_rate: of this step. max_grad_norm: 0 leaves the gradient as it is. rows: for the error message.
+    The rest as `accumulate_gradients`.
     Returns (loss, gradient norm before clipping). Raises MinitrainError before the update when either is NaN or
     infinite, so that the weights stay as they were.
     """
-    loss = accumulate_gradients(state.model, batches, bf16=bf16, label_smoothing=label_smoothing)
+    loss = accumulate_gradients(
+        state.model, batches, bf16=bf16, label_smoothing=label_smoothing, sum_of_means=sum_of_means
+    )
     norm = clip_grad_norm(state.model.parameters(), max_grad_norm).item()
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise MinitrainError(
@@ -107,32 +121,11 @@ def train_step(
     return loss, norm
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The arithmetic of a run: optimizer steps an epoch, in all, and of warm-up."""
-
-    steps_per_epoch: int
-    total_steps: int
-    warmup_steps: int
-
-
-def plan(config: TrainConfig, examples: int) -> Plan:
-    """Count steps as Trainer does (5.23): a short last batch, and a short last accumulation, make a step."""
-    batches = math.ceil(examples / config.per_device_train_batch_size)
-    per_epoch = math.ceil(batches / config.gradient_accumulation_steps)
-    total = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * per_epoch)
-    warmup = config.warmup_steps
-    return Plan(
-        steps_per_epoch=per_epoch,
-        total_steps=total,
-        warmup_steps=int(warmup) if warmup >= 1 else math.ceil(total * warmup),
-    )
-
-
 def make_state(model: SequenceClassifier, config: TrainConfig) -> TrainState:
-    """A fresh optimizer for the model, with Trainer's decay groups."""
+    """A fresh optimizer for the model, with Trainer's decay groups unless everything shall decay."""
     optimizer = AdamW(
-        decay_groups(model, config.weight_decay),
+        decay_groups(model, config.weight_decay) if config.decay == "matrices" else model.parameters(),
+        weight_decay=config.weight_decay,
         lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
         eps=config.adam_epsilon,
@@ -155,20 +148,23 @@ def fit(
 
     new_metric: makes a fresh metric for each evaluation; by default what suits the labels. observer: is told of
     every step and evaluation. The random stream starts from `config.seed` here, after the head was drawn, as
-    Trainer's does. With `load_best_model_at_end` the model ends with its best weights.
-    Raises MinitrainError where there is nothing to evaluate on but should be.
+    Trainer's does, unless `restart_stream` is off. With `load_best_model_at_end` the model ends with its best
+    weights. Raises MinitrainError where there is nothing to evaluate on but should be.
     """
     if not evaluation and config.eval_strategy != "no":
         raise MinitrainError(f"eval_strategy is {config.eval_strategy!r}, but there is no split to evaluate on")
     new_metric = new_metric or _metric_of(model)
     observer = observer or _Silent()
-    torch.manual_seed(config.seed)
+    if config.restart_stream:
+        torch.manual_seed(config.seed)
     state = make_state(model.train(), config)
     best = best_by(config, new_metric())
     steps = plan(config, len(train))
     sampler = make_sampler(config, train)
     done = False
     while not done:
+        if config.loader_draws:
+            draw_seed()
         batches = sampler.batches(state.step // steps.steps_per_epoch)
         for first in range(0, len(batches), config.gradient_accumulation_steps):
             group = batches[first : first + config.gradient_accumulation_steps]
@@ -209,18 +205,21 @@ def evaluate_all(
     pad_token_id: int,
 ) -> dict[str, Evaluation]:
     """Score a model on several splits as the configuration says; the loss is smoothed as in training."""
-    return {
-        name: evaluate(
+    results = {}
+    for name, split in splits.items():
+        if config.loader_draws:
+            draw_seed()
+        results[name] = evaluate(
             model,
             split,
             new_metric(),
             batch_size=config.per_device_eval_batch_size,
+            order=config.eval_order,
             bf16=config.bf16,
             pad_token_id=pad_token_id,
             label_smoothing=config.label_smoothing_factor,
         )
-        for name, split in splits.items()
-    }
+    return results
 
 
 def _one_step(
@@ -242,6 +241,7 @@ def _one_step(
         max_grad_norm=config.max_grad_norm,
         bf16=config.bf16,
         label_smoothing=config.label_smoothing_factor,
+        sum_of_means=config.accumulated_loss == "sum",
         rows=rows,
     )
     state.epoch = state.step / steps.steps_per_epoch
@@ -255,14 +255,6 @@ def _one_step(
         padding=padding_share(train.lengths, group),
         seconds=time.perf_counter() - start,
     )
-
-
-def make_sampler(config: TrainConfig, train: Split) -> BucketBatchSampler | RandomBatchSampler:
-    """The order of the training rows, as the configuration says; `data_seed`, where given, stands for `seed`."""
-    seed = config.seed if config.data_seed is None else config.data_seed
-    if config.sampler == "bucket":
-        return BucketBatchSampler(train.lengths, config.per_device_train_batch_size, seed)
-    return RandomBatchSampler(len(train), config.per_device_train_batch_size, seed)
 
 
 def _evaluation_is_due(config: TrainConfig, step: int, steps_per_epoch: int, done: bool) -> bool:

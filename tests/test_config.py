@@ -20,7 +20,9 @@ DELIBERATE = {
 
 
 def defaults(config: type[Any]) -> dict[str, Any]:
-    return {spec.name: spec.default for spec in fields(config)}
+    """What a field is where nothing is passed; TrainConfig decides some of its settings by itself."""
+    made = config() if config is TrainConfig else None
+    return {spec.name: spec.default if made is None else getattr(made, spec.name) for spec in fields(config)}
 
 
 def test_the_shared_defaults_are_trainers() -> None:

@@ -15,9 +15,10 @@ from hub_server import nobody
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from minitrain.batching import collate
-from minitrain.data import GLUE_COLUMNS, Split, Splits, load_splits, tokenize
+from minitrain.data import Split, Splits, load_splits, tokenize
 from minitrain.errors import MinitrainError
 from minitrain.labels import Labels
+from minitrain.rows import GLUE_COLUMNS
 from minitrain.tables import Table, load_tables
 from minitrain.tokenizer import Tokenizer, read_tokenizer
 

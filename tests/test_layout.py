@@ -20,6 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "tokenizer",
         "tables",
         "labels",
+        "rows",
         "data",
         "batching",
         "layers",
@@ -28,26 +29,27 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "weights",
     ),
     ("loss", "metrics", "optim"),
-    ("evaluation", "best", "training"),
+    ("evaluation", "best", "plan", "training"),
     ("card", "report"),
     ("summary",),
     ("inference", "run"),
     ("__init__",),
     ("scripts", "examples"),
 )
-# Exactly the imports on one floor: hub -> tokenizer, tables -> labels -> data -> batching, and
+# Exactly the imports on one floor: hub -> tokenizer, tables -> labels -> rows -> data -> batching, and
 # layers -> families -> model -> weights.
 WITHIN: dict[str, set[str]] = {
     "tokenizer": {"hub", "tokenizer_files"},
     "tables": {"hub"},
     "labels": {"tables"},
-    "data": {"labels", "tables", "tokenizer"},
+    "rows": {"labels", "tables", "tokenizer"},
+    "data": {"labels", "rows", "tables", "tokenizer"},
     "batching": {"tokenizer"},
     "families": {"layers"},
     "model": {"families", "layers"},
     "weights": {"families", "hub", "model", "tensorfiles"},
     "best": {"evaluation"},
-    "training": {"best", "evaluation"},
+    "training": {"best", "evaluation", "plan"},
 }
 RUN_TIME = {"torch", "tokenizers", "datasets", "safetensors", "huggingface_hub", "tqdm", "numpy"}
 SLOW = {"datasets", "huggingface_hub", "numpy"}  # imported inside functions, so that a start does not wait for them

@@ -1,0 +1,152 @@
+"""Dataset or files -> the rows that a run trains on, chooses by and is scored on; and the table of GLUE's tasks.
+
+Still text: `data.py` tokenizes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from minitrain.encoder_config import REGRESSION
+from minitrain.errors import MinitrainError
+from minitrain.labels import Labels, find_labels, hidden, scores
+from minitrain.tables import Table, load_tables, read_file
+from minitrain.tokenizer import check_texts
+
+GLUE_REPOSITORY = "nyu-mll/glue"
+
+# The text columns of each task; Wang et al. 2018, arXiv 1804.07461, as stored in nyu-mll/glue.
+GLUE_COLUMNS: dict[str, tuple[str, ...]] = {
+    "cola": ("sentence",),
+    "sst2": ("sentence",),
+    "mrpc": ("sentence1", "sentence2"),
+    "stsb": ("sentence1", "sentence2"),
+    "qqp": ("question1", "question2"),
+    "mnli": ("premise", "hypothesis"),
+    "qnli": ("question", "sentence"),
+    "rte": ("sentence1", "sentence2"),
+    "wnli": ("sentence1", "sentence2"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """What `Splits` is made of, as text: the tables of each kind of split, cut to the rows that are asked for."""
+
+    train: Table
+    evaluation: dict[str, Table]
+    test: dict[str, Table]
+    labels: Labels
+    text_columns: tuple[str, ...]
+    label_column: str
+    task: str | None
+    notes: list[str]
+
+
+def read_rows(
+    dataset: str | None = None,
+    subset: str | None = None,
+    *,
+    train_file: str | None = None,
+    eval_file: str | None = None,
+    test_file: str | None = None,
+    text_columns: tuple[str, ...] | None = None,
+    label_column: str | None = None,
+    eval_fraction: float = 0.0,
+    problem_type: str | None = None,
+    known_labels: tuple[str, ...] | None = None,
+    max_train_samples: int | None = None,
+    max_eval_samples: int | None = None,
+    seed: int = 42,
+) -> Rows:
+    """Read a dataset (a Hub id, a folder, "demo") or the user's own files, and find out what their labels are.
+
+    text_columns: one column, or two for pairs; by default the GLUE task's, or the only column of text.
+    label_column: by default "label". eval_fraction: share of the training rows, drawn by `seed`, to evaluate on
+    where there is no evaluation split. known_labels: the classes of a trained head, whose order is kept.
+    max_train_samples, max_eval_samples: use the first so many rows, the latter of test splits too.
+    Raises MinitrainError naming file or flag, row and column.
+    """
+    label_column = label_column or "label"
+    files = {"train": train_file, "validation": eval_file, "test": test_file}
+    # Fields that nobody asks for may be missing from a row of JSON lines.
+    needed = (*text_columns, label_column) if text_columns else None
+    tables, subset = _read(dataset, subset, {name: path for name, path in files.items() if path}, needed)
+    if "train" not in tables:
+        raise MinitrainError(f"--dataset {dataset}: has no split 'train'; it has {', '.join(tables)}")
+    train = tables["train"]
+    task = subset if subset in GLUE_COLUMNS and set(GLUE_COLUMNS[subset]) <= set(train.columns) else None
+    columns = text_columns or (GLUE_COLUMNS[task] if task else _only_text_column(train, label_column))
+    labels = find_labels(
+        train, label_column, problem_type or (REGRESSION if task == "stsb" else None), known_labels
+    )
+    if eval_fraction:
+        _check_before_drawing(train, columns, label_column, labels)
+        tables = _hold_back(tables, eval_fraction, seed)
+    if test_file is not None:
+        tables["test"].column(label_column)  # the user means it to be scored
+    secret = [name for name, table in tables.items() if name.startswith("test") and hidden(table, label_column)]
+
+    def scored(kind: str) -> dict[str, Table]:
+        names = [name for name in tables if name.startswith(kind) and name not in secret]
+        return {name: tables[name].head(max_eval_samples) for name in names}
+
+    return Rows(
+        train=tables["train"].head(max_train_samples),
+        evaluation=scored("validation"),
+        test=scored("test"),
+        labels=labels,
+        text_columns=columns,
+        label_column=label_column,
+        task=task,
+        notes=[f"{name}: labels are hidden, not scored" for name in secret],
+    )
+
+
+def _read(
+    dataset: str | None, subset: str | None, files: dict[str, str], columns: tuple[str, ...] | None
+) -> tuple[dict[str, Table], str | None]:
+    """The tables by split, and the subset that was read."""
+    if "train" in files:
+        return {name: read_file(path, columns) for name, path in files.items()}, None
+    if files:
+        raise MinitrainError("--eval_file and --test_file go with --train_file")
+    if dataset is None:
+        raise MinitrainError("there is no data: pass --dataset or --train_file")
+    subset = "mrpc" if dataset == GLUE_REPOSITORY and subset is None else subset
+    return load_tables(dataset, subset), subset
+
+
+def _only_text_column(table: Table, label_column: str) -> tuple[str, ...]:
+    texts = [
+        name
+        for name in table.columns
+        if name != label_column and all(type(v) is str for v in table.column(name)[:1])
+    ]
+    if len(texts) != 1:
+        raise MinitrainError(
+            f"{table.source}: pass --text_columns a or a,b (and --label_column); the columns are "
+            f"{', '.join(table.columns)}"
+        )
+    return (texts[0],)
+
+
+def _check_before_drawing(table: Table, text_columns: tuple[str, ...], label_column: str, labels: Labels) -> None:
+    """Find bad values while rows still have their numbers. `find_labels` has seen the classes."""
+    for name in text_columns:
+        check_texts(table.column(name)[:], table.source, name, first_row=1)
+    if labels.names is None:
+        scores(table, label_column)
+
+
+def _hold_back(tables: dict[str, Table], fraction: float, seed: int) -> dict[str, Table]:
+    """Take an evaluation table out of the training rows."""
+    if any(name.startswith("validation") for name in tables):
+        raise MinitrainError("--eval_fraction splits the training data, but there is evaluation data already")
+    train = tables["train"]
+    count = round(fraction * len(train))
+    if not 0 < count < len(train):
+        raise MinitrainError(f"--eval_fraction {fraction} of {len(train)} rows is {count}; expected some, not all")
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
+    held = {"train": train.select(sorted(order[count:])), "validation": train.select(sorted(order[:count]))}
+    return tables | held
