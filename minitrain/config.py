@@ -12,6 +12,7 @@ from typing import Any
 
 from minitrain.errors import MinitrainError
 
+GLUE_REPOSITORY = "nyu-mll/glue"  # the default dataset, with the subset mrpc
 PROBLEM_TYPES = ("single_label_classification", "regression")
 ARITHMETICS = ("fast", "reference")
 SAMPLERS = ("bucket", "random", "stream")
@@ -209,6 +210,9 @@ class PredictConfig:
 
 def _settle(config: TrainConfig) -> None:
     """Give every setting that no flag decides its value. Raises MinitrainError for one that breaks a match."""
+    if config.train_file is None and config.dataset in (None, GLUE_REPOSITORY):
+        object.__setattr__(config, "dataset", GLUE_REPOSITORY)
+        object.__setattr__(config, "subset", config.subset or "mrpc")
     if config.match_trainer and config.match_accelerate:
         raise MinitrainError("--match_trainer and --match_accelerate name two references: pass one")
     match = "match_trainer" if config.match_trainer else "match_accelerate" if config.match_accelerate else None

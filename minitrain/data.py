@@ -12,7 +12,7 @@ from torch import Tensor
 from minitrain.config import check_columns
 from minitrain.errors import MinitrainError
 from minitrain.labels import Labels, label_numbers
-from minitrain.rows import read_rows
+from minitrain.rows import Rows, read_rows
 from minitrain.tables import Table
 from minitrain.tokenizer import Encoded, Example, Tokenizer
 
@@ -178,6 +178,11 @@ def load_splits(
         max_eval_samples=max_eval_samples,
         seed=seed,
     )
+    return tokenize_rows(rows, tokenizer, max_length)
+
+
+def tokenize_rows(rows: Rows, tokenizer: Tokenizer, max_length: int | None = None) -> Splits:
+    """Tokenize every table of `rows` and number its labels. Raises MinitrainError as `tokenize`."""
 
     def split(table: Table) -> Split:
         return tokenize(table, tokenizer, rows.text_columns, rows.label_column, rows.labels, max_length)

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
+from minitrain.config import GLUE_REPOSITORY
 from minitrain.encoder_config import REGRESSION
 from minitrain.errors import MinitrainError
 from minitrain.labels import Labels, find_labels, hidden, scores
 from minitrain.tables import Table, load_tables, read_file
 from minitrain.tokenizer import check_texts
-
-GLUE_REPOSITORY = "nyu-mll/glue"
 
 # The text columns of each task; Wang et al. 2018, arXiv 1804.07461, as stored in nyu-mll/glue.
 GLUE_COLUMNS: dict[str, tuple[str, ...]] = {

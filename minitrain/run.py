@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from minitrain.best import Best, best_by
 from minitrain.card import model_card
 from minitrain.config import TrainConfig
-from minitrain.data import Splits, length_limit, load_splits
+from minitrain.data import Splits, length_limit, tokenize_rows
 from minitrain.distributed import choose_device, world_from_environment
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation, device_of, majority
@@ -31,7 +31,7 @@ from minitrain.metrics import Metric, metric_for
 from minitrain.model import SequenceClassifier
 from minitrain.plan import plan
 from minitrain.report import LOG, RESULTS, Console, finite_values, peak_memory_mb, say
-from minitrain.rows import GLUE_REPOSITORY
+from minitrain.rows import Rows, read_rows
 from minitrain.summary import footer, header
 from minitrain.tokenizer import Tokenizer, load_tokenizer
 from minitrain.training import TrainState, evaluate_all, fit
@@ -86,8 +86,6 @@ def train(config: TrainConfig) -> dict[str, Any]:
 
 def prepare(config: TrainConfig) -> Parts:
     """Find and check everything that a run needs, in the order of what it costs; nothing is written."""
-    if config.train_file is None and config.dataset in (None, GLUE_REPOSITORY):
-        config = replace(config, dataset=GLUE_REPOSITORY, subset=config.subset or "mrpc")
     device = choose_device(config.device, world_from_environment())
     directory = output_directory(config)
     source = resolve_model(config.model)
@@ -96,7 +94,7 @@ def prepare(config: TrainConfig) -> Parts:
     max_length = length_limit(
         config.max_length, tokenizer, encoder.max_position_embeddings, config.pad_to_multiple_of or 1
     )
-    splits = _read_data(config, tokenizer, max_length, source)
+    splits = tokenize_rows(rows_of(config, source), tokenizer, max_length)
     torch.manual_seed(config.seed)  # the new head is drawn next
     model, report = load_classifier_with_report(
         source,
@@ -151,30 +149,32 @@ def output_directory(config: TrainConfig) -> Path:
     return directory
 
 
-def _read_data(config: TrainConfig, tokenizer: Tokenizer, max_length: int, source: Path) -> Splits:
-    splits = load_splits(
+def rows_of(config: TrainConfig, source: Path) -> Rows:
+    """The rows of a run, as text. source: the checkpoint's folder, whose trained head may know the classes.
+
+    Raises MinitrainError naming flag, file, row or column; also where there should be evaluation data and is none.
+    """
+    rows = read_rows(
         config.dataset,
         config.subset,
-        tokenizer=tokenizer,
         train_file=config.train_file,
         eval_file=config.eval_file,
         test_file=config.test_file,
         text_columns=config.text_columns,
         label_column=config.label_column,
         eval_fraction=config.eval_fraction,
-        max_length=max_length,
         problem_type=config.problem_type,
         known_labels=None if config.new_head else trained_labels(source),
         max_train_samples=config.max_train_samples,
         max_eval_samples=config.max_eval_samples,
         seed=config.seed,
     )
-    if not splits.evaluation and config.eval_strategy != "no":
+    if not rows.evaluation and config.eval_strategy != "no":
         raise MinitrainError(
             "there is no evaluation data: pass --eval_file, or --eval_fraction 0.1 to hold some of the training "
             "data back, or --eval_strategy no"
         )
-    return splits
+    return rows
 
 
 def _fit(parts: Parts) -> tuple[TrainState, Best, float]:

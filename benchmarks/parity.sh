@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Every whole run that is compared with the references, into benchmarks/parity/: about two hours on two cores.
+# GLUE names the dataset: nyu-mll/glue, or a local copy of it. A comparison that is there already is not repeated.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python="${PYTHON:-.venv/bin/python}"
+out=benchmarks/parity
+three=runs/three-classes
+failed=0
+
+compare() {
+    local name=$1
+    shift
+    [ -s "$out/$name.json" ] || "$python" scripts/parity.py --model demo --json "$out/$name.json" "$@" || failed=1
+}
+
+glue="--dataset ${GLUE:-nyu-mll/glue}"
+mrpc="$glue --subset mrpc"
+epoch="--num_train_epochs 1"
+
+# shellcheck disable=SC2086  # the words are meant to be split
+{
+    compare mrpc-seed42 $mrpc --seed 42
+    compare stsb $glue --subset stsb $epoch
+    compare decay-warmup-cosine $mrpc $epoch --weight_decay 0.01 --warmup_steps 46 --lr_scheduler_type cosine
+    compare label-smoothing $mrpc $epoch --label_smoothing_factor 0.1
+    compare batch16-length64 $mrpc $epoch --per_device_train_batch_size 16 --max_length 64
+    compare evaluation-every-50 $mrpc $epoch --eval_strategy steps --eval_steps 50
+    compare accumulation $mrpc $epoch --per_device_train_batch_size 4 --gradient_accumulation_steps 4
+    compare bf16 $mrpc $epoch --bf16
+    compare accelerate $mrpc $epoch --match_accelerate --learning_rate 2e-5 --weight_decay 0.01 \
+        --warmup_steps 100 --per_device_train_batch_size 16 --per_device_eval_batch_size 32
+    compare single-sentence --dataset demo $epoch
+    "$python" benchmarks/three_classes.py "$three"
+    compare three-classes --train_file "$three/train.csv" --eval_file "$three/validation.csv" $epoch
+    compare mrpc-seed1 $mrpc --seed 1
+    compare mrpc-seed2 $mrpc --seed 2
+    compare mrpc-adamw_torch $mrpc --optim adamw_torch
+}
+exit "$failed"

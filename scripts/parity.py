@@ -1,0 +1,58 @@
+"""minitrain beside transformers' Trainer, float by float: `python scripts/parity.py --model demo --dataset demo`.
+
+Takes every flag of `train.py`. Both sides train in processes of their own, on the same rows with the same settings,
+and write down every loss, gradient norm, learning rate, evaluation and prediction; then these are compared, bit for
+bit. `--match_accelerate` takes the loop of accelerate's example for the other side. `--layers` instead walks
+through both models and names the first operation that differs. Exits with 1 where something is not equal.
+"""
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+
+from minitrain.config import TrainConfig, flag
+from minitrain.errors import MinitrainError
+from minitrain.flags import command
+
+NEEDED = ("transformers", "accelerate", "scipy", "sklearn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityConfig(TrainConfig):
+    """What to compare on, as for a run; and where the result goes."""
+
+    json: str | None = flag(None, "write the comparison to this file too")
+    threads: int = flag(1, "threads of each side; the sides run beside each other")
+    layers: bool = flag(False, "name the first operation of a training step that differs, forward and backward")
+
+    def __post_init__(self) -> None:
+        if not self.match_accelerate:
+            object.__setattr__(self, "match_trainer", True)
+        super().__post_init__()
+        if self.threads < 1:
+            raise MinitrainError(f"--threads is {self.threads}; expected 1 or more")
+        if self.load_best_model_at_end or self.early_stopping_patience is not None:
+            raise MinitrainError(
+                "parity.py compares all steps and the last weights: drop --load_best_model_at_end and "
+                "--early_stopping_patience, which change neither"
+            )
+        if self.match_accelerate and (self.eval_strategy == "steps" or self.num_train_epochs % 1):
+            raise MinitrainError(
+                "--match_accelerate: the example evaluates after whole epochs; pass --eval_strategy epoch or no, "
+                "and whole --num_train_epochs (or --max_steps)"
+            )
+
+
+def compare(config: ParityConfig) -> None:
+    """Compare, print, write; exit with 1 where something differs."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MinitrainError(f"parity.py needs {', '.join(missing)}: pip install 'minitrain[test]' has all of it")
+    from sides import compare, layers  # torch and transformers come with them: --help answers without
+
+    if not (layers.walk if config.layers else compare.run)(config, config.threads, config.json):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    command(ParityConfig, compare, "Compare a run with transformers' Trainer, bit for bit.")

@@ -1,0 +1,106 @@
+"""What one side of a comparison writes down while it trains, the same for every side.
+
+Numbers go to `numbers.json`, tensors to `tensors.safetensors`; `steps.jsonl` grows as the run goes. Tensors have
+the reference's names: `logits`, `gradients/NAME`, `weights/NAME`, `tokens/SPLIT`, `predictions/SPLIT`.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass
+class Record:
+    """One side's run. folder: where it is written, made by whoever compares."""
+
+    folder: Path
+    steps: list[dict[str, float]] = field(default_factory=list)  # loss, grad_norm, learning_rate
+    batches: list[str] = field(default_factory=list)  # digest of the inputs of each forward pass in training ...
+    evaluation_batches: list[str] = field(default_factory=list)  # ... and in evaluations
+    evaluations: list[dict[str, Any]] = field(default_factory=list)  # step, split, loss and metrics
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def step(self, loss: float, grad_norm: float, learning_rate: float) -> None:
+        """One optimizer step; written at once, so that whoever waits can see how far the run is."""
+        self.steps.append({"loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate})
+        with (self.folder / "steps.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(self.steps[-1]) + "\n")
+
+    def watch(self, model: nn.Module) -> None:
+        """Digest the inputs of every forward pass from now on."""
+
+        def see(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+            (self.batches if module.training else self.evaluation_batches).append(digest(kwargs))
+
+        model.register_forward_pre_hook(see, with_kwargs=True)
+
+    def first_batch(
+        self,
+        model: nn.Module,
+        forward: Callable[[], tuple[Tensor, Tensor]],
+        autocast: AbstractContextManager[None],
+        names: Mapping[str, str] | None = None,
+    ) -> None:
+        """Logits of one batch and all gradients of its loss, dropout off; leaves the model as it was.
+
+        forward: gives logits and mean loss. names: the reference's parameter names -> the model's, if they differ.
+        """
+        model.eval()
+        with autocast:
+            logits, loss = forward()
+        loss.backward()
+        self.tensors["logits"] = logits.detach().clone()
+        parameters = dict(model.named_parameters())
+        for name, own in (names or {name: name for name in parameters}).items():
+            gradient = parameters[own].grad
+            assert gradient is not None, name
+            self.tensors[f"gradients/{name}"] = gradient
+            parameters[own].grad = None
+
+    def tokens(self, split: str, input_ids: Iterable[list[int]], type_ids: Iterable[list[int]]) -> None:
+        """Token and type ids of a split: one row a token, (row number, id, type)."""
+        rows = [
+            (row, token, kind)
+            for row, (ids, kinds) in enumerate(zip(input_ids, type_ids, strict=True))
+            for token, kind in zip(ids, kinds, strict=True)
+        ]
+        self.tensors[f"tokens/{split}"] = torch.tensor(rows, dtype=torch.int32)
+
+    def save(self) -> None:
+        """Write all of it; `numbers.json` last, so that it stands for a whole record."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        save_file(tensors, self.folder / "tensors.safetensors")
+        numbers = {
+            "steps": self.steps,
+            "batches": self.batches,
+            "evaluation_batches": self.evaluation_batches,
+            "evaluations": self.evaluations,
+            "seconds": self.seconds,
+        }
+        (self.folder / "numbers.json").write_text(json.dumps(numbers), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Record":
+        """Read what `save` wrote."""
+        numbers = json.loads((folder / "numbers.json").read_text(encoding="utf-8"))
+        return cls(folder=folder, tensors=load_file(folder / "tensors.safetensors"), **numbers)
+
+
+def digest(inputs: Mapping[str, Any]) -> str:
+    """A fingerprint of a batch: values and shapes of its three inputs."""
+    sha = hashlib.sha256()
+    for name in INPUTS:
+        sha.update(f"{name}{tuple(inputs[name].shape)}".encode())
+        sha.update(inputs[name].cpu().long().numpy().tobytes())
+    return sha.hexdigest()
