@@ -40,6 +40,7 @@ TRAINER: dict[str, Any] = {
     "restart_stream": True,
     "accumulated_loss": "sum",
     "decay": "matrices",
+    "dataloader_drop_last": False,  # Trainer's leaves rows out of evaluations too
 }
 # ... and one that matches the loop of accelerate 1.15's examples/nlp_example.py.
 ACCELERATE: dict[str, Any] = {

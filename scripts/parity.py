@@ -41,6 +41,8 @@ class ParityConfig(TrainConfig):
                 "--match_accelerate: the example evaluates after whole epochs; pass --eval_strategy epoch or no, "
                 "and whole --num_train_epochs (or --max_steps)"
             )
+        if self.match_accelerate and self.layers:
+            raise MinitrainError("--layers walks through a step of Trainer: drop --match_accelerate")
 
 
 def compare(config: ParityConfig) -> None:

@@ -1,8 +1,11 @@
 """What all tests share: no network, one thread, the embedded model, and real GLUE data where there is some."""
 
 import os
+import sys
 from pathlib import Path
 
+# Last on the path: scripts/evaluate.py must not stand before the library of that name.
+sys.path.append(str(Path(__file__).parent.parent / "scripts"))
 # The libraries read these once, when they are imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

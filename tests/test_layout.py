@@ -34,7 +34,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("summary",),
     ("inference", "run"),
     ("__init__",),
-    ("scripts", "examples"),
+    ("sides",),
+    ("scripts", "examples", "benchmarks"),
 )
 # Exactly the imports on one floor: hub -> tokenizer, tables -> labels -> rows -> data -> batching, and
 # layers -> families -> model -> weights.
@@ -54,11 +55,14 @@ WITHIN: dict[str, set[str]] = {
 RUN_TIME = {"torch", "tokenizers", "datasets", "safetensors", "huggingface_hub", "tqdm", "numpy"}
 SLOW = {"datasets", "huggingface_hub", "numpy"}  # imported inside functions, so that a start does not wait for them
 REFERENCES = {"transformers", "accelerate", "evaluate", "sklearn", "scipy"}
-MAY_COMPARE = {ROOT / "scripts/parity.py", ROOT / "scripts/benchmark.py"}
+SIDES = sorted((ROOT / "scripts/sides").glob("*.py"))  # what parity.py and ladder.py run beside us
 RUNS_CODE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 
 MODULES = sorted((ROOT / "minitrain").rglob("*.py"))
-CODE = [*MODULES, *sorted((ROOT / "scripts").glob("*.py")), *sorted((ROOT / "examples").glob("*.py"))]
+SCRIPTS = [
+    path for folder in ("scripts", "examples", "benchmarks") for path in sorted((ROOT / folder).glob("*.py"))
+]
+CODE = [*MODULES, *SIDES, *SCRIPTS]
 
 
 def of(paths: list[Path]) -> pytest.MarkDecorator:
@@ -70,9 +74,9 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def unit_of(path: Path) -> str:
-    """minitrain/families/bert.py -> families, minitrain/run.py -> run, scripts/train.py -> scripts"""
+    """minitrain/families/bert.py -> families, minitrain/run.py -> run, scripts/sides/ours.py -> sides"""
     parts = path.relative_to(ROOT).with_suffix("").parts
-    return parts[1] if parts[0] == "minitrain" else parts[0]
+    return parts[1] if parts[0] == "minitrain" or len(parts) > 2 else parts[0]
 
 
 def floor_of(unit: str) -> int:
@@ -95,6 +99,8 @@ def own_imports(path: Path) -> set[str]:
     found = set()
     for name in imported(tree_of(path)):
         package, _, rest = name.partition(".")
+        if package == "sides":
+            found.add("sides")
         if package == "minitrain":
             first = rest.split(".")[0]
             found.add(first if first in units else "__init__")  # a public name comes by way of the package
@@ -102,7 +108,7 @@ def own_imports(path: Path) -> set[str]:
 
 
 def third_party(tree: ast.AST) -> set[str]:
-    return {name.split(".")[0] for name in imported(tree)} - set(sys.stdlib_module_names) - {"minitrain"}
+    return {name.split(".")[0] for name in imported(tree)} - set(sys.stdlib_module_names) - {"minitrain", "sides"}
 
 
 def test_every_module_is_named_on_one_floor() -> None:
@@ -136,7 +142,7 @@ def test_arithmetic_of_the_third_floor_sees_tensors_only(unit: str) -> None:
 
 @of(CODE)
 def test_only_what_is_declared_is_imported_and_no_reference_library(path: Path) -> None:
-    allowed = RUN_TIME | (REFERENCES if path in MAY_COMPARE else set())
+    allowed = RUN_TIME | (REFERENCES if path in SIDES else set())
     assert third_party(tree_of(path)) <= allowed
 
 
@@ -181,17 +187,17 @@ def test_the_search_for_pickles_finds_them() -> None:
         assert {name.split(".")[0] for name in names} & RUNS_CODE or names & {"torch.load"}
 
 
-@of(MODULES)
+@of([*MODULES, *SIDES])
 def test_file_can_be_read_in_one_sitting(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
 
-@of(MODULES)
+@of(CODE)
 def test_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(tree_of(path))
 
 
-@of(MODULES)
+@of([*MODULES, *SIDES])
 def test_public_functions_and_classes_say_what_they_do(path: Path) -> None:
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     public = [node for node in tree_of(path).body if isinstance(node, kinds) and not node.name.startswith("_")]
@@ -212,7 +218,7 @@ def test_every_signature_is_typed(path: Path) -> None:
     assert bare == []
 
 
-@of([path for path in CODE if unit_of(path) in ("scripts", "examples")])
+@of(SCRIPTS)
 def test_scripts_do_nothing_when_they_are_imported(path: Path) -> None:
     allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
     *body, last = tree_of(path).body

@@ -25,12 +25,6 @@ from sides import accelerate_loop, ours, trainer
 from sides.record import Record
 
 LIBRARIES = ("minitrain", "torch", "transformers", "accelerate", "tokenizers", "scikit-learn", "scipy")
-ENVIRONMENT = {  # of the sides: the table is all that is to be seen
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-}
 SECONDS_BETWEEN_LOOKS = 30.0
 
 
@@ -71,11 +65,16 @@ def run(config: TrainConfig, threads: int = 1, path: str | None = None) -> bool:
             "versions": {"python": platform.python_version(), **{each: version(each) for each in LIBRARIES}},
             "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         }
-        try:
-            write_whole(Path(path), json_text(result))
-        except OSError as error:
-            raise MinitrainError(f"--json {path}: cannot be written ({error.strerror or error})") from error
+        write_json(path, result)
     return all_equal
+
+
+def write_json(path: str, result: dict[str, Any]) -> None:
+    """Write a comparison whole. Raises MinitrainError where it cannot be written."""
+    try:
+        write_whole(Path(path), json_text(result))
+    except OSError as error:
+        raise MinitrainError(f"--json {path}: cannot be written ({error.strerror or error})") from error
 
 
 def _title(config: TrainConfig, name: str, threads: int) -> str:
@@ -95,7 +94,7 @@ def train_both(config: TrainConfig, sides: dict[str, Side], threads: int, scratc
 
     Raises MinitrainError when a side fails; what it said of it stands on standard error, and the other is ended.
     """
-    os.environ.update(ENVIRONMENT, OMP_NUM_THREADS=str(threads))
+    os.environ.update(OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false")
     settings = {spec.name: getattr(config, spec.name) for spec in fields(TrainConfig)}
     context = multiprocessing.get_context("spawn")
     running: dict[str, BaseProcess] = {}
@@ -146,19 +145,19 @@ def _steps(folder: Path) -> int:
 def compare_records(mine: Record, theirs: Record) -> Iterator[Comparison]:
     """Every kind of value that the reference has, in the order in which a run makes them."""
     for name in _names(theirs, "tokens/"):
-        yield _of_values(f"token ids, {name}", *(_rows(side.tensors[f"tokens/{name}"]) for side in (mine, theirs)))
-    yield _of_tensors("logits of the first batch", list(mine.tensors["logits"]), list(theirs.tensors["logits"]))
+        yield of_values(f"token ids, {name}", *(_rows(side.tensors[f"tokens/{name}"]) for side in (mine, theirs)))
+    yield of_tensors("logits of the first batch", list(mine.tensors["logits"]), list(theirs.tensors["logits"]))
     yield _of_groups("gradients of the first batch", "gradients/", mine, theirs)
-    yield _of_values("batches", mine.batches, theirs.batches)
+    yield of_values("batches", mine.batches, theirs.batches)
     for key, what in (("loss", "loss"), ("grad_norm", "gradient norm"), ("learning_rate", "learning rate")):
-        yield _of_values(f"{what} of each step", [s[key] for s in mine.steps], [s[key] for s in theirs.steps])
+        yield of_values(f"{what} of each step", [s[key] for s in mine.steps], [s[key] for s in theirs.steps])
     if theirs.evaluations:
-        yield _of_values("evaluation batches", mine.evaluation_batches, theirs.evaluation_batches)
+        yield of_values("evaluation batches", mine.evaluation_batches, theirs.evaluation_batches)
     for key in dict.fromkeys(key for each in theirs.evaluations for key in each if key not in ("step", "split")):
         pairs = [[(e["step"], e["split"], e.get(key)) for e in side.evaluations] for side in (mine, theirs)]
-        yield _of_values(f"evaluation: {key}", *pairs)
+        yield of_values(f"evaluation: {key}", *pairs)
     for name in _names(theirs, "predictions/"):
-        yield _of_tensors(f"predictions, {name}", *(list(s.tensors[f"predictions/{name}"]) for s in (mine, theirs)))
+        yield of_tensors(f"predictions, {name}", *(list(s.tensors[f"predictions/{name}"]) for s in (mine, theirs)))
     yield _of_groups("final weights", "weights/", mine, theirs)
 
 
@@ -178,12 +177,13 @@ def _rows(tokens: Tensor) -> list[tuple[tuple[int, ...], ...]]:
 
 def _of_groups(what: str, prefix: str, mine: Record, theirs: Record) -> Comparison:
     names = [f"{prefix}{name}" for name in _names(theirs, prefix)]
-    return _of_tensors(
+    return of_tensors(
         what, [mine.tensors[n] for n in names if n in mine.tensors], [theirs.tensors[n] for n in names]
     )
 
 
-def _of_tensors(what: str, mine: Sequence[Tensor], theirs: Sequence[Tensor]) -> Comparison:
+def of_tensors(what: str, mine: Sequence[Tensor], theirs: Sequence[Tensor]) -> Comparison:
+    """Pairs of tensors, equal in every bit or not (NaN equals nothing)."""
     same = [a.shape == b.shape and torch.equal(a, b) for a, b in zip(mine, theirs, strict=False)]
     gaps = [
         (a.double() - b.double()).abs().max().item() if a.shape == b.shape else math.inf
@@ -192,7 +192,8 @@ def _of_tensors(what: str, mine: Sequence[Tensor], theirs: Sequence[Tensor]) -> 
     return _counted(what, same, gaps, max(len(mine), len(theirs)))
 
 
-def _of_values(what: str, mine: Sequence[Any], theirs: Sequence[Any]) -> Comparison:
+def of_values(what: str, mine: Sequence[Any], theirs: Sequence[Any]) -> Comparison:
+    """Pairs of Python values, equal or not."""
     same = [a == b for a, b in zip(mine, theirs, strict=False)]
     gaps = [_gap(a, b) for a, b in zip(mine, theirs, strict=False)]
     return _counted(what, same, gaps, max(len(mine), len(theirs)))

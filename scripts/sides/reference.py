@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 import torch
 from datasets import Dataset
+from datasets.utils.logging import disable_progress_bar as disable_progress_bars
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, mean_squared_error
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from transformers import (
     EvalPrediction,
     set_seed,
 )
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils import logging as transformers_logging
 
 from minitrain.config import TrainConfig
 from minitrain.distributed import choose_device, world_from_environment
@@ -55,7 +56,9 @@ class Reference:
 
 def prepare(config: TrainConfig, record: Record) -> Reference:
     """Tokenize, draw the head from the seed, record tokens and the first batch; nothing is drawn after the head."""
-    disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    disable_progress_bars()
     source = resolve_model(config.model)
     rows = rows_of(config, source)
     tokenizer = AutoTokenizer.from_pretrained(source)

@@ -1,0 +1,186 @@
+"""Whole runs beside transformers' Trainer and the loop of accelerate's example, dropout on: every float the same.
+
+`scripts/parity.py` does the same over complete runs; here it is some dozens of steps of each kind, on the embedded
+weights and real text.
+"""
+
+import csv
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sides import accelerate_loop, ours, trainer
+from sides.compare import Comparison, compare_records
+from sides.record import Record
+
+from minitrain.config import TRAINER, TrainConfig
+from minitrain.tables import demo_reviews
+
+SMALL: dict[str, Any] = {
+    "model": "demo",
+    "device": "cpu",
+    "num_train_epochs": 1,
+    "max_train_samples": 96,
+    "max_eval_samples": 12,
+    "per_device_train_batch_size": 4,
+}
+MRPC: dict[str, Any] = {"subset": "mrpc"}
+KINDS: dict[str, dict[str, Any]] = {
+    "seed 42, two epochs": MRPC | {"num_train_epochs": 2, "max_train_samples": 50},
+    "other seeds": MRPC | {"seed": 2, "data_seed": 7, "max_steps": 12},
+    "plain AdamW": MRPC | {"optim": "adamw_torch"},
+    "decay, warm-up, cosine": MRPC | {"weight_decay": 0.01, "warmup_steps": 5, "lr_scheduler_type": "cosine"},
+    "label smoothing": MRPC | {"label_smoothing_factor": 0.1, "max_train_samples": 95},
+    "batch of 16, 64 tokens": MRPC
+    | {"per_device_train_batch_size": 16, "max_length": 64, "max_train_samples": 192},
+    "evaluations between": MRPC | {"eval_strategy": "steps", "eval_steps": 5},
+    "no clipping, no evaluation": MRPC | {"max_grad_norm": 0.0, "eval_strategy": "no", "max_steps": 12},
+    "accumulation": MRPC | {"gradient_accumulation_steps": 4, "max_train_samples": 90},
+    "accumulation, smoothed": MRPC
+    | {"gradient_accumulation_steps": 4, "label_smoothing_factor": 0.1, "max_train_samples": 45},
+    "bf16": MRPC | {"bf16": True},
+    "regression": {"subset": "stsb"},
+    "regression, bf16": {"subset": "stsb", "bf16": True, "max_steps": 12},
+    "single sentences": {"dataset": "demo"},
+}
+EXAMPLE: dict[str, Any] = MRPC | {
+    "match_accelerate": True,
+    "weight_decay": 0.01,
+    "learning_rate": 2e-5,
+    "warmup_steps": 6,
+    "num_train_epochs": 2,
+    "max_train_samples": 50,
+}
+NECESSARY = {
+    "token ids, train",
+    "logits of the first batch",
+    "gradients of the first batch",
+    "batches",
+    "loss of each step",
+    "gradient norm of each step",
+    "learning rate of each step",
+    "predictions, validation",
+    "final weights",
+}
+
+
+def other_process() -> ProcessPoolExecutor:
+    """One process of one thread, beside this one: a run needs the random stream to itself."""
+    return ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (1,))
+
+
+@pytest.fixture(scope="module")
+def beside() -> Iterator[ProcessPoolExecutor]:
+    with other_process() as pool:
+        yield pool
+
+
+def compare(
+    tmp_path: Path, pool: ProcessPoolExecutor, other: Callable[[TrainConfig, Path], None], **flags: Any
+) -> list[Comparison]:
+    folders = [tmp_path / "ours", tmp_path / "theirs"]
+    mine, theirs = (TrainConfig(**SMALL | flags, output_dir=str(folder / "run")) for folder in folders)
+    for folder in folders:
+        folder.mkdir()
+    waiting = pool.submit(other, theirs, folders[1])
+    ours.run(mine, folders[0])
+    waiting.result()
+    return list(compare_records(*(Record.load(folder) for folder in folders)))
+
+
+def assert_all_equal(comparisons: list[Comparison], steps: int) -> None:
+    assert {each.what for each in comparisons} >= NECESSARY
+    assert [each for each in comparisons if each.equal < each.total] == []
+    assert next(each.total for each in comparisons if each.what == "loss of each step") == steps
+
+
+def steps_of(flags: dict[str, Any]) -> int:
+    """By hand, not by `plan`."""
+    merged = SMALL | flags
+    if "max_steps" in merged:
+        return merged["max_steps"]
+    rows, size = merged["max_train_samples"], merged["per_device_train_batch_size"]
+    whole, rest = divmod(rows, size)
+    batches = whole + (1 if rest and "match_accelerate" not in merged else 0)
+    return -(-batches // merged.get("gradient_accumulation_steps", 1)) * merged["num_train_epochs"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_float_of_a_run_is_trainers(
+    tmp_path: Path, beside: ProcessPoolExecutor, kind: str, request: pytest.FixtureRequest
+) -> None:
+    flags = {"match_trainer": True} | KINDS[kind]
+    if "dataset" not in flags:
+        flags["dataset"] = str(request.getfixturevalue("glue"))
+    comparisons = compare(tmp_path, beside, trainer.run, **flags)
+    assert_all_equal(comparisons, steps_of(flags))
+    evaluated = any(each.what == "evaluation: loss" for each in comparisons)
+    assert evaluated == (flags.get("eval_strategy") != "no")
+
+
+def test_every_float_of_three_classes_is_trainers(tmp_path: Path, beside: ProcessPoolExecutor) -> None:
+    texts = demo_reviews()["train"].column("text")[:80]
+    for name, part in (("train.csv", texts[:60]), ("validation.csv", texts[60:])):
+        with (tmp_path / name).open("w", encoding="utf-8", newline="") as file:
+            labels = [("short", "middling", "long")[min(len(text) // 60, 2)] for text in part]
+            csv.writer(file).writerows([("text", "label"), *zip(part, labels, strict=True)])
+    files = {"train_file": str(tmp_path / "train.csv"), "eval_file": str(tmp_path / "validation.csv")}
+    comparisons = compare(tmp_path, beside, trainer.run, **files, match_trainer=True)
+    assert_all_equal(comparisons, 15)
+    assert any(each.what == "evaluation: macro_f1" for each in comparisons)
+
+
+def test_every_float_of_a_run_is_that_of_accelerates_example(tmp_path: Path, glue: Path) -> None:
+    with other_process() as fresh:  # accelerate keeps the settings of a process's first run
+        comparisons = compare(tmp_path, fresh, accelerate_loop.run, **EXAMPLE, dataset=str(glue))
+    assert_all_equal(comparisons, steps_of(EXAMPLE))
+    assert any(each.what == "evaluation: accuracy" and each.total == 2 for each in comparisons)
+
+
+# Two epochs with an evaluation between, accumulation, and decay: something for every setting to change.
+OFTEN: dict[str, Any] = (
+    SMALL
+    | MRPC
+    | {
+        "max_train_samples": 33,
+        "num_train_epochs": 2,
+        "gradient_accumulation_steps": 2,
+        "weight_decay": 0.1,
+    }
+)
+
+
+def recorded(folder: Path, **flags: Any) -> Record:
+    ours.run(TrainConfig(**flags, output_dir=str(folder / "run")), folder)
+    return Record.load(folder)
+
+
+@pytest.fixture(scope="module")
+def matching(tmp_path_factory: pytest.TempPathFactory, glue: Path) -> Record:
+    return recorded(tmp_path_factory.mktemp("matching"), **OFTEN, dataset=str(glue), match_trainer=True)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"kernels": "fast"},
+        {"sampler": "bucket"},
+        {"loader_draws": False},
+        {"restart_stream": False},
+        {"eval_order": "length"},
+        {"accumulated_loss": "mean"},
+        {"decay": "all"},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_each_setting_of_a_match_is_needed(
+    tmp_path: Path, matching: Record, glue: Path, setting: dict[str, Any]
+) -> None:
+    """With any one of what `--match_trainer` decides otherwise, some float differs."""
+    assert TRAINER | setting != TRAINER and TRAINER.keys() >= setting.keys()
+    other = recorded(tmp_path, **OFTEN | TRAINER | setting, dataset=str(glue))
+    assert any(each.equal < each.total for each in compare_records(matching, other))

@@ -1,0 +1,304 @@
+"""What docs/differences.md says, each shown on the reference itself and on minitrain."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from sklearn.metrics import accuracy_score
+from test_training import NO_DROPOUT, Bench, reviews, rows_of, split_of, write_tiny_model
+from torch.utils.data import DataLoader
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    get_scheduler,
+)
+
+from minitrain.batching import collate
+from minitrain.config import TrainConfig
+from minitrain.data import Split
+from minitrain.distributed import world_from_environment
+from minitrain.errors import MinitrainError
+from minitrain.evaluation import evaluate
+from minitrain.metrics import GlueMetric, metric_for
+from minitrain.training import accumulate_gradients, make_state, train_step
+from minitrain.weights import load_classifier
+
+ROOT = Path(__file__).parent.parent
+DOCUMENT = (ROOT / "docs/differences.md").read_text(encoding="utf-8")
+WHOLE: dict[str, Any] = {"per_device_train_batch_size": 8}
+PAIRED: dict[str, Any] = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A tiny model without dropout: losses do not depend on the random stream."""
+    folder = write_tiny_model(tmp_path_factory.mktemp("still"), **NO_DROPOUT)
+    return Bench(folder, split_of(folder, *reviews(64)), split_of(folder, *reviews(22, seed=1)))
+
+
+@pytest.fixture(scope="module")
+def restless(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A tiny model with dropout."""
+    folder = write_tiny_model(tmp_path_factory.mktemp("restless"))
+    return Bench(folder, split_of(folder, *reviews(64)), split_of(folder, *reviews(22, seed=1)))
+
+
+def rows_for_transformers(split: Split) -> list[dict[str, Any]]:
+    return [
+        {"input_ids": e.input_ids, "token_type_ids": e.token_type_ids, "label": e.label}
+        for e in (split[row] for row in range(len(split)))
+    ]
+
+
+def trainer_of(bench: Bench, folder: Path, *callbacks: TrainerCallback, **flags: Any) -> Trainer:
+    torch.manual_seed(42)
+    model = AutoModelForSequenceClassification.from_pretrained(bench.folder, num_labels=2, dtype=torch.float32)
+    fixed: dict[str, Any] = {"use_cpu": True, "report_to": "none", "save_strategy": "no", "disable_tqdm": True}
+    settings = TrainingArguments(str(folder), dataloader_pin_memory=False, logging_steps=1, **fixed, **flags)
+    data: Any = [rows_for_transformers(split) for split in (bench.train, bench.validation)]
+    pad = DataCollatorWithPadding(AutoTokenizer.from_pretrained(bench.folder))
+    return Trainer(
+        model, settings, data_collator=pad, train_dataset=data[0], eval_dataset=data[1], callbacks=[*callbacks]
+    )
+
+
+def logged(trainer: Trainer, name: str) -> list[float]:
+    return [entry[name] for entry in trainer.state.log_history if name in entry]
+
+
+def losses_of_trainer(bench: Bench, folder: Path, **flags: Any) -> list[float]:
+    trainer = trainer_of(bench, folder, **flags)
+    trainer.train()
+    return logged(trainer, "loss")
+
+
+def test_every_difference_names_its_tests_and_every_test_is_named() -> None:
+    named = set(re.findall(r"`(test_\w+)`", DOCUMENT))
+    here = {name for name in globals() if name.startswith("test_")}
+    assert named == here - {"test_every_difference_names_its_tests_and_every_test_is_named"}
+    sections = DOCUMENT.split("\n## ")[1:]
+    assert len(sections) > 10
+    assert [text.splitlines()[0] for text in sections if "`test_" not in text] == ["How to match"]
+
+
+def test_loss_and_gradient_of_an_accumulated_step(still: Bench, tmp_path: Path) -> None:
+    flags: dict[str, Any] = {"max_steps": 1, "learning_rate": 1e-3}
+    whole = trainer_of(still, tmp_path, per_device_train_batch_size=8, **flags)
+    halves = trainer_of(still, tmp_path, **PAIRED, **flags)
+    whole.train()
+    halves.train()
+    for name in ("loss", "grad_norm"):
+        assert logged(halves, name)[0] == pytest.approx(2 * logged(whole, name)[0], rel=1e-5)
+    ours = [still.fit(sampler="random", **cut, **flags)[0] for cut in ({"per_device_train_batch_size": 8}, PAIRED)]
+    assert ours[1].steps[0].loss == pytest.approx(ours[0].steps[0].loss, rel=1e-5)
+    assert ours[1].steps[0].grad_norm == pytest.approx(ours[0].steps[0].grad_norm, rel=1e-5)
+    summed, *_ = still.fit(sampler="random", accumulated_loss="sum", **PAIRED, **flags)
+    assert summed.steps[0].loss == pytest.approx(logged(halves, "loss")[0], rel=1e-6)
+
+
+def test_accumulation_is_right_in_trainer_when_labels_are_smoothed(still: Bench, tmp_path: Path) -> None:
+    flags: dict[str, Any] = {"max_steps": 1, "learning_rate": 1e-3, "label_smoothing_factor": 0.1}
+    losses = [
+        losses_of_trainer(still, tmp_path, **cut, **flags)[0]
+        for cut in ({"per_device_train_batch_size": 8}, PAIRED)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    ours, *_ = still.fit(sampler="random", **PAIRED, **flags)
+    assert ours.steps[0].loss == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_evaluation_and_the_training_that_follows(restless: Bench, tmp_path: Path) -> None:
+    flags: dict[str, Any] = {"max_steps": 8, "learning_rate": 1e-3}
+    often: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 4}
+    theirs = losses_of_trainer(restless, tmp_path, **flags)
+    evaluated = losses_of_trainer(restless, tmp_path, **flags, **often)
+    assert evaluated[:4] == theirs[:4] and all(a != b for a, b in zip(evaluated[4:], theirs[4:], strict=True))
+
+    ours = [restless.fit(**flags, **when)[0].losses for when in ({"eval_strategy": "no"}, often)]
+    assert ours[0] == ours[1]
+    matching = [
+        restless.fit(match_trainer=True, **flags, **when)[0].losses for when in ({"eval_strategy": "no"}, often)
+    ]
+    assert matching == [theirs, evaluated]
+
+
+@pytest.fixture(scope="module")
+def in_two_processes(still: Bench, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """One step of Trainer, one evaluation of 5 rows, and one of accelerate's schedule, under torchrun."""
+    scratch = tmp_path_factory.mktemp("two")
+    rows = {"train": rows_for_transformers(still.train), "validation": rows_for_transformers(still.validation)[:5]}
+    (scratch / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    script = [str(ROOT / "tests/two_processes.py"), str(still.folder), str(scratch), str(scratch / "rows.json")]
+    done = subprocess.run(
+        [sys.executable, *launcher, *script],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith('{"processes"')))
+    assert found["processes"] == 2
+    return found
+
+
+def test_loss_and_gradient_over_processes(
+    still: Bench, in_two_processes: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = trainer_of(still, tmp_path, per_device_train_batch_size=8, max_steps=1, learning_rate=0.0)
+    alone.train()
+    for name in ("loss", "grad_norm"):
+        assert in_two_processes[name] == pytest.approx(2 * logged(alone, name)[0], rel=1e-5)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(MinitrainError, match="^WORLD_SIZE is 2; minitrain trains in one process"):
+        world_from_environment()
+
+
+def test_evaluation_loss_over_processes(still: Bench, in_two_processes: dict[str, float]) -> None:
+    torch.manual_seed(42)
+    model = load_classifier(still.folder, 2, kernels="reference")
+    rows = [still.validation[row] for row in range(5)]
+    with torch.inference_mode():
+        parts = [collate(rows[start : start + 2]) for start in (0, 2, 4)]
+        means = [
+            torch.nn.functional.cross_entropy(model(**part.inputs), part.labels).item()  # type: ignore[arg-type]
+            for part in parts
+        ]
+    true = (2 * means[0] + 2 * means[1] + means[2]) / 5
+    assert abs(in_two_processes["eval_loss"] - true) > 1e-4
+    texts, labels = reviews(22, seed=1)
+    five = split_of(still.folder, texts[:5], labels[:5])
+    assert evaluate(model, five, metric_for(None, 2), batch_size=2).loss == pytest.approx(true, rel=1e-6)
+
+
+def test_schedule_over_processes(in_two_processes: dict[str, float]) -> None:
+    assert in_two_processes["learning_rate_after_one_step"] == pytest.approx(0.8)  # 10 steps: one would be 0.9
+
+
+def test_hidden_labels() -> None:
+    predictions, hidden = [0, 1, 1, 0], [-1, -1, -1, -1]
+    assert accuracy_score(hidden, predictions) == 0.0  # evaluate's glue metric, which calls it: no word said
+    with pytest.raises(MinitrainError, match=r"labels\[0\] is -1; class ids go from 0 to 1"):
+        GlueMetric("sst2").update(predictions, hidden)
+
+
+def test_rows_that_drop_last_leaves_unscored(still: Bench, tmp_path: Path) -> None:
+    flags: dict[str, Any] = {"dataloader_drop_last": True, "per_device_train_batch_size": 6, "num_train_epochs": 1}
+    theirs = trainer_of(still, tmp_path, **flags)
+    theirs.train()
+    assert theirs.state.global_step == 10  # 64 rows: four are left out, as asked
+    predicted: Any = theirs.predict(theirs.eval_dataset).predictions  # type: ignore[arg-type]
+    assert len(still.validation) == 22 and len(predicted) == 16
+    recorder, state, _ = still.fit(**flags)
+    assert state.step == 10
+    assert recorder.evaluations[0][2]["validation"].examples == 22
+    with pytest.raises(MinitrainError, match="--match_trainer means --dataloader_drop_last False"):
+        TrainConfig(match_trainer=True, dataloader_drop_last=True)
+
+
+class _Spoil(TrainerCallback):
+    """Breaks a weight after the third step, as a diverging run does."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 3:
+            with torch.no_grad():
+                kwargs["model"].classifier.weight[0, 0] = math.nan
+
+
+def test_loss_that_is_no_number(still: Bench, tmp_path: Path) -> None:
+    trainer = trainer_of(still, tmp_path, _Spoil(), max_steps=6, eval_strategy="steps", eval_steps=6)
+    trainer.train()
+    assert trainer.state.global_step == 6
+    losses = logged(trainer, "loss")
+    assert all(math.isfinite(loss) for loss in losses) and losses[3:] == [0.0] * 3
+    assert trainer.model is not None
+    assert any(parameter.isnan().any() for parameter in trainer.model.parameters())
+
+    torch.manual_seed(42)
+    model = load_classifier(still.folder, 2)
+    with torch.no_grad():
+        model.head.get_parameter("output.weight")[0, 0] = math.nan
+    state = make_state(model, TrainConfig())
+    with pytest.raises(MinitrainError, match="^step 1: the loss is nan"):
+        train_step(state, [rows_of(still.train, range(8))], 1e-3)
+    assert state.step == 0
+
+
+def test_evaluation_losses_that_are_no_numbers(still: Bench, tmp_path: Path) -> None:
+    token = still.validation[0].input_ids[1]
+    spoiled = [row for row in range(22) if token in still.validation[row].input_ids]
+    assert 0 < len(spoiled) < 22
+    theirs = trainer_of(still, tmp_path, per_device_eval_batch_size=1)
+    ours = load_classifier(still.folder, 2)
+    with torch.no_grad():
+        theirs.model.get_parameter("bert.embeddings.word_embeddings.weight")[token] = math.nan  # type: ignore
+        ours.get_parameter("encoder.embeddings.word.weight")[token] = math.nan
+    assert math.isfinite(theirs.evaluate()["eval_loss"])
+    with pytest.raises(MinitrainError, match=f"^row {spoiled[0] + 1}: the model's output is NaN"):
+        evaluate(ours, still.validation, metric_for(None, 2))
+
+
+def test_warm_up_of_a_constant_rate() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    assert get_scheduler("constant", optimizer, num_warmup_steps=10).get_last_lr() == [1.0]
+    with pytest.raises(MinitrainError, match="constant has no warm-up: pass constant_with_warmup"):
+        TrainConfig(lr_scheduler_type="constant", warmup_steps=10)
+
+
+def test_first_update_of_accelerates_example() -> None:
+    accelerator = Accelerator(cpu=True)
+    weight = torch.nn.Parameter(torch.zeros(()))
+    optimizer, loader = accelerator.prepare(
+        torch.optim.SGD([weight], lr=1.0), DataLoader(torch.tensor([1.0, 10.0, 100.0, 1000.0]), batch_size=1)
+    )
+    updates, before = [], 0.0
+    for step, batch in enumerate(loader):
+        accelerator.backward(-(weight * batch).sum() / 2)
+        if step % 2 == 0:  # the example's line, for two batches a step
+            optimizer.step()
+            optimizer.zero_grad()
+            updates.append(weight.item() - before)
+            before = weight.item()
+    assert updates == [0.5, 55.0]  # the first from one batch; the last batch never counts
+    with pytest.raises(MinitrainError, match="--match_accelerate means --gradient_accumulation_steps 1, not 2"):
+        TrainConfig(match_accelerate=True, gradient_accumulation_steps=2)
+
+
+def test_epochs_of_an_accumulated_run(still: Bench, tmp_path: Path) -> None:
+    flags: dict[str, Any] = {"num_train_epochs": 1, "gradient_accumulation_steps": 3}
+    theirs = trainer_of(still, tmp_path, **flags)
+    theirs.train()
+    epochs = [entry["epoch"] for entry in theirs.state.log_history if "loss" in entry]
+    assert epochs == pytest.approx([3 / 8, 6 / 8, 1.0])  # of 8 batches
+    recorder, *_ = still.fit(**flags)
+    assert [log.epoch for log in recorder.steps] == [1 / 3, 2 / 3, 1.0]
+
+
+def test_defaults_of_evaluation_and_logging(still: Bench, tmp_path: Path) -> None:
+    theirs = TrainingArguments(str(tmp_path))
+    assert (theirs.eval_strategy, theirs.logging_steps) == ("no", 500)
+    ours = TrainConfig()
+    assert (ours.eval_strategy, ours.logging_steps) == ("epoch", None)
+
+
+def test_arithmetic_and_order_by_default(restless: Bench) -> None:
+    flags: dict[str, Any] = {"max_steps": 4, "eval_strategy": "no"}
+    runs = [restless.fit(**flags, **how)[0].losses for how in ({}, {"sampler": "random"}, {"kernels": "reference"})]
+    assert runs[0] != runs[1] and runs[0] != runs[2]
+    model = load_classifier(restless.folder, 2)
+    batches = [rows_of(restless.train, range(8))]
+    assert accumulate_gradients(model, batches) > 0.0
+    assert (TrainConfig().sampler, TrainConfig().kernels) == ("bucket", "fast")
