@@ -95,6 +95,11 @@ def prepare(config: TrainConfig) -> Parts:
         config.max_length, tokenizer, encoder.max_position_embeddings, config.pad_to_multiple_of or 1
     )
     splits = tokenize_rows(rows_of(config, source), tokenizer, max_length)
+    if config.label_smoothing_factor and splits.labels.names is None:
+        raise MinitrainError(
+            f"--label_smoothing_factor {config.label_smoothing_factor} spreads a target over classes, but these "
+            "labels are scores: leave it out"
+        )
     torch.manual_seed(config.seed)  # the new head is drawn next
     model, report = load_classifier_with_report(
         source,

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
 from minitrain.batching import (
@@ -15,8 +16,11 @@ from minitrain.batching import (
     Batch,
     BucketBatchSampler,
     RandomBatchSampler,
+    StreamBatchSampler,
     batches_by_length,
+    batches_by_row,
     collate,
+    draw_seed,
     padding_share,
 )
 from minitrain.data import tokenize
@@ -105,6 +109,54 @@ def test_the_random_order_is_trainers(tmp_path: Path, seed: int) -> None:
 
 
 # --- Padding ---
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_order_of_the_stream_is_a_data_loaders(drop_last: bool) -> None:
+    """Draws between the epochs, as dropout makes them, move the order; both sides make the same ones."""
+    loader: Any = DataLoader(torch.arange(21), batch_size=4, shuffle=True, drop_last=drop_last)  # type: ignore
+    torch.manual_seed(3)
+    expected = []
+    for _ in range(2):
+        expected += [rows.tolist() for rows in loader]
+        torch.rand(5)
+    sampler = StreamBatchSampler(21, 4, drop_last)
+    torch.manual_seed(3)
+    batches = []
+    for epoch in range(2):
+        draw_seed()
+        batches += sampler.batches(epoch)
+        torch.rand(5)
+    assert batches == expected
+    assert len(batches) == 2 * len(sampler) == (10 if drop_last else 12)
+    assert sampler.batches(0) != sampler.batches(0)
+
+
+@pytest.mark.parametrize("count", [8, 9, 15, 8 * POOL * 3 + 5])
+def test_short_batch_can_be_left_out(count: int) -> None:
+    lengths = [1 + row % 50 for row in range(count)]
+    for whole, cut in (
+        (RandomBatchSampler(count, 8, 5), RandomBatchSampler(count, 8, 5, drop_last=True)),
+        (BucketBatchSampler(lengths, 8, 5), BucketBatchSampler(lengths, 8, 5, drop_last=True)),
+    ):
+        assert len(cut) == count // 8 == len(cut.batches(1))
+        assert {len(batch) for batch in cut.batches(1)} == {8}
+        kept = [tuple(batch) for batch in whole.batches(1) if len(batch) == 8]
+        assert sorted(tuple(batch) for batch in cut.batches(1)) == sorted(kept)
+
+
+def test_rows_in_batches_as_they_lie() -> None:
+    assert batches_by_row(5, 2) == [[0, 1], [2, 3], [4]]
+    with pytest.raises(MinitrainError, match="no examples"):
+        batches_by_row(0, 2)
+
+
+def test_leaving_out_the_only_batch_is_an_error() -> None:
+    for make in (RandomBatchSampler, StreamBatchSampler):
+        with pytest.raises(MinitrainError, match="leaves no batch: 7 examples are fewer than a batch of 8"):
+            make(7, 8, drop_last=True)
+    with pytest.raises(MinitrainError, match="drop_last leaves no batch"):
+        BucketBatchSampler([3] * 7, 8, drop_last=True)
 
 
 def test_buckets_leave_little_padding_on_mrpc_where_random_order_leaves_much(mrpc_lengths: list[int]) -> None:

@@ -1,13 +1,14 @@
 """Defaults against transformers', and what contradicts itself."""
 
 import math
-from dataclasses import FrozenInstanceError, fields
+import re
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import pytest
 import transformers
 
-from minitrain.config import RANGES, EvaluateConfig, PredictConfig, TrainConfig
+from minitrain.config import ACCELERATE, RANGES, TRAINER, EvaluateConfig, PredictConfig, TrainConfig
 from minitrain.errors import MinitrainError
 
 CONFIGS = (TrainConfig, EvaluateConfig, PredictConfig)
@@ -133,6 +134,7 @@ def test_a_run_has_epochs_or_steps(epochs: float) -> None:
         ({"dataset": "demo", "train_file": "a.csv"}, ["--dataset", "--train_file"]),
         ({"dataset": "demo", "subset": "mrpc"}, ["--subset mrpc"]),
         ({"train_file": "a.csv", "subset": "mrpc"}, ["--subset mrpc"]),
+        ({"match_trainer": True, "match_accelerate": True}, ["--match_trainer and --match_accelerate", "pass one"]),
         ({"sampler": "foo"}, ["--sampler is 'foo'", "bucket, random"]),
         ({"text_columns": "text"}, ["--text_columns text", "as a tuple"]),
         ({"text_columns": ("a", "b", "c")}, ["--text_columns a,b,c: expected one column, or two"]),
@@ -142,6 +144,36 @@ def test_a_contradiction_names_its_flags(settings: dict[str, Any], flags: list[s
     with pytest.raises(MinitrainError) as caught:
         TrainConfig(**settings)
     assert all(part in str(caught.value) for part in flags)
+
+
+@pytest.mark.parametrize(("match", "decided"), [("match_trainer", TRAINER), ("match_accelerate", ACCELERATE)])
+def test_match_decides_its_settings_and_no_other(match: str, decided: dict[str, Any]) -> None:
+    plain, matched = vars(TrainConfig()), vars(TrainConfig(**{match: True}))
+    assert {name: matched[name] for name in decided} == decided
+    assert {name for name in plain if plain[name] != matched[name]} <= {match, *decided}
+    again = replace(TrainConfig(**{match: True}), seed=7)
+    assert vars(again) == matched | {"seed": 7}
+
+
+@pytest.mark.parametrize(("match", "decided"), [("match_trainer", TRAINER), ("match_accelerate", ACCELERATE)])
+def test_setting_that_breaks_a_match_is_refused(match: str, decided: dict[str, Any]) -> None:
+    others = {"kernels": "fast", "sampler": "bucket", "eval_order": "length", "loader_draws": False}
+    others |= {"accumulated_loss": "sum" if decided["accumulated_loss"] == "mean" else "mean"}
+    others |= {"restart_stream": not decided["restart_stream"], "optim": "adamw_torch_fused", "max_grad_norm": 1.0}
+    others |= {"decay": "all" if decided["decay"] == "matrices" else "matrices", "label_smoothing_factor": 0.1}
+    others |= {"dataloader_drop_last": not decided["dataloader_drop_last"], "gradient_accumulation_steps": 2}
+    for name, value in decided.items():
+        assert vars(TrainConfig(**{match: True, name: value}))[name] == value
+        expected = f"--{match} means --{name} {value}, not {others[name]}: drop one of the two"
+        with pytest.raises(MinitrainError, match=re.escape(expected)):
+            TrainConfig(**{match: True, name: others[name]})
+
+
+def test_no_flag_at_all_means_mrpc() -> None:
+    for made in (TrainConfig(), TrainConfig(dataset="nyu-mll/glue")):
+        assert (made.dataset, made.subset) == ("nyu-mll/glue", "mrpc")
+    assert TrainConfig(subset="rte").subset == "rte"
+    assert TrainConfig(train_file="a.csv").dataset is None
 
 
 def test_what_only_looks_like_a_contradiction_is_accepted() -> None:

@@ -2,12 +2,19 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from test_training import reviews, split_of, write_tiny_model
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+)
 
 from minitrain.batching import collate
 from minitrain.data import Split
@@ -82,6 +89,41 @@ def test_loss_is_the_mean_over_examples_whatever_the_last_batch_holds(
         for rows in torch.tensor(by_length(split)).split(8)
     ]
     assert sum(means) / 3 != pytest.approx(expected, abs=1e-4)  # the mean over batches is another number
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("batch_size", [4, 23])
+def test_loss_row_by_row_has_the_bits_of_trainer(
+    folder: Path, split: Split, batch_size: int, smoothing: float, tmp_path: Path
+) -> None:
+    """Trainer takes the mean of its batches' means, each as often as the batch has rows."""
+    torch.manual_seed(0)
+    save_classifier(load_classifier(folder, 2), load_tokenizer(folder), tmp_path)
+    model = load_classifier(tmp_path, kernels="reference")
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float32)
+    fixed: dict[str, Any] = {"use_cpu": True, "report_to": "none", "disable_tqdm": True}
+    arguments = TrainingArguments(
+        str(tmp_path),
+        per_device_eval_batch_size=batch_size,
+        label_smoothing_factor=smoothing,
+        dataloader_pin_memory=False,
+        **fixed,
+    )
+    rows: Any = [
+        {"input_ids": e.input_ids, "token_type_ids": e.token_type_ids, "label": e.label}
+        for e in (split[row] for row in range(len(split)))
+    ]
+    pad = DataCollatorWithPadding(AutoTokenizer.from_pretrained(tmp_path))
+    expected = Trainer(theirs, arguments, data_collator=pad).evaluate(rows)["eval_loss"]
+    kept: dict[str, Any] = {"batch_size": batch_size, "label_smoothing": smoothing}
+    assert evaluate(model, split, metric_for(None, 2), order="rows", **kept).loss == expected
+    by_length = evaluate(model, split, metric_for(None, 2), **kept).loss
+    assert by_length == pytest.approx(expected, rel=1e-6)
+
+
+def test_order_of_evaluation_moves_last_bits_alone(model: SequenceClassifier, split: Split) -> None:
+    by_length, by_row = (predict(model, split, batch_size=4, order=order) for order in ("length", "rows"))
+    torch.testing.assert_close(by_length, by_row, rtol=0, atol=1e-5)  # padding adds zeros in another order
 
 
 def test_metrics_are_those_of_the_predictions(model: SequenceClassifier, split: Split) -> None:

@@ -21,7 +21,8 @@ from minitrain.config import TrainConfig
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import evaluate
 from minitrain.metrics import metric_for
-from minitrain.run import output_directory, train
+from minitrain.run import output_directory, prepare, train
+from minitrain.summary import header
 from minitrain.weights import load_classifier
 
 NAMES = ("awful", "lovely", "so-so")
@@ -375,6 +376,25 @@ def test_scores_are_learned_as_regression(model: Path, tmp_path: Path) -> None:
     assert results["results"]["validation"]["mse"] < 2.0  # a constant would have 4, the variance
     saved = json.loads((tmp_path / "run/config.json").read_text(encoding="utf-8"))
     assert saved["problem_type"] == "regression" and len(saved["id2label"]) == 1
+
+
+def test_smoothing_of_scores_is_refused(model: Path, tmp_path: Path) -> None:
+    texts, labels = reviews(30)
+    write_csv(tmp_path / "train.csv", texts, [label + 0.5 for label in labels])
+    write_csv(tmp_path / "eval.csv", texts, [label + 0.5 for label in labels])
+    with pytest.raises(MinitrainError, match=r"--label_smoothing_factor 0\.1 spreads .* these labels are scores"):
+        train(config(model, tmp_path, tmp_path / "run", label_smoothing_factor=0.1))
+
+
+def test_what_is_printed_before_the_first_step_moves_no_random_number(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    """The order of `--sampler stream`, and dropout after it, come from the stream as the head left it."""
+    parts = prepare(config(model, data, tmp_path / "run", match_accelerate=True))
+    before = torch.get_rng_state()
+    lines = header(parts.config, torch.device("cpu"), parts.splits, parts.report)
+    assert any("padding (stream sampler)" in line for line in lines)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_three_classes_are_learned(model: Path, tmp_path: Path) -> None:
