@@ -115,8 +115,9 @@ def test_accumulation_is_right_in_trainer_when_labels_are_smoothed(still: Bench,
         for cut in ({"per_device_train_batch_size": 8}, PAIRED)
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    ours, *_ = still.fit(sampler="random", **PAIRED, **flags)
-    assert ours.steps[0].loss == pytest.approx(losses[0], rel=1e-5)
+    for setting in ("mean", "sum"):
+        ours, *_ = still.fit(sampler="random", accumulated_loss=setting, **PAIRED, **flags)
+        assert ours.steps[0].loss == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_evaluation_and_the_training_that_follows(restless: Bench, tmp_path: Path) -> None:

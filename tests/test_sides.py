@@ -90,6 +90,7 @@ def test_record_comes_back_as_it_was_written(record: Record) -> None:
         (lambda r: r.tensors["tokens/train"][1, 1].add_(1), "token ids, train", 1, 2, float("inf")),
         (lambda r: r.tensors["tokens/train"][2, 2].add_(1), "token ids, train", 1, 2, float("inf")),
         (lambda r: r.tensors["logits"][1, 0].add_(0.5), "logits of the first batch", 1, 2, 0.5),
+        (lambda r: r.tensors["logits"][0, 1].add_(1e-30), "logits of the first batch", 1, 2, 1e-30),
         (lambda r: r.tensors["gradients/w"][0].add_(2.0), "gradients of the first batch", 0, 1, 2.0),
         (lambda r: r.tensors["predictions/validation"][3, 1].add_(0.5), "predictions, validation", 3, 4, 0.5),
         (lambda r: r.tensors["weights/w"][2].sub_(0.25), "final weights", 0, 1, 0.25),
