@@ -4,6 +4,7 @@ import math
 import multiprocessing
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -30,18 +31,22 @@ SECONDS_BETWEEN_LOOKS = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One kind of value: how many of all are equal, the first that is not (from 1), the largest difference."""
+    """One kind of value: how many of all are equal, the first that is not (from 1), the largest difference.
+
+    The difference is None where two values cannot be subtracted, or one is missing.
+    """
 
     what: str
     equal: int
     total: int
     first_difference: int | None = None
-    largest_difference: float = 0.0
+    largest_difference: float | None = 0.0
 
 
 def run(config: TrainConfig, threads: int = 1, path: str | None = None) -> bool:
     """Compare the run that `config` describes; whether all is equal. path: where the JSON goes."""
     name, other = ("accelerate", accelerate_loop.run) if config.match_accelerate else ("Trainer", trainer.run)
+    check_writable(path)
     say(_title(config, name, threads))
     with tempfile.TemporaryDirectory() as scratch:
         mine, theirs = train_both(config, {"minitrain": ours.run, name: other}, threads, Path(scratch))
@@ -51,30 +56,45 @@ def run(config: TrainConfig, threads: int = 1, path: str | None = None) -> bool:
         say(line)
     say(f"\n{len(theirs.steps)} steps; {name} {duration(theirs.seconds)}, minitrain {duration(mine.seconds)}")
     say("all equal, bit for bit" if all_equal else "NOT all equal")
-    if path is not None:
-        settings = {spec.name: getattr(config, spec.name) for spec in fields(TrainConfig)}
-        default = TrainConfig(match_trainer=config.match_trainer, match_accelerate=config.match_accelerate)
-        result = {
-            "all_equal": all_equal,
-            "reference": name,
-            "steps": len(theirs.steps),
-            "flags": {key: value for key, value in settings.items() if value != getattr(default, key)},
-            "comparisons": [asdict(comparison) for comparison in comparisons],
-            "seconds": {"minitrain": mine.seconds, name: theirs.seconds},
-            "threads": threads,
-            "versions": {"python": platform.python_version(), **{each: version(each) for each in LIBRARIES}},
-            "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
-        }
-        write_json(path, result)
+    facts = {
+        "all_equal": all_equal,
+        "reference": name,
+        "steps": len(theirs.steps),
+        "flags": _flags(config),
+        "comparisons": [asdict(comparison) for comparison in comparisons],
+        "seconds": {"minitrain": mine.seconds, name: theirs.seconds},
+        "threads": threads,
+        "versions": {"python": platform.python_version(), **{each: version(each) for each in LIBRARIES}},
+        "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+    }
+    write_json(path, facts)
     return all_equal
 
 
-def write_json(path: str, result: dict[str, Any]) -> None:
-    """Write a comparison whole. Raises MinitrainError where it cannot be written."""
-    try:
-        write_whole(Path(path), json_text(result))
-    except OSError as error:
-        raise MinitrainError(f"--json {path}: cannot be written ({error.strerror or error})") from error
+def _flags(config: TrainConfig) -> dict[str, Any]:
+    """The settings that are not what the match and the defaults make them."""
+    default = TrainConfig(match_trainer=config.match_trainer, match_accelerate=config.match_accelerate)
+    settings = {spec.name: getattr(config, spec.name) for spec in fields(TrainConfig)}
+    return {name: value for name, value in settings.items() if value != getattr(default, name)}
+
+
+def check_writable(path: str | None) -> None:
+    """Raise MinitrainError, before the work, where the result could not be written."""
+    if path is not None:
+        try:
+            with tempfile.TemporaryFile(dir=Path(path).parent):
+                pass
+        except OSError as error:
+            raise MinitrainError(f"--json {path}: cannot be written ({error.strerror or error})") from error
+
+
+def write_json(path: str | None, facts: dict[str, Any]) -> None:
+    """Write a result whole, if a path is given. Raises MinitrainError where it cannot be written."""
+    if path is not None:
+        try:
+            write_whole(Path(path), json_text(facts))
+        except OSError as error:
+            raise MinitrainError(f"--json {path}: cannot be written ({error.strerror or error})") from error
 
 
 def _title(config: TrainConfig, name: str, threads: int) -> str:
@@ -113,6 +133,7 @@ def train_both(config: TrainConfig, sides: dict[str, Side], threads: int, scratc
 
 
 def _guarded(side: Side, config: TrainConfig, folder: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever waits is interrupted, and ends this process
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     try:
         side(config, folder)
@@ -200,7 +221,7 @@ def of_values(what: str, mine: Sequence[Any], theirs: Sequence[Any]) -> Comparis
 
 
 def _gap(mine: Any, theirs: Any) -> float:
-    """How far two values lie apart; infinity where that has no meaning."""
+    """How far two values lie apart; infinity where they cannot be subtracted."""
     if mine == theirs:
         return 0.0
     if isinstance(mine, tuple) and isinstance(theirs, tuple) and mine[:2] == theirs[:2]:  # of an evaluation
@@ -213,7 +234,8 @@ def _counted(what: str, same: list[bool], gaps: list[float], total: int) -> Comp
     assert total > 0, f"nothing to compare: {what}"
     whole = same + [False] * (total - len(same))
     first = None if all(whole) else whole.index(False) + 1
-    largest = max([*gaps, math.inf if total > len(same) else 0.0])
+    known = total == len(same) and all(math.isfinite(gap) for gap in gaps)
+    largest = max(gaps) if known else None
     return Comparison(what=what, equal=sum(whole), total=total, first_difference=first, largest_difference=largest)
 
 
@@ -224,6 +246,7 @@ def table(comparisons: Sequence[Comparison]) -> list[str]:
     for each in comparisons:
         count = f"{each.equal} of {each.total}"
         first = "-" if each.first_difference is None else str(each.first_difference)
-        gap = "0" if each.equal == each.total else f"{each.largest_difference:.1e}"
+        gap = "0" if each.equal == each.total else "-"
+        gap = f"{each.largest_difference:.1e}" if each.largest_difference else gap
         lines.append(f"{each.what:<{width}}{count:>16}{first:>14}{gap:>14}")
     return lines

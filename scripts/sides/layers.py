@@ -27,7 +27,7 @@ from minitrain.run import Parts, prepare
 from minitrain.training import make_state
 from minitrain.weights import reference_names
 from sides import reference
-from sides.compare import Comparison, of_tensors, of_values, table, write_json
+from sides.compare import Comparison, check_writable, of_tensors, of_values, table, write_json
 from sides.record import Record
 from sides.trainer import arguments
 
@@ -79,6 +79,7 @@ class Step:
 
 def walk(config: TrainConfig, threads: int = 1, path: str | None = None) -> bool:
     """Compare one training step, on the first batch of the run that `config` describes; whether all is equal."""
+    check_writable(path)
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as scratch:
         theirs = reference.prepare(config, Record(Path(scratch)))
@@ -95,9 +96,8 @@ def walk(config: TrainConfig, threads: int = 1, path: str | None = None) -> bool
     say(f"\nfirst operation that differs: {found}" if found else "\nno operation differs")
     all_equal = all(each.equal == each.total for each in comparisons)
     assert all_equal == (found is None)
-    if path is not None:
-        rows = [asdict(each) for each in comparisons]
-        write_json(path, {"all_equal": all_equal, "first_difference": found, "comparisons": rows})
+    rows = [asdict(each) for each in comparisons]
+    write_json(path, {"all_equal": all_equal, "first_difference": found, "comparisons": rows})
     return all_equal
 
 

@@ -16,7 +16,7 @@ from minitrain.report import say
 from minitrain.run import prepare
 from minitrain.training import StepLog, fit
 from sides import trainer
-from sides.compare import train_both, write_json
+from sides.compare import check_writable, train_both, write_json
 from sides.record import Record
 
 EPOCHS = 2  # so that one evaluation lies between two steps
@@ -79,6 +79,7 @@ class Losses:
 
 def climb(model: str, dataset: str | None, subset: str | None, examples: int, path: str | None = None) -> bool:
     """Print a line a rung; whether the last one has Trainer's losses, all of them. path: where the JSON goes."""
+    check_writable(path)
     data = {"model": model, "dataset": dataset, "subset": subset}
     size = {"num_train_epochs": EPOCHS, "max_train_samples": examples, "max_eval_samples": 40}
     say(f"{'what changes':<64}{'equal steps':>14}{'largest gap':>14}")
@@ -88,8 +89,7 @@ def climb(model: str, dataset: str | None, subset: str | None, examples: int, pa
         rungs.append(rung)
     reached = rungs[-1].equal == rungs[-1].steps
     say("\nevery loss is Trainer's, bit for bit" if reached else "\nthe last rung is NOT Trainer's run")
-    if path is not None:
-        write_json(path, {"all_equal": reached, **data, "rungs": [asdict(rung) for rung in rungs]})
+    write_json(path, {"all_equal": reached, **data, "rungs": [asdict(rung) for rung in rungs]})
     return reached
 
 
