@@ -65,17 +65,19 @@ def predict(
     order: str = "length",
     bf16: bool = False,
     pad_token_id: int = 0,
+    pad_to_multiple_of: int | None = None,
 ) -> Tensor:
     """Logits of every row of a split, (N, C) float32 on the CPU, in the split's order.
 
     batch_size: rows a forward pass. order: "length" puts rows of like length together, "rows" takes them as they
-    lie; padding moves the last bits. Raises MinitrainError for NaN or infinity.
+    lie; padding moves the last bits. pad_to_multiple_of: as of `collate`.
+    Raises MinitrainError for NaN or infinity.
     """
     device = device_of(model)
     logits = torch.empty(len(split), model.config.num_labels)
     with _evaluating(model), autocast(device, bf16):
         for rows in _batches(split, batch_size, order):
-            batch = collate([split[row] for row in rows], pad_token_id).to(device)
+            batch = collate([split[row] for row in rows], pad_token_id, pad_to_multiple_of).to(device)
             logits[rows] = model(**batch.inputs).float().cpu()
     broken = (~logits.isfinite().all(-1)).nonzero()
     if len(broken):
@@ -122,6 +124,7 @@ def evaluate(
     order: str = "length",
     bf16: bool = False,
     pad_token_id: int = 0,
+    pad_to_multiple_of: int | None = None,
     label_smoothing: float = 0.0,
 ) -> Evaluation:
     """Score a model on a split that has labels.
@@ -130,7 +133,15 @@ def evaluate(
     """
     assert split.labels is not None, "a split without labels cannot be evaluated"
     start = time.perf_counter()
-    logits = predict(model, split, batch_size=batch_size, order=order, bf16=bf16, pad_token_id=pad_token_id)
+    logits = predict(
+        model,
+        split,
+        batch_size=batch_size,
+        order=order,
+        bf16=bf16,
+        pad_token_id=pad_token_id,
+        pad_to_multiple_of=pad_to_multiple_of,
+    )
     loss = _mean_loss(logits, split.labels, _batches(split, batch_size, order), label_smoothing)
     metric.update(predictions_of(logits), split.labels)
     return Evaluation(

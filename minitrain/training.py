@@ -217,6 +217,7 @@ def evaluate_all(
             order=config.eval_order,
             bf16=config.bf16,
             pad_token_id=pad_token_id,
+            pad_to_multiple_of=config.pad_to_multiple_of,
             label_smoothing=config.label_smoothing_factor,
         )
     return results

@@ -32,8 +32,9 @@ from minitrain.distributed import world_from_environment
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import evaluate
 from minitrain.metrics import GlueMetric, metric_for
+from minitrain.tokenizer import load_tokenizer
 from minitrain.training import accumulate_gradients, make_state, train_step
-from minitrain.weights import load_classifier
+from minitrain.weights import load_classifier, save_classifier
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs/differences.md").read_text(encoding="utf-8")
@@ -250,6 +251,21 @@ def test_evaluation_losses_that_are_no_numbers(still: Bench, tmp_path: Path) -> 
     assert math.isfinite(theirs.evaluate()["eval_loss"])
     with pytest.raises(MinitrainError, match=f"^row {spoiled[0] + 1}: the model's output is NaN"):
         evaluate(ours, still.validation, metric_for(None, 2))
+
+
+def test_head_trained_for_other_labels(still: Bench, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    trained = load_classifier(still.folder, label_names=("cat", "dog"))
+    save_classifier(trained, load_tokenizer(still.folder), tmp_path)
+    weight = trained.head.get_parameter("output.weight")
+    theirs = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path, id2label={0: "bad", 1: "good"}, ignore_mismatched_sizes=True
+    )
+    assert torch.equal(theirs.classifier.weight, weight) and theirs.config.id2label == {0: "bad", 1: "good"}
+    with pytest.raises(MinitrainError, match="cat.*new_head"):
+        load_classifier(tmp_path, label_names=("bad", "good"))
+    anew = load_classifier(tmp_path, label_names=("bad", "good"), new_head=True)
+    assert not torch.equal(anew.head.get_parameter("output.weight"), weight)
 
 
 def test_warm_up_of_a_constant_rate() -> None:

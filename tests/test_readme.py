@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,12 @@ def run(command: str, place: Path) -> subprocess.CompletedProcess[str]:
 
 
 def shortened(command: str) -> str:
-    return f"{command} {SHORT}" if "scripts/train.py" in command else command
+    shorter = {
+        "scripts/train.py": SHORT,
+        "scripts/parity.py": f"{SHORT} --max_eval_samples 9",
+        "ladder.py": "--examples 8",
+    }
+    return " ".join([command, *(flags for script, flags in shorter.items() if script in command)])
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +158,39 @@ def test_the_results_table_says_what_the_result_files_say() -> None:
     demo = json.loads((ROOT / "benchmarks/demo.json").read_text(encoding="utf-8"))
     assert f"{demo['results']['test']['accuracy']:.4f}" in README
     assert demo["results"]["test"]["accuracy"] >= 0.83
+
+
+def parity_row(file: Path) -> str:
+    """A whole run's line, from its JSON: what is bit-equal of all."""
+    result = json.loads(file.read_text(encoding="utf-8"))
+    assert result["all_equal"] is True, file
+
+    def cell(*starts: str) -> str:
+        found = [each for each in result["comparisons"] if each["what"].startswith(starts)]
+        return f"{min(each['equal'] for each in found)} of {max(each['total'] for each in found)}"
+
+    steps = cell("loss of", "gradient norm of", "learning rate of")
+    assert steps == f"{result['steps']} of {result['steps']}"
+    cells = [steps, cell("evaluation: "), cell("predictions, validation"), cell("final weights")]
+    return f"| [{file.stem}](benchmarks/parity/{file.name}) | {' | '.join(cells)} |"
+
+
+def ladder_row(rung: dict[str, Any], first: bool) -> str:
+    flags = "" if first else f"`{rung['flags']}`"
+    count = f"{rung['equal']} of {rung['steps']}"
+    return f"| {rung['change']} | {flags} | {count} | {rung['largest_difference']:.1e} |"
+
+
+def test_the_parity_table_says_what_the_result_files_say() -> None:
+    listed = re.findall(r"^    compare (\S+) ", (ROOT / "benchmarks/parity.sh").read_text(encoding="utf-8"), re.M)
+    rows = [parity_row(ROOT / f"benchmarks/parity/{name}.json") for name in listed]
+    assert len(rows) == len(list((ROOT / "benchmarks/parity").glob("*.json"))) == 14
+    assert "\n".join(rows) in README
+    assert parity_row(ROOT / "benchmarks/parity/mrpc-seed42.json").count("1377 of 1377") == 1
+
+
+def test_the_ladder_of_the_readme_is_the_one_that_was_climbed() -> None:
+    result = json.loads((ROOT / "benchmarks/ladder.json").read_text(encoding="utf-8"))
+    assert result["all_equal"] is True
+    rows = [ladder_row(rung, first=i == 0) for i, rung in enumerate(result["rungs"])]
+    assert "\n".join(rows) in README

@@ -77,6 +77,7 @@ def run(config: TrainConfig, folder: Path) -> None:
             order=config.eval_order,
             bf16=config.bf16,
             pad_token_id=pad,
+            pad_to_multiple_of=config.pad_to_multiple_of,
         )
     for name, own in names.items():
         record.tensors[f"weights/{name}"] = model.get_parameter(own)

@@ -16,9 +16,13 @@ import torch
 from sides import accelerate_loop, ours, trainer
 from sides.compare import Comparison, compare_records
 from sides.record import Record
+from test_run import named_reviews, write_csv
+from test_training import write_tiny_model
 
 from minitrain.config import TRAINER, TrainConfig
 from minitrain.tables import demo_reviews
+from minitrain.tokenizer import load_tokenizer
+from minitrain.weights import load_classifier, save_classifier
 
 SMALL: dict[str, Any] = {
     "model": "demo",
@@ -132,6 +136,38 @@ def test_every_float_of_three_classes_is_trainers(tmp_path: Path, beside: Proces
     comparisons = compare(tmp_path, beside, trainer.run, **files, match_trainer=True)
     assert_all_equal(comparisons, 15)
     assert any(each.what == "evaluation: macro_f1" for each in comparisons)
+
+
+def trained_head(tiny: Path, folder: Path, names: tuple[str, ...]) -> str:
+    torch.manual_seed(5)
+    save_classifier(load_classifier(tiny, label_names=names), load_tokenizer(tiny), folder)
+    return str(folder)
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "a new head for other classes": {"model": ("a", "b", "c"), "new_head": True},
+    "a trained head": {"model": ("awful", "lovely")},
+    "other dropouts": {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.5},
+    "padded to a multiple": {"pad_to_multiple_of": 8},
+    "constant with warm-up": {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 0.3},
+    "half an epoch more": {"num_train_epochs": 1.5},
+    "other numbers of AdamW": {"adam_epsilon": 1e-6, "adam_beta1": 0.8, "adam_beta2": 0.99},
+    "large batches": {"per_device_train_batch_size": 64, "per_device_eval_batch_size": 64},
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_runs_of_a_tiny_model_are_trainers(tmp_path: Path, beside: ProcessPoolExecutor, kind: str) -> None:
+    tiny = write_tiny_model(tmp_path / "tiny")
+    for name, count in (("train", 21), ("eval", 9)):
+        write_csv(tmp_path / f"{name}.csv", *named_reviews(count, seed=len(name)))
+    flags = {"model": str(tiny), **{f"{name}_file": str(tmp_path / f"{name}.csv") for name in ("train", "eval")}}
+    flags |= {"per_device_train_batch_size": 8, "num_train_epochs": 2} | ODD[kind]
+    if isinstance(flags["model"], tuple):
+        flags["model"] = trained_head(tiny, tmp_path / "head", flags["model"])
+    comparisons = compare(tmp_path, beside, trainer.run, **flags, match_trainer=True)
+    assert {each.what for each in comparisons} >= NECESSARY
+    assert [each for each in comparisons if each.equal < each.total] == []
 
 
 def test_every_float_of_a_run_is_that_of_accelerates_example(tmp_path: Path, glue: Path) -> None:
