@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every whole run that is compared with the references, into benchmarks/parity/: about two hours on two cores.
-# GLUE names the dataset: nyu-mll/glue, or a local copy of it. A comparison that is there already is not repeated.
+# Every whole run that is compared with the references, into benchmarks/parity/, and the ladder: two hours on two
+# cores. GLUE names the dataset: nyu-mll/glue, or a local copy of it. What is there and equal is not repeated.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python="${PYTHON:-.venv/bin/python}"
@@ -11,7 +11,7 @@ failed=0
 compare() {
     local name=$1
     shift
-    [ -s "$out/$name.json" ] || "$python" scripts/parity.py --model demo --json "$out/$name.json" "$@" || failed=1
+    grep -qs '"all_equal": true' "$out/$name.json" || "$python" scripts/parity.py --model demo --json "$out/$name.json" "$@" || failed=1
 }
 
 glue="--dataset ${GLUE:-nyu-mll/glue}"
@@ -36,5 +36,6 @@ epoch="--num_train_epochs 1"
     compare mrpc-seed1 $mrpc --seed 1
     compare mrpc-seed2 $mrpc --seed 2
     compare mrpc-adamw_torch $mrpc --optim adamw_torch
+    "$python" scripts/ladder.py --model demo $mrpc --json benchmarks/ladder.json || failed=1
 }
 exit "$failed"

@@ -18,7 +18,7 @@ ARITHMETICS = ("fast", "reference")
 SAMPLERS = ("bucket", "random", "stream")
 DECAYS = ("matrices", "all")
 
-# Settings that are decided here where no flag does.
+# What these settings are where no flag decides.
 DEFAULTS: dict[str, Any] = {
     "kernels": "fast",
     "sampler": "bucket",
@@ -31,7 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "max_grad_norm": 1.0,
     "dataloader_drop_last": False,
 }
-# Those that a run which matches transformers 5.23's Trainer cannot have otherwise ...
+# What --match_trainer makes them: those that decide whether a run has the floats of transformers 5.23's Trainer.
 TRAINER: dict[str, Any] = {
     "kernels": "reference",
     "sampler": "random",
@@ -42,7 +42,7 @@ TRAINER: dict[str, Any] = {
     "decay": "matrices",
     "dataloader_drop_last": False,  # Trainer's leaves rows out of evaluations too
 }
-# ... and one that matches the loop of accelerate 1.15's examples/nlp_example.py.
+# What --match_accelerate makes them, after the loop of accelerate 1.15's examples/nlp_example.py.
 ACCELERATE: dict[str, Any] = {
     "kernels": "reference",
     "sampler": "stream",
@@ -61,12 +61,21 @@ ACCELERATE: dict[str, Any] = {
 
 def flag(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
     """A field with what its command-line flag needs (`flags.py`)."""
-    return field(default=default, metadata={"help": help, "choices": choices})
+    return field(default=default, metadata={"help": help, "choices": choices, "shown": default})
+
+
+def setting(name: str, help: str, choices: tuple[str, ...] | None = None) -> Any:
+    """A field of `DEFAULTS`, which is settled when the configuration is made."""
+    return field(default=None, metadata={"help": help, "choices": choices, "shown": DEFAULTS[name]})
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One run: data, model, optimization, evaluation. Each field is a command-line flag of the same name."""
+    """One run: data, model, optimization, evaluation. Each field is a command-line flag of the same name.
+
+    Fields of `DEFAULTS` that are not given are settled at once, as the match has them or by default. To match, ask
+    for it when the configuration is made: `dataclasses.replace` hands on what was settled.
+    """
 
     # model and data
     model: str = flag("google-bert/bert-base-uncased", "Hub id, local folder, or 'demo' (embedded MiniLM)")
@@ -100,36 +109,34 @@ class TrainConfig:
     )
     warmup_steps: float = flag(0, "steps of warm-up, or a share of all steps when below 1")
     weight_decay: float = flag(0.0, "AdamW's")
-    decay: str = flag(None, "what weight decay spares: biases and layer norms (default), or nothing", DECAYS)
+    decay: str = setting("decay", "what decays: matrices, or all: biases and layer norms too", DECAYS)
     adam_beta1: float = flag(0.9, "AdamW's first moment")
     adam_beta2: float = flag(0.999, "AdamW's second moment")
     adam_epsilon: float = flag(1e-8, "AdamW's denominator")
-    max_grad_norm: float = flag(None, "clip the gradient's norm to this; 0 to leave it (default: 1.0)")
+    max_grad_norm: float = setting("max_grad_norm", "clip the gradient's norm to this; 0 to leave it")
     label_smoothing_factor: float = flag(0.0, "share of the target spread over all classes")
-    accumulated_loss: str = flag(
-        None, "of a step: the mean of its examples (default), or the sum of its passes' means", ("mean", "sum")
+    accumulated_loss: str = setting(
+        "accumulated_loss", "of a step: mean over its examples, or sum of its passes' means", ("mean", "sum")
     )
-    optim: str = flag(None, "kernel of AdamW (default: adamw_torch_fused)", ("adamw_torch_fused", "adamw_torch"))
-    sampler: str = flag(
-        None, "batches of like lengths (default), in random order, or in the random stream's order", SAMPLERS
+    optim: str = setting("optim", "kernel of AdamW", ("adamw_torch_fused", "adamw_torch"))
+    sampler: str = setting(
+        "sampler", "batches of like lengths, in random order, or in the random stream's order", SAMPLERS
     )
-    dataloader_drop_last: bool = flag(None, "leave out the short last batch of an epoch (default: False)")
+    dataloader_drop_last: bool = setting("dataloader_drop_last", "leave out the short last batch of an epoch")
     seed: int = flag(42, "of the head, dropout and the order of examples")
     data_seed: int | None = flag(None, "of the order of examples, where it shall differ from --seed")
     bf16: bool = flag(False, "compute in bfloat16 (autocast); weights stay float32")
     device: str = flag("auto", "auto takes a GPU where there is one", ("auto", "cpu", "cuda"))
     # the same floats as a reference: two flags that decide many settings, and those that are of no other use
-    match_trainer: bool = flag(False, "every float as transformers' Trainer has it; decides kernels, order, draws")
-    match_accelerate: bool = flag(False, "every float as the loop of accelerate's example has it")
-    kernels: str = flag(
-        None, "fast (default): same function, faster; reference: bit for bit as transformers", ARITHMETICS
-    )
-    loader_draws: bool = flag(None, "draw once an epoch and an evaluation, as a DataLoader does (default: False)")
-    restart_stream: bool = flag(None, "restart the random stream once the head is drawn (default: True)")
+    match_trainer: bool = flag(False, "on the CPU, every float as transformers' Trainer has it with these flags")
+    match_accelerate: bool = flag(False, "on the CPU, every float as the loop of accelerate's example has it")
+    kernels: str = setting("kernels", "fast: same function, faster; reference: as transformers' bits", ARITHMETICS)
+    loader_draws: bool = setting("loader_draws", "draw once an epoch and an evaluation, as a DataLoader does")
+    restart_stream: bool = setting("restart_stream", "restart the random stream once the head is drawn")
     # evaluation and output
     eval_strategy: str = flag("epoch", "when to evaluate", ("epoch", "steps", "no"))
     eval_steps: int | None = flag(None, "optimizer steps between evaluations with --eval_strategy steps")
-    eval_order: str = flag(None, "evaluate like lengths together (default), or row by row", ("length", "rows"))
+    eval_order: str = setting("eval_order", "evaluate like lengths together, or row by row", ("length", "rows"))
     per_device_eval_batch_size: int = flag(8, "examples a forward pass of an evaluation")
     load_best_model_at_end: bool = flag(False, "save the best evaluated model rather than the last")
     metric_for_best_model: str | None = flag(None, "by default the first metric of the task")
@@ -162,6 +169,10 @@ class TrainConfig:
             )
         if self.lr_scheduler_type == "constant" and self.warmup_steps:
             raise MinitrainError("--lr_scheduler_type constant has no warm-up: pass constant_with_warmup")
+        if self.sampler == "stream" and self.data_seed is not None:
+            raise MinitrainError("--data_seed has no say where the order is the random stream's: pass --seed alone")
+        if self.match_accelerate and self.bf16 and self.pad_to_multiple_of != 8:
+            raise MinitrainError("--match_accelerate: in bf16 the example pads so; pass --pad_to_multiple_of 8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,9 +222,6 @@ class PredictConfig:
 
 def _settle(config: TrainConfig) -> None:
     """Give every setting that no flag decides its value. Raises MinitrainError for one that breaks a match."""
-    if config.train_file is None and config.dataset in (None, GLUE_REPOSITORY):
-        object.__setattr__(config, "dataset", GLUE_REPOSITORY)
-        object.__setattr__(config, "subset", config.subset or "mrpc")
     if config.match_trainer and config.match_accelerate:
         raise MinitrainError("--match_trainer and --match_accelerate name two references: pass one")
     match = "match_trainer" if config.match_trainer else "match_accelerate" if config.match_accelerate else None

@@ -91,7 +91,9 @@ def predict(
 def _batches(split: Split, batch_size: int, order: str) -> list[list[int]]:
     if order == "length":
         return batches_by_length(split.lengths, batch_size)
-    return batches_by_row(len(split), batch_size)
+    if order == "rows":
+        return batches_by_row(len(split), batch_size)
+    raise MinitrainError(f"order is {order!r}; expected 'length' or 'rows'")
 
 
 def loss_of(
@@ -99,9 +101,14 @@ def loss_of(
 ) -> tuple[Tensor, int]:
     """(sum of losses, count): cross-entropy for class labels, squared error where labels are scores (float).
 
-    examples: as of `cross_entropy`.
+    examples: as of `cross_entropy`. Raises MinitrainError where scores shall be smoothed.
     """
     if labels.dtype.is_floating_point:
+        if label_smoothing:
+            raise MinitrainError(
+                f"--label_smoothing_factor {label_smoothing} spreads a target over classes, but these labels are "
+                "scores: leave it out"
+            )
         return mean_squared_error(logits, labels)
     return cross_entropy(logits, labels, label_smoothing, examples)
 

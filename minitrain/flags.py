@@ -103,7 +103,8 @@ def _underscored(word: str) -> str:
 
 def _add(parser: argparse.ArgumentParser, spec: Field[Any], hint: Any) -> None:
     convert = _converter(hint)
-    default = "" if spec.default in (None, MISSING) else f" (default: {spec.default})"
+    shown = spec.metadata["shown"]
+    default = "" if shown in (None, MISSING) else f" (default: {shown})"
     options: dict[str, Any] = {"nargs": "?", "const": True, "metavar": "BOOL"} if convert is _truth else {}
     if spec.metadata["choices"] is None and "metavar" not in options:
         options["metavar"] = {int: "N", _number: "X", _names: "A,B"}.get(convert, "NAME")

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from minitrain.best import Best, best_by
 from minitrain.card import model_card
-from minitrain.config import TrainConfig
+from minitrain.config import GLUE_REPOSITORY, TrainConfig
 from minitrain.data import Splits, length_limit, tokenize_rows
 from minitrain.distributed import choose_device, world_from_environment
 from minitrain.errors import MinitrainError
@@ -86,6 +86,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
 
 def prepare(config: TrainConfig) -> Parts:
     """Find and check everything that a run needs, in the order of what it costs; nothing is written."""
+    config = with_default_data(config)
     device = choose_device(config.device, world_from_environment())
     directory = output_directory(config)
     source = resolve_model(config.model)
@@ -95,11 +96,6 @@ def prepare(config: TrainConfig) -> Parts:
         config.max_length, tokenizer, encoder.max_position_embeddings, config.pad_to_multiple_of or 1
     )
     splits = tokenize_rows(rows_of(config, source), tokenizer, max_length)
-    if config.label_smoothing_factor and splits.labels.names is None:
-        raise MinitrainError(
-            f"--label_smoothing_factor {config.label_smoothing_factor} spreads a target over classes, but these "
-            "labels are scores: leave it out"
-        )
     torch.manual_seed(config.seed)  # the new head is drawn next
     model, report = load_classifier_with_report(
         source,
@@ -154,11 +150,19 @@ def output_directory(config: TrainConfig) -> Path:
     return directory
 
 
+def with_default_data(config: TrainConfig) -> TrainConfig:
+    """The configuration with MRPC in it where it names no data: results say what was trained on."""
+    if config.train_file is None and config.dataset in (None, GLUE_REPOSITORY):
+        return replace(config, dataset=GLUE_REPOSITORY, subset=config.subset or "mrpc")
+    return config
+
+
 def rows_of(config: TrainConfig, source: Path) -> Rows:
     """The rows of a run, as text. source: the checkpoint's folder, whose trained head may know the classes.
 
     Raises MinitrainError naming flag, file, row or column; also where there should be evaluation data and is none.
     """
+    config = with_default_data(config)
     rows = read_rows(
         config.dataset,
         config.subset,

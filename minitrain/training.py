@@ -37,7 +37,7 @@ class TrainState:
 
 @dataclass(frozen=True, kw_only=True)
 class StepLog:
-    """One optimizer step: loss (mean per example), gradient norm before clipping, learning rate just used."""
+    """One optimizer step: loss (see `accumulate_gradients`), gradient norm before clipping, learning rate used."""
 
     step: int
     epoch: float

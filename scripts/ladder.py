@@ -7,6 +7,8 @@ lie from those of transformers' Trainer on the same rows. On the last rung every
 import sys
 from dataclasses import dataclass
 
+from sides import check_libraries
+
 from minitrain.config import flag
 from minitrain.flags import command
 
@@ -24,6 +26,7 @@ class LadderConfig:
 
 def climb(config: LadderConfig) -> None:
     """Climb, print, write; exit with 1 where the last rung is not Trainer's run."""
+    check_libraries()
     from sides import rungs  # torch and transformers come with it: --help answers without
 
     if not rungs.climb(config.model, config.dataset, config.subset, config.examples, config.json):

@@ -6,15 +6,14 @@ bit. `--match_accelerate` takes the loop of accelerate's example for the other s
 through both models and names the first operation that differs. Exits with 1 where something is not equal.
 """
 
-import importlib.util
 import sys
 from dataclasses import dataclass
+
+from sides import check_libraries
 
 from minitrain.config import TrainConfig, flag
 from minitrain.errors import MinitrainError
 from minitrain.flags import command
-
-NEEDED = ("transformers", "accelerate", "scipy", "sklearn")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +40,17 @@ class ParityConfig(TrainConfig):
                 "--match_accelerate: the example evaluates after whole epochs; pass --eval_strategy epoch or no, "
                 "and whole --num_train_epochs (or --max_steps)"
             )
-        if self.match_accelerate and self.layers:
-            raise MinitrainError("--layers walks through a step of Trainer: drop --match_accelerate")
+        plain = not self.label_smoothing_factor and self.gradient_accumulation_steps == 1
+        if self.layers and (self.match_accelerate or not plain):
+            raise MinitrainError(
+                "--layers walks through one pass of Trainer's model and its own loss: drop --match_accelerate, "
+                "--label_smoothing_factor and --gradient_accumulation_steps"
+            )
 
 
 def compare(config: ParityConfig) -> None:
     """Compare, print, write; exit with 1 where something differs."""
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MinitrainError(f"parity.py needs {', '.join(missing)}: pip install 'minitrain[test]' has all of it")
+    check_libraries()
     from sides import compare, layers  # torch and transformers come with them: --help answers without
 
     if not (layers.walk if config.layers else compare.run)(config, config.threads, config.json):

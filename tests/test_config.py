@@ -135,6 +135,9 @@ def test_a_run_has_epochs_or_steps(epochs: float) -> None:
         ({"dataset": "demo", "subset": "mrpc"}, ["--subset mrpc"]),
         ({"train_file": "a.csv", "subset": "mrpc"}, ["--subset mrpc"]),
         ({"match_trainer": True, "match_accelerate": True}, ["--match_trainer and --match_accelerate", "pass one"]),
+        ({"sampler": "stream", "data_seed": 3}, ["--data_seed", "pass --seed alone"]),
+        ({"match_accelerate": True, "data_seed": 3}, ["--data_seed", "pass --seed alone"]),
+        ({"match_accelerate": True, "bf16": True}, ["--match_accelerate", "--pad_to_multiple_of 8"]),
         ({"sampler": "foo"}, ["--sampler is 'foo'", "bucket, random"]),
         ({"text_columns": "text"}, ["--text_columns text", "as a tuple"]),
         ({"text_columns": ("a", "b", "c")}, ["--text_columns a,b,c: expected one column, or two"]),
@@ -169,11 +172,13 @@ def test_setting_that_breaks_a_match_is_refused(match: str, decided: dict[str, A
             TrainConfig(**{match: True, name: others[name]})
 
 
-def test_no_flag_at_all_means_mrpc() -> None:
-    for made in (TrainConfig(), TrainConfig(dataset="nyu-mll/glue")):
-        assert (made.dataset, made.subset) == ("nyu-mll/glue", "mrpc")
-    assert TrainConfig(subset="rte").subset == "rte"
-    assert TrainConfig(train_file="a.csv").dataset is None
+def test_replaced_configuration_keeps_what_was_settled() -> None:
+    assert replace(TrainConfig(), dataset="demo").dataset == "demo"
+    assert replace(TrainConfig(), train_file="a.csv").train_file == "a.csv"
+    assert replace(TrainConfig(match_trainer=True), seed=3).kernels == "reference"
+    assert replace(TrainConfig(match_trainer=True), match_trainer=False).sampler == "random"
+    with pytest.raises(MinitrainError, match="--match_trainer means --kernels reference, not fast"):
+        replace(TrainConfig(), match_trainer=True)
 
 
 def test_what_only_looks_like_a_contradiction_is_accepted() -> None:

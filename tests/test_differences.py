@@ -26,14 +26,16 @@ from transformers import (
 )
 
 from minitrain.batching import collate
-from minitrain.config import TrainConfig
+from minitrain.config import ACCELERATE, DEFAULTS, TRAINER, TrainConfig
 from minitrain.data import Split
 from minitrain.distributed import world_from_environment
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import evaluate
 from minitrain.metrics import GlueMetric, metric_for
+from minitrain.optim import linear_schedule
+from minitrain.plan import make_sampler
 from minitrain.tokenizer import load_tokenizer
-from minitrain.training import accumulate_gradients, make_state, train_step
+from minitrain.training import make_state, train_step
 from minitrain.weights import load_classifier, save_classifier
 
 ROOT = Path(__file__).parent.parent
@@ -88,10 +90,26 @@ def losses_of_trainer(bench: Bench, folder: Path, **flags: Any) -> list[float]:
 def test_every_difference_names_its_tests_and_every_test_is_named() -> None:
     named = set(re.findall(r"`(test_\w+)`", DOCUMENT))
     here = {name for name in globals() if name.startswith("test_")}
-    assert named == here - {"test_every_difference_names_its_tests_and_every_test_is_named"}
+    assert named == here - {
+        "test_every_difference_names_its_tests_and_every_test_is_named",
+        "test_table_of_settings_is_what_the_configuration_decides",
+    }
     sections = DOCUMENT.split("\n## ")[1:]
     assert len(sections) > 10
     assert [text.splitlines()[0] for text in sections if "`test_" not in text] == ["How to match"]
+
+
+def test_table_of_settings_is_what_the_configuration_decides() -> None:
+    shown = {
+        cells[0].strip("`-"): cells[1:4]
+        for line in DOCUMENT.splitlines()
+        if len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 5 and line.startswith("| `--")
+    }
+    assert shown.keys() == DEFAULTS.keys() | ACCELERATE.keys()
+    plain = TrainConfig()
+    for name, cells in shown.items():
+        decided = (TRAINER.get(name, "as asked"), ACCELERATE.get(name, "as asked"))
+        assert cells == [str(value) for value in (getattr(plain, name), *decided)], name
 
 
 def test_loss_and_gradient_of_an_accumulated_step(still: Bench, tmp_path: Path) -> None:
@@ -179,15 +197,19 @@ def test_evaluation_loss_over_processes(still: Bench, in_two_processes: dict[str
             torch.nn.functional.cross_entropy(model(**part.inputs), part.labels).item()  # type: ignore[arg-type]
             for part in parts
         ]
-    true = (2 * means[0] + 2 * means[1] + means[2]) / 5
-    assert abs(in_two_processes["eval_loss"] - true) > 1e-4
+        padded = collate([rows[4], rows[0]])  # what the first process gets for its second batch
+        repeated = torch.nn.functional.cross_entropy(model(**padded.inputs), padded.labels).item()  # type: ignore
+    true, with_repeated = ((2 * means[0] + 2 * means[1] + last) / 5 for last in (means[2], repeated))
+    assert in_two_processes["eval_loss"] == pytest.approx(2 * with_repeated, rel=1e-6)
+    assert with_repeated != pytest.approx(true, rel=1e-4)
     texts, labels = reviews(22, seed=1)
     five = split_of(still.folder, texts[:5], labels[:5])
     assert evaluate(model, five, metric_for(None, 2), batch_size=2).loss == pytest.approx(true, rel=1e-6)
 
 
 def test_schedule_over_processes(in_two_processes: dict[str, float]) -> None:
-    assert in_two_processes["learning_rate_after_one_step"] == pytest.approx(0.8)  # 10 steps: one would be 0.9
+    assert in_two_processes["learning_rate_after_one_step"] == pytest.approx(0.8)
+    assert linear_schedule(step=1, total_steps=10) == 0.9
 
 
 def test_hidden_labels() -> None:
@@ -311,11 +333,25 @@ def test_defaults_of_evaluation_and_logging(still: Bench, tmp_path: Path) -> Non
     assert (ours.eval_strategy, ours.logging_steps) == ("epoch", None)
 
 
-def test_arithmetic_and_order_by_default(restless: Bench) -> None:
-    flags: dict[str, Any] = {"max_steps": 4, "eval_strategy": "no"}
-    runs = [restless.fit(**flags, **how)[0].losses for how in ({}, {"sampler": "random"}, {"kernels": "reference"})]
-    assert runs[0] != runs[1] and runs[0] != runs[2]
-    model = load_classifier(restless.folder, 2)
-    batches = [rows_of(restless.train, range(8))]
-    assert accumulate_gradients(model, batches) > 0.0
-    assert (TrainConfig().sampler, TrainConfig().kernels) == ("bucket", "fast")
+def test_arithmetic_and_order_by_default(restless: Bench, tmp_path: Path) -> None:
+    theirs = trainer_of(restless, tmp_path)
+    first: Any = next(iter(theirs.get_train_dataloader()))
+    orders = [make_sampler(TrainConfig(sampler=name), restless.train).batches(0) for name in ("random", "bucket")]
+    in_random, in_buckets = (collate([restless.train[row] for row in order[0]]) for order in orders)
+    assert torch.equal(first["input_ids"], in_random.input_ids)
+    assert not torch.equal(first["input_ids"], in_buckets.input_ids)
+    rows = [sorted(row for batch in order for row in batch) for order in orders]
+    assert rows[0] == rows[1] == [*range(64)] and TrainConfig().sampler == "bucket"
+
+    torch.manual_seed(42)
+    ours = load_classifier(restless.folder, 2, kernels=TrainConfig().kernels)
+    with torch.inference_mode():
+        expected = theirs.model.eval()(**in_random.inputs).logits  # type: ignore[union-attr]
+        # A sum in another order, relative to logits of size 1.
+        torch.testing.assert_close(ours.eval()(**in_random.inputs), expected, rtol=1e-5, atol=1e-5)
+        drawn = []
+        for model in (theirs.model.train(), ours.train()):  # type: ignore[union-attr]
+            torch.manual_seed(0)
+            output = model(**in_random.inputs)
+            drawn.append(getattr(output, "logits", output))
+    assert not torch.allclose(drawn[0], drawn[1], rtol=1e-2)  # the same seed, other masks

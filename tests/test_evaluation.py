@@ -18,6 +18,7 @@ from transformers import (
 
 from minitrain.batching import collate
 from minitrain.data import Split
+from minitrain.errors import MinitrainError
 from minitrain.evaluation import evaluate, loss_of, majority, predict, predictions_of
 from minitrain.metrics import metric_for
 from minitrain.model import SequenceClassifier
@@ -119,6 +120,16 @@ def test_loss_row_by_row_has_the_bits_of_trainer(
     assert evaluate(model, split, metric_for(None, 2), order="rows", **kept).loss == expected
     by_length = evaluate(model, split, metric_for(None, 2), **kept).loss
     assert by_length == pytest.approx(expected, rel=1e-6)
+
+
+def test_order_that_there_is_not_is_an_error(model: SequenceClassifier, split: Split) -> None:
+    with pytest.raises(MinitrainError, match="order is 'lengths'; expected 'length' or 'rows'"):
+        predict(model, split, order="lengths")
+
+
+def test_scores_are_not_smoothed() -> None:
+    with pytest.raises(MinitrainError, match=r"--label_smoothing_factor 0\.1 spreads .* these labels are scores"):
+        loss_of(torch.zeros(2, 1), torch.zeros(2), 0.1)
 
 
 def test_order_of_evaluation_moves_last_bits_alone(model: SequenceClassifier, split: Split) -> None:

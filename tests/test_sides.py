@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from sides import compare, layers, reference, rungs
+from sides import check_libraries, compare, layers, reference, rungs
 from sides.record import Record
 from sides.trainer import arguments
 from test_run import named_reviews, write_csv
@@ -21,8 +21,11 @@ from test_training import write_tiny_model
 from transformers import Trainer
 
 from minitrain.config import TrainConfig
+from minitrain.errors import MinitrainError
 from minitrain.kernels import KERNELS
 from minitrain.run import Parts, prepare
+from minitrain.tokenizer import load_tokenizer
+from minitrain.weights import load_classifier, save_classifier
 
 Break = Callable[[Parts], Any]
 
@@ -51,7 +54,8 @@ def record(tmp_path: Path) -> Record:
         evaluation_batches=["d", "e"],
         evaluations=[{"step": 3, "split": "validation", "loss": 0.6, "accuracy": 0.5}],
         tensors={
-            "tokens/train": torch.tensor([[0, 101, 0], [0, 102, 0], [1, 101, 0]], dtype=torch.int32),
+            "tokens/train": torch.tensor([[101, 102, 101], [0, 0, 0]], dtype=torch.int32),
+            "lengths/train": torch.tensor([2, 1]),
             "logits": torch.zeros(2, 2),
             "gradients/w": torch.ones(3),
             "predictions/validation": torch.zeros(4, 2),
@@ -87,10 +91,12 @@ def test_record_comes_back_as_it_was_written(record: Record) -> None:
         (lambda r: r.evaluations[0].update(accuracy=0.75), "evaluation: accuracy", 0, 1, 0.25),
         (lambda r: r.evaluations[0].update(step=2), "evaluation: loss", 0, 1, None),
         (lambda r: r.evaluations[0].pop("accuracy"), "evaluation: accuracy", 0, 1, None),
-        (lambda r: r.tensors["tokens/train"][1, 1].add_(1), "token ids, train", 1, 2, None),
-        (lambda r: r.tensors["tokens/train"][2, 2].add_(1), "token ids, train", 1, 2, None),
+        (lambda r: r.tensors["tokens/train"][0, 1].add_(1), "token ids, train", 1, 2, None),
+        (lambda r: r.tensors["tokens/train"][1, 2].add_(1), "token ids, train", 1, 2, None),
+        (lambda r: r.tensors["lengths/train"].copy_(torch.tensor([1, 2])), "token ids, train", 0, 2, None),
         (lambda r: r.tensors["logits"][1, 0].add_(0.5), "logits of the first batch", 1, 2, 0.5),
         (lambda r: r.tensors["logits"][0, 1].add_(1e-30), "logits of the first batch", 1, 2, 1e-30),
+        (lambda r: r.tensors["logits"][0].mul_(-1.0), "logits of the first batch", 1, 2, 0.0),
         (lambda r: r.tensors["gradients/w"][0].add_(2.0), "gradients of the first batch", 0, 1, 2.0),
         (lambda r: r.tensors["predictions/validation"][3, 1].add_(0.5), "predictions, validation", 3, 4, 0.5),
         (lambda r: r.tensors["weights/w"][2].sub_(0.25), "final weights", 0, 1, 0.25),
@@ -131,7 +137,7 @@ def test_difference_is_told_as_such(
     assert "NOT all equal" in capsys.readouterr().out
     result = json.loads(path.read_text(encoding="utf-8"))
     assert result["all_equal"] is False and result["steps"] == 3
-    assert result["flags"] == {"model": "demo", "dataset": "demo", "subset": None, "seed": 7}
+    assert result["flags"] == {"model": "demo", "dataset": "demo", "seed": 7}
     losses = next(each for each in result["comparisons"] if each["what"] == "loss of each step")
     assert losses["equal"] == 2 and losses["first_difference"] == 1
 
@@ -228,7 +234,11 @@ def test_script_compares_and_writes(flags: dict[str, Any], tmp_path: Path) -> No
 
 
 def test_script_walks_through_the_layers(flags: dict[str, Any], tmp_path: Path) -> None:
-    done = command("parity", *words(flags, "--layers", "--json", tmp_path / "layers.json"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/results.json").write_text("{}")  # an earlier run's folder is no concern of a comparison
+    done = command(
+        "parity", *words(flags, "--layers", "--json", tmp_path / "layers.json", "--output_dir", tmp_path / "run")
+    )
     assert done.returncode == 0, done.stderr
     assert "no operation differs" in done.stdout
     assert json.loads((tmp_path / "layers.json").read_text(encoding="utf-8"))["first_difference"] is None
@@ -241,7 +251,8 @@ def test_script_walks_through_the_layers(flags: dict[str, Any], tmp_path: Path) 
         (["--kernels", "fast"], 2, "--match_trainer means --kernels reference, not fast"),
         (["--match_accelerate", "--max_grad_norm", "1"], 2, "means --max_grad_norm 0.0, not 1"),
         (["--match_accelerate", "--match_trainer"], 2, "name two references: pass one"),
-        (["--match_accelerate", "--layers"], 2, "--layers walks through a step of Trainer"),
+        (["--match_accelerate", "--layers"], 2, "--layers walks through one pass of Trainer's model"),
+        (["--label_smoothing_factor", "0.1", "--layers"], 2, "drop --match_accelerate, --label_smoothing_factor"),
         (["--match_accelerate", "--num_train_epochs", "1.5"], 2, "evaluates after whole epochs"),
         (["--load_best_model_at_end"], 2, "drop --load_best_model_at_end"),
         (["--threads", "0"], 2, "--threads is 0; expected 1 or more"),
@@ -259,12 +270,27 @@ def test_wrong_flags_are_answered_without_a_traceback(
         assert re.search(r"^parity.py: the side of (minitrain|Trainer) failed; see above$", done.stderr, re.M)
 
 
+def test_new_head_that_transformers_would_not_draw_is_no_comparison(flags: dict[str, Any], tmp_path: Path) -> None:
+    tiny = Path(flags["model"])
+    save_classifier(load_classifier(tiny, label_names=("x", "y")), load_tokenizer(tiny), tmp_path)
+    config = TrainConfig(**flags | {"model": str(tmp_path)}, match_trainer=True, new_head=True)
+    with pytest.raises(MinitrainError, match="transformers keeps it then"):
+        reference.prepare(config, Record(tmp_path))
+
+
+def test_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sides.NEEDED", ("transformers", "no_such_library"))
+    with pytest.raises(MinitrainError, match="no_such_library cannot be found: `make test` installs"):
+        check_libraries()
+
+
 @pytest.mark.parametrize("script", ["parity", "ladder"])
 def test_help_needs_no_torch(script: str) -> None:
-    path = str(Path(__file__).parent.parent / f"scripts/{script}.py")
+    folder = Path(__file__).parent.parent / "scripts"
     code = (
         "import atexit, runpy, sys; atexit.register(lambda: print('torch' in sys.modules)); "
-        f"sys.argv = ['x', '--help']; runpy.run_path({path!r}, run_name='__main__')"
+        f"sys.argv = ['x', '--help']; sys.path.insert(0, {str(folder)!r}); "
+        f"runpy.run_path({str(folder / script)!r} + '.py', run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60)
     assert done.stdout.endswith("False\n") and "--json" in done.stdout
@@ -291,9 +317,12 @@ def test_ladder_prints_a_line_a_rung(flags: dict[str, Any], monkeypatch: pytest.
         rungs.Rung(change="the start", flags="", equal=0, steps=4, largest_difference=0.25),
         rungs.Rung(change="one thing", flags="--seed 42", equal=3, steps=4, largest_difference=1e-7),
     ]
+    threads = []
     monkeypatch.setattr(rungs, "measure", lambda settings: iter(made))
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
     assert not rungs.climb("demo", "demo", None, 8)
     out = capsys.readouterr().out
     assert re.search(r"^the start +0 of 4 +2\.5e-01$", out, re.MULTILINE) and "NOT Trainer's run" in out
     made.append(replace(made[1], equal=4, largest_difference=0.0))
     assert rungs.climb("demo", "demo", None, 8)
+    assert threads == [1, 1]  # as Trainer's side: more threads add up in another order

@@ -3,6 +3,7 @@
 The example computes no evaluation loss and no gradient norm; the norm is measured here without touching gradients.
 """
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,9 @@ def evaluate(
 def run(config: TrainConfig, folder: Path) -> None:
     """Train as `config` says and write the record."""
     record = Record(folder)
-    accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="bf16" if config.bf16 else "no")
     reference = prepare(config, record)
+    on_cpu = reference.device.type == "cpu"
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision="bf16" if config.bf16 else "no")
     loader = DataLoader(
         reference.train,
         shuffle=True,
@@ -71,7 +73,8 @@ def run(config: TrainConfig, folder: Path) -> None:
         weight_decay=config.weight_decay,
     )
     total = config.max_steps if config.max_steps > 0 else int(config.num_train_epochs) * len(loader)
-    scheduler = get_scheduler(config.lr_scheduler_type, optimizer, int(config.warmup_steps), total)
+    warmup = config.warmup_steps if config.warmup_steps >= 1 else math.ceil(total * config.warmup_steps)
+    scheduler = get_scheduler(config.lr_scheduler_type, optimizer, int(warmup), total)
     model, optimizer, loader, scheduler = accelerator.prepare(reference.model, optimizer, loader, scheduler)
     started = time.perf_counter()
     while len(record.steps) < total:

@@ -115,6 +115,7 @@ def train_both(config: TrainConfig, sides: dict[str, Side], threads: int, scratc
     Raises MinitrainError when a side fails; what it said of it stands on standard error, and the other is ended.
     """
     os.environ.update(OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # Trainer would share a batch out over all there are
     settings = {spec.name: getattr(config, spec.name) for spec in fields(TrainConfig)}
     context = multiprocessing.get_context("spawn")
     running: dict[str, BaseProcess] = {}
@@ -166,7 +167,7 @@ def _steps(folder: Path) -> int:
 def compare_records(mine: Record, theirs: Record) -> Iterator[Comparison]:
     """Every kind of value that the reference has, in the order in which a run makes them."""
     for name in _names(theirs, "tokens/"):
-        yield of_values(f"token ids, {name}", *(_rows(side.tensors[f"tokens/{name}"]) for side in (mine, theirs)))
+        yield of_values(f"token ids, {name}", *(side.rows_of(name) for side in (mine, theirs)))
     yield of_tensors("logits of the first batch", list(mine.tensors["logits"]), list(theirs.tensors["logits"]))
     yield _of_groups("gradients of the first batch", "gradients/", mine, theirs)
     yield of_values("batches", mine.batches, theirs.batches)
@@ -188,12 +189,11 @@ def _names(record: Record, prefix: str) -> list[str]:
     return sorted(names, key=lambda name: name != "train")
 
 
-def _rows(tokens: Tensor) -> list[tuple[tuple[int, ...], ...]]:
-    """(tokens, 3) of row, id and type -> the ids and types of each row."""
-    rows: dict[int, list[tuple[int, ...]]] = {}
-    for row, *rest in tokens.tolist():
-        rows.setdefault(row, []).append(tuple(rest))
-    return [tuple(row) for row in rows.values()]
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors have the same shape, dtype and bytes: 0.0 is not -0.0."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return torch.equal(*(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for x in (a, b)))
 
 
 def _of_groups(what: str, prefix: str, mine: Record, theirs: Record) -> Comparison:
@@ -204,8 +204,8 @@ def _of_groups(what: str, prefix: str, mine: Record, theirs: Record) -> Comparis
 
 
 def of_tensors(what: str, mine: Sequence[Tensor], theirs: Sequence[Tensor]) -> Comparison:
-    """Pairs of tensors, equal in every bit or not (NaN equals nothing)."""
-    same = [a.shape == b.shape and torch.equal(a, b) for a, b in zip(mine, theirs, strict=False)]
+    """Pairs of tensors, equal in every bit or not."""
+    same = [same_bits(a, b) for a, b in zip(mine, theirs, strict=False)]
     gaps = [
         (a.double() - b.double()).abs().max().item() if a.shape == b.shape else math.inf
         for a, b in zip(mine, theirs, strict=False)
@@ -215,7 +215,7 @@ def of_tensors(what: str, mine: Sequence[Tensor], theirs: Sequence[Tensor]) -> C
 
 def of_values(what: str, mine: Sequence[Any], theirs: Sequence[Any]) -> Comparison:
     """Pairs of Python values, equal or not."""
-    same = [a == b for a, b in zip(mine, theirs, strict=False)]
+    same = [a == b for a, b in zip(mine, theirs, strict=False)]  # no float of a run is -0.0
     gaps = [_gap(a, b) for a, b in zip(mine, theirs, strict=False)]
     return _counted(what, same, gaps, max(len(mine), len(theirs)))
 

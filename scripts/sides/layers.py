@@ -7,7 +7,7 @@ the next one.
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from minitrain.run import Parts, prepare
 from minitrain.training import make_state
 from minitrain.weights import reference_names
 from sides import reference
-from sides.compare import Comparison, check_writable, of_tensors, of_values, table, write_json
+from sides.compare import Comparison, check_writable, of_tensors, of_values, same_bits, table, write_json
 from sides.record import Record
 from sides.trainer import arguments
 
@@ -85,7 +85,7 @@ def walk(config: TrainConfig, threads: int = 1, path: str | None = None) -> bool
         theirs = reference.prepare(config, Record(Path(scratch)))
         settings = arguments(config, scratch, use_cpu=theirs.device.type == "cpu")
         trainer = Trainer(theirs.model, settings, train_dataset=theirs.train, eval_dataset=theirs.evaluation)
-    parts = prepare(config)
+        parts = prepare(replace(config, output_dir=f"{scratch}/run"))
     modules = modules_of(parts.model)
     mine = our_step(parts, modules)
     other = their_step(config, theirs, trainer, modules, rows_of_the_first_step(parts))
@@ -170,7 +170,7 @@ def _of_dicts(what: str, mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> 
 def first_difference(mine: Step, theirs: Step, modules: Mapping[str, str]) -> str | None:
     """Name the operation that made the first difference; None where there is none."""
     for point, expected in theirs.forward.items():
-        if not torch.equal(mine.forward[point], expected):
+        if not same_bits(mine.forward[point], expected):
             name, _, side = point.partition(" ")
             if side != "input":
                 return f"forward, {name}"
@@ -179,14 +179,14 @@ def first_difference(mine: Step, theirs: Step, modules: Mapping[str, str]) -> st
     if mine.loss != theirs.loss:
         return "the loss"
     for name, expected in theirs.backward.items():
-        if not torch.equal(mine.backward[name], expected):
+        if not same_bits(mine.backward[name], expected):
             return f"backward, what follows {name}"
     for name, expected in reversed(theirs.gradients.items()):
-        if not torch.equal(mine.gradients[name], expected):
+        if not same_bits(mine.gradients[name], expected):
             return f"backward, the gradient of {name}"
     if mine.norm != theirs.norm:
         return "the gradient norm"
     for name, expected in theirs.weights.items():
-        if not torch.equal(mine.weights[name], expected):
+        if not same_bits(mine.weights[name], expected):
             return f"the optimizer's update of {name}"
     return None

@@ -1,7 +1,8 @@
 """What one side of a comparison writes down while it trains, the same for every side.
 
 Numbers go to `numbers.json`, tensors to `tensors.safetensors`; `steps.jsonl` grows as the run goes. Tensors have
-the reference's names: `logits`, `gradients/NAME`, `weights/NAME`, `tokens/SPLIT`, `predictions/SPLIT`.
+the reference's names: `logits`, `gradients/NAME`, `weights/NAME`; `tokens/SPLIT`, `lengths/SPLIT`,
+`predictions/SPLIT`.
 """
 
 import hashlib
@@ -69,13 +70,15 @@ class Record:
             parameters[own].grad = None
 
     def tokens(self, split: str, input_ids: Iterable[list[int]], type_ids: Iterable[list[int]]) -> None:
-        """Token and type ids of a split: one row a token, (row number, id, type)."""
-        rows = [
-            (row, token, kind)
-            for row, (ids, kinds) in enumerate(zip(input_ids, type_ids, strict=True))
-            for token, kind in zip(ids, kinds, strict=True)
-        ]
-        self.tensors[f"tokens/{split}"] = torch.tensor(rows, dtype=torch.int32)
+        """Token ids and type ids of a split, row behind row; and how long each row is."""
+        ids, types = [torch.tensor(row) for row in input_ids], [torch.tensor(row) for row in type_ids]
+        self.tensors[f"tokens/{split}"] = torch.stack((torch.cat(ids), torch.cat(types))).int()  # (2, tokens)
+        self.tensors[f"lengths/{split}"] = torch.tensor([len(row) for row in ids])
+
+    def rows_of(self, split: str) -> list[bytes]:
+        """What `tokens` took down, as one value a row."""
+        rows = self.tensors[f"tokens/{split}"].split(self.tensors[f"lengths/{split}"].tolist(), dim=1)
+        return [row.contiguous().numpy().tobytes() for row in rows]
 
     def save(self) -> None:
         """Write all of it; `numbers.json` last, so that it stands for a whole record."""

@@ -26,12 +26,14 @@ from transformers.utils import logging as transformers_logging
 
 from minitrain.config import TrainConfig
 from minitrain.distributed import choose_device, world_from_environment
+from minitrain.errors import MinitrainError
 from minitrain.hub import resolve_model
 from minitrain.labels import label_numbers
 from minitrain.metrics import metric_for
 from minitrain.rows import Rows
 from minitrain.run import rows_of
 from minitrain.tables import Table
+from minitrain.weights import trained_labels
 from sides.record import Record
 
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
@@ -67,11 +69,11 @@ def prepare(config: TrainConfig, record: Record) -> Reference:
     )
 
     def dataset(table: Table) -> Dataset:
-        columns = {name: list(table.column(name)) for name in rows.text_columns}
+        columns = {f"text_{i}": list(table.column(name)) for i, name in enumerate(rows.text_columns)}
         labels = label_numbers(table, rows.label_column, rows.labels)
         data = Dataset.from_dict({**columns, "label": labels})
         return data.map(
-            lambda row: tokenizer(*(row[name] for name in rows.text_columns), truncation=True, max_length=limit),
+            lambda row: tokenizer(*(row[name] for name in columns), truncation=True, max_length=limit),
             batched=True,
             remove_columns=list(columns),
         )
@@ -80,6 +82,12 @@ def prepare(config: TrainConfig, record: Record) -> Reference:
     scored = {name: dataset(table) for name, table in (rows.evaluation | rows.test).items()}
     for name, data in {"train": train, **scored}.items():
         record.tokens(name, data["input_ids"], data["token_type_ids"])
+    trained = trained_labels(source)
+    if config.new_head and trained is not None and len(trained) == rows.labels.num_labels:
+        raise MinitrainError(
+            "--new_head: the trained head has as many outputs as the data need, and transformers keeps it then: "
+            "there is nothing to compare"
+        )
     dropouts = {name: getattr(config, name) for name in DROPOUTS if getattr(config, name) is not None}
     set_seed(config.seed)
     model = AutoModelForSequenceClassification.from_pretrained(

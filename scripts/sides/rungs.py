@@ -1,8 +1,9 @@
 """The Hugging Face course's hand loop, changed one thing at a time until every loss is Trainer's.
 
-The course (chapter 3, "A full training loop") says that its loop and Trainer use the same defaults. They do not;
-each rung below is one difference. A rung is a run of minitrain with the settings so far, so that what it shows is
-also the flag that does it.
+The loop is that of chapter 3, "A full training loop", in its listing with Accelerate
+(https://huggingface.co/learn/llm-course/chapter3/4): its schedule is Trainer's, and each rung below is one thing
+that is not. A rung is a run of minitrain with the settings so far, so that what it shows is also the flag that
+does it.
 """
 
 import tempfile
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from minitrain.config import TrainConfig
 from minitrain.report import say
@@ -30,7 +33,6 @@ COURSE: dict[str, Any] = {
     "loader_draws": True,
     "eval_strategy": "no",
     "learning_rate": 3e-5,
-    "lr_scheduler_type": "constant",
     "max_grad_norm": 0.0,
     "weight_decay": 0.01,
     "decay": "all",
@@ -39,12 +41,11 @@ COURSE: dict[str, Any] = {
 
 # What is changed, why, and the settings that do it.
 RUNGS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("the course's loop but for its schedule: no seed, torch's AdamW", {}),
+    ("the course's loop: no seed, torch's AdamW with its decay", {}),
     ("a seed, before the new head is drawn", {"seed": 42}),
     ("the seed set again, after the head is drawn", {"restart_stream": True}),
     ("each epoch's order from a generator of its own", {"sampler": "random"}),
     ("Trainer's learning rate", {"learning_rate": 5e-5}),
-    ("falling to 0 in a straight line, as in the course too", {"lr_scheduler_type": "linear"}),
     ("gradients clipped to a norm of 1", {"max_grad_norm": 1.0}),
     ("an evaluation an epoch: its loader draws a random number", {"eval_strategy": "epoch"}),
     ("biases and layer norms spared from weight decay", {"decay": "matrices"}),
@@ -80,6 +81,7 @@ class Losses:
 def climb(model: str, dataset: str | None, subset: str | None, examples: int, path: str | None = None) -> bool:
     """Print a line a rung; whether the last one has Trainer's losses, all of them. path: where the JSON goes."""
     check_writable(path)
+    torch.set_num_threads(1)  # as Trainer's side has: sums over more threads have other last bits
     data = {"model": model, "dataset": dataset, "subset": subset}
     size = {"num_train_epochs": EPOCHS, "max_train_samples": examples, "max_eval_samples": 40}
     say(f"{'what changes':<64}{'equal steps':>14}{'largest gap':>14}")

@@ -5,6 +5,9 @@ weights and real text.
 """
 
 import csv
+import gzip
+import json
+import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -17,10 +20,10 @@ from sides import accelerate_loop, ours, trainer
 from sides.compare import Comparison, compare_records
 from sides.record import Record
 from test_run import named_reviews, write_csv
-from test_training import write_tiny_model
+from test_training import reviews, write_tiny_model
 
 from minitrain.config import TRAINER, TrainConfig
-from minitrain.tables import demo_reviews
+from minitrain.hub import demo_reviews_file
 from minitrain.tokenizer import load_tokenizer
 from minitrain.weights import load_classifier, save_classifier
 
@@ -32,30 +35,35 @@ SMALL: dict[str, Any] = {
     "max_eval_samples": 12,
     "per_device_train_batch_size": 4,
 }
-MRPC: dict[str, Any] = {"subset": "mrpc"}
+# Of pairs of embedded reviews, unless `data` says otherwise.
 KINDS: dict[str, dict[str, Any]] = {
-    "seed 42, two epochs": MRPC | {"num_train_epochs": 2, "max_train_samples": 50},
-    "other seeds": MRPC | {"seed": 2, "data_seed": 7, "max_steps": 12},
-    "plain AdamW": MRPC | {"optim": "adamw_torch"},
-    "decay, warm-up, cosine": MRPC | {"weight_decay": 0.01, "warmup_steps": 5, "lr_scheduler_type": "cosine"},
-    "label smoothing": MRPC | {"label_smoothing_factor": 0.1, "max_train_samples": 95},
-    "batch of 16, 64 tokens": MRPC
-    | {"per_device_train_batch_size": 16, "max_length": 64, "max_train_samples": 192},
-    "evaluations between": MRPC | {"eval_strategy": "steps", "eval_steps": 5},
-    "no clipping, no evaluation": MRPC | {"max_grad_norm": 0.0, "eval_strategy": "no", "max_steps": 12},
-    "accumulation": MRPC | {"gradient_accumulation_steps": 4, "max_train_samples": 90},
-    "accumulation, smoothed": MRPC
-    | {"gradient_accumulation_steps": 4, "label_smoothing_factor": 0.1, "max_train_samples": 45},
-    "bf16": MRPC | {"bf16": True},
-    "regression": {"subset": "stsb"},
-    "regression, bf16": {"subset": "stsb", "bf16": True, "max_steps": 12},
-    "single sentences": {"dataset": "demo"},
+    "seed 42, two epochs": {"num_train_epochs": 2, "max_train_samples": 50},
+    "other seeds": {"seed": 2, "data_seed": 7, "max_steps": 12},
+    "plain AdamW": {"optim": "adamw_torch"},
+    "decay, warm-up, cosine": {"weight_decay": 0.01, "warmup_steps": 5, "lr_scheduler_type": "cosine"},
+    "label smoothing": {"label_smoothing_factor": 0.1, "max_train_samples": 95},
+    "batch of 16, 64 tokens": {"per_device_train_batch_size": 16, "max_length": 64, "max_train_samples": 192},
+    "evaluations between": {"eval_strategy": "steps", "eval_steps": 5},
+    "no clipping, no evaluation": {"max_grad_norm": 0.0, "eval_strategy": "no", "max_steps": 12},
+    "accumulation": {"gradient_accumulation_steps": 4, "max_train_samples": 90},
+    "accumulation, smoothed": {
+        "gradient_accumulation_steps": 4,
+        "label_smoothing_factor": 0.1,
+        "max_train_samples": 45,
+    },
+    "bf16": {"bf16": True},
+    "regression": {"data": "scores"},
+    "regression, bf16": {"data": "scores", "bf16": True, "max_steps": 12},
+    "three classes": {"data": "classes"},
+    "single sentences": {"data": "demo"},
+    "MRPC": {"data": "mrpc"},
+    "STS-B": {"data": "stsb"},
 }
-EXAMPLE: dict[str, Any] = MRPC | {
+EXAMPLE: dict[str, Any] = {
     "match_accelerate": True,
     "weight_decay": 0.01,
     "learning_rate": 2e-5,
-    "warmup_steps": 6,
+    "warmup_steps": 0.25,
     "num_train_epochs": 2,
     "max_train_samples": 50,
 }
@@ -113,35 +121,66 @@ def steps_of(flags: dict[str, Any]) -> int:
     return -(-batches // merged.get("gradient_accumulation_steps", 1)) * merged["num_train_epochs"]
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Flags of data made of the embedded reviews: pairs in two classes or with scores, texts in three classes."""
+    folder = tmp_path_factory.mktemp("data")
+    with gzip.open(demo_reviews_file(), "rt", encoding="utf-8", newline="") as file:
+        rated = [(row["text"], float(row["sentiment"])) for row in csv.DictReader(file)]
+    random.Random(0).shuffle(rated)  # they come sorted
+    pairs = list(zip(rated[:400:2], rated[1:400:2], strict=True))
+    tables: dict[str, list[tuple[Any, ...]]] = {
+        "pairs": [(a, b, "warmer" if x < y else "colder") for (a, x), (b, y) in pairs],
+        "scores": [(a, b, round(y - x, 2) + 0.001) for (a, x), (b, y) in pairs],
+        "classes": [(a, "bad" if x < -1 else "good" if x > 1 else "so-so") for (a, x), _ in pairs],
+    }
+    flags: dict[str, dict[str, Any]] = {}
+    for name, rows in tables.items():
+        texts = ("text_a", "text_b")[: len(rows[0]) - 1]
+        for part, some in (("train", rows[:-20]), ("eval", rows[-20:])):
+            with (folder / f"{name}-{part}.csv").open("w", encoding="utf-8", newline="") as file:
+                csv.writer(file).writerows([(*texts, "label"), *some])
+        flags[name] = {f"{part}_file": str(folder / f"{name}-{part}.csv") for part in ("train", "eval")}
+        flags[name]["text_columns"] = texts
+    return flags | {"demo": {"dataset": "demo"}}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_float_of_a_run_is_trainers(
-    tmp_path: Path, beside: ProcessPoolExecutor, kind: str, request: pytest.FixtureRequest
+    tmp_path: Path,
+    beside: ProcessPoolExecutor,
+    files: dict[str, dict[str, Any]],
+    kind: str,
+    request: pytest.FixtureRequest,
 ) -> None:
-    flags = {"match_trainer": True} | KINDS[kind]
-    if "dataset" not in flags:
-        flags["dataset"] = str(request.getfixturevalue("glue"))
-    comparisons = compare(tmp_path, beside, trainer.run, **flags)
+    flags = dict(KINDS[kind])
+    data = flags.pop("data", "pairs")
+    if data not in files:
+        files = files | {data: {"dataset": str(request.getfixturevalue("glue")), "subset": data}}
+    comparisons = compare(tmp_path, beside, trainer.run, **files[data], **flags, match_trainer=True)
     assert_all_equal(comparisons, steps_of(flags))
     evaluated = any(each.what == "evaluation: loss" for each in comparisons)
     assert evaluated == (flags.get("eval_strategy") != "no")
-
-
-def test_every_float_of_three_classes_is_trainers(tmp_path: Path, beside: ProcessPoolExecutor) -> None:
-    texts = demo_reviews()["train"].column("text")[:80]
-    for name, part in (("train.csv", texts[:60]), ("validation.csv", texts[60:])):
-        with (tmp_path / name).open("w", encoding="utf-8", newline="") as file:
-            labels = [("short", "middling", "long")[min(len(text) // 60, 2)] for text in part]
-            csv.writer(file).writerows([("text", "label"), *zip(part, labels, strict=True)])
-    files = {"train_file": str(tmp_path / "train.csv"), "eval_file": str(tmp_path / "validation.csv")}
-    comparisons = compare(tmp_path, beside, trainer.run, **files, match_trainer=True)
-    assert_all_equal(comparisons, 15)
-    assert any(each.what == "evaluation: macro_f1" for each in comparisons)
 
 
 def trained_head(tiny: Path, folder: Path, names: tuple[str, ...]) -> str:
     torch.manual_seed(5)
     save_classifier(load_classifier(tiny, label_names=names), load_tokenizer(tiny), folder)
     return str(folder)
+
+
+def two_validations(folder: Path) -> Path:
+    """A dataset with the columns and splits of MNLI."""
+    folder.mkdir()
+    splits = ("train", "validation_matched", "validation_mismatched")
+    texts, labels = reviews(60, classes=3)
+    rows = [{"premise": text, "hypothesis": texts[-i], "label": labels[i]} for i, text in enumerate(texts)]
+    for i, split in enumerate(splits):
+        lines = [json.dumps(row) for row in rows[i * 20 : i * 20 + 20 - i]]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    files = "".join(f"  - split: {split}\n    path: {split}.jsonl\n" for split in splits)
+    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: mnli\n  data_files:\n{files}---\n")
+    return folder
 
 
 ODD: dict[str, dict[str, Any]] = {
@@ -152,6 +191,7 @@ ODD: dict[str, dict[str, Any]] = {
     "constant with warm-up": {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 0.3},
     "half an epoch more": {"num_train_epochs": 1.5},
     "other numbers of AdamW": {"adam_epsilon": 1e-6, "adam_beta1": 0.8, "adam_beta2": 0.99},
+    "two evaluation splits": {"subset": "mnli"},
     "large batches": {"per_device_train_batch_size": 64, "per_device_eval_batch_size": 64},
 }
 
@@ -163,6 +203,9 @@ def test_odd_runs_of_a_tiny_model_are_trainers(tmp_path: Path, beside: ProcessPo
         write_csv(tmp_path / f"{name}.csv", *named_reviews(count, seed=len(name)))
     flags = {"model": str(tiny), **{f"{name}_file": str(tmp_path / f"{name}.csv") for name in ("train", "eval")}}
     flags |= {"per_device_train_batch_size": 8, "num_train_epochs": 2} | ODD[kind]
+    if kind == "two evaluation splits":
+        flags = {name: value for name, value in flags.items() if not name.endswith("_file")}
+        flags["dataset"] = str(two_validations(tmp_path / "two"))
     if isinstance(flags["model"], tuple):
         flags["model"] = trained_head(tiny, tmp_path / "head", flags["model"])
     comparisons = compare(tmp_path, beside, trainer.run, **flags, match_trainer=True)
@@ -170,24 +213,32 @@ def test_odd_runs_of_a_tiny_model_are_trainers(tmp_path: Path, beside: ProcessPo
     assert [each for each in comparisons if each.equal < each.total] == []
 
 
-def test_every_float_of_a_run_is_that_of_accelerates_example(tmp_path: Path, glue: Path) -> None:
+def test_every_float_of_a_run_is_that_of_accelerates_example(
+    tmp_path: Path, files: dict[str, dict[str, Any]]
+) -> None:
     with other_process() as fresh:  # accelerate keeps the settings of a process's first run
-        comparisons = compare(tmp_path, fresh, accelerate_loop.run, **EXAMPLE, dataset=str(glue))
+        comparisons = compare(tmp_path, fresh, accelerate_loop.run, **EXAMPLE, **files["pairs"])
     assert_all_equal(comparisons, steps_of(EXAMPLE))
     assert any(each.what == "evaluation: accuracy" and each.total == 2 for each in comparisons)
 
 
-# Two epochs with an evaluation between, accumulation, and decay: something for every setting to change.
-OFTEN: dict[str, Any] = (
-    SMALL
-    | MRPC
-    | {
-        "max_train_samples": 33,
-        "num_train_epochs": 2,
-        "gradient_accumulation_steps": 2,
-        "weight_decay": 0.1,
-    }
-)
+# Two epochs with an evaluation between, accumulation, decay, a short batch: something for every setting to change.
+OFTEN: dict[str, Any] = SMALL | {
+    "max_train_samples": 33,
+    "num_train_epochs": 2,
+    "gradient_accumulation_steps": 2,
+    "weight_decay": 0.1,
+}
+OTHERWISE: dict[str, Any] = {
+    "kernels": "fast",
+    "sampler": "bucket",
+    "eval_order": "length",
+    "loader_draws": False,
+    "restart_stream": False,
+    "accumulated_loss": "mean",
+    "decay": "all",
+    "dataloader_drop_last": True,
+}
 
 
 def recorded(folder: Path, **flags: Any) -> Record:
@@ -196,27 +247,16 @@ def recorded(folder: Path, **flags: Any) -> Record:
 
 
 @pytest.fixture(scope="module")
-def matching(tmp_path_factory: pytest.TempPathFactory, glue: Path) -> Record:
-    return recorded(tmp_path_factory.mktemp("matching"), **OFTEN, dataset=str(glue), match_trainer=True)
+def matching(tmp_path_factory: pytest.TempPathFactory, files: dict[str, dict[str, Any]]) -> Record:
+    return recorded(tmp_path_factory.mktemp("matching"), **OFTEN, **files["pairs"], match_trainer=True)
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [
-        {"kernels": "fast"},
-        {"sampler": "bucket"},
-        {"loader_draws": False},
-        {"restart_stream": False},
-        {"eval_order": "length"},
-        {"accumulated_loss": "mean"},
-        {"decay": "all"},
-    ],
-    ids=lambda setting: next(iter(setting)),
-)
+@pytest.mark.parametrize("setting", TRAINER)
 def test_each_setting_of_a_match_is_needed(
-    tmp_path: Path, matching: Record, glue: Path, setting: dict[str, Any]
+    tmp_path: Path, matching: Record, files: dict[str, dict[str, Any]], setting: str
 ) -> None:
     """With any one of what `--match_trainer` decides otherwise, some float differs."""
-    assert TRAINER | setting != TRAINER and TRAINER.keys() >= setting.keys()
-    other = recorded(tmp_path, **OFTEN | TRAINER | setting, dataset=str(glue))
+    settings = TRAINER | {setting: OTHERWISE[setting]}
+    assert settings != TRAINER
+    other = recorded(tmp_path, **OFTEN | settings, **files["pairs"])
     assert any(each.equal < each.total for each in compare_records(matching, other))
