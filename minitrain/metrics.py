@@ -7,7 +7,7 @@ score, because a rank, and with it Spearman, depends on all the others.
 What this file does not do: it moves nothing between processes.
 
 Source: the glue metric of evaluate 0.4.6 on scikit-learn 1.9 and scipy 1.17, equal to them to the last digit.
-That digit depends on the order of a sum: three functions take numpy's (it comes with `datasets`).
+That digit depends on the order of a sum: four functions take numpy's (it comes with `datasets`).
 """
 
 import math
@@ -182,10 +182,12 @@ def _ranks(values: Tensor) -> Tensor:
 
 
 def mean_squared_error(predictions: Values, labels: Values) -> float:
-    """Mean of the squared differences of (N,) scores, in float64; MinitrainError for none or two lengths."""
+    """Mean squared difference of (N,) scores, float32 as scikit-learn's; MinitrainError for none or two lengths."""
+    import numpy
+
     x, y = _scores(predictions, labels)
     _at_least(1, len(x))
-    return float((x.double() - y.double()).square().mean())
+    return float(numpy.average((y - x).square().numpy()[:, None], axis=0)[0])  # (N,) would add up in another order
 
 
 def _does_not_vary(metric: str, predictions: Tensor, labels: Tensor) -> bool:
@@ -205,8 +207,7 @@ class Metric:
         Args:
             names: accuracy, f1, macro_f1, matthews_correlation of classes; pearson, spearmanr, mse of scores;
                 any other raises MinitrainError.
-            num_classes: number of classes, None for scores.
-            positive: the class that f1 is about.
+            num_classes: number of classes, None for scores. positive: the class that f1 is about.
         """
         known = _OF_SCORES.keys() if num_classes is None else _OF_CLASSES.keys()
         if unknown := [name for name in names if name not in known]:
@@ -287,9 +288,8 @@ def _class_ids(predictions: Values, labels: Values, num_classes: int | None = No
     return predicted.long(), true.long()
 
 
-def _scores(predictions: Values, labels: Values) -> tuple[Tensor, Tensor]:
-    predicted, true = _pair(predictions, labels)
-    return predicted.float(), true.float()
+def _scores(predictions: Values, labels: Values) -> list[Tensor]:
+    return [values.float() for values in _pair(predictions, labels)]
 
 
 def _pair(predictions: Values, labels: Values) -> tuple[Tensor, Tensor]:

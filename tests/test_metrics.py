@@ -316,9 +316,18 @@ def test_metric_fors_suit_the_kind_of_label() -> None:
     metric.update(predictions, labels)
     result = metric.compute()
     assert list(result) == ["pearson", "spearmanr", "mse"]
-    # The mean of float64 squares, added in another order than numpy's.
-    expected = mean_squared_error(labels.double(), predictions.double())
-    assert result["mse"] == pytest.approx(expected, rel=1e-14)
+    assert result["mse"] == mean_squared_error(labels.numpy(), predictions.numpy())
+
+
+@fuzz
+@given(scores())
+def test_squared_error_equals_scikit_learn(pair: Pair) -> None:
+    predictions, labels = (values.nan_to_num(0.0, 1e30, -1e30) for values in pair)
+    metric = metric_for(None, None)
+    with quiet(), np.errstate(over="ignore"):
+        metric.update(predictions, labels)
+        expected = mean_squared_error(labels.numpy(), predictions.numpy())
+        assert same({"mse": metric.compute()["mse"]}, {"mse": expected})
 
 
 def test_updates_copy_the_scores() -> None:
