@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from minitrain.model import SequenceClassifier as SequenceClassifier
     from minitrain.optim import AdamW as AdamW
     from minitrain.optim import clip_grad_norm as clip_grad_norm
-    from minitrain.optim import constant_schedule as constant_schedule
-    from minitrain.optim import cosine_schedule as cosine_schedule
     from minitrain.optim import decay_groups as decay_groups
-    from minitrain.optim import linear_schedule as linear_schedule
     from minitrain.run import train as train
+    from minitrain.schedules import constant_schedule as constant_schedule
+    from minitrain.schedules import cosine_schedule as cosine_schedule
+    from minitrain.schedules import linear_schedule as linear_schedule
     from minitrain.tables import load_tables as load_tables
     from minitrain.tokenizer import Example as Example
     from minitrain.tokenizer import Tokenizer as Tokenizer
@@ -50,15 +50,9 @@ _HOMES = {
     "loss": ("cross_entropy", "mean_squared_error"),
     "metrics": ("GlueMetric", "accuracy", "f1"),
     "model": ("Encoder", "SequenceClassifier"),
-    "optim": (
-        "AdamW",
-        "clip_grad_norm",
-        "constant_schedule",
-        "cosine_schedule",
-        "decay_groups",
-        "linear_schedule",
-    ),
+    "optim": ("AdamW", "clip_grad_norm", "decay_groups"),
     "run": ("train",),
+    "schedules": ("constant_schedule", "cosine_schedule", "linear_schedule"),
     "tables": ("load_tables",),
     "tokenizer": ("Example", "Tokenizer", "load_tokenizer"),
     "training": ("fit",),

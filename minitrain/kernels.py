@@ -1,34 +1,129 @@
 """The operations that exist in two arithmetics, each fast one beside its plain form.
 
 `reference` calls the same PyTorch operations in the same order as transformers 5.23, bit for bit. `fast` computes
-the same function in less time; only its random numbers and last bits differ. No other module knows which is used:
-they call the functions of the `Kernels` they were given.
+the same function in less time on a CPU; only its random numbers and last bits differ. On a GPU `fast` leaves the
+work to PyTorch's own kernels. No other module knows which is used: they call the functions of the `Kernels` they
+were given.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kernels:
-    """One arithmetic: `dropout(x, p, training)` and `attention(q, k, v, mask, dropout_p)`."""
+    """One arithmetic: `linear(x, *layers)`, `dropout(x, p, training)`, `attention(q, k, v, mask, dropout_p)`."""
 
+    first_only: bool  # whether a classifier computes of its last block the first position alone, all that it reads
+    linear: Callable[..., tuple[Tensor, ...]]
     dropout: Callable[[Tensor, float, bool], Tensor]
     attention: Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float) -> Tensor:
-    """Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762, equation 1).
+# ---- linear layers: (B, L, in) -> (B, L, out) -----------------------------------------------------------------
 
-    q, k, v are (B, N, L, D); mask is boolean, broadcastable to (B, N, L, L), True where a query may look, or None.
-    Returns (B, N, L, D).
+
+def linear(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
+    """What each of some linear layers makes of the same x."""
+    return tuple(layer(x) for layer in layers)
+
+
+def _fast_linear(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
+    if x.device.type != "cpu" or any(layer.bias is None for layer in layers):
+        return linear(x, *layers)
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+    out: Tensor = _Linear.apply(x, dtype, *weights, *biases)
+    return out.split([layer.out_features for layer in layers], dim=-1) if len(layers) > 1 else (out,)
+
+
+class _Linear(torch.autograd.Function):
+    """Layers with one input as a single product, (M, in) x (in, out of all), in the dtype asked for.
+
+    Autocast casts each weight by itself, and brings each gradient back by a transposing copy that costs more than
+    the product; here a weight is cast on its way into the joint matrix, and a gradient comes as it lies.
     """
-    scale = q.size(-1) ** -0.5
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, scale=scale)
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dtype: torch.dtype, *parameters: Tensor) -> Tensor:
+        half = len(parameters) // 2
+        weight, bias = _joined(parameters[:half], dtype), _joined(parameters[half:], dtype)
+        rows = x.reshape(-1, x.size(-1)).to(dtype)
+        ctx.save_for_backward(rows, weight)
+        ctx.like, ctx.own = (x.shape, x.dtype), parameters[0].dtype
+        ctx.sizes = [len(part) for part in parameters[:half]]
+        return _product("output", dtype)(rows, weight, bias).view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight = ctx.saved_tensors
+        shape, dtype = ctx.like
+        g = gradients[0].reshape(-1, len(weight)).to(weight.dtype)
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = _product("gradient of x", g.dtype)(g, weight, None).view(shape).to(dtype)
+        of_weight = _product("gradient of weight", g.dtype)(g, rows, None).to(ctx.own)
+        of_bias = g.sum(0).to(ctx.own)
+        return of_x, None, *of_weight.split(ctx.sizes), *of_bias.split(ctx.sizes)
+
+
+def _joined(parts: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
+    """(out, ...) of each -> (out of all, ...), cast on the way."""
+    if len(parts) == 1:
+        return parts[0].to(dtype)
+    sizes = [len(part) for part in parts]
+    joined = parts[0].new_empty(sum(sizes), *parts[0].shape[1:], dtype=dtype)
+    torch._foreach_copy_(list(joined.split(sizes)), list(parts))
+    return joined
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return out
+
+
+# The three products of a linear layer, first as PyTorch would compute them, then by oneDNN whatever the processor.
+PRODUCTS: dict[str, tuple[Product, Product]] = {
+    "output": (F.linear, _onednn),  # of x, weight, bias
+    "gradient of x": (lambda g, w, _: g @ w, lambda g, w, _: _onednn(g, w.t(), None)),
+    "gradient of weight": (lambda g, x, _: g.t() @ x, lambda g, x, _: _onednn(g.t(), x.t(), None)),
+}
+
+
+@cache
+def _product(name: str, dtype: torch.dtype) -> Product:
+    """The faster of the two on this processor, tried out once: MKL, PyTorch's choice, keeps to AVX2 on AMD's.
+
+    oneDNN must win clearly, so that the same machine chooses the same at every start: their last bits differ.
+    """
+    plain, onednn = PRODUCTS[name]
+    if not torch.backends.mkldnn.is_available() or dtype not in (torch.float32, torch.bfloat16):
+        return plain
+    first, second = torch.ones(2, 512, 512, dtype=dtype)
+    return onednn if 1.3 * _seconds(onednn, first, second) < _seconds(plain, first, second) else plain
+
+
+@torch.no_grad()
+def _seconds(product: Product, first: Tensor, second: Tensor) -> float:
+    """Of the quickest of some calls: what else the machine does only adds to the others."""
+    times = []
+    for _ in range(9):
+        start = time.perf_counter()
+        product(first, second, None)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+# ---- dropout --------------------------------------------------------------------------------------------------
 
 
 def dropout_from_bits(x: Tensor, p: float, training: bool) -> Tensor:
@@ -45,8 +140,10 @@ def dropout_from_bits(x: Tensor, p: float, training: bool) -> Tensor:
         return x * 0.0
     words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-    keep = bits >= threshold - 32768
-    return x * keep.to(x.dtype).mul_(65536 / (65536 - threshold))
+    # Compared into floats at once: a boolean mask would have to be converted, which takes longer than the drawing.
+    mask = torch.empty(x.shape, dtype=x.dtype)
+    torch.ge(bits, threshold - 32768, out=mask)
+    return x * mask.mul_(65536 / (65536 - threshold))
 
 
 def _fast_dropout(x: Tensor, p: float, training: bool) -> Tensor:
@@ -54,17 +151,35 @@ def _fast_dropout(x: Tensor, p: float, training: bool) -> Tensor:
     return dropout_from_bits(x, p, training) if x.device.type == "cpu" else F.dropout(x, p, training)
 
 
+# ---- attention: (B, N, L, D) three times -> (B, N, L, D) ---------------------------------------------------------
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float) -> Tensor:
+    """Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762, equation 1).
+
+    q is (B, N, Q, D), k and v are (B, N, L, D); mask is boolean, (B, 1, Q, L), True where a query may look, or
+    None. Returns (B, N, Q, D).
+    """
+    scale = q.size(-1) ** -0.5
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, scale=scale)
+
+
 def _fast_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float) -> Tensor:
     if dropout_p == 0.0 or q.device.type != "cpu":
         return attention(q, k, v, mask, dropout_p)
-    # With dropout the CPU has no fused attention: PyTorch takes these same steps, but for the draw.
-    scores = (q * q.size(-1) ** -0.5) @ k.transpose(-1, -2)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
-    return dropout_from_bits(scores.softmax(dim=-1), dropout_p, True) @ v
+    # With dropout the CPU has no fused attention: PyTorch takes these same steps, but for the draw. Mask and scale
+    # go into the product. Autocast would have the softmax in float32, which is how it computes inside anyway.
+    with torch.autocast("cpu", enabled=False):
+        batch, heads, queries, size = q.shape
+        q, k, v = (part.reshape(batch * heads, -1, size) for part in (q, k, v))
+        bias = q.new_zeros(())
+        if mask is not None:
+            bias = torch.where(mask, 0.0, float("-inf")).to(q.dtype).expand(-1, heads, -1, -1).flatten(0, 1)
+        scores = torch.baddbmm(bias, q, k.transpose(1, 2), beta=int(mask is not None), alpha=size**-0.5)
+        return (dropout_from_bits(scores.softmax(dim=-1), dropout_p, True) @ v).view(batch, heads, queries, size)
 
 
 KERNELS = {
-    "reference": Kernels(dropout=F.dropout, attention=attention),
-    "fast": Kernels(dropout=_fast_dropout, attention=_fast_attention),
+    "reference": Kernels(first_only=False, linear=linear, dropout=F.dropout, attention=attention),
+    "fast": Kernels(first_only=True, linear=_fast_linear, dropout=_fast_dropout, attention=_fast_attention),
 }

@@ -62,11 +62,17 @@ class Attention(nn.Module):
         self.value = nn.Linear(hidden_size, hidden_size)
         self.output = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        q, k, v = (self._split(project(x)) for project in (self.query, self.key, self.value))
+    def forward(self, x: Tensor, context: Context, queries: int | None = None) -> Tensor:
+        linear = context.kernels.linear
+        if queries is None:
+            q, k, v = linear(x, self.query, self.key, self.value)
+        else:
+            (q,), (k, v) = linear(x[:, :queries], self.query), linear(x, self.key, self.value)
         dropout_p = self.dropout if self.training else 0.0
-        mixed = context.kernels.attention(q, k, v, context.mask, dropout_p)  # (B, N, L, D)
-        return self.output(mixed.transpose(1, 2).reshape(x.shape))
+        mask = None if context.mask is None else context.mask[:, :, :queries]
+        q, k, v = self._split(q), self._split(k), self._split(v)
+        mixed = context.kernels.attention(q, k, v, mask, dropout_p)  # (B, N, queries, D)
+        return linear(mixed.transpose(1, 2).flatten(2), self.output)[0]
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, L, H) -> (B, N, L, D)"""
@@ -82,8 +88,10 @@ class FeedForward(nn.Module):
         self.activation = ACTIVATIONS[activation]
         self.output = nn.Linear(intermediate_size, hidden_size)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.output(self.activation(self.intermediate(x)))
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        linear = context.kernels.linear
+        (wide,) = linear(x, self.intermediate)
+        return linear(self.activation(wide), self.output)[0]
 
 
 class Block(nn.Module):
@@ -107,7 +115,9 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(hidden_size, intermediate_size, activation)
         self.feed_forward_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
+    def forward(self, x: Tensor, context: Context, queries: int | None = None) -> Tensor:
+        """queries: compute only the first so many positions, (B, queries, H); None for all."""
         dropout = context.kernels.dropout
-        x = self.attention_norm(dropout(self.attention(x, context), self.dropout, self.training) + x)
-        return self.feed_forward_norm(dropout(self.feed_forward(x), self.dropout, self.training) + x)
+        mixed = self.attention(x, context, queries)
+        x = self.attention_norm(dropout(mixed, self.dropout, self.training) + x[:, :queries])
+        return self.feed_forward_norm(dropout(self.feed_forward(x, context), self.dropout, self.training) + x)

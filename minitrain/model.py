@@ -29,14 +29,24 @@ class Encoder(nn.Module):
         self.embeddings = family.embeddings(config)
         self.blocks = nn.ModuleList([family.block(config) for _ in range(config.num_layers)])
 
+    @property
+    def word_embeddings(self) -> nn.Embedding:
+        """The table of word vectors, (V, H); `sparse = True` gives it gradients of the rows in use alone."""
+        return cast(nn.Embedding, self.embeddings.word)
+
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        first_only: bool = False,
     ) -> Tensor:
         """Encode a padded batch.
 
         input_ids: (B, L) int64. attention_mask: (B, L), non-zero at real tokens; None when all are real.
         token_type_ids: (B, L) int64, 0 for the first text and 1 for the second; None for all 0.
-        Returns (B, L, H) float. Raises MinitrainError when L exceeds the model's positions.
+        first_only: of the last layer, compute only the first position: all that a classifier reads.
+        Returns (B, L, H) float, or (B, 1, H). Raises MinitrainError when L exceeds the model's positions.
         """
         length = input_ids.size(1)
         if length > self.config.max_position_embeddings:
@@ -48,9 +58,10 @@ class Encoder(nn.Module):
             token_type_ids = torch.zeros_like(input_ids)
         context = attention_context(attention_mask, length, self.kernels)
         x = self.embeddings(input_ids, token_type_ids, self.kernels)
-        for block in self.blocks:
+        *others, last = self.blocks
+        for block in others:
             x = block(x, context)
-        return cast(Tensor, x)
+        return cast(Tensor, last(x, context, 1 if first_only else None))
 
 
 class SequenceClassifier(nn.Module):
@@ -66,5 +77,6 @@ class SequenceClassifier(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> Tensor:
         """Arguments as `Encoder.forward`. Returns logits (B, C), before any softmax."""
-        x = self.encoder(input_ids, attention_mask, token_type_ids)
+        first_only = self.encoder.kernels.first_only
+        x = self.encoder(input_ids, attention_mask, token_type_ids, first_only=first_only)
         return cast(Tensor, self.head(x, self.encoder.kernels))

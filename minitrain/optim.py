@@ -1,25 +1,26 @@
-"""AdamW, its two groups of parameters, gradient clipping, and learning rates as functions of the step.
+"""AdamW, its two groups of parameters, and gradient clipping.
 
-Nothing here remembers the learning rate: a schedule maps a step to a factor, the training loop multiplies
-it with the base rate and hands the product to `AdamW.step`. What must be saved to resume is therefore the
-step number and the two moments of each parameter, and nothing else.
+Nothing here remembers the learning rate: a schedule maps a step to a factor (`schedules.py`), the training loop
+multiplies it with the base rate and hands the product to `AdamW.step`. What must be saved to resume is therefore
+the step number and the two moments of each parameter, and nothing else.
 
-What this file does not do: no AMSGrad, no sparse gradients, no learning rate per group.
+What this file does not do: no AMSGrad, no learning rate per group.
 
 Source: Kingma & Ba 2014 (arXiv 1412.6980), Loshchilov & Hutter 2017 (arXiv 1711.05101); `torch/optim/adam.py`
-and `torch/nn/utils/clip_grad.py` of torch 2.13; `trainer.py`, `optimization.py` of transformers 5.23.
+and `torch/nn/utils/clip_grad.py` of torch 2.13; `trainer.py` of transformers 5.23.
 """
 
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from minitrain.errors import MinitrainError
+from minitrain.touched import TouchedRows, checked
 
 # The Trainer's patterns for what does not decay, matched against the lower-cased name of a parameter.
 _NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
@@ -51,6 +52,16 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         {"params": decaying, "weight_decay": weight_decay},
         {"params": other, "weight_decay": 0.0},
     ]
+
+
+class _Update(NamedTuple):
+    """What one update of one parameter reads and, all but the gradient, changes."""
+
+    weight: Tensor
+    gradient: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+    weight_decay: float
 
 
 class AdamW:
@@ -103,6 +114,7 @@ class AdamW:
             raise MinitrainError(f"betas are {betas}; both must be in [0, 1)")
         self.lr, self.betas, self.eps, self.fused = lr, betas, eps, fused
         self.state: dict[str, Tensor] = {}
+        self.touched: dict[int, TouchedRows] = {}  # in place of two moments in `state`, where gradients are sparse
 
     @torch.no_grad()
     def step(self, lr: float | None = None) -> None:
@@ -116,38 +128,51 @@ class AdamW:
         """
         lr = self.lr if lr is None else lr
         _require_at_least_zero(lr=lr)
-        grads = {i: p.grad for i, p in enumerate(self.params) if p.grad is not None}
-        for i in grads:
-            if f"{i}.step" not in self.state:
-                self.state |= self._initial_state(i)
-        (self._update_fused if self.fused else self._update_plain)(grads, lr)
+        updates = {i: self._tensors(i, p.grad, lr) for i, p in enumerate(self.params) if p.grad is not None}
+        (self._update_fused if self.fused else self._update_plain)(updates, lr)
+        for i in updates.keys() & self.touched.keys():
+            self.touched[i].scatter(self.params[i])
 
-    def _update_plain(self, grads: dict[int, Tensor], lr: float) -> None:
+    def _tensors(self, i: int, grad: Tensor, lr: float) -> _Update:
+        """What an update of a parameter works on; of an embedding with sparse gradients, the rows ever touched."""
+        w = self.params[i]
+        if f"{i}.step" not in self.state:
+            self.state |= self._initial_state(i, grad.is_sparse)
+            if grad.is_sparse:
+                self.touched[i] = TouchedRows(w)
+        if i not in self.touched:
+            m, v = self.state[f"{i}.exp_avg"], self.state[f"{i}.exp_avg_sq"]
+            return _Update(w, grad.to_dense() if grad.is_sparse else grad, m, v, self.weight_decays[i])
+        if self.weight_decays[i] != 0:
+            w.mul_(1 - lr * self.weight_decays[i])  # every row decays, touched or not
+        touched = self.touched[i]
+        return _Update(*touched.gather(w, grad), touched.exp_avg, touched.exp_avg_sq, 0.0)
+
+    def _update_plain(self, updates: dict[int, _Update], lr: float) -> None:
         """The equations of the class, rounded as in `_single_tensor_adam` of torch."""
         beta1, beta2 = self.betas
-        for i, g in grads.items():
-            w, m, v = self.params[i], self.state[f"{i}.exp_avg"], self.state[f"{i}.exp_avg_sq"]
+        for i, (w, g, m, v, weight_decay) in updates.items():
             t = self.state[f"{i}.step"].add_(1).item()
-            if self.weight_decays[i] != 0:
-                w.mul_(1 - lr * self.weight_decays[i])
+            if weight_decay != 0:
+                w.mul_(1 - lr * weight_decay)
             m.lerp_(g, 1 - beta1)
             v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
             denominator = (v.sqrt() / (1 - beta2**t) ** 0.5).add_(self.eps)
             w.addcdiv_(m, denominator, value=-lr / (1 - beta1**t))
 
-    def _update_fused(self, grads: dict[int, Tensor], lr: float) -> None:
+    def _update_fused(self, updates: dict[int, _Update], lr: float) -> None:
         """The same in one pass over memory; one call takes tensors of one weight decay, device and dtype."""
         alike: dict[tuple[float, torch.device, torch.dtype], list[int]] = defaultdict(list)
-        for i in grads:
-            alike[self.weight_decays[i], self.params[i].device, self.params[i].dtype].append(i)
+        for i, update in updates.items():
+            alike[update.weight_decay, update.weight.device, update.weight.dtype].append(i)
         for (weight_decay, _, _), some in alike.items():
             steps = [self.state[f"{i}.step"] for i in some]
             torch._foreach_add_(steps, 1)
             torch._fused_adamw_(
-                [self.params[i] for i in some],
-                [grads[i] for i in some],
-                [self.state[f"{i}.exp_avg"] for i in some],
-                [self.state[f"{i}.exp_avg_sq"] for i in some],
+                [updates[i].weight for i in some],
+                [updates[i].gradient for i in some],
+                [updates[i].exp_avg for i in some],
+                [updates[i].exp_avg_sq for i in some],
                 [],  # the maxima of AMSGrad, which we have not
                 steps,
                 lr=lr,
@@ -164,21 +189,25 @@ class AdamW:
         for parameter in self.params:
             parameter.grad = None
 
-    def _initial_state(self, i: int) -> dict[str, Tensor]:
+    def _initial_state(self, i: int, sparse: bool) -> dict[str, Tensor]:
         parameter = self.params[i]
-        return {
-            # The fused kernel reads the step where the parameter is; the plain lines need a Python number.
-            f"{i}.step": torch.zeros((), device=parameter.device if self.fused else "cpu"),
-            f"{i}.exp_avg": torch.zeros_like(parameter),
-            f"{i}.exp_avg_sq": torch.zeros_like(parameter),
-        }
+        # The fused kernel reads the step where the parameter is; the plain lines need a Python number.
+        step = {f"{i}.step": torch.zeros((), device=parameter.device if self.fused else "cpu")}
+        names = () if sparse else (f"{i}.exp_avg", f"{i}.exp_avg_sq")
+        return step | {name: torch.zeros_like(parameter, requires_grad=False) for name in names}
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that must be saved, as names and live tensors: "0.step", "0.exp_avg", "0.exp_avg_sq", ...
 
-        The number is the place of the parameter in `params`; one that never had a gradient has no state.
+        The number is the place of the parameter in `params`; one that never had a gradient has no state. Where
+        gradients are sparse, "0.rows" (K,) names the rows whose moments (K, ...) stand there; the others are zero.
         """
-        return dict(self.state)
+        sparse = {
+            f"{i}.{name}": getattr(touched, name)
+            for i, touched in self.touched.items()
+            for name in ("rows", "exp_avg", "exp_avg_sq")
+        }
+        return self.state | sparse
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Replace the state by a copy of what `state_dict` gave, on the devices of the parameters.
@@ -190,22 +219,21 @@ class AdamW:
             MinitrainError: for a missing or unexpected name or another shape; nothing is loaded then.
         """
         loaded: dict[str, Tensor] = {}
+        touched = {i: TouchedRows(p) for i, p in enumerate(self.params) if f"{i}.rows" in state}
         for i in range(len(self.params)):
             if f"{i}.step" in state:
-                loaded |= self._initial_state(i)
-        if odd := sorted(loaded.keys() ^ state.keys()):
+                loaded |= self._initial_state(i, sparse=i in touched)
+        sparse = {f"{i}.{name}" for i in touched for name in ("rows", "exp_avg", "exp_avg_sq")}
+        if odd := sorted((loaded.keys() | sparse) ^ state.keys()):
             raise MinitrainError(
                 f"optimizer state: {odd[0]!r} is {'missing' if odd[0] in loaded else 'unexpected'}; this "
                 f"optimizer has {len(self.params)} parameters, so the state is of another model or cut short"
             )
         for name, tensor in loaded.items():
-            if state[name].shape != tensor.shape:
-                raise MinitrainError(
-                    f"optimizer state: {name!r} has shape {tuple(state[name].shape)}, its parameter needs "
-                    f"{tuple(tensor.shape)}; the state is of another model"
-                )
-            tensor.copy_(state[name])
-        self.state = loaded
+            tensor.copy_(checked(state, name, tensor))
+        for i, rows in touched.items():
+            rows.load(state, str(i))
+        self.state, self.touched = loaded, touched
 
 
 def _as_groups(params: Iterable[Tensor] | list[dict[str, Any]], weight_decay: float) -> list[dict[str, Any]]:
@@ -243,7 +271,7 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
 
     Source: Pascanu et al. 2012 (arXiv 1211.5063); `torch.nn.utils.clip_grad_norm_`, torch 2.13.
     """
-    grads = [p.grad for p in parameters if p.grad is not None]
+    grads = [_numbers(p) for p in parameters if p.grad is not None]
     if not grads:
         return torch.tensor(0.0)
     total_norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads, 2.0)))
@@ -253,47 +281,10 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     return total_norm
 
 
-# A schedule gives the factor for the base learning rate: (step, total_steps, warmup_steps) -> factor.
-Schedule = Callable[[int, int, int], float]
-
-
-def linear_schedule(step: int, total_steps: int, warmup_steps: int = 0) -> float:
-    """Rise from 0 to 1 over the warm-up, then fall in a straight line to 0 at `total_steps`.
-
-    Args:
-        step: optimizer steps done before this one, from 0.
-        total_steps: optimizer steps of the whole run.
-        warmup_steps: how many of them rise; the first has factor 0 if there are any.
-    """
-    if step < warmup_steps:
-        return _warmup(step, warmup_steps)
-    return max(0.0, float(total_steps - step) / float(max(1, total_steps - warmup_steps)))
-
-
-def cosine_schedule(step: int, total_steps: int, warmup_steps: int = 0) -> float:
-    """Rise from 0 to 1 over the warm-up, then fall along half a cosine to 0 at `total_steps`.
-
-    The arguments are those of `linear_schedule`. Source: Loshchilov & Hutter 2016 (arXiv 1608.03983).
-    """
-    if step < warmup_steps:
-        return _warmup(step, warmup_steps)
-    progress = float(step - warmup_steps) / float(max(1, total_steps - warmup_steps))
-    return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
-
-
-def constant_schedule(step: int, total_steps: int, warmup_steps: int = 0) -> float:
-    """Rise from 0 to 1 over the warm-up, then stay; the arguments are those of `linear_schedule`."""
-    return _warmup(step, warmup_steps) if step < warmup_steps else 1.0
-
-
-def _warmup(step: int, warmup_steps: int) -> float:
-    return float(step) / float(max(1, warmup_steps))
-
-
-# The Trainer's names. Its "constant" ignores the warm-up: for the same run, pass it none.
-SCHEDULES: dict[str, Schedule] = {
-    "linear": linear_schedule,
-    "cosine": cosine_schedule,
-    "constant": constant_schedule,
-    "constant_with_warmup": constant_schedule,
-}
+def _numbers(parameter: Tensor) -> Tensor:
+    """The gradient, or what stands in a sparse one, each row once; to be changed in place."""
+    assert parameter.grad is not None
+    if not parameter.grad.is_sparse:
+        return parameter.grad
+    parameter.grad = parameter.grad.coalesce()
+    return parameter.grad.values()

@@ -32,8 +32,8 @@ from minitrain.distributed import world_from_environment
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import evaluate
 from minitrain.metrics import GlueMetric, metric_for
-from minitrain.optim import linear_schedule
 from minitrain.plan import make_sampler
+from minitrain.schedules import linear_schedule
 from minitrain.tokenizer import load_tokenizer
 from minitrain.training import make_state, train_step
 from minitrain.weights import load_classifier, save_classifier

@@ -1,6 +1,8 @@
 """The fast kernels against the reference ones, and the statistics of the dropout that draws by bits."""
 
+import functools
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from parity.reference import make_inputs, make_labels, our_loss, save_checkpoint
-from torch import Tensor
+from torch import Tensor, nn
 
-from minitrain.kernels import KERNELS, attention, dropout_from_bits
+from minitrain import kernels
+from minitrain.kernels import KERNELS, PRODUCTS, Product, attention, dropout_from_bits
 from minitrain.weights import load_classifier
 
 SIGMAS = 5.0  # a fair sample leaves this bound once in two million; the seeds are fixed besides
@@ -210,8 +213,137 @@ def test_a_model_with_fast_kernels_gives_the_logits_and_gradients_of_the_referen
         assert (ours.grad - theirs.grad).abs().max() < 1e-5 * max(theirs.grad.abs().max(), 1e-3 * largest)
 
 
-def test_in_evaluation_both_arithmetics_give_the_same_bits(tmp_path: Path) -> None:
+def layers(dtype: torch.dtype = torch.float32) -> list[nn.Linear]:
+    """Three linear layers of unlike widths on the same 24 inputs."""
+    torch.manual_seed(0)
+    return [nn.Linear(24, width, dtype=dtype) for width in (8, 40, 3)]
+
+
+def outputs_and_gradients(arithmetic: str, some: list[nn.Linear], x: Tensor, bf16: bool = False) -> list[Tensor]:
+    """Outputs of the layers, then the gradients of x, weights and biases; of a loss in which all have a share."""
+    x = x.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        out = KERNELS[arithmetic].linear(x, *some)
+    loss = torch.stack([(part.double() * (i + 1)).cos().sum() for i, part in enumerate(out)]).sum()
+    parameters = [p for layer in some for p in layer.parameters()]
+    return [*out, *torch.autograd.grad(loss, [x, *parameters])]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_joint_products_are_those_of_each_layer(count: int, dtype: torch.dtype) -> None:
+    some, x = layers(dtype)[:count], torch.randn(2, 5, 24, dtype=dtype)
+    fast, plain = (outputs_and_gradients(arithmetic, some, x) for arithmetic in ("fast", "reference"))
+    for ours, theirs in zip(fast, plain, strict=True):
+        assert ours.dtype == theirs.dtype == dtype and ours.shape == theirs.shape
+        assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()  # float32: products of other shapes
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_joint_products_in_bfloat16_are_as_exact_as_autocast(count: int) -> None:
+    some, x = layers()[:count], torch.randn(2, 5, 24)
+    exact = outputs_and_gradients("reference", some, x)
+    fast, plain = (outputs_and_gradients(arithmetic, some, x, bf16=True) for arithmetic in ("fast", "reference"))
+    for ours, theirs, true in zip(fast, plain, exact, strict=True):
+        assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
+        # bfloat16 keeps 8 bits: each is off by about 1/256, and neither by much more than the other.
+        assert (ours - true).norm() < 2 * (theirs - true).norm() + 1e-3 * true.norm()
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_onednn_computes_the_products_that_pytorch_does(name: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    shapes = {
+        "output": ((7, 24), (5, 24)),
+        "gradient of x": ((7, 5), (5, 24)),
+        "gradient of weight": ((7, 5), (7, 24)),
+    }
+    first, second = (torch.randn(shape).to(dtype) for shape in shapes[name])
+    bias = torch.randn(5).to(dtype) if name == "output" else None
+    plain, onednn = (product(first, second, bias) for product in PRODUCTS[name])
+    assert plain.shape == onednn.shape
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2  # a sum of 24 in another order; bfloat16 keeps 8 bits
+    assert (plain - onednn).abs().max() <= tolerance * plain.abs().max()
+
+
+@pytest.mark.parametrize(("slow", "chosen"), [(0, 1), (1, 0), (None, 0)])
+def test_the_product_that_is_clearly_faster_is_chosen(
+    slow: int | None, chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A delay stands for the slower product; without one both are the same, and PyTorch's own is kept."""
+    calls = [0, 0]
+
+    def candidate(which: int) -> Product:
+        def product(first: Tensor, second: Tensor, bias: Tensor | None) -> Tensor:
+            calls[which] += 1
+            time.sleep(0.02 if which == slow else 0.005)
+            return first
+
+        return product
+
+    pair = candidate(0), candidate(1)
+    monkeypatch.setitem(PRODUCTS, "output", pair)
+    monkeypatch.setattr(kernels, "_product", functools.cache(kernels._product.__wrapped__))
+    assert kernels._product("output", torch.float32) is pair[chosen]
+    assert min(calls) > 0
+    tried = list(calls)
+    kernels._product("output", torch.float32)
+    assert calls == tried  # measured once
+
+
+def test_onednn_carries_a_whole_step_where_it_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path)
+    inputs = make_inputs(type("Config", (), {"vocab_size": 99, "pad_token_id": 0, "type_vocab_size": 2}))
+    model = load_classifier(tmp_path, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    gradients = []
+    for which in (0, 1):
+        used: list[str] = []
+
+        def choice(name: str, dtype: torch.dtype, which: int = which, used: list[str] = used) -> Product:
+            used.append(name)
+            return PRODUCTS[name][which]
+
+        monkeypatch.setattr(kernels, "_product", choice)
+        our_loss(model(**inputs), make_labels(2, 5)).backward()
+        assert set(used) == set(PRODUCTS)
+        gradients.append([p.grad for p in model.parameters()])
+        model.zero_grad()
+    largest = max(g.abs().max() for g in gradients[0] if g is not None)
+    for plain, onednn in zip(*gradients, strict=True):
+        assert plain is not None and onednn is not None
+        assert (plain - onednn).abs().max() < 1e-5 * max(plain.abs().max(), 1e-3 * largest)
+
+
+def test_a_layer_without_bias_takes_the_plain_way() -> None:
+    layer, x = nn.Linear(24, 8, bias=False), torch.randn(2, 24)
+    (out,) = KERNELS["fast"].linear(x, layer)
+    assert torch.equal(out, layer(x))
+
+
+def test_no_gradient_is_computed_for_an_input_that_needs_none() -> None:
+    (out,) = KERNELS["fast"].linear(torch.randn(2, 24), layers()[0])
+    assert out.requires_grad
+    out.sum().backward()
+
+
+def test_in_evaluation_the_arithmetics_agree(tmp_path: Path) -> None:
     save_checkpoint(tmp_path)
     inputs = make_inputs(type("Config", (), {"vocab_size": 99, "pad_token_id": 0, "type_vocab_size": 2}))
     fast, reference = load_classifier(tmp_path, kernels="fast"), load_classifier(tmp_path, kernels="reference")
-    assert torch.equal(fast(**inputs), reference(**inputs))
+    expected = reference(**inputs)
+    assert (fast(**inputs) - expected).abs().max() < 1e-5 * expected.abs().max()  # joint products: other last bits
+
+
+def test_the_last_block_computes_the_first_position_alone_where_a_head_reads_no_other(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path)
+    inputs = make_inputs(type("Config", (), {"vocab_size": 99, "pad_token_id": 0, "type_vocab_size": 2}))
+    model = load_classifier(tmp_path)
+    first, whole = model.encoder(**inputs, first_only=True), model.encoder(**inputs)
+    assert first.shape == (*whole.shape[:1], 1, whole.size(2))
+    assert (first[:, 0] - whole[:, 0]).abs().max() < 1e-5 * whole.abs().max()
+    widths: list[int] = []
+    model.encoder.blocks[-1].register_forward_hook(lambda module, args, out: widths.append(out.size(1)))
+    model(**inputs)
+    load_classifier(tmp_path, kernels="reference")(**inputs)
+    assert widths == [1]

@@ -12,15 +12,8 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, Trainer, get_scheduler
 
 from minitrain.errors import MinitrainError
-from minitrain.optim import (
-    SCHEDULES,
-    AdamW,
-    clip_grad_norm,
-    constant_schedule,
-    cosine_schedule,
-    decay_groups,
-    linear_schedule,
-)
+from minitrain.optim import AdamW, clip_grad_norm, decay_groups
+from minitrain.schedules import SCHEDULES, constant_schedule, cosine_schedule, linear_schedule
 
 SHAPES = [(), (1,), (7,), (33, 5), (8, 16), (3, 4, 5), (64, 129)]
 STEPS = 50
