@@ -7,6 +7,7 @@ batch that `drop_last` leaves out. (`StreamBatchSampler` is the exception: its o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -73,9 +74,45 @@ def _labels(labels: list[int | float | None]) -> Tensor | None:
     return torch.tensor(labels, dtype=torch.int64 if isinstance(labels[0], int) else torch.float32)
 
 
-def _permutation(count: int, seed: int) -> list[int]:
+class Batches(Sequence[list[int]]):
+    """The batches of an epoch, each a list of row numbers counted from 0, made when it is asked for.
+
+    rows: (N,) int64, the batches laid end to end. size: rows a batch; the last may be short. order: (batches,) in
+    which order to give them; None for as they lie.
+    """
+
+    def __init__(self, rows: Tensor, size: int, order: Tensor | None = None) -> None:
+        self._rows, self._size, self._order = rows, size, order
+
+    def __len__(self) -> int:
+        return -(-len(self._rows) // self._size)
+
+    @overload
+    def __getitem__(self, index: int) -> list[int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[list[int]]: ...
+    def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        place = range(len(self))[index] if self._order is None else int(self._order[index])
+        rows: list[int] = self._rows[place * self._size : (place + 1) * self._size].tolist()
+        return rows
+
+    def shuffled(self, seed: int) -> "Batches":
+        """The same batches in a random order."""
+        return Batches(self._rows, self._size, _permutation(len(self), seed))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
+
+
+def _permutation(count: int, seed: int) -> Tensor:
     """A random order of range(count), from a generator of its own."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
 class RandomBatchSampler:
@@ -92,7 +129,7 @@ class RandomBatchSampler:
     def __len__(self) -> int:
         return self._length
 
-    def batches(self, epoch: int) -> list[list[int]]:
+    def batches(self, epoch: int) -> Batches:
         """The epoch's batches, each a list of row numbers counted from 0."""
         return _cut(_permutation(self.count, self.seed + epoch), self.batch_size, self.drop_last)
 
@@ -113,7 +150,7 @@ class StreamBatchSampler:
     def __len__(self) -> int:
         return self._length
 
-    def batches(self, epoch: int) -> list[list[int]]:
+    def batches(self, epoch: int) -> Batches:
         """New batches at each call, whatever the epoch; draws one number from the global stream."""
         return _cut(_permutation(self.count, draw_seed()), self.batch_size, self.drop_last)
 
@@ -129,37 +166,36 @@ class BucketBatchSampler:
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int = 42, drop_last: bool = False) -> None:
-        self.lengths, self.batch_size, self.seed, self.drop_last = lengths, batch_size, seed, drop_last
+        self.lengths = torch.as_tensor(lengths)
+        self.batch_size, self.seed, self.drop_last = batch_size, seed, drop_last
         self._length = count_batches(len(lengths), batch_size, drop_last)
 
     def __len__(self) -> int:
         return self._length
 
-    def batches(self, epoch: int) -> list[list[int]]:
+    def batches(self, epoch: int) -> Batches:
         """The epoch's batches, each a list of row numbers counted from 0."""
         order = _permutation(len(self.lengths), self.seed + epoch)
-        pools = _cut(order, self.batch_size * POOL)
-        batches = [
-            batch
-            for pool in pools
-            for batch in _cut(sorted(pool, key=self.lengths.__getitem__), self.batch_size, self.drop_last)
-        ]
-        return [batches[i] for i in _permutation(len(batches), self.seed + epoch)]
+        lengths = self.lengths[order]
+        pool = torch.arange(len(order)) // (self.batch_size * POOL)
+        # One stable sort for all pools: by pool first, then by length.
+        rows = order[(pool * (int(lengths.max()) + 1) + lengths).argsort(stable=True)]
+        return _cut(rows, self.batch_size, self.drop_last).shuffled(self.seed + epoch)
 
 
-def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> Batches:
     """Row numbers, longest first, in batches: for evaluation, where order does not matter but memory does.
 
     The longest batch comes first, so that one too large for the memory fails at once.
     """
     _check(len(lengths), batch_size)
-    return _cut(sorted(range(len(lengths)), key=lambda row: -lengths[row]), batch_size)
+    return _cut(torch.as_tensor(lengths).argsort(descending=True, stable=True), batch_size)
 
 
-def batches_by_row(count: int, batch_size: int) -> list[list[int]]:
+def batches_by_row(count: int, batch_size: int) -> Batches:
     """Row numbers as they lie, in batches: each with the company that Trainer evaluates it in."""
     _check(count, batch_size)
-    return _cut(range(count), batch_size)
+    return _cut(torch.arange(count), batch_size)
 
 
 def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
@@ -181,9 +217,8 @@ def draw_seed() -> int:
     return int(torch.empty((), dtype=torch.int64).random_().item())
 
 
-def _cut(rows: Sequence[int], size: int, drop_last: bool = False) -> list[list[int]]:
-    end = len(rows) - len(rows) % size if drop_last else len(rows)
-    return [list(rows[start : start + size]) for start in range(0, end, size)]
+def _cut(rows: Tensor, size: int, drop_last: bool = False) -> Batches:
+    return Batches(rows[: len(rows) - len(rows) % size] if drop_last else rows, size)
 
 
 def _check(count: int, batch_size: int) -> None:

@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "kernels": "fast",
     "sampler": "bucket",
     "eval_order": "length",
+    "per_device_eval_batch_size": 32,
     "loader_draws": False,
     "restart_stream": True,
     "accumulated_loss": "mean",
@@ -139,7 +140,9 @@ class TrainConfig:
     eval_strategy: str = flag("epoch", "when to evaluate", ("epoch", "steps", "no"))
     eval_steps: int | None = flag(None, "optimizer steps between evaluations with --eval_strategy steps")
     eval_order: str = setting("eval_order", "evaluate like lengths together, or row by row", ("length", "rows"))
-    per_device_eval_batch_size: int = flag(8, "examples a forward pass of an evaluation")
+    per_device_eval_batch_size: int = setting(
+        "per_device_eval_batch_size", "examples a forward pass of an evaluation; 8 in a match, as in the references"
+    )
     load_best_model_at_end: bool = flag(False, "save the best evaluated model rather than the last")
     metric_for_best_model: str | None = flag(None, "by default the first metric of the task")
     greater_is_better: bool | None = flag(None, "by default true for all but losses")
@@ -228,7 +231,8 @@ def _settle(config: TrainConfig) -> None:
         raise MinitrainError("--match_trainer and --match_accelerate name two references: pass one")
     match = "match_trainer" if config.match_trainer else "match_accelerate" if config.match_accelerate else None
     decided = {"match_trainer": TRAINER, "match_accelerate": ACCELERATE, None: {}}[match]
-    for name, value in (DEFAULTS | decided).items():
+    defaults = DEFAULTS | decided | ({"per_device_eval_batch_size": 8} if match else {})
+    for name, value in defaults.items():
         asked = getattr(config, name)
         if asked is None:
             object.__setattr__(config, name, value)

@@ -3,7 +3,7 @@
 Texts are tokenized once, in chunks, and kept as flat tensors: 5 bytes a token, no Python object an example.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,6 +14,7 @@ from minitrain.errors import MinitrainError
 from minitrain.labels import Labels, label_numbers
 from minitrain.rows import Rows, read_rows
 from minitrain.tables import Table
+from minitrain.token_cache import Tokens, cached, fingerprint, in_memory
 from minitrain.tokenizer import Encoded, Example, Tokenizer
 
 CHUNK = 1000  # rows tokenized at once: enough to keep every core busy, few enough to hold in memory twice
@@ -25,21 +26,12 @@ class Split:
     truncated, blank: how many rows were cut to the maximal length, and how many have a text with nothing in it.
     """
 
-    def __init__(
-        self,
-        input_ids: Tensor,
-        type_ids: Tensor,
-        lengths: Tensor,
-        labels: Tensor | None,
-        truncated: int,
-        blank: int,
-    ) -> None:
-        self._input_ids = input_ids  # (tokens of all rows,) int32
-        self._type_ids = type_ids  # (tokens of all rows,) uint8
-        self._ends = lengths.cumsum(0)  # (rows,) int64
-        self.lengths: list[int] = lengths.tolist()
+    def __init__(self, tokens: Tokens, labels: Tensor | None) -> None:
+        self._tokens = tokens
+        self._ends = tokens.lengths.cumsum(0)  # (rows,) int64
+        self.lengths: list[int] = tokens.lengths.tolist()
         self.labels = labels  # (rows,) int64 classes or float32 scores
-        self.truncated, self.blank = truncated, blank
+        self.truncated, self.blank = tokens.truncated, tokens.blank
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -50,7 +42,7 @@ class Split:
         end = int(self._ends[row])
         part = slice(end - self.lengths[row], end)
         label = None if self.labels is None else self.labels[row].item()
-        return Example(self._input_ids[part].tolist(), self._type_ids[part].tolist(), label)
+        return Example(self._tokens.input_ids[part].tolist(), self._tokens.type_ids[part].tolist(), label)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +75,12 @@ def tokenize(
     label_column: str | None = None,
     labels: Labels | None = None,
     max_length: int | None = None,
+    cache: bool = False,
 ) -> Split:
     """Tokenize a table's texts, one column or a pair of them, and number its labels.
 
-    Without `labels` the split has none. Raises MinitrainError naming source, row and column of what is not text,
-    or is no label.
+    Without `labels` the split has none. cache: keep the tokens on disk for the next time (`token_cache.py`).
+    Raises MinitrainError naming source, row and column of what is not text, or is no label.
     """
     check_columns(text_columns)
     columns = [table.column(name) for name in text_columns]
@@ -97,18 +90,40 @@ def tokenize(
     if labels is not None and label_column is not None:
         values = label_numbers(table, label_column, labels)
         numbers = torch.tensor(values, dtype=torch.float32 if labels.names is None else torch.int64)
-    chunks = (
-        tokenizer.encode(
-            columns[0][start : start + CHUNK],
-            columns[1][start : start + CHUNK] if len(columns) > 1 else None,
-            max_length,
-            where=table.source,
-            columns=text_columns,
-            first_row=start + 1,
-        )
-        for start in range(0, len(table), CHUNK)
-    )
-    return _flat(chunks, numbers)
+    chunks = _Chunks(table.source, tokenizer, text_columns, columns, max_length)
+    name = chunks.fingerprint() if cache else None
+    return Split(in_memory(chunks) if name is None else cached(name, chunks), numbers)
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """The rows of a table, tokenized a chunk at a time, as often as they are asked for."""
+
+    source: str
+    tokenizer: Tokenizer
+    names: tuple[str, ...]
+    columns: Sequence[Sequence[str]]
+    max_length: int | None
+
+    def __iter__(self) -> Iterator[Encoded]:
+        for start, parts in self._pieces():
+            texts, pairs = parts if len(parts) == 2 else (parts[0], None)
+            yield self.tokenizer.encode(
+                texts, pairs, self.max_length, where=self.source, columns=self.names, first_row=start + 1
+            )
+
+    def fingerprint(self) -> str | None:
+        """None where a value is no text: tokenizing says which."""
+        limit = self.tokenizer.max_length if self.max_length is None else self.max_length
+        settings = f"{self.tokenizer.fingerprint()} {limit} {len(self.columns)}"
+        try:
+            return fingerprint(settings, (part for _, parts in self._pieces() for part in parts))
+        except (TypeError, UnicodeEncodeError):
+            return None
+
+    def _pieces(self) -> Iterator[tuple[int, list[Sequence[str]]]]:
+        for start in range(0, len(self.columns[0]), CHUNK):
+            yield start, [column[start : start + CHUNK] for column in self.columns]
 
 
 def length_limit(asked: int | None, tokenizer: Tokenizer, positions: int, multiple: int = 1) -> int:
@@ -125,19 +140,6 @@ def length_limit(asked: int | None, tokenizer: Tokenizer, positions: int, multip
         multiples = f", {longest} of them a multiple of {multiple}" if multiple > 1 else ""
         raise MinitrainError(f"{flag}: the model has {positions} positions{multiples}")
     return asked
-
-
-def _flat(chunks: Iterable[Encoded], labels: Tensor | None) -> Split:
-    input_ids, type_ids, lengths = [], [], []
-    truncated = blank = 0
-    for chunk in chunks:
-        for example in chunk.examples:
-            lengths.append(len(example.input_ids))
-        input_ids.append(torch.tensor([i for e in chunk.examples for i in e.input_ids], dtype=torch.int32))
-        type_ids.append(torch.tensor([i for e in chunk.examples for i in e.token_type_ids], dtype=torch.uint8))
-        truncated += chunk.truncated
-        blank += chunk.blank
-    return Split(torch.cat(input_ids), torch.cat(type_ids), torch.tensor(lengths), labels, truncated, blank)
 
 
 def load_splits(
@@ -185,7 +187,7 @@ def tokenize_rows(rows: Rows, tokenizer: Tokenizer, max_length: int | None = Non
     """Tokenize every table of `rows` and number its labels. Raises MinitrainError as `tokenize`."""
 
     def split(table: Table) -> Split:
-        return tokenize(table, tokenizer, rows.text_columns, rows.label_column, rows.labels, max_length)
+        return tokenize(table, tokenizer, rows.text_columns, rows.label_column, rows.labels, max_length, True)
 
     return Splits(
         train=split(rows.train),

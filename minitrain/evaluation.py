@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from minitrain.batching import batches_by_length, batches_by_row, collate
+from minitrain.batching import Batches, batches_by_length, batches_by_row, collate
 from minitrain.data import Split
 from minitrain.errors import MinitrainError
 from minitrain.loss import cross_entropy, mean_squared_error
@@ -61,7 +61,7 @@ def predict(
     model: SequenceClassifier,
     split: Split,
     *,
-    batch_size: int = 8,
+    batch_size: int = 32,
     order: str = "length",
     bf16: bool = False,
     pad_token_id: int = 0,
@@ -88,7 +88,7 @@ def predict(
     return logits
 
 
-def _batches(split: Split, batch_size: int, order: str) -> list[list[int]]:
+def _batches(split: Split, batch_size: int, order: str) -> Batches:
     if order == "length":
         return batches_by_length(split.lengths, batch_size)
     if order == "rows":
@@ -113,7 +113,7 @@ def loss_of(
     return cross_entropy(logits, labels, label_smoothing, examples)
 
 
-def _mean_loss(logits: Tensor, labels: Tensor, batches: list[list[int]], label_smoothing: float) -> float:
+def _mean_loss(logits: Tensor, labels: Tensor, batches: Batches, label_smoothing: float) -> float:
     """The mean over the examples, rounded as Trainer 5.23 rounds it: each row has the mean of its batch."""
     losses = torch.empty(len(labels))
     for rows in batches:
@@ -127,7 +127,7 @@ def evaluate(
     split: Split,
     metric: Metric,
     *,
-    batch_size: int = 8,
+    batch_size: int = 32,
     order: str = "length",
     bf16: bool = False,
     pad_token_id: int = 0,

@@ -22,7 +22,7 @@ def header(config: TrainConfig, device: torch.device, splits: Splits, report: Lo
     """What there is to know before the first step."""
     train, steps = splits.train, plan(config, len(splits.train))
     with torch.random.fork_rng(devices=()):  # the order may come from the random stream, which is not ours to move
-        padding = padding_share(train.lengths, make_sampler(config, train).batches(0))
+        padding = padding_share(train.lengths, make_sampler(config, train).batches(0)[:1000])
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
     ordered = sorted(train.lengths)
     sizes = {"train": train, **splits.scored}

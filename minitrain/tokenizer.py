@@ -11,11 +11,13 @@ does not decode; `tokenizer_files.py` reads the folder.
 Source: transformers 5.23.0, tokenization_utils_tokenizers.py.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tokenizers
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import WordPiece
 
@@ -132,6 +134,12 @@ class Tokenizer:
         self.backend.enable_truncation(
             max_length, strategy="longest_first", direction=self.settings["truncation_side"]
         )
+
+    def fingerprint(self) -> str:
+        """Tells this tokenizer from any that gives other ids, the library's version included."""
+        self.backend.no_truncation()  # the length is for each call to say
+        whole = self.backend.to_str() + json_text(self.settings) + tokenizers.__version__
+        return hashlib.sha256(whole.encode()).hexdigest()
 
     def num_special_tokens(self, pair: bool) -> int:
         """How many tokens the template adds to a text or a pair."""

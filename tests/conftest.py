@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parent.parent / "scripts"))
 # The libraries read these once, when they are imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MINITRAIN_CACHE"] = ""  # test_token_cache.py asks for one
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 

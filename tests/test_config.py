@@ -28,6 +28,9 @@ def defaults(config: type[Any]) -> dict[str, Any]:
 
 def test_the_shared_defaults_are_trainers() -> None:
     ours, theirs = defaults(TrainConfig), defaults(transformers.TrainingArguments)
+    # An evaluation has the same result in larger batches, sooner; in a match its last bits are Trainer's too.
+    assert ours.pop("per_device_eval_batch_size") == 32
+    assert TrainConfig(match_trainer=True).per_device_eval_batch_size == theirs["per_device_eval_batch_size"]
     shared = ours.keys() & theirs.keys()
     assert shared >= {
         "learning_rate",
@@ -46,7 +49,6 @@ def test_the_shared_defaults_are_trainers() -> None:
         "data_seed",
         "bf16",
         "per_device_train_batch_size",
-        "per_device_eval_batch_size",
         "gradient_accumulation_steps",
         "eval_strategy",
         "eval_steps",
@@ -153,7 +155,11 @@ def test_a_contradiction_names_its_flags(settings: dict[str, Any], flags: list[s
 def test_match_decides_its_settings_and_no_other(match: str, decided: dict[str, Any]) -> None:
     plain, matched = vars(TrainConfig()), vars(TrainConfig(**{match: True}))
     assert {name: matched[name] for name in decided} == decided
-    assert {name for name in plain if plain[name] != matched[name]} <= {match, *decided}
+    assert {name for name in plain if plain[name] != matched[name]} <= {
+        match,
+        "per_device_eval_batch_size",
+        *decided,
+    }
     again = replace(TrainConfig(**{match: True}), seed=7)
     assert vars(again) == matched | {"seed": 7}
 

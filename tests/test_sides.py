@@ -309,7 +309,8 @@ def test_ladder_ends_where_trainer_is(flags: dict[str, Any], tmp_path: Path) -> 
         settled |= step
     top, trainers = vars(TrainConfig(**settled)), vars(TrainConfig(match_trainer=True))
     others = {name for name in top if top[name] != trainers[name]}
-    assert others == {"match_trainer", "eval_order", "accumulated_loss"}  # which move no loss of a single batch
+    # These move no loss of a single batch.
+    assert others == {"match_trainer", "eval_order", "per_device_eval_batch_size", "accumulated_loss"}
 
 
 def test_ladder_prints_a_line_a_rung(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

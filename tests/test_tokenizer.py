@@ -696,6 +696,7 @@ def test_what_is_no_text_is_named_with_file_row_and_column(
 
 def test_a_tuple_is_no_pair(demo: tuple[Tokenizer, Any]) -> None:
     rows: Any = [("a dog", "a fox")]
+    demo[1].backend_tokenizer.no_padding()  # as the file has it, until a call says otherwise
     assert len(demo[1].backend_tokenizer.encode_batch(rows)[0].ids) == 7  # what the library makes of it
     with pytest.raises(MinitrainError, match=r"row 1, column 'texts': expected text, got tuple"):
         demo[0](rows)
