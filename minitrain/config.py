@@ -92,9 +92,7 @@ class TrainConfig:
     eval_fraction: float = flag(0.0, "share of the training data to hold back for evaluation")
     problem_type: str | None = flag(None, "what the labels are; by default as the data says", PROBLEM_TYPES)
     max_length: int | None = flag(None, "tokens kept of a text or pair; by default all that the model takes")
-    pad_to_multiple_of: int | None = flag(
-        None, "pad batches to a multiple of this length; with --bf16 and fast kernels to one of 8"
-    )
+    pad_to_multiple_of: int | None = flag(None, "pad to a multiple of this length; 8 in bf16 with fast kernels")
     max_train_samples: int | None = flag(None, "use only the first so many training examples")
     max_eval_samples: int | None = flag(None, "use only the first so many evaluation examples")
     new_head: bool = flag(False, "replace a trained head of another size or other labels by a new one")
@@ -148,6 +146,7 @@ class TrainConfig:
     greater_is_better: bool | None = flag(None, "by default true for all but losses")
     early_stopping_patience: int | None = flag(None, "stop after so many evaluations without a better one")
     logging_steps: int | None = flag(None, "optimizer steps between log lines; by default 1% of the run")
+    profile: bool = flag(False, "say where the time of a step goes, at the end")
     output_dir: str | None = flag(None, "folder of the run; by default runs/<data>-<model>")
     overwrite_output_dir: bool = flag(False, "replace an earlier run in that folder")
 

@@ -116,7 +116,7 @@ def _product(name: str, dtype: torch.dtype) -> Product:
 def _seconds(product: Product, first: Tensor, second: Tensor) -> float:
     """Of the quickest of some calls: what else the machine does only adds to the others."""
     times = []
-    for _ in range(9):
+    for _ in range(5):
         start = time.perf_counter()
         product(first, second, None)
         times.append(time.perf_counter() - start)

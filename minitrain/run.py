@@ -31,6 +31,7 @@ from minitrain.metrics import Metric, metric_for
 from minitrain.model import SequenceClassifier
 from minitrain.plan import plan
 from minitrain.process import keep_freed_memory
+from minitrain.profiling import matrix_ceiling, profile_lines
 from minitrain.report import LOG, RESULTS, Console, finite_values, peak_memory_mb, say
 from minitrain.rows import Rows, read_rows
 from minitrain.summary import footer, header
@@ -70,7 +71,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     parts = prepare(config)
     for line in header(parts.config, device_of(parts.model), parts.splits, parts.report):
         say(line)
-    state, best, training_seconds = _fit(parts)
+    state, best, training_seconds, totals = _fit(parts)
     final = evaluate_all(
         parts.model, parts.splits.scored, parts.config, parts.new_metric, parts.tokenizer.pad_token_id
     )
@@ -83,6 +84,11 @@ def train(config: TrainConfig) -> dict[str, Any]:
     _save(parts, final, results)
     for line in footer(parts.directory, parts.splits, best, final, results):
         say(line)
+    if config.profile:
+        dtype = torch.bfloat16 if config.bf16 else torch.float32
+        ceiling = matrix_ceiling(dtype, device_of(parts.model))
+        for line in ["", *profile_lines(totals, state.step, ceiling, "bf16" if config.bf16 else "fp32")]:
+            say(line)
     return results
 
 
@@ -188,8 +194,8 @@ def rows_of(config: TrainConfig, source: Path) -> Rows:
     return rows
 
 
-def _fit(parts: Parts) -> tuple[TrainState, Best, float]:
-    """Train; returns also the seconds it took, evaluations aside."""
+def _fit(parts: Parts) -> tuple[TrainState, Best, float, Mapping[str, float]]:
+    """Train; returns also the seconds it took, evaluations aside, and what they went into."""
     config, train_split = parts.config, parts.splits.train
     parts.directory.mkdir(parents=True, exist_ok=True)
     console = Console(parts.directory, plan(config, len(train_split)).total_steps, config.logging_steps)
@@ -205,7 +211,7 @@ def _fit(parts: Parts) -> tuple[TrainState, Best, float]:
         )
     finally:
         console.close()
-    return state, best, console.training_seconds()
+    return state, best, console.training_seconds(), console.totals
 
 
 def _facts(parts: Parts, state: TrainState, best: Best, final: Mapping[str, Evaluation]) -> dict[str, Any]:

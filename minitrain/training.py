@@ -7,7 +7,7 @@ TrainState. What is printed and written is the observer's affair (`report.py`).
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from minitrain.metrics import Metric, metric_for
 from minitrain.model import SequenceClassifier
 from minitrain.optim import AdamW, clip_grad_norm, decay_groups
 from minitrain.plan import Plan, make_sampler, plan
+from minitrain.profiling import Clock, training_flops
 from minitrain.schedules import SCHEDULES
 
 
@@ -48,6 +49,8 @@ class StepLog:
     examples: int
     padding: float  # share of positions, 0 to 1
     seconds: float
+    phases: Mapping[str, float]  # seconds of each phase (`profiling.py`)
+    flops: float  # of matrix products
 
 
 class Observer(Protocol):
@@ -65,6 +68,7 @@ def accumulate_gradients(
     bf16: bool = False,
     label_smoothing: float = 0.0,
     sum_of_means: bool = False,
+    clock: Clock | None = None,
 ) -> float:
     """Add to the gradients those of the mean loss over all examples of all batches, and return that loss.
 
@@ -72,7 +76,7 @@ def accumulate_gradients(
     sum_of_means: add up the batches' means instead, as Trainer 5.23 does by mistake: it leaves the division to the
     model, and BERT's divides by its own batch alone. With label smoothing Trainer divides by itself, and is right.
     """
-    device = device_of(model)
+    device, clock = device_of(model), clock or Clock()
     count = sum(len(batch) for batch in batches)
     total = torch.zeros((), device=device)
     for batch in batches:
@@ -83,7 +87,9 @@ def accumulate_gradients(
         divisor = len(batch) if sum_of_means and not label_smoothing else count
         loss_sum, _ = loss_of(logits, batch.labels, label_smoothing, divisor)
         loss = loss_sum / divisor
+        clock.lap("forward")
         loss.backward()
+        clock.lap("backward")
         total += loss.detach()
     return total.item()
 
@@ -98,18 +104,26 @@ def train_step(
     label_smoothing: float = 0.0,
     sum_of_means: bool = False,
     rows: Sequence[int] = (),
+    clock: Clock | None = None,
 ) -> tuple[float, float]:
     """One optimizer step over one or more micro-batches: gradients, clipping, update.
 
     learning_rate: of this step. max_grad_norm: 0 leaves the gradient as it is. rows: for the error message.
-    The rest as `accumulate_gradients`.
+    clock: is told where the time goes. The rest as `accumulate_gradients`.
     Returns (loss, gradient norm before clipping). Raises MinitrainError before the update when either is NaN or
     infinite, so that the weights stay as they were.
     """
+    clock = clock or Clock()
     loss = accumulate_gradients(
-        state.model, batches, bf16=bf16, label_smoothing=label_smoothing, sum_of_means=sum_of_means
+        state.model,
+        batches,
+        bf16=bf16,
+        label_smoothing=label_smoothing,
+        sum_of_means=sum_of_means,
+        clock=clock,
     )
     norm = clip_grad_norm(state.model.parameters(), max_grad_norm).item()
+    clock.lap("clip")
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise MinitrainError(
             f"step {state.step + 1}: the loss is {loss}, the gradient norm {norm}; the weights are as before it. "
@@ -118,6 +132,7 @@ def train_step(
         )
     state.optimizer.step(learning_rate)
     state.optimizer.zero_grad()
+    clock.lap("optimizer")
     state.step += 1
     return loss, norm
 
@@ -236,19 +251,25 @@ def _one_step(
     pad_token_id: int,
 ) -> StepLog:
     start = time.perf_counter()
+    clock = Clock(device_of(state.model) if config.profile else None)
     factor = SCHEDULES[config.lr_scheduler_type](state.step, steps.total_steps, steps.warmup_steps)
     learning_rate = config.learning_rate * factor
     rows = [row for batch in group for row in batch]
+    batches = [collate([train[row] for row in batch], pad_token_id, config.pad_to_multiple_of) for batch in group]
+    clock.lap("data")
     loss, norm = train_step(
         state,
-        [collate([train[row] for row in batch], pad_token_id, config.pad_to_multiple_of) for batch in group],
+        batches,
         learning_rate,
         max_grad_norm=config.max_grad_norm,
         bf16=config.bf16,
         label_smoothing=config.label_smoothing_factor,
         sum_of_means=config.accumulated_loss == "sum",
         rows=rows,
+        clock=clock,
     )
+    encoder = state.model.encoder
+    first_only = encoder.kernels.first_only
     state.epoch = state.step / steps.steps_per_epoch
     return StepLog(
         step=state.step,
@@ -259,6 +280,8 @@ def _one_step(
         examples=len(rows),
         padding=padding_share(train.lengths, group),
         seconds=time.perf_counter() - start,
+        phases=clock.seconds,
+        flops=sum(training_flops(encoder.config, len(b), b.input_ids.size(1), first_only) for b in batches),
     )
 
 

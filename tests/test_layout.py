@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "weights",
     ),
     ("loss", "metrics", "optim", "touched"),
-    ("evaluation", "best", "plan", "training"),
+    ("evaluation", "best", "plan", "profiling", "training"),
     ("card", "report"),
     ("summary",),
     ("inference", "run"),
@@ -53,7 +53,7 @@ WITHIN: dict[str, set[str]] = {
     "weights": {"families", "hub", "model", "tensorfiles"},
     "optim": {"touched"},
     "best": {"evaluation"},
-    "training": {"best", "evaluation", "plan"},
+    "training": {"best", "evaluation", "plan", "profiling"},
 }
 RUN_TIME = {"torch", "tokenizers", "datasets", "safetensors", "huggingface_hub", "tqdm", "numpy"}
 SLOW = {"datasets", "huggingface_hub", "numpy"}  # imported inside functions, so that a start does not wait for them

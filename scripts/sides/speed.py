@@ -1,0 +1,243 @@
+"""One side of a speed measurement, alone in its process: trains some steps, scores, labels texts, says how long.
+
+Prints one JSON object as its last line. `benchmark.py` starts the sides in turn.
+"""
+
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SIDES = ("ours-fp32", "ours-bf16", "trainer", "trainer-best", "pipeline")
+
+
+def main(side: str, started: float, settings: dict[str, Any]) -> None:
+    """started: Unix time at which the process was asked for. settings: flags of train.py, threads and warm-up."""
+    threads, warmup = settings.pop("threads"), settings.pop("warmup")
+    import torch
+
+    torch.set_num_threads(threads)
+    measure = {"ours": _ours, "trainer": _trainer, "pipeline": _pipeline, "growth": _growth}[side.split("-")[0]]
+    result = measure(side, settings, warmup)
+    if "first_step" in result:
+        result["startup_seconds"] = result.pop("first_step") - started
+    result["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(result))
+
+
+def _speed(times: list[float], losses: list[float], batch_size: int, warmup: int) -> dict[str, Any]:
+    """times: Unix time after each step."""
+    return {
+        "first_step": times[0],
+        "train_examples_per_second": batch_size * (len(times) - 1 - warmup) / (times[-1] - times[warmup]),
+        "loss": sum(losses) / len(losses),
+    }
+
+
+class Times:
+    """The observer of `fit` that looks at the clock."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.logs: list[Any] = []
+        self.private_memory_mb = 0.0
+
+    def on_step(self, log: Any) -> None:
+        self.times.append(time.time())
+        self.logs.append(log)
+        self.private_memory_mb = max(self.private_memory_mb, _private_memory_mb())
+
+    def on_evaluation(self, *args: Any) -> None:
+        """Nothing is evaluated here."""
+
+
+def _private_memory_mb() -> float:
+    """Resident memory that is no file's: what nobody can take back. 0 where the system does not say."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+
+def _growth(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
+    """minitrain on a parquet file `rows` with the columns of a dataset, tokens kept in `cache`."""
+    from minitrain.config import TrainConfig
+    from minitrain.hub import resolve_model
+    from minitrain.process import keep_freed_memory
+    from minitrain.run import prepare, rows_of
+    from minitrain.training import fit
+
+    file, os.environ["MINITRAIN_CACHE"] = settings.pop("rows"), settings.pop("cache")
+    keep_freed_memory()
+    known = rows_of(TrainConfig(**settings, eval_strategy="no"), resolve_model(settings["model"]))
+    own = settings | {
+        "dataset": None,
+        "subset": None,
+        "train_file": file,
+        "text_columns": known.text_columns,
+        "label_column": known.label_column,
+    }
+    config, times = TrainConfig(**own, eval_strategy="no"), Times()
+    start = time.perf_counter()
+    parts = prepare(config)
+    prepared = time.perf_counter() - start
+    fit(parts.model, parts.splits.train, {}, config, observer=times, pad_token_id=parts.tokenizer.pad_token_id)
+    result = _speed(times.times, [log.loss for log in times.logs], config.per_device_train_batch_size, warmup)
+    del result["first_step"]
+    return {**result, "prepare_seconds": prepared, "private_memory_mb": times.private_memory_mb}
+
+
+def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
+    import torch
+
+    from minitrain.config import TrainConfig
+    from minitrain.data import tokenize
+    from minitrain.evaluation import predict
+    from minitrain.hub import resolve_model
+    from minitrain.process import keep_freed_memory
+    from minitrain.profiling import matrix_ceiling
+    from minitrain.run import prepare, rows_of
+    from minitrain.training import fit
+
+    config = TrainConfig(**settings, bf16=side.endswith("bf16"), eval_strategy="no")
+    keep_freed_memory()
+    parts, times = prepare(config), Times()
+    pad = parts.tokenizer.pad_token_id
+    fit(parts.model, parts.splits.train, {}, config, observer=times, pad_token_id=pad)
+    batch_size = config.per_device_train_batch_size
+    result = _speed(times.times, [log.loss for log in times.logs], batch_size, warmup)
+    result["train_peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    measured = times.logs[warmup + 1 :]
+    rate = sum(log.flops for log in measured) / (times.times[-1] - times.times[warmup])
+    dtype = torch.bfloat16 if config.bf16 else torch.float32
+    result["ceiling_share"] = rate / matrix_ceiling(dtype, torch.device("cpu"))
+    split = next(iter(parts.splits.scored.values()))
+    options: dict[str, Any] = {
+        "bf16": config.bf16,
+        "pad_token_id": pad,
+        "pad_to_multiple_of": config.pad_to_multiple_of,
+    }
+    result["evaluate_examples_per_second"] = len(split) / _seconds(lambda: predict(parts.model, split, **options))
+    rows = rows_of(config, resolve_model(config.model))
+    table = next(iter((rows.evaluation | rows.test).values()))
+
+    def label_texts() -> None:
+        fresh = tokenize(table, parts.tokenizer, rows.text_columns, max_length=parts.max_length)
+        predict(parts.model, fresh, **options).argmax(-1)
+
+    result["predict_examples_per_second"] = len(table) / _seconds(label_texts)
+    return result
+
+
+def _trainer(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
+    """What a user of transformers writes, and nothing beside it."""
+    import torch
+    from datasets import Dataset
+    from transformers import (
+        AutoConfig,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        PrinterCallback,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
+
+    from minitrain.config import TrainConfig
+    from minitrain.hub import resolve_model
+    from minitrain.run import rows_of
+
+    class TrainerTimes(TrainerCallback):
+        def __init__(self) -> None:
+            self.times: list[float] = []
+            self.losses: list[float] = []
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.times.append(time.time())
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            self.losses += [logs["loss"]] if "loss" in logs else []
+
+    config = TrainConfig(**settings, eval_strategy="no")
+    source = str(resolve_model(config.model))
+    rows = rows_of(config, Path(source))  # the rows alone: texts and labels
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    longest = min(tokenizer.model_max_length, AutoConfig.from_pretrained(source).max_position_embeddings)
+
+    def dataset(table: Any) -> Dataset:
+        columns = {f"text_{i}": table.column(name)[:] for i, name in enumerate(rows.text_columns)}
+        data = Dataset.from_dict({**columns, "label": table.column(rows.label_column)[:]})
+        names = list(columns)
+        return data.map(
+            lambda some: tokenizer(*(some[name] for name in names), truncation=True, max_length=longest),
+            batched=True,
+            remove_columns=names,
+        )
+
+    fastest: dict[str, Any] = {"bf16": True, "train_sampling_strategy": "group_by_length"}
+    torch.manual_seed(config.seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = Trainer(
+            AutoModelForSequenceClassification.from_pretrained(source, num_labels=rows.labels.num_labels),
+            TrainingArguments(
+                scratch,
+                per_device_train_batch_size=config.per_device_train_batch_size,
+                max_steps=config.max_steps,
+                logging_steps=config.max_steps,  # one line, of the mean
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                use_cpu=True,
+                dataloader_pin_memory=False,
+                **(fastest if side == "trainer-best" else {}),
+            ),
+            data_collator=DataCollatorWithPadding(tokenizer),
+            train_dataset=dataset(rows.train),
+            callbacks=[times := TrainerTimes()],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        result = _speed(times.times, times.losses, config.per_device_train_batch_size, warmup)
+        result["train_peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        data = dataset(next(iter((rows.evaluation | rows.test).values())))
+        result["evaluate_examples_per_second"] = len(data) / _seconds(lambda: trainer.predict(data))
+    return result
+
+
+def _pipeline(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+    from minitrain.config import TrainConfig
+    from minitrain.hub import resolve_model
+    from minitrain.run import rows_of
+
+    source = resolve_model(settings["model"])
+    rows = rows_of(TrainConfig(**settings, eval_strategy="no"), source)
+    table = next(iter((rows.evaluation | rows.test).values()))
+    model = AutoModelForSequenceClassification.from_pretrained(str(source))
+    tokenizer = AutoTokenizer.from_pretrained(str(source))
+    classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+    columns = [table.column(name)[:] for name in rows.text_columns]
+    texts: list[Any] = list(columns[0])
+    if len(columns) == 2:
+        texts = [{"text": first, "text_pair": second} for first, second in zip(*columns, strict=True)]
+    return {"predict_examples_per_second": len(texts) / _seconds(lambda: classify(texts, truncation=True), 1)}
+
+
+def _seconds(work: Callable[[], Any], repeats: int = 2) -> float:
+    """Of the quickest: the first may compile, and whatever else runs only adds."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]), json.loads(sys.argv[3]))
