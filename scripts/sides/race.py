@@ -108,16 +108,15 @@ def run_growth(config: Any) -> None:
 
 def write_rows(config: Any, count: int, path: Path) -> None:
     """The training rows of a dataset, again and again, as a parquet file of `count` rows."""
-    import pyarrow
-    import pyarrow.parquet
+    import datasets
 
     settings = TrainConfig(model=config.model, dataset=config.dataset, subset=config.subset, eval_strategy="no")
     rows = rows_of(settings, resolve_model(config.model))
     columns = {name: list(rows.train.column(name)) for name in (*rows.text_columns, rows.label_column)}
-    whole = pyarrow.table(columns)
-    with pyarrow.parquet.ParquetWriter(path, whole.schema) as writer:
-        for start in range(0, count, len(whole)):
-            writer.write_table(whole.slice(0, min(len(whole), count - start)))
+    once = datasets.Dataset.from_dict(columns)
+    again = datasets.concatenate_datasets([once] * -(-count // len(once)))
+    datasets.disable_progress_bars()
+    again.select(range(count)).to_parquet(path)
 
 
 def check_losses(rounds: list[Round]) -> None:

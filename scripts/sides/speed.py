@@ -150,6 +150,7 @@ def _trainer(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]
 
     from minitrain.config import TrainConfig
     from minitrain.hub import resolve_model
+    from minitrain.labels import label_numbers
     from minitrain.run import rows_of
 
     class TrainerTimes(TrainerCallback):
@@ -171,7 +172,7 @@ def _trainer(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]
 
     def dataset(table: Any) -> Dataset:
         columns = {f"text_{i}": table.column(name)[:] for i, name in enumerate(rows.text_columns)}
-        data = Dataset.from_dict({**columns, "label": table.column(rows.label_column)[:]})
+        data = Dataset.from_dict({**columns, "label": label_numbers(table, rows.label_column, rows.labels)})
         names = list(columns)
         return data.map(
             lambda some: tokenizer(*(some[name] for name in names), truncation=True, max_length=longest),
