@@ -9,10 +9,10 @@ DEMO := $(VENV)/share/minitrain-demo
 SOURCES := pyproject.toml constraints.txt requirements-demo.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint clean
+.PHONY: help setup train test lint benchmark clean
 
 help:  ## list the targets
-	@awk -F ':.*##' '/^[a-z]+:.*##/ { printf "make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*##' '/^[a-z]+:.*##/ { printf "make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready  ## make .venv with minitrain and the embedded demo data
 
@@ -27,6 +27,13 @@ lint: $(VENV)/.ready-test  ## run ruff and the type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# DATASET="--dataset nyu-mll/glue --subset mrpc" measures on other data than the embedded reviews.
+DATASET ?= --dataset demo
+MACHINE := $(shell uname -m)-$(shell $(PYTHON) -c 'import os; print(os.cpu_count())')cores
+
+benchmark: $(VENV)/.ready-test  ## measure speed beside transformers, alone on the machine, into benchmarks/
+	$(BIN)/python scripts/benchmark.py --model demo $(DATASET) --json benchmarks/$(MACHINE).json
 
 clean:  ## remove .venv and what tools left behind; runs/ stays
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -66,7 +66,7 @@ def run(config: Any) -> None:
     facts = {
         **{name: statistics.median(values) for name, values in ratios.items()},
         "spread": {name: [min(values), max(values)] for name, values in ratios.items()},
-        "settings": asdict(config),
+        "settings": {name: value for name, value in asdict(config).items() if name != "json"},
         "machine": machine(),
         "versions": {each: version(each) for each in ("torch", "transformers", "tokenizers", "datasets")},
         "rounds": rounds,
@@ -98,7 +98,7 @@ def run_growth(config: Any) -> None:
         "slowest_to_fastest": flat,
         "memory_growth_mb": grown,
         "medians": medians,
-        "settings": asdict(config),
+        "settings": {name: value for name, value in asdict(config).items() if name != "json"},
         "machine": machine(),
         "rounds": {str(size): measured for size, measured in sizes.items()},
     }
