@@ -194,3 +194,36 @@ def test_the_ladder_of_the_readme_is_the_one_that_was_climbed() -> None:
     assert result["all_equal"] is True
     rows = [ladder_row(rung, first=i == 0) for i, rung in enumerate(result["rungs"])]
     assert "\n".join(rows) in README
+
+
+SPEEDS = {
+    "train_fp32_ratio": "training in fp32, against Trainer's defaults",
+    "train_bf16_ratio": "training in bf16, against Trainer's defaults",
+    "train_bf16_ratio_vs_best": "training in bf16, against Trainer's fastest flags",
+    "evaluate_ratio": "evaluation in fp32, against `Trainer.predict`",
+    "evaluate_bf16_ratio": "evaluation in bf16, against the same in fp32",
+    "predict_ratio": "labels for texts in fp32, against `pipeline`",
+    "predict_bf16_ratio": "labels for texts in bf16, against the same in fp32",
+    "startup_ratio": "time to the first step, as a share of Trainer's",
+    "memory_ratio": "peak memory of training, as a share of Trainer's",
+    "ceiling_share": "share of the machine's measured matrix ceiling, whole steps in fp32",
+}
+
+
+def test_the_speed_table_says_what_the_result_file_says() -> None:
+    result = json.loads((ROOT / "benchmarks/x86_64-2cores.json").read_text(encoding="utf-8"))
+    rows = []
+    for name, meaning in SPEEDS.items():
+        low, high = result["spread"][name]
+        rows.append(f"| {meaning} | {result[name]:.2f} | {low:.2f} | {high:.2f} |")
+    assert "\n".join(rows) in README
+    assert result["spread"].keys() == SPEEDS.keys() and len(result["rounds"]) == 3
+
+
+def test_the_growth_table_says_what_the_result_file_says() -> None:
+    result = json.loads((ROOT / "benchmarks/growth.json").read_text(encoding="utf-8"))
+    rows = [
+        f"| {int(size):,} | {each['train_examples_per_second']:.1f} | {each['private_memory_mb']:.0f} |"
+        for size, each in result["medians"].items()
+    ]
+    assert len(rows) == 4 and "\n".join(rows) in README
