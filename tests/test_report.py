@@ -27,7 +27,8 @@ STEP_KEYS = {"event", "step", "epoch", "loss", "grad_norm", "learning_rate", "ex
 
 def step_log(step: int, **values: Any) -> StepLog:
     fields = {"epoch": step / 10, "loss": 1 / step, "grad_norm": 2.0, "learning_rate": step / 2**20}
-    return StepLog(step=step, **(fields | {"examples": 8, "padding": 0.25, "seconds": 0.5} | values))
+    shared = {"examples": 8, "padding": 0.25, "seconds": 0.5, "phases": {"forward": 0.25}, "flops": 1e9}
+    return StepLog(step=step, **(fields | shared | values))
 
 
 def evaluation(loss: float = 0.5, **metrics: float) -> Evaluation:
