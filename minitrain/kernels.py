@@ -157,9 +157,11 @@ def _fast_dropout(x: Tensor, p: float, training: bool) -> Tensor:
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float) -> Tensor:
     """Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762, equation 1).
 
-    q is (B, N, Q, D), k and v are (B, N, L, D); mask is boolean, (B, 1, Q, L), True where a query may look, or
-    None. Returns (B, N, Q, D).
+    q is (B, N, Q, D), k and v are (B, N, L, D); mask is boolean, (B, 1, Q or 1, L), True where a query may look,
+    or None. Returns (B, N, Q, D).
     """
+    if mask is not None:
+        mask = mask.expand(-1, -1, q.size(2), -1)
     scale = q.size(-1) ** -0.5
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, scale=scale)
 

@@ -38,16 +38,15 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Context:
     """What every block of one forward pass shares: the mask and the arithmetic."""
 
-    mask: Tensor | None  # (B, 1, L, L) bool, True where a query may look; None when nothing is padding
+    mask: Tensor | None  # (B, 1, 1, L) bool, True where every query may look; None when nothing is padding
     kernels: Kernels
 
 
-def attention_context(attention_mask: Tensor | None, length: int, kernels: Kernels) -> Context:
+def attention_context(attention_mask: Tensor | None, kernels: Kernels) -> Context:
     """Build the context from a padding mask (B, L), non-zero at real tokens, or None where all are real."""
     if attention_mask is None or bool(attention_mask.all()):
         return Context(mask=None, kernels=kernels)
-    mask = attention_mask.bool()[:, None, None, :]  # (B, 1, 1, L)
-    return Context(mask=mask.expand(-1, 1, length, length), kernels=kernels)
+    return Context(mask=attention_mask.bool()[:, None, None, :], kernels=kernels)
 
 
 class Attention(nn.Module):
@@ -69,9 +68,8 @@ class Attention(nn.Module):
         else:
             (q,), (k, v) = linear(x[:, :queries], self.query), linear(x, self.key, self.value)
         dropout_p = self.dropout if self.training else 0.0
-        mask = None if context.mask is None else context.mask[:, :, :queries]
         q, k, v = self._split(q), self._split(k), self._split(v)
-        mixed = context.kernels.attention(q, k, v, mask, dropout_p)  # (B, N, queries, D)
+        mixed = context.kernels.attention(q, k, v, context.mask, dropout_p)  # (B, N, queries, D)
         return linear(mixed.transpose(1, 2).flatten(2), self.output)[0]
 
     def _split(self, x: Tensor) -> Tensor:

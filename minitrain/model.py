@@ -56,7 +56,7 @@ class Encoder(nn.Module):
             )
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
-        context = attention_context(attention_mask, length, self.kernels)
+        context = attention_context(attention_mask, self.kernels)
         x = self.embeddings(input_ids, token_type_ids, self.kernels)
         *others, last = self.blocks
         for block in others:
