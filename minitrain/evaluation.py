@@ -51,7 +51,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # in inference_mode autocast would cast every weight anew for every batch
             yield
     finally:
         model.train(was_training)

@@ -15,17 +15,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kernels:
-    """One arithmetic: `linear(x, *layers)`, `dropout(x, p, training)`, `attention(q, k, v, mask, dropout_p)`."""
+    """One arithmetic: functions for what a model computes, as the plain ones below are called."""
 
     first_only: bool  # whether a classifier computes of its last block the first position alone, all that it reads
     linear: Callable[..., tuple[Tensor, ...]]
     dropout: Callable[[Tensor, float, bool], Tensor]
+    add_dropped: Callable[[Tensor, Tensor, float, bool], Tensor]
     attention: Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
 
 
@@ -41,6 +43,8 @@ def _fast_linear(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
     if x.device.type != "cpu" or any(layer.bias is None for layer in layers):
         return linear(x, *layers)
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    if not torch.is_grad_enabled():
+        return linear(x.to(dtype), *layers)  # autocast remembers each weight that it has cast
     weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
     out: Tensor = _Linear.apply(x, dtype, *weights, *biases)
     return out.split([layer.out_features for layer in layers], dim=-1) if len(layers) > 1 else (out,)
@@ -64,6 +68,7 @@ class _Linear(torch.autograd.Function):
         return _product("output", dtype)(rows, weight, bias).view(*x.shape[:-1], -1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight = ctx.saved_tensors
         shape, dtype = ctx.like
@@ -126,6 +131,11 @@ def _seconds(product: Product, first: Tensor, second: Tensor) -> float:
 # ---- dropout --------------------------------------------------------------------------------------------------
 
 
+def add_dropped(residual: Tensor, x: Tensor, p: float, training: bool) -> Tensor:
+    """Dropout of x, added to what went around the layers that made it."""
+    return F.dropout(x, p, training) + residual
+
+
 def dropout_from_bits(x: Tensor, p: float, training: bool) -> Tensor:
     """Dropout (Srivastava et al. 2014) that decides each element by 16 random bits, drawn 64 at a time.
 
@@ -133,22 +143,31 @@ def dropout_from_bits(x: Tensor, p: float, training: bool) -> Tensor:
     takes 16. The probability is p rounded to 1/65536, and the scale is exact for the rounded one, so the mean of x
     is kept. Draws from the global generator.
     """
-    if not training or p == 0.0:
-        return x
+    return x * _draw_mask(x, p, x.dtype) if training and p != 0.0 else x
+
+
+def _draw_mask(x: Tensor, p: float, dtype: torch.dtype) -> Tensor:
+    """Of x's shape: 0 with probability p, else what keeps the mean."""
     threshold = round(p * 65536)
     if threshold == 65536:
-        return x * 0.0
+        return torch.zeros(x.shape, dtype=dtype)
     words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     bits = words.view(torch.int16)[: x.numel()].view(x.shape)
     # Compared into floats at once: a boolean mask would have to be converted, which takes longer than the drawing.
-    mask = torch.empty(x.shape, dtype=x.dtype)
+    mask = torch.empty(x.shape, dtype=dtype)
     torch.ge(bits, threshold - 32768, out=mask)
-    return x * mask.mul_(65536 / (65536 - threshold))
+    return mask.mul_(65536 / (65536 - threshold))
 
 
 def _fast_dropout(x: Tensor, p: float, training: bool) -> Tensor:
     # A GPU draws in parallel inside the dropout kernel already.
     return dropout_from_bits(x, p, training) if x.device.type == "cpu" else F.dropout(x, p, training)
+
+
+def _fast_add_dropped(residual: Tensor, x: Tensor, p: float, training: bool) -> Tensor:
+    if not training or p == 0.0 or x.device.type != "cpu":
+        return add_dropped(residual, x, p, training)
+    return torch.addcmul(residual, x, _draw_mask(x, p, residual.dtype))
 
 
 # ---- attention: (B, N, L, D) three times -> (B, N, L, D) ---------------------------------------------------------
@@ -169,19 +188,58 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: f
 def _fast_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float) -> Tensor:
     if dropout_p == 0.0 or q.device.type != "cpu":
         return attention(q, k, v, mask, dropout_p)
-    # With dropout the CPU has no fused attention: PyTorch takes these same steps, but for the draw. Mask and scale
-    # go into the product. Autocast would have the softmax in float32, which is how it computes inside anyway.
+    # Autocast would have the softmax in float32, which is how it computes inside anyway.
     with torch.autocast("cpu", enabled=False):
+        out: Tensor = _Attention.apply(q, k, v, mask, dropout_p)
+        return out
+
+
+class _Attention(torch.autograd.Function):
+    """Attention with dropout, for which the CPU has no fused kernel: PyTorch's steps, but for the draw.
+
+    Mask and scale go into the first product, and what backward can compute again is not kept: of the tensors of
+    (B N, Q, L), the largest of a block, only the weights and the dropout's mask.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float) -> Tensor:
         batch, heads, queries, size = q.shape
         q, k, v = (part.reshape(batch * heads, -1, size) for part in (q, k, v))
         bias = q.new_zeros(())
         if mask is not None:
             bias = torch.where(mask, 0.0, float("-inf")).to(q.dtype).expand(-1, heads, -1, -1).flatten(0, 1)
         scores = torch.baddbmm(bias, q, k.transpose(1, 2), beta=int(mask is not None), alpha=size**-0.5)
-        return (dropout_from_bits(scores.softmax(dim=-1), dropout_p, True) @ v).view(batch, heads, queries, size)
+        weights = scores.softmax(dim=-1)
+        kept = _draw_mask(weights, dropout_p, weights.dtype)
+        ctx.save_for_backward(q, k, v, weights, kept)
+        ctx.shape = batch, heads
+        return ((weights * kept) @ v).view(batch, heads, queries, size)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, weights, kept = ctx.saved_tensors
+        g = gradients[0].reshape(q.shape)
+        of_v = (weights * kept).transpose(1, 2) @ g
+        of_weights = (g @ v.transpose(1, 2)).mul_(kept)
+        # Of a softmax: weights * (gradients - their mean by the weights).
+        of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(q.size(-1) ** -0.5)
+        return (
+            *(part.unflatten(0, ctx.shape) for part in (of_scores @ k, of_scores.transpose(1, 2) @ q, of_v)),
+            None,
+            None,
+        )
 
 
 KERNELS = {
-    "reference": Kernels(first_only=False, linear=linear, dropout=F.dropout, attention=attention),
-    "fast": Kernels(first_only=True, linear=_fast_linear, dropout=_fast_dropout, attention=_fast_attention),
+    "reference": Kernels(
+        first_only=False, linear=linear, dropout=F.dropout, add_dropped=add_dropped, attention=attention
+    ),
+    "fast": Kernels(
+        first_only=True,
+        linear=_fast_linear,
+        dropout=_fast_dropout,
+        add_dropped=_fast_add_dropped,
+        attention=_fast_attention,
+    ),
 }

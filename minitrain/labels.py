@@ -97,7 +97,7 @@ def _scores(table: Table, column: str, values: Sequence[float], problem_type: st
 
 def _typed(table: Table, column: str) -> tuple[type, list[Any]]:
     """The one type of a column's labels, int, float or str, and its values in it."""
-    values = list(table.column(column))
+    values = list(table.column(column)[:])
     if not values:
         raise MinitrainError(f"{table.source}: has no rows")
     kind = _kind(values) if table.untyped else type(values[0])
@@ -149,7 +149,7 @@ def class_ids(table: Table, column: str, labels: Labels) -> list[int]:
         )
     numbered = own if set(own) == set(labels.names) else labels.names
     ids = []
-    for i, value in enumerate(table.column(column)):
+    for i, value in enumerate(table.column(column)[:]):
         found: int | None = None
         if type(value) is str:
             found = by_name.get(value)
@@ -168,7 +168,7 @@ def class_ids(table: Table, column: str, labels: Labels) -> list[int]:
 def scores(table: Table, column: str) -> list[float]:
     """The score of every row. Raises MinitrainError naming source, row, column and value."""
     result = []
-    for i, value in enumerate(table.column(column)):
+    for i, value in enumerate(table.column(column)[:]):
         try:
             if type(value) not in (int, float) and not (table.untyped and type(value) is str):
                 raise ValueError
@@ -183,7 +183,7 @@ def scores(table: Table, column: str) -> list[float]:
 
 def hidden(table: Table, column: str) -> bool:
     """Whether all labels are -1, as in the test splits of GLUE whose labels are kept secret."""
-    return column not in table.columns or all(v in (-1, "-1") for v in table.column(column))
+    return column not in table.columns or all(v in (-1, "-1") for v in table.column(column)[:])
 
 
 def _is_integer(text: str) -> bool:

@@ -115,7 +115,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, context: Context, queries: int | None = None) -> Tensor:
         """queries: compute only the first so many positions, (B, queries, H); None for all."""
-        dropout = context.kernels.dropout
-        mixed = self.attention(x, context, queries)
-        x = self.attention_norm(dropout(mixed, self.dropout, self.training) + x[:, :queries])
-        return self.feed_forward_norm(dropout(self.feed_forward(x, context), self.dropout, self.training) + x)
+        add_dropped = context.kernels.add_dropped
+        x = self.attention_norm(
+            add_dropped(x[:, :queries], self.attention(x, context, queries), self.dropout, self.training)
+        )
+        return self.feed_forward_norm(add_dropped(x, self.feed_forward(x, context), self.dropout, self.training))

@@ -192,6 +192,57 @@ def test_fast_attention_keeps_the_mean_of_the_reference() -> None:
     assert (error.abs() < SIGMAS * draws.std(0) / math.sqrt(2000) + 1e-6).all()
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("queries", [1, 9])
+def test_the_gradients_of_fast_attention_are_those_of_its_formula(queries: int, masked: bool) -> None:
+    q, k, v, mask = heads()
+    q, mask = q[:, :, :queries], mask[:, :, :1]
+    inputs = [part.clone().requires_grad_() for part in (q, k, v)]
+    torch.manual_seed(1)
+    out = KERNELS["fast"].attention(*inputs, mask if masked else None, 0.5)
+    gradients = torch.autograd.grad(out.cos().sum(), inputs)
+    exact = [part.double().requires_grad_() for part in (q, k, v)]
+    scores = exact[0] @ exact[1].transpose(-1, -2) / math.sqrt(8)
+    weights = (scores.masked_fill(~mask, -math.inf) if masked else scores).softmax(-1)
+    expected = weights * ones_dropped(0.5, 1, weights.numel()).view_as(weights) @ exact[2]
+    for ours, theirs in zip(gradients, torch.autograd.grad(expected.cos().sum(), exact), strict=True):
+        assert (ours - theirs).abs().max() < 1e-6 * theirs.abs().max()  # float32 against float64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_dropped_before_it_is_added_has_the_gradient_of_both_steps(dtype: torch.dtype) -> None:
+    residual, x = torch.randn(5, 7, requires_grad=True), torch.randn(5, 7).to(dtype).requires_grad_()
+    torch.manual_seed(1)
+    out = KERNELS["fast"].add_dropped(residual, x, 0.25, True)
+    mask = ones_dropped(0.25, 1, 35).view(5, 7)
+    assert out.dtype == torch.float32
+    assert (out - (residual + x * mask)).abs().max() < 1e-6  # one rounding less
+    g = torch.randn(5, 7)
+    of_residual, of_x = torch.autograd.grad(out, (residual, x), g)
+    assert torch.equal(of_residual, g) and torch.equal(of_x, (g * mask).to(dtype))
+
+
+@pytest.mark.parametrize(("p", "training"), [(0.0, True), (0.5, False)])
+def test_without_dropout_both_arithmetics_only_add(p: float, training: bool) -> None:
+    residual, x = torch.randn(2, 5, 7)
+    before = torch.get_rng_state()
+    for arithmetic in KERNELS.values():
+        assert torch.equal(arithmetic.add_dropped(residual, x, p, training), x + residual)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_second_derivative_is_refused_rather_than_wrong() -> None:
+    x = torch.randn(2, 24, requires_grad=True)
+    q, k, v = (part.requires_grad_() for part in heads()[:3])
+    for out, of in (
+        (KERNELS["fast"].linear(x, *layers())[0], x),
+        (KERNELS["fast"].attention(q, k, v, None, 0.1), q),
+    ):
+        (first,) = torch.autograd.grad(out.cos().sum(), of, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            first.sum().backward()
+
+
 def test_a_model_with_fast_kernels_gives_the_logits_and_gradients_of_the_reference(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, num_labels=3)
     off: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
