@@ -176,11 +176,13 @@ class BucketBatchSampler:
     def batches(self, epoch: int) -> Batches:
         """The epoch's batches, each a list of row numbers counted from 0."""
         order = _permutation(len(self.lengths), self.seed + epoch)
+        if self.drop_last:  # before the sorting, which would put the longest at the end
+            order = order[: len(self) * self.batch_size]
         lengths = self.lengths[order]
         pool = torch.arange(len(order)) // (self.batch_size * POOL)
         # One stable sort for all pools: by pool first, then by length.
         rows = order[(pool * (int(lengths.max()) + 1) + lengths).argsort(stable=True)]
-        return _cut(rows, self.batch_size, self.drop_last).shuffled(self.seed + epoch)
+        return Batches(rows, self.batch_size).shuffled(self.seed + epoch)
 
 
 def batches_by_length(lengths: Sequence[int], batch_size: int) -> Batches:

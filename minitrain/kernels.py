@@ -40,14 +40,21 @@ def linear(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
 
 
 def _fast_linear(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
-    if x.device.type != "cpu" or any(layer.bias is None for layer in layers):
+    if x.device.type != "cpu" or not all(_is_plain(layer) for layer in layers):
         return linear(x, *layers)
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    if not torch.is_grad_enabled():
+    autocast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
+    dtype = torch.get_autocast_dtype("cpu") if autocast else x.dtype
+    if autocast and not torch.is_grad_enabled():
         return linear(x.to(dtype), *layers)  # autocast remembers each weight that it has cast
     weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
     out: Tensor = _Linear.apply(x, dtype, *weights, *biases)
     return out.split([layer.out_features for layer in layers], dim=-1) if len(layers) > 1 else (out,)
+
+
+def _is_plain(layer: nn.Linear) -> bool:
+    """Whether weight and bias say all of it: no subclass, as of low-rank adapters, and no hook."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return type(layer) is nn.Linear and layer.bias is not None and not any(hooks)
 
 
 class _Linear(torch.autograd.Function):
@@ -76,6 +83,8 @@ class _Linear(torch.autograd.Function):
         of_x = None
         if ctx.needs_input_grad[0]:
             of_x = _product("gradient of x", g.dtype)(g, weight, None).view(shape).to(dtype)
+        if not any(ctx.needs_input_grad[2:]):
+            return of_x, *[None] * (len(ctx.needs_input_grad) - 1)
         of_weight = _product("gradient of weight", g.dtype)(g, rows, None).to(ctx.own)
         of_bias = g.sum(0).to(ctx.own)
         return of_x, None, *of_weight.split(ctx.sizes), *of_bias.split(ctx.sizes)
@@ -207,7 +216,8 @@ class _Attention(torch.autograd.Function):
         q, k, v = (part.reshape(batch * heads, -1, size) for part in (q, k, v))
         bias = q.new_zeros(())
         if mask is not None:
-            bias = torch.where(mask, 0.0, float("-inf")).to(q.dtype).expand(-1, heads, -1, -1).flatten(0, 1)
+            lowest = torch.finfo(q.dtype).min  # not infinity: a row that may look nowhere would make NaN
+            bias = torch.where(mask, 0.0, lowest).to(q.dtype).expand(-1, heads, -1, -1).flatten(0, 1)
         scores = torch.baddbmm(bias, q, k.transpose(1, 2), beta=int(mask is not None), alpha=size**-0.5)
         weights = scores.softmax(dim=-1)
         kept = _draw_mask(weights, dropout_p, weights.dtype)

@@ -116,7 +116,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, context: Context, queries: int | None = None) -> Tensor:
         """queries: compute only the first so many positions, (B, queries, H); None for all."""
         add_dropped = context.kernels.add_dropped
-        x = self.attention_norm(
-            add_dropped(x[:, :queries], self.attention(x, context, queries), self.dropout, self.training)
-        )
+        # Before x is sliced: the gradients of x are summed in the order of these two lines, to the last bit.
+        mixed = self.attention(x, context, queries)
+        x = self.attention_norm(add_dropped(x[:, :queries], mixed, self.dropout, self.training))
         return self.feed_forward_norm(add_dropped(x, self.feed_forward(x, context), self.dropout, self.training))

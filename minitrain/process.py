@@ -11,7 +11,7 @@ def keep_freed_memory() -> None:
     """Let freed memory stay with the process, for the next step; without effect where the C library is not glibc.
 
     A step frees some hundred MB and asks for them again. Given back to the system in between, each page of 4 kB is
-    fetched and zeroed anew: with the embedded model 12,000 page faults a step, against 1,200.
+    fetched and zeroed anew.
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")

@@ -138,9 +138,13 @@ def train_step(
 
 
 def make_state(model: SequenceClassifier, config: TrainConfig) -> TrainState:
-    """A fresh optimizer for the model, with Trainer's decay groups unless everything shall decay."""
-    # A sparse gradient of the word embeddings spares zeroing, measuring and applying one of 30,000 rows. On a GPU
-    # that is quick, and the coalescing is not.
+    """A fresh optimizer for the model, with Trainer's decay groups unless everything shall decay.
+
+    With fast kernels on a CPU the word embeddings get sparse gradients from here on, which torch's own optimizers
+    do not take; `model.encoder.word_embeddings.sparse = False` makes them dense again.
+    """
+    # That spares zeroing, measuring and applying a gradient of 30,000 rows. On a GPU this is quick, and the
+    # coalescing is not.
     model.encoder.word_embeddings.sparse = config.kernels == "fast" and device_of(model).type == "cpu"
     optimizer = AdamW(
         decay_groups(model, config.weight_decay) if config.decay == "matrices" else model.parameters(),

@@ -366,6 +366,45 @@ def test_onednn_carries_a_whole_step_where_it_is_chosen(tmp_path: Path, monkeypa
         assert (plain - onednn).abs().max() < 1e-5 * max(plain.abs().max(), 1e-3 * largest)
 
 
+class Tripled(nn.Linear):
+    """A layer whose weight and bias do not say all of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * super().forward(x)
+
+
+def test_a_subclass_and_a_hook_are_called_in_training_too() -> None:
+    x, layer = torch.randn(2, 24), Tripled(24, 8)
+    assert torch.equal(KERNELS["fast"].linear(x, layer)[0], layer(x))
+    hooked, seen = nn.Linear(24, 8), []
+    hooked.register_forward_hook(lambda *_: seen.append(1))
+    KERNELS["fast"].linear(x, hooked)
+    assert seen == [1]
+
+
+def test_autocast_leaves_double_precision_alone() -> None:
+    (layer,), x = layers(torch.float64)[:1], torch.randn(2, 24, dtype=torch.float64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(KERNELS["fast"].linear(x, layer)[0], layer(x))
+        assert KERNELS["fast"].linear(x, layer)[0].dtype == torch.float64
+
+
+def test_a_row_that_may_look_nowhere_harms_no_other() -> None:
+    q, k, v, mask = heads()
+    mask = mask[:, :, :1].clone()
+    mask[2] = False
+    inputs = [part.clone().requires_grad_() for part in (q, k, v)]
+    out = KERNELS["fast"].attention(*inputs, mask, 0.1)
+    assert out.isfinite().all()
+    assert all(g.isfinite().all() for g in torch.autograd.grad(out[:2].sum(), inputs))
+
+
+def test_frozen_layers_get_no_gradient() -> None:
+    x, layer = torch.randn(2, 24, requires_grad=True), nn.Linear(24, 8).requires_grad_(False)
+    (of_x,) = torch.autograd.grad(KERNELS["fast"].linear(x, layer)[0].sum(), x)
+    assert torch.allclose(of_x, layer.weight.sum(0).expand(2, -1), atol=1e-6) and layer.weight.grad is None
+
+
 def test_a_layer_without_bias_takes_the_plain_way() -> None:
     layer, x = nn.Linear(24, 8, bias=False), torch.randn(2, 24)
     (out,) = KERNELS["fast"].linear(x, layer)

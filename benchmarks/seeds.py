@@ -1,0 +1,59 @@
+"""MRPC with both arithmetics, five seeds each, into benchmarks/seeds.json: the better part of an hour on two cores.
+
+Usage: python benchmarks/seeds.py [dataset]    (nyu-mll/glue by default, or a local copy of it)
+A run that is in runs/seeds/ is not repeated.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+SEEDS = (42, 1, 2, 3, 4)
+KINDS = ("reference", "fast")
+SCORES = [(split, metric) for split in ("validation", "test") for metric in ("accuracy", "f1")]
+
+
+def main(dataset: str = "nyu-mll/glue") -> None:
+    """One thread a run, as many runs at once as there are cores: what counts here is where they end."""
+    jobs = [(kind, seed) for seed in SEEDS for kind in KINDS]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        runs = list(pool.map(lambda job: trained(dataset, *job), jobs))
+    kinds: dict[str, Any] = {}
+    for kind in KINDS:
+        own = [run for (its, _), run in zip(jobs, runs, strict=True) if its == kind]
+        kinds[kind] = {
+            f"{split} {metric}": {
+                "mean": statistics.mean(values),
+                "deviation": statistics.stdev(values),
+                "by_seed": dict(zip(SEEDS, values, strict=True)),
+            }
+            for split, metric in SCORES
+            for values in [[run["results"][split][metric] for run in own]]
+        }
+    facts = {"config": runs[0]["config"], "versions": runs[0]["versions"], "kinds": kinds}
+    (ROOT / "benchmarks/seeds.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    for kind, scores in kinds.items():
+        shown = ", ".join(f"{name} {s['mean']:.4f} +- {s['deviation']:.4f}" for name, s in scores.items())
+        print(f"{kind:<10} {shown}")
+
+
+def trained(dataset: str, kind: str, seed: int) -> dict[str, Any]:
+    """What a run says of itself."""
+    output = ROOT / f"runs/seeds/{kind}-{seed}"
+    results = output / "results.json"
+    if not results.exists():
+        command = [sys.executable, "scripts/train.py", "--model", "demo", "--dataset", dataset, "--subset", "mrpc"]
+        command += ["--seed", str(seed), "--kernels", kind, "--output_dir", str(output), "--overwrite_output_dir"]
+        subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
+    result: dict[str, Any] = json.loads(results.read_text(encoding="utf-8"))
+    return result
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
