@@ -21,11 +21,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minitrain.errors import MinitrainError
-from minitrain.files import read_json
 from minitrain.tokenizer import Encoded
 
 FORMAT = 1  # of the files; another number is another fingerprint
+SUMMARY = "summary"  # the file of _Summary: a checksum, and below it JSON
 DTYPES = {"input_ids": (torch.int32, "i"), "type_ids": (torch.uint8, "B"), "lengths": (torch.int32, "i")}
 
 
@@ -54,11 +53,14 @@ class _Summary:
 
 
 def cache_folder() -> Path | None:
-    """Where entries are kept; None where the user wants none."""
+    """Where entries are kept; None where the user wants none, or has no home."""
     folder = os.environ.get("MINITRAIN_CACHE")
-    if folder is None:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minitrain"
-    return Path(folder) if folder else None
+    try:
+        if folder is None:
+            return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "minitrain"
+        return Path(folder).expanduser() if folder else None
+    except RuntimeError:  # a user of a container, without a line in its passwd
+        return None
 
 
 def fingerprint(settings: str, columns: Iterable[Sequence[str]]) -> str:
@@ -100,15 +102,21 @@ def cached(name: str, chunks: Iterable[Encoded]) -> Tokens:
         return in_memory(chunks)
     try:
         _write(temporary, chunks)
-        shutil.rmtree(folder / name, ignore_errors=True)  # a damaged one
-        with suppress(OSError):  # another run was quicker, and its entry is the same
-            os.rename(temporary, folder / name)
-        tokens = _open(folder / name)
+        if (tokens := _moved(temporary, folder / name)) is None:  # what is there is damaged
+            shutil.rmtree(folder / name, ignore_errors=True)
+            tokens = _moved(temporary, folder / name)
     except OSError:  # a full disk
         tokens = None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return in_memory(chunks) if tokens is None else tokens
+
+
+def _moved(temporary: Path, entry: Path) -> Tokens | None:
+    """The tokens of the entry, which is the temporary folder, or that of another run that was quicker."""
+    with suppress(OSError):
+        os.rename(temporary, entry)
+    return _open(entry)
 
 
 def _write(folder: Path, chunks: Iterable[Encoded]) -> None:
@@ -126,8 +134,8 @@ def _write(folder: Path, chunks: Iterable[Encoded]) -> None:
     finally:
         for file in files.values():
             file.close()
-    summary = asdict(_Summary(truncated, blank, sizes, checksums))
-    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    summary = json.dumps(asdict(_Summary(truncated, blank, sizes, checksums)))
+    (folder / SUMMARY).write_text(f"{zlib.crc32(summary.encode())}\n{summary}", encoding="utf-8")
 
 
 def _flat(chunk: Encoded) -> dict[str, "array[int]"]:
@@ -147,7 +155,10 @@ def _flat(chunk: Encoded) -> dict[str, "array[int]"]:
 def _open(entry: Path) -> Tokens | None:
     """The tokens of an entry; None where there is none, or not as it says it is."""
     try:
-        summary = _Summary(**read_json(entry / "summary.json"))
+        checksum, text = (entry / SUMMARY).read_text(encoding="utf-8").split("\n")
+        if int(checksum) != zlib.crc32(text.encode()):
+            return None
+        summary = _Summary(**json.loads(text))
         tensors = {}
         for name, (dtype, _) in DTYPES.items():
             size = (entry / name).stat().st_size
@@ -156,12 +167,13 @@ def _open(entry: Path) -> Tokens | None:
             tensors[name] = torch.from_file(str(entry / name), size=size // dtype.itemsize, dtype=dtype)
             if _checksum(entry / name) != summary.checksums[name]:
                 return None
-    except (MinitrainError, OSError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError):  # the last is torch's for a file that is gone
         return None
     return Tokens(**tensors, truncated=summary.truncated, blank=summary.blank)
 
 
 def _checksum(path: Path) -> int:
+    """Read, not mapped: what is mapped and looked at counts as memory of the process."""
     checksum = 0
     with path.open("rb") as file:
         while data := file.read(2**20):

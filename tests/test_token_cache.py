@@ -1,8 +1,11 @@
 """Tokens kept on disk: the same as in memory, whole or not there, and of no other text."""
 
 import json
+import os
 import subprocess
 import sys
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,8 @@ from minitrain import token_cache
 from minitrain.data import CHUNK, Split, tokenize
 from minitrain.errors import MinitrainError
 from minitrain.tables import Table
-from minitrain.token_cache import DTYPES, cache_folder, fingerprint
-from minitrain.tokenizer import Tokenizer, load_tokenizer
+from minitrain.token_cache import DTYPES, SUMMARY, Tokens, cache_folder, cached, fingerprint
+from minitrain.tokenizer import Encoded, Example, Tokenizer, load_tokenizer
 
 ROWS = 2 * CHUNK + 3  # three chunks
 
@@ -59,7 +62,7 @@ def test_tokens_from_the_disk_are_those_in_memory(
     assert plain.truncated > 0 and plain.blank > 0 and not folder.exists()
     assert_same(split(tokenizer, table()), plain)
     (entry,) = folder.iterdir()  # nothing half-written stands beside it
-    assert {file.name for file in entry.iterdir()} == {*DTYPES, "summary.json"}
+    assert {file.name for file in entry.iterdir()} == {*DTYPES, SUMMARY}
     refuse_to_encode(monkeypatch)
     assert_same(split(tokenizer, table()), plain)
 
@@ -82,7 +85,7 @@ def test_where_one_text_ends_is_part_of_the_fingerprint() -> None:
     assert fingerprint("1", [["a"]]) != fingerprint("2", [["a"]])
 
 
-@pytest.mark.parametrize("name", [*DTYPES, "summary.json"])
+@pytest.mark.parametrize("name", [*DTYPES, SUMMARY])
 @pytest.mark.parametrize("damage", ["gone", "cut", "flipped", "empty"])
 def test_a_damaged_entry_is_made_anew(tokenizer: Tokenizer, folder: Path, name: str, damage: str) -> None:
     expected = split(tokenizer, table())
@@ -123,7 +126,7 @@ def test_a_tokenization_that_dies_leaves_nothing_behind(
     assert len(calls) == 2 and not list(folder.iterdir())
 
 
-@pytest.mark.parametrize("why", ["a file", "full"])
+@pytest.mark.parametrize("why", ["a file", "below a device"])
 def test_without_a_place_to_write_tokens_stay_in_memory(
     tokenizer: Tokenizer, folder: Path, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
@@ -132,6 +135,61 @@ def test_without_a_place_to_write_tokens_stay_in_memory(
     else:
         monkeypatch.setenv("MINITRAIN_CACHE", "/dev/full/cache")
     assert_same(split(tokenizer, table()), split(tokenizer, table(), cache=False))
+
+
+def test_the_entry_of_a_run_that_was_quicker_is_kept_and_used(folder: Path) -> None:
+    """The other run writes the whole entry while this one is still at its first chunk."""
+    example = Example(input_ids=[101, 7, 102], token_type_ids=[0, 0, 0])
+    chunk = Encoded(examples=[example], truncated=0, blank=0)
+    file = folder / "entry" / "input_ids"
+    theirs: list[tuple[Tokens, int]] = []
+
+    def slow() -> Iterator[Encoded]:
+        theirs.append((cached("entry", [chunk]), file.stat().st_ino))
+        yield chunk
+
+    ours = cached("entry", slow())
+    ((tokens, inode),) = theirs
+    assert torch.equal(ours.input_ids, tokens.input_ids) and file.stat().st_ino == inode
+    assert [entry.name for entry in folder.iterdir()] == ["entry"]
+
+
+def test_runs_that_start_at_once_all_get_their_tokens(tmp_path: Path) -> None:
+    """Three processes over forty entries, side by side from the first moment."""
+    code = """
+import sys, time
+from pathlib import Path
+from minitrain.token_cache import cached
+from minitrain.tokenizer import Encoded, Example
+
+chunk = Encoded(examples=[Example(input_ids=[101, 7, 102], token_type_ids=[0, 0, 0])], truncated=0, blank=0)
+print("ready", flush=True)
+sys.stdin.readline()
+for i in range(40):
+    assert cached(f"entry-{i}", [chunk]).input_ids.tolist() == [101, 7, 102]
+"""
+    environment = os.environ | {"MINITRAIN_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    runs = [subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes) for _ in range(3)]
+    for run in runs:
+        assert run.stdout is not None and run.stdout.readline() == "ready\n"
+    for run in runs:
+        assert run.stdin is not None
+        run.stdin.write("go\n")
+        run.stdin.flush()
+    assert [run.communicate()[0] for run in runs] == ["", "", ""]
+    assert [run.returncode for run in runs] == [0, 0, 0]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(f"entry-{i}" for i in range(40))
+
+
+def test_a_user_without_a_home_keeps_tokens_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(self: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")  # as for a user that passwd does not know
+
+    for name in ("MINITRAIN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "expanduser", nowhere)
+    assert cache_folder() is None
 
 
 def test_a_full_disk_is_no_error(tokenizer: Tokenizer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +208,8 @@ def test_a_full_disk_is_no_error(tokenizer: Tokenizer, folder: Path, monkeypatch
 def test_the_folder_is_where_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINITRAIN_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
+    monkeypatch.setenv("MINITRAIN_CACHE", "~/tokens")
+    assert cache_folder() == Path.home() / "tokens"
     monkeypatch.setenv("MINITRAIN_CACHE", "")
     assert cache_folder() is None
     monkeypatch.delenv("MINITRAIN_CACHE")
@@ -173,8 +233,8 @@ def test_tokens_are_mapped_and_not_read_into_memory(tmp_path: Path) -> None:
         tensor.numpy().tofile(entry / name)
         sizes[name] = (entry / name).stat().st_size
         checksums[name] = token_cache._checksum(entry / name)
-    summary = {"truncated": 0, "blank": 0, "sizes": sizes, "checksums": checksums}
-    (entry / "summary.json").write_text(json.dumps(summary))
+    summary = json.dumps({"truncated": 0, "blank": 0, "sizes": sizes, "checksums": checksums})
+    (entry / SUMMARY).write_text(f"{zlib.crc32(summary.encode())}\n{summary}")
     code = """
 import re, sys
 from pathlib import Path

@@ -1,7 +1,7 @@
 """A checkpoint of BERT base's shapes with random weights: `python scripts/sides/base_shapes.py FOLDER`.
 
-110 million parameters; the tokenizer is the embedded model's, which has BERT's vocabulary. Good for measuring speed,
-and for nothing else.
+110 million parameters; the tokenizer is the embedded model's, which has BERT's vocabulary. Good for measuring
+speed, and for nothing else.
 """
 
 import sys
