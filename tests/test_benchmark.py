@@ -17,6 +17,7 @@ KEYS = {
     "train_bf16_ratio",
     "train_bf16_ratio_vs_best",
     "evaluate_ratio",
+    "evaluate_bf16_ratio_vs_best",
     "predict_ratio",
     "startup_ratio",
     "memory_ratio",
@@ -45,8 +46,21 @@ def test_every_side_runs_and_every_ratio_is_written(flags: list[Any], tmp_path: 
     assert list(measured) == list(speed.SIDES)
     for side in ("ours-fp32", "ours-bf16", "trainer", "trainer-best"):
         assert measured[side]["startup_seconds"] > 0 and 0.5 < measured[side]["loss"] < 1.0
-    ratio = measured["ours-fp32"]["train_examples_per_second"] / measured["trainer"]["train_examples_per_second"]
-    assert result["train_fp32_ratio"] == ratio
+
+    def ratio(ours: str, theirs: str, what: str) -> float:
+        return measured[ours][what] / measured[theirs][what]  # type: ignore[no-any-return]
+
+    train, evaluate, predict = (f"{what}_examples_per_second" for what in ("train", "evaluate", "predict"))
+    assert result["train_fp32_ratio"] == ratio("ours-fp32", "trainer", train)
+    assert result["train_bf16_ratio"] == ratio("ours-bf16", "trainer", train)
+    assert result["train_bf16_ratio_vs_best"] == ratio("ours-bf16", "trainer-best", train)
+    assert result["evaluate_ratio"] == ratio("ours-fp32", "trainer", evaluate)
+    assert result["evaluate_bf16_ratio"] == ratio("ours-bf16", "trainer", evaluate)
+    assert result["evaluate_bf16_ratio_vs_best"] == ratio("ours-bf16", "trainer-best", evaluate)
+    assert result["predict_ratio"] == ratio("ours-fp32", "pipeline", predict)
+    assert result["predict_bf16_ratio"] == ratio("ours-bf16", "pipeline", predict)
+    assert result["startup_ratio"] == ratio("ours-fp32", "trainer", "startup_seconds")
+    assert result["memory_ratio"] == ratio("ours-fp32", "trainer", "train_peak_memory_mb")
     for name in KEYS:
         assert f"\n{name} " in done.stdout
 

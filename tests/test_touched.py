@@ -1,13 +1,21 @@
 """AdamW and clipping with sparse gradients against torch's with dense ones: the function of the whole matrix."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from parity.reference import save_checkpoint
 from torch import Tensor, nn
 
+from minitrain.batching import collate
+from minitrain.config import TrainConfig
 from minitrain.errors import MinitrainError
 from minitrain.optim import AdamW, clip_grad_norm
 from minitrain.schedules import linear_schedule
+from minitrain.tokenizer import Example
 from minitrain.touched import TouchedRows
+from minitrain.training import accumulate_gradients, make_state
+from minitrain.weights import load_classifier
 
 ROWS, WIDTH, STEPS = 50, 8, 40
 
@@ -190,3 +198,18 @@ def test_gather_and_scatter_give_back_what_lay_there() -> None:
     touched.scatter(weight)
     before[[2, 7]] += 1.0
     assert torch.equal(weight, before)
+
+
+@pytest.mark.parametrize(("kernels", "sparse"), [("fast", True), ("reference", False)])
+def test_training_asks_for_sparse_gradients_where_kernels_are_fast(
+    kernels: str, sparse: bool, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path)
+    config = TrainConfig(model=str(tmp_path), dataset="demo", kernels=kernels, device="cpu")
+    state = make_state(load_classifier(tmp_path, kernels=kernels).train(), config)
+    batch = collate([Example(input_ids=[5, 7, 5], token_type_ids=[0, 0, 0], label=1)])
+    accumulate_gradients(state.model, [batch])
+    gradient = state.model.encoder.word_embeddings.weight.grad
+    assert gradient is not None and gradient.is_sparse is sparse
+    state.optimizer.step()
+    assert bool(state.optimizer.touched) is sparse
