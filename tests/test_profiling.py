@@ -1,9 +1,6 @@
 """The clock, the count of operations against PyTorch's own, and the screen that --profile ends with."""
 
-import platform
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -98,31 +95,3 @@ def test_profile_says_where_the_time_of_a_run_went(tmp_path: Path, capsys: pytes
     assert all(milliseconds[phase] > 0 for phase in ("forward", "backward", "optimizer"))
     parts = sum(value for name, value in milliseconds.items() if name != "step")
     assert abs(parts - milliseconds["step"]) < 0.1 * len(milliseconds)  # each is rounded to a tenth
-
-
-def test_freed_memory_is_used_again_without_page_faults() -> None:
-    """Four of 8 MB, freed and asked for again, fifty times: 400,000 pages of 4 kB where it is given back."""
-    code = """
-import resource, sys
-import torch
-from minitrain.process import keep_freed_memory
-
-if sys.argv[1] == "keep":
-    keep_freed_memory()
-torch.set_num_threads(1)
-for i in range(51):
-    if i == 1:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    kept = [torch.ones(2**21) for _ in range(4)]
-    del kept
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-    if platform.libc_ver()[0] != "glibc":
-        pytest.skip("the C library is not glibc: there is nothing to set")
-
-    def faults(what: str) -> int:
-        done = subprocess.run([sys.executable, "-c", code, what], capture_output=True, text=True, check=True)
-        return int(done.stdout)
-
-    kept, given_back = faults("keep"), faults("leave")
-    assert kept < given_back / 10
