@@ -45,11 +45,11 @@ def main(dataset: str = "nyu-mll/glue") -> None:
 
 def trained(dataset: str, kind: str, seed: int) -> dict[str, Any]:
     """What a run says of itself."""
-    output = ROOT / f"runs/seeds/{kind}-{seed}"
-    results = output / "results.json"
+    output = f"runs/seeds/{kind}-{seed}"
+    results = ROOT / output / "results.json"
     if not results.exists():
         command = [sys.executable, "scripts/train.py", "--model", "demo", "--dataset", dataset, "--subset", "mrpc"]
-        command += ["--seed", str(seed), "--kernels", kind, "--output_dir", str(output), "--overwrite_output_dir"]
+        command += ["--seed", str(seed), "--kernels", kind, "--output_dir", output, "--overwrite_output_dir"]
         subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
     result: dict[str, Any] = json.loads(results.read_text(encoding="utf-8"))
     return result

@@ -24,7 +24,6 @@ from minitrain.files import json_text, read_json, whole_text_file, write_whole
 from minitrain.labels import Labels, positive_class
 from minitrain.metrics import metric_for
 from minitrain.model import SequenceClassifier
-from minitrain.process import keep_freed_memory
 from minitrain.report import RESULTS, class_block, finite_values, result_lines, say
 from minitrain.rows import GLUE_COLUMNS
 from minitrain.tables import Table, load_tables, read_file
@@ -53,7 +52,6 @@ class SavedRun:
 
 def load_run(directory: str | Path, device: str, kernels: str, max_length: int | None) -> SavedRun:
     """Load a saved run onto a device. Raises MinitrainError where the folder is not there or not whole."""
-    keep_freed_memory()
     directory = Path(directory)
     if not (directory / "config.json").is_file():
         raise MinitrainError(

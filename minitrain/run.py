@@ -30,7 +30,6 @@ from minitrain.hub import resolve_model
 from minitrain.metrics import Metric, metric_for
 from minitrain.model import SequenceClassifier
 from minitrain.plan import plan
-from minitrain.process import keep_freed_memory
 from minitrain.profiling import matrix_ceiling, profile_lines
 from minitrain.report import LOG, RESULTS, Console, finite_values, peak_memory_mb, say
 from minitrain.rows import Rows, read_rows
@@ -67,7 +66,6 @@ def train(config: TrainConfig) -> dict[str, Any]:
     Raises MinitrainError, before training where it can, naming the flag, file, row or key at fault.
     """
     started = time.perf_counter()
-    keep_freed_memory()
     parts = prepare(config)
     for line in header(parts.config, device_of(parts.model), parts.splits, parts.report):
         say(line)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # Bottom up: a module imports from floors below its own, and on its own floor only what WITHIN says.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("config", "distributed", "encoder_config", "files", "flags", "kernels", "process", "schedules"),
+    ("config", "distributed", "encoder_config", "files", "flags", "kernels", "schedules"),
     (
         "hub",
         "tensorfiles",

@@ -212,6 +212,7 @@ SPEEDS = {
     "train_bf16_ratio_vs_best": "training in bf16, against Trainer's fastest flags",
     "evaluate_ratio": "evaluation in fp32, against `Trainer.predict`",
     "evaluate_bf16_ratio": "evaluation in bf16, against the same in fp32",
+    "evaluate_bf16_ratio_vs_best": "evaluation in bf16, against Trainer's in bf16",
     "predict_ratio": "labels for texts in fp32, against `pipeline`",
     "predict_bf16_ratio": "labels for texts in bf16, against the same in fp32",
     "startup_ratio": "time to the first step, as a share of Trainer's",
@@ -230,10 +231,18 @@ def test_the_speed_table_says_what_the_result_file_says() -> None:
     assert result["spread"].keys() == SPEEDS.keys() and len(result["rounds"]) == 3
 
 
+def test_the_table_of_larger_batches_says_what_the_result_file_says() -> None:
+    result = json.loads((ROOT / "benchmarks/x86_64-2cores-batch32.json").read_text(encoding="utf-8"))
+    rows = [f"| {meaning} | {result[name]:.2f} |" for name, meaning in SPEEDS.items()]
+    assert "\n".join(rows) in README
+    assert result["settings"]["per_device_train_batch_size"] == 32
+
+
 def test_the_growth_table_says_what_the_result_file_says() -> None:
     result = json.loads((ROOT / "benchmarks/growth.json").read_text(encoding="utf-8"))
-    rows = [
-        f"| {int(size):,} | {each['train_examples_per_second']:.1f} | {each['private_memory_mb']:.0f} |"
-        for size, each in result["medians"].items()
-    ]
+    rows = []
+    for size, (first, second, _) in result["rounds"].items():
+        names = {"train_examples_per_second": ".1f", "private_memory_mb": ".0f", "prepare_seconds": ".1f"}
+        cells = [f"{run[name]:{form}}" for name, form in names.items() for run in (first, second)]
+        rows.append(f"| {int(size):,} | {' | '.join(cells)} |")
     assert len(rows) == 4 and "\n".join(rows) in README

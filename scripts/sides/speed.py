@@ -67,12 +67,10 @@ def _growth(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
     """minitrain on a parquet file `rows` with the columns of a dataset, tokens kept in `cache`."""
     from minitrain.config import TrainConfig
     from minitrain.hub import resolve_model
-    from minitrain.process import keep_freed_memory
     from minitrain.run import prepare, rows_of
     from minitrain.training import fit
 
     file, os.environ["MINITRAIN_CACHE"] = settings.pop("rows"), settings.pop("cache")
-    keep_freed_memory()
     known = rows_of(TrainConfig(**settings, eval_strategy="no"), resolve_model(settings["model"]))
     own = settings | {
         "dataset": None,
@@ -98,13 +96,11 @@ def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
     from minitrain.data import tokenize
     from minitrain.evaluation import predict
     from minitrain.hub import resolve_model
-    from minitrain.process import keep_freed_memory
     from minitrain.profiling import matrix_ceiling
     from minitrain.run import prepare, rows_of
     from minitrain.training import fit
 
     config = TrainConfig(**settings, bf16=side.endswith("bf16"), eval_strategy="no")
-    keep_freed_memory()
     parts, times = prepare(config), Times()
     pad = parts.tokenizer.pad_token_id
     fit(parts.model, parts.splits.train, {}, config, observer=times, pad_token_id=pad)
