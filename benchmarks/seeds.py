@@ -24,23 +24,21 @@ def main(dataset: str = "nyu-mll/glue") -> None:
     jobs = [(kind, seed) for seed in SEEDS for kind in KINDS]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         runs = list(pool.map(lambda job: trained(dataset, *job), jobs))
-    kinds: dict[str, Any] = {}
+    kinds = {}
     for kind in KINDS:
-        own = [run for (its, _), run in zip(jobs, runs, strict=True) if its == kind]
-        kinds[kind] = {
-            f"{split} {metric}": {
-                "mean": statistics.mean(values),
-                "deviation": statistics.stdev(values),
-                "by_seed": dict(zip(SEEDS, values, strict=True)),
-            }
-            for split, metric in SCORES
-            for values in [[run["results"][split][metric] for run in own]]
-        }
+        own = [run["results"] for (its, _), run in zip(jobs, runs, strict=True) if its == kind]
+        kinds[kind] = {f"{split} {metric}": spread([run[split][metric] for run in own]) for split, metric in SCORES}
     facts = {"config": runs[0]["config"], "versions": runs[0]["versions"], "kinds": kinds}
     (ROOT / "benchmarks/seeds.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     for kind, scores in kinds.items():
         shown = ", ".join(f"{name} {s['mean']:.4f} +- {s['deviation']:.4f}" for name, s in scores.items())
         print(f"{kind:<10} {shown}")
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """values: of the seeds, in their order."""
+    by_seed = dict(zip(SEEDS, values, strict=True))
+    return {"mean": statistics.mean(values), "deviation": statistics.stdev(values), "by_seed": by_seed}
 
 
 def trained(dataset: str, kind: str, seed: int) -> dict[str, Any]:

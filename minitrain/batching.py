@@ -176,8 +176,9 @@ class BucketBatchSampler:
     def batches(self, epoch: int) -> Batches:
         """The epoch's batches, each a list of row numbers counted from 0."""
         order = _permutation(len(self.lengths), self.seed + epoch)
-        if self.drop_last:  # before the sorting, which would put the longest at the end
-            order = order[: len(self) * self.batch_size]
+        order = order[
+            : len(self) * self.batch_size
+        ]  # drop_last before the sorting, which puts the longest at the end
         lengths = self.lengths[order]
         pool = torch.arange(len(order)) // (self.batch_size * POOL)
         # One stable sort for all pools: by pool first, then by length.

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 
-from minitrain.config import EvaluateConfig, PredictConfig
+from minitrain.config import BF16_MULTIPLE, EvaluateConfig, PredictConfig
 from minitrain.data import length_limit, tokenize
 from minitrain.distributed import choose_device, world_from_environment
 from minitrain.errors import MinitrainError
@@ -75,9 +75,9 @@ def load_run(directory: str | Path, device: str, kernels: str, max_length: int |
 
 
 def _multiple(config: EvaluateConfig | PredictConfig, run: SavedRun) -> int | None:
-    """What lengths are padded to, as in training: by 8 in bf16, where that does not exceed the positions."""
-    positions = run.model.config.max_position_embeddings
-    return 8 if config.bf16 and config.kernels == "fast" and positions % 8 == 0 else None
+    """What lengths are padded to: as in training, where that does not exceed the positions."""
+    fits = run.model.config.max_position_embeddings % BF16_MULTIPLE == 0
+    return BF16_MULTIPLE if config.bf16 and config.kernels == "fast" and fits else None
 
 
 def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:

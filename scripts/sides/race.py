@@ -60,8 +60,7 @@ def run(config: Any) -> None:
         measured = {}
         for side in SIDES:
             measured[side] = _measure(side, config)
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in measured[side].items())
-            say(f"round {number}  {side:<13} {shown}")
+            say(f"round {number}  {side:<13} {_shown(measured[side])}")
         rounds.append(measured)
     check_losses(rounds)
     ratios = {name: [ratio(measured) for measured in rounds] for name, ratio in RATIOS.items()}
@@ -71,8 +70,7 @@ def run(config: Any) -> None:
     facts = {
         **{name: statistics.median(values) for name, values in ratios.items()},
         "spread": {name: [min(values), max(values)] for name, values in ratios.items()},
-        "settings": {name: value for name, value in asdict(config).items() if name != "json"},
-        "machine": machine(),
+        **_circumstances(config),
         "versions": {each: version(each) for each in ("torch", "transformers", "tokenizers", "datasets")},
         "rounds": rounds,
     }
@@ -89,8 +87,7 @@ def run_growth(config: Any) -> None:
         for number in range(1, config.rounds + 1):
             for size, measured in sizes.items():
                 measured.append(_measure("growth", config, {"rows": f"{scratch}/{size}.parquet", "cache": scratch}))
-                shown = ", ".join(f"{name} {value:.4g}" for name, value in measured[-1].items())
-                say(f"round {number}  {size:>7} examples  {shown}")
+                say(f"round {number}  {size:>7} examples  {_shown(measured[-1])}")
     names = next(iter(sizes.values()))[0]
     medians = {
         str(size): {name: statistics.median(each[name] for each in measured) for name in names}
@@ -103,8 +100,7 @@ def run_growth(config: Any) -> None:
         "slowest_to_fastest": flat,
         "memory_growth_mb": grown,
         "medians": medians,
-        "settings": {name: value for name, value in asdict(config).items() if name != "json"},
-        "machine": machine(),
+        **_circumstances(config),
         "rounds": {str(size): measured for size, measured in sizes.items()},
     }
     say(f"\nslowest to fastest {flat:.3f}, memory grows by {grown:.0f} MB")
@@ -134,6 +130,15 @@ def check_losses(rounds: list[Round]) -> None:
     if max(losses.values()) - min(losses.values()) > SAME_LOSS:
         shown = ", ".join(f"{side} {loss:.4f}" for side, loss in losses.items())
         raise MinitrainError(f"the sides do not come to the same loss: {shown}; a speed that changes it is none")
+
+
+def _shown(measured: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
+
+
+def _circumstances(config: Any) -> dict[str, Any]:
+    settings = {name: value for name, value in asdict(config).items() if name != "json"}
+    return {"settings": settings, "machine": machine()}
 
 
 def machine() -> dict[str, Any]:

@@ -5,7 +5,6 @@ Prints one JSON object as its last line. `benchmark.py` starts the sides in turn
 
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -26,8 +25,14 @@ def main(side: str, started: float, settings: dict[str, Any]) -> None:
     result = measure(side, settings, warmup)
     if "first_step" in result:
         result["startup_seconds"] = result.pop("first_step") - started
-    result["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    result["peak_memory_mb"] = _peak_memory_mb()
     print(json.dumps(result))
+
+
+def _peak_memory_mb() -> float:
+    from minitrain.report import peak_memory_mb
+
+    return peak_memory_mb()
 
 
 def _speed(times: list[float], losses: list[float], batch_size: int, warmup: int) -> dict[str, Any]:
@@ -106,7 +111,7 @@ def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
     fit(parts.model, parts.splits.train, {}, config, observer=times, pad_token_id=pad)
     batch_size = config.per_device_train_batch_size
     result = _speed(times.times, [log.loss for log in times.logs], batch_size, warmup)
-    result["train_peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    result["train_peak_memory_mb"] = _peak_memory_mb()
     measured = times.logs[warmup + 1 :]
     rate = sum(log.flops for log in measured) / (times.times[-1] - times.times[warmup])
     dtype = torch.bfloat16 if config.bf16 else torch.float32
@@ -200,7 +205,7 @@ def _trainer(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         result = _speed(times.times, times.losses, config.per_device_train_batch_size, warmup)
-        result["train_peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        result["train_peak_memory_mb"] = _peak_memory_mb()
         data = dataset(next(iter((rows.evaluation | rows.test).values())))
         result["evaluate_examples_per_second"] = len(data) / _seconds(lambda: trainer.predict(data))
     return result
@@ -226,10 +231,10 @@ def _pipeline(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any
     return {"predict_examples_per_second": len(texts) / _seconds(lambda: classify(texts, truncation=True))}
 
 
-def _seconds(work: Callable[[], Any], repeats: int = 2) -> float:
-    """Of the quickest: the first may compile, and whatever else runs only adds."""
+def _seconds(work: Callable[[], Any]) -> float:
+    """Of the quicker of two calls: the first may compile, and whatever else runs only adds."""
     times = []
-    for _ in range(repeats):
+    for _ in range(2):
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
