@@ -12,12 +12,17 @@ if TYPE_CHECKING:
     from minitrain.batching import BucketBatchSampler as BucketBatchSampler
     from minitrain.batching import RandomBatchSampler as RandomBatchSampler
     from minitrain.batching import collate as collate
+    from minitrain.batching import share as share
     from minitrain.config import TrainConfig as TrainConfig
     from minitrain.data import load_splits as load_splits
     from minitrain.data import tokenize as tokenize
+    from minitrain.distributed import World as World
+    from minitrain.distributed import data_parallel as data_parallel
+    from minitrain.distributed import process_group as process_group
     from minitrain.errors import MinitrainError as MinitrainError
     from minitrain.evaluation import evaluate as evaluate
     from minitrain.evaluation import predict as predict
+    from minitrain.launcher import launch as launch
     from minitrain.loss import cross_entropy as cross_entropy
     from minitrain.loss import mean_squared_error as mean_squared_error
     from minitrain.metrics import GlueMetric as GlueMetric
@@ -42,11 +47,13 @@ if TYPE_CHECKING:
     from minitrain.weights import save_classifier as save_classifier
 
 _HOMES = {
-    "batching": ("Batch", "BucketBatchSampler", "RandomBatchSampler", "collate"),
+    "batching": ("Batch", "BucketBatchSampler", "RandomBatchSampler", "collate", "share"),
     "config": ("TrainConfig",),
     "data": ("load_splits", "tokenize"),
+    "distributed": ("World", "data_parallel", "process_group"),
     "errors": ("MinitrainError",),
     "evaluation": ("evaluate", "predict"),
+    "launcher": ("launch",),
     "loss": ("cross_entropy", "mean_squared_error"),
     "metrics": ("GlueMetric", "accuracy", "f1"),
     "model": ("Encoder", "SequenceClassifier"),

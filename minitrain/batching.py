@@ -43,8 +43,14 @@ class Batch:
         }
 
     def to(self, device: torch.device | str) -> "Batch":
-        labels = None if self.labels is None else self.labels.to(device)
-        return Batch(**{name: tensor.to(device) for name, tensor in self.inputs.items()}, labels=labels)
+        """On a device; a GPU fetches it from pinned memory by itself, while the process goes on."""
+        pinned = torch.device(device).type == "cuda" and self.input_ids.device.type == "cpu"
+
+        def moved(tensor: Tensor) -> Tensor:
+            return (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=pinned)
+
+        labels = None if self.labels is None else moved(self.labels)
+        return Batch(**{name: moved(tensor) for name, tensor in self.inputs.items()}, labels=labels)
 
 
 def collate(examples: Sequence[Example], pad_token_id: int = 0, pad_to_multiple_of: int | None = None) -> Batch:
@@ -119,19 +125,23 @@ class RandomBatchSampler:
     """Batches of examples in random order, in Trainer's order for the same seed (5.23, RandomSampler).
 
     count: number of examples. batch_size: examples a batch; the last one may be short, and is left out with
-    drop_last. seed: of all epochs.
+    drop_last. seed: of all epochs. passes: batches an optimizer step, over all processes: they are given as one,
+    for `share` to cut up.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int = 42, drop_last: bool = False) -> None:
+    def __init__(
+        self, count: int, batch_size: int, seed: int = 42, drop_last: bool = False, passes: int = 1
+    ) -> None:
         self.count, self.batch_size, self.seed, self.drop_last = count, batch_size, seed, drop_last
-        self._length = count_batches(count, batch_size, drop_last)
+        self.passes = passes
+        self._length = count_steps(count, batch_size, drop_last, passes)
 
     def __len__(self) -> int:
         return self._length
 
     def batches(self, epoch: int) -> Batches:
         """The epoch's batches, each a list of row numbers counted from 0."""
-        return _cut(_permutation(self.count, self.seed + epoch), self.batch_size, self.drop_last)
+        return _cut(_permutation(self.count, self.seed + epoch), self.batch_size, self.drop_last, self.passes)
 
 
 class StreamBatchSampler:
@@ -140,19 +150,19 @@ class StreamBatchSampler:
     What a DataLoader with `shuffle=True` and no generator does (torch 2.13 RandomSampler), and the examples of
     accelerate with it: the order of an epoch depends on all that was drawn before it, dropout included.
 
-    count, batch_size, drop_last: as of RandomBatchSampler.
+    count, batch_size, drop_last, passes: as of RandomBatchSampler.
     """
 
-    def __init__(self, count: int, batch_size: int, drop_last: bool = False) -> None:
-        self.count, self.batch_size, self.drop_last = count, batch_size, drop_last
-        self._length = count_batches(count, batch_size, drop_last)
+    def __init__(self, count: int, batch_size: int, drop_last: bool = False, passes: int = 1) -> None:
+        self.count, self.batch_size, self.drop_last, self.passes = count, batch_size, drop_last, passes
+        self._length = count_steps(count, batch_size, drop_last, passes)
 
     def __len__(self) -> int:
         return self._length
 
     def batches(self, epoch: int) -> Batches:
         """New batches at each call, whatever the epoch; draws one number from the global stream."""
-        return _cut(_permutation(self.count, draw_seed()), self.batch_size, self.drop_last)
+        return _cut(_permutation(self.count, draw_seed()), self.batch_size, self.drop_last, self.passes)
 
 
 class BucketBatchSampler:
@@ -162,13 +172,20 @@ class BucketBatchSampler:
     and the batches shuffled: company changes every epoch, and no example is ever favoured by its length.
 
     lengths: tokens of each example. batch_size: examples a batch; one of them may be short, and is left out with
-    drop_last. seed: of all epochs.
+    drop_last. seed: of all epochs. passes: as of RandomBatchSampler; the batches of a step are of like lengths too.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int = 42, drop_last: bool = False) -> None:
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int = 42,
+        drop_last: bool = False,
+        passes: int = 1,
+    ) -> None:
         self.lengths = torch.as_tensor(lengths)
-        self.batch_size, self.seed, self.drop_last = batch_size, seed, drop_last
-        self._length = count_batches(len(lengths), batch_size, drop_last)
+        self.batch_size, self.seed, self.drop_last, self.passes = batch_size, seed, drop_last, passes
+        self._length = count_steps(len(lengths), batch_size, drop_last, passes)
 
     def __len__(self) -> int:
         return self._length
@@ -176,14 +193,24 @@ class BucketBatchSampler:
     def batches(self, epoch: int) -> Batches:
         """The epoch's batches, each a list of row numbers counted from 0."""
         order = _permutation(len(self.lengths), self.seed + epoch)
-        order = order[
-            : len(self) * self.batch_size
-        ]  # drop_last before the sorting, which puts the longest at the end
+        if self.drop_last:  # before the sorting, which puts the longest at the end
+            order = order[: len(order) - len(order) % self.batch_size]
         lengths = self.lengths[order]
-        pool = torch.arange(len(order)) // (self.batch_size * POOL)
+        size = self.batch_size * self.passes
+        pool = torch.arange(len(order)) // (size * POOL)
         # One stable sort for all pools: by pool first, then by length.
         rows = order[(pool * (int(lengths.max()) + 1) + lengths).argsort(stable=True)]
-        return Batches(rows, self.batch_size).shuffled(self.seed + epoch)
+        return Batches(rows, size).shuffled(self.seed + epoch)
+
+
+def share(rows: Sequence[int], batch_size: int, rank: int = 0, size: int = 1) -> list[list[int]]:
+    """The batches that one process of `size` computes of an optimizer step's rows, pass by pass.
+
+    Of the rows cut into batches, it takes every size-th: in one pass all processes have neighbours, which the
+    bucket sampler gives like lengths. Of a short step some have fewer batches than others, or none.
+    """
+    starts = range(rank * batch_size, len(rows), size * batch_size)
+    return [list(rows[start : start + batch_size]) for start in starts]
 
 
 def batches_by_length(lengths: Sequence[int], batch_size: int) -> Batches:
@@ -207,12 +234,13 @@ def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> f
     return 1.0 - sum(lengths[row] for batch in batches for row in batch) / positions
 
 
-def count_batches(count: int, batch_size: int, drop_last: bool) -> int:
-    """Batches an epoch. Raises MinitrainError where there would be none."""
+def count_steps(count: int, batch_size: int, drop_last: bool, passes: int = 1) -> int:
+    """Optimizer steps an epoch, of so many batches each. Raises MinitrainError where there would be none."""
     _check(count, batch_size)
     if drop_last and count < batch_size:
         raise MinitrainError(f"drop_last leaves no batch: {count} examples are fewer than a batch of {batch_size}")
-    return count // batch_size if drop_last else -(-count // batch_size)
+    batches = count // batch_size if drop_last else -(-count // batch_size)
+    return -(-batches // passes)
 
 
 def draw_seed() -> int:
@@ -220,8 +248,9 @@ def draw_seed() -> int:
     return int(torch.empty((), dtype=torch.int64).random_().item())
 
 
-def _cut(rows: Tensor, size: int, drop_last: bool = False) -> Batches:
-    return Batches(rows[: len(rows) - len(rows) % size] if drop_last else rows, size)
+def _cut(rows: Tensor, batch_size: int, drop_last: bool = False, passes: int = 1) -> Batches:
+    kept = rows[: len(rows) - len(rows) % batch_size] if drop_last else rows
+    return Batches(kept, batch_size * passes)
 
 
 def _check(count: int, batch_size: int) -> None:

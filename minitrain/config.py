@@ -6,11 +6,11 @@ What `--match_trainer` and `--match_accelerate` mean stands in `TRAINER` and `AC
 """
 
 import math
-import sys
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 from minitrain.errors import MinitrainError
+from minitrain.ranges import check_flags
 
 GLUE_REPOSITORY = "nyu-mll/glue"  # the default dataset, with the subset mrpc
 PROBLEM_TYPES = ("single_label_classification", "regression")
@@ -18,6 +18,7 @@ ARITHMETICS = ("fast", "reference")
 BF16_MULTIPLE = 8  # oneDNN generates code for each length: with fewer it takes a quarter less time, half the memory
 SAMPLERS = ("bucket", "random", "stream")
 DECAYS = ("matrices", "all")
+STREAMS = ("process", "example")
 
 # What these settings are where no flag decides.
 DEFAULTS: dict[str, Any] = {
@@ -129,6 +130,16 @@ class TrainConfig:
     data_seed: int | None = flag(None, "of the order of examples, where it shall differ from --seed")
     bf16: bool = flag(False, "compute in bfloat16 (autocast); weights stay float32")
     device: str = flag("auto", "auto takes a GPU where there is one", ("auto", "cpu", "cuda"))
+    # several processes
+    global_batch_size: int | None = flag(
+        None, "examples a step in all processes and passes; decides per_device_train_batch_size"
+    )
+    dropout_stream: str = flag(
+        "process",
+        "dropout of an example: drawn from its process's stream, or from one of its own, however work is shared",
+        STREAMS,
+    )
+    ddp_timeout: float = flag(600.0, "seconds that processes wait for each other")
     # the same floats as a reference: two flags that decide many settings, and those that are of no other use
     match_trainer: bool = flag(False, "on the CPU, every float as transformers' Trainer has it with these flags")
     match_accelerate: bool = flag(False, "on the CPU, every float as the loop of accelerate's example has it")
@@ -176,6 +187,8 @@ class TrainConfig:
             raise MinitrainError("--lr_scheduler_type constant has no warm-up: pass constant_with_warmup")
         if self.sampler == "stream" and self.data_seed is not None:
             raise MinitrainError("--data_seed has no say where the order is the random stream's: pass --seed alone")
+        if self.dropout_stream == "example" and self.kernels != "fast":
+            raise MinitrainError(f"--dropout_stream example goes with --kernels fast, not {self.kernels}")
         if self.match_accelerate and self.bf16 and self.pad_to_multiple_of != 8:
             raise MinitrainError("--match_accelerate: in bf16 the example pads so; pass --pad_to_multiple_of 8")
 
@@ -240,61 +253,3 @@ def _settle(config: TrainConfig) -> None:
             raise MinitrainError(f"--{match} means --{name} {value}, not {asked}: drop one of the two")
     if config.bf16 and config.kernels == "fast" and config.pad_to_multiple_of is None:
         object.__setattr__(config, "pad_to_multiple_of", BF16_MULTIPLE)
-
-
-# Lowest value allowed, highest, for every flag that is a number; None is no bound.
-RANGES: dict[str, tuple[float | None, float | None]] = {
-    "per_device_train_batch_size": (1, None),
-    "per_device_eval_batch_size": (1, None),
-    "gradient_accumulation_steps": (1, None),
-    "learning_rate": (0.0, None),
-    "warmup_steps": (0, None),
-    "weight_decay": (0.0, None),
-    "adam_beta1": (0.0, 0.9999999),
-    "adam_beta2": (0.0, 0.9999999),
-    "adam_epsilon": (0.0, None),
-    "max_grad_norm": (0.0, None),
-    "label_smoothing_factor": (0.0, 0.9999999),
-    "hidden_dropout_prob": (0.0, 1.0),
-    "attention_probs_dropout_prob": (0.0, 1.0),
-    "classifier_dropout": (0.0, 1.0),
-    "eval_fraction": (0.0, 1.0),
-    "seed": (0, 2**63 - 1),
-    "data_seed": (0, 2**63 - 1),
-    "max_length": (1, None),
-    "pad_to_multiple_of": (1, None),
-    "max_train_samples": (1, None),
-    "max_eval_samples": (1, None),
-    "eval_steps": (1, None),
-    "logging_steps": (1, None),
-    "early_stopping_patience": (1, None),
-}
-
-
-def check_flags(config: Any) -> None:
-    """Raise MinitrainError naming the flag whose number is out of its range, whose value is no choice, or whose
-    columns are too many; what the three configurations have in common.
-
-    The command line sees to choices by itself; a configuration made in Python passes here.
-    """
-    for spec in fields(config):
-        value, choices = getattr(config, spec.name), spec.metadata["choices"]
-        if choices is not None and value is not None and value not in choices:
-            raise MinitrainError(f"--{spec.name} is {value!r}; expected one of {', '.join(choices)}")
-    for name, (lowest, highest) in RANGES.items():
-        value = getattr(config, name, None)
-        if value is None:
-            continue
-        # Written so that NaN fails, and so that an int too large for a float does not raise.
-        if not (lowest or 0) <= value <= (sys.float_info.max if highest is None else highest):
-            upper = "" if highest is None else f" and at most {highest}"
-            raise MinitrainError(f"--{name} is {value}; expected at least {lowest}{upper}")
-    if config.text_columns is not None:
-        check_columns(config.text_columns)
-
-
-def check_columns(columns: tuple[str, ...]) -> None:
-    """Raise MinitrainError unless there are one or two columns of text."""
-    if isinstance(columns, str) or len(columns) > 2:
-        shown = columns if isinstance(columns, str) else ",".join(columns)
-        raise MinitrainError(f"--text_columns {shown}: expected one column, or two for pairs, as a tuple")

@@ -3,15 +3,16 @@
 Texts are tokenized once, in chunks, and kept as flat tensors: 5 bytes a token, no Python object an example.
 """
 
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from minitrain.config import check_columns
 from minitrain.errors import MinitrainError
 from minitrain.labels import Labels, label_numbers
+from minitrain.ranges import check_columns
 from minitrain.rows import Rows, read_rows
 from minitrain.tables import Table
 from minitrain.token_cache import Tokens, cached, fingerprint, in_memory
@@ -35,6 +36,14 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def checksum(self) -> str:
+        """Of tokens and labels, to tell one split from another (CRC-32)."""
+        total = 0
+        for tensor in (self._tokens.lengths, self._tokens.input_ids, self._tokens.type_ids, self.labels):
+            if tensor is not None:
+                total = zlib.crc32(tensor.numpy().data, total)
+        return f"{total:08x}, {len(self)} rows"
 
     def __getitem__(self, row: int) -> Example:
         if not -len(self) <= row < len(self):
@@ -66,6 +75,11 @@ class Splits:
     def scored(self) -> dict[str, Split]:
         """The splits that a run is finally scored on, by name."""
         return self.evaluation | self.test
+
+    @property
+    def all(self) -> dict[str, Split]:
+        """Every split, by name."""
+        return {"train": self.train, **self.scored}
 
 
 def tokenize(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from minitrain.batching import Batches, batches_by_length, batches_by_row, collate
 from minitrain.data import Split
+from minitrain.distributed import World
 from minitrain.errors import MinitrainError
 from minitrain.loss import cross_entropy, mean_squared_error
 from minitrain.metrics import Confusion, Metric
@@ -66,19 +67,24 @@ def predict(
     bf16: bool = False,
     pad_token_id: int = 0,
     pad_to_multiple_of: int | None = None,
+    world: World | None = None,
 ) -> Tensor:
     """Logits of every row of a split, (N, C) float32 on the CPU, in the split's order.
 
     batch_size: rows a forward pass. order: "length" puts rows of like length together, "rows" takes them as they
-    lie; padding moves the last bits. pad_to_multiple_of: as of `collate`.
+    lie; padding moves the last bits. pad_to_multiple_of: as of `collate`. world: the processes that score together,
+    each some of the batches; all of them get all logits.
     Raises MinitrainError for NaN or infinity.
     """
-    device = device_of(model)
-    logits = torch.empty(len(split), model.config.num_labels)
+    device, world = device_of(model), world or World()
+    logits = torch.zeros(len(split), model.config.num_labels)
+    batches = _batches(split, batch_size, order)
     with _evaluating(model), autocast(device, bf16):
-        for rows in _batches(split, batch_size, order):
+        for number in range(world.rank, len(batches), world.size):
+            rows = batches[number]
             batch = collate([split[row] for row in rows], pad_token_id, pad_to_multiple_of).to(device)
             logits[rows] = model(**batch.inputs).float().cpu()
+    world.sum(logits)  # each row is zero in all processes but one, so the sum is exact
     broken = (~logits.isfinite().all(-1)).nonzero()
     if len(broken):
         raise MinitrainError(
@@ -133,6 +139,7 @@ def evaluate(
     pad_token_id: int = 0,
     pad_to_multiple_of: int | None = None,
     label_smoothing: float = 0.0,
+    world: World | None = None,
 ) -> Evaluation:
     """Score a model on a split that has labels.
 
@@ -148,6 +155,7 @@ def evaluate(
         bf16=bf16,
         pad_token_id=pad_token_id,
         pad_to_multiple_of=pad_to_multiple_of,
+        world=world,
     )
     loss = _mean_loss(logits, split.labels, _batches(split, batch_size, order), label_smoothing)
     metric.update(predictions_of(logits), split.labels)

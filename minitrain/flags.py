@@ -14,7 +14,7 @@ from dataclasses import MISSING, Field, fields
 from io import TextIOWrapper
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, PeerError
 
 Config = TypeVar("Config")
 
@@ -35,6 +35,7 @@ RENAMED = {
     "train_batch_size": "per_device_train_batch_size",
     "eval_batch_size": "per_device_eval_batch_size",
     "batch_size": "per_device_train_batch_size",
+    "total_train_batch_size": "global_batch_size",
     "num_epochs": "num_train_epochs",
     "epochs": "num_train_epochs",
     "lr": "learning_rate",
@@ -53,7 +54,9 @@ class _Parser(argparse.ArgumentParser):
     """argparse, with errors that say which flag was meant."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n(--help lists the flags)\n")
+        # Of the processes that torchrun starts with the same flags, one on each node speaks.
+        first = os.environ.get("LOCAL_RANK", "0") == "0"
+        self.exit(2, f"{self.prog}: {message}\n(--help lists the flags)\n" if first else None)
 
     def unknown(self, flag: str, known: Sequence[str]) -> NoReturn:
         name = flag.lstrip("-").split("=")[0].replace("-", "_")
@@ -169,6 +172,8 @@ def command(
     try:
         function(parse(config, description, positional=positional))
     except MinitrainError as error:
+        if isinstance(error, PeerError) and not error.alone:
+            sys.exit(1)  # the process that failed says why
         sys.exit(f"{sys.argv[0].rsplit('/', 1)[-1]}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from minitrain.config import BF16_MULTIPLE, EvaluateConfig, PredictConfig
 from minitrain.data import length_limit, tokenize
-from minitrain.distributed import choose_device, world_from_environment
+from minitrain.distributed import World, choose_device, process_group, world_from_environment
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation, evaluate, predict
 from minitrain.files import json_text, read_json, whole_text_file, write_whole
@@ -50,7 +50,9 @@ class SavedRun:
         return tuple(columns) if columns else None
 
 
-def load_run(directory: str | Path, device: str, kernels: str, max_length: int | None) -> SavedRun:
+def load_run(
+    directory: str | Path, device: str, kernels: str, max_length: int | None, world: World | None = None
+) -> SavedRun:
     """Load a saved run onto a device. Raises MinitrainError where the folder is not there or not whole."""
     directory = Path(directory)
     if not (directory / "config.json").is_file():
@@ -60,7 +62,7 @@ def load_run(directory: str | Path, device: str, kernels: str, max_length: int |
     directory = directory.resolve()  # a run in a folder called demo is no demo
     if trained_labels(directory) is None:
         raise MinitrainError(f"{directory}: holds no trained head, only an encoder; fine-tune it first")
-    model = load_classifier(directory, kernels=kernels).to(choose_device(device, world_from_environment()))
+    model = load_classifier(directory, kernels=kernels).to(choose_device(device, world or World()))
     tokenizer = load_tokenizer(directory)
     tokenizer.check_fits(model.config.vocab_size, directory)
     facts = read_json(directory / RESULTS) if (directory / RESULTS).is_file() else {}
@@ -81,11 +83,16 @@ def _multiple(config: EvaluateConfig | PredictConfig, run: SavedRun) -> int | No
 
 
 def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:
-    """Score a saved run, print the result and return it by split.
+    """Score a saved run, print the result and return it by split; under torchrun, every process calls this.
 
     By default on the evaluation splits of the run's own dataset. Raises MinitrainError naming flag, file or row.
     """
-    run = load_run(config.run, config.device, config.kernels, config.max_length)
+    with process_group(config.device) as world:
+        return _evaluate_run(config, world)
+
+
+def _evaluate_run(config: EvaluateConfig, world: World) -> dict[str, Evaluation]:
+    run = load_run(config.run, config.device, config.kernels, config.max_length, world)
     columns = config.text_columns or run.text_columns
     if columns is None:
         raise MinitrainError(f"{config.run}: does not say which columns hold its texts; pass --text_columns")
@@ -106,10 +113,15 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:
             pad_token_id=run.tokenizer.pad_token_id,
             pad_to_multiple_of=_multiple(config, run),
             label_smoothing=trained.get("label_smoothing_factor", 0.0),
+            world=world,
         )
-        for line in [*result_lines(name, results[name], None), *class_block(results[name], run.labels.names)]:
+        for line in (
+            []
+            if not world.is_main
+            else [*result_lines(name, results[name], None), *class_block(results[name], run.labels.names)]
+        ):
             say(line)
-    if config.json is not None:
+    if config.json is not None and world.is_main:
         try:
             write_whole(Path(config.json), json_text({name: finite_values(r) for name, r in results.items()}))
         except OSError as error:
@@ -148,8 +160,10 @@ def _tables_to_score(
 def predict_run(config: PredictConfig) -> None:
     """Label texts from a file or standard input, writing JSON lines to a file or standard output.
 
-    A file appears whole or not at all. Raises MinitrainError naming file and row.
+    A file appears whole or not at all. Raises MinitrainError naming file and row, and in several processes.
     """
+    if (size := world_from_environment().size) > 1:
+        raise MinitrainError(f"labels for texts come from one process, not {size}: start without torchrun")
     if config.output is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the locale says

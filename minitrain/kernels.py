@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from minitrain.dropout import draw_mask, dropout_from_bits
+
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
@@ -152,29 +154,6 @@ def add_dropped(residual: Tensor, x: Tensor, p: float, training: bool) -> Tensor
     return F.dropout(x, p, training) + residual
 
 
-def dropout_from_bits(x: Tensor, p: float, training: bool) -> Tensor:
-    """Dropout (Srivastava et al. 2014) that decides each element by 16 random bits, drawn 64 at a time.
-
-    PyTorch's generator on the CPU is sequential, and a Bernoulli draw takes 24 to 53 bits of it an element; this
-    takes 16. The probability is p rounded to 1/65536, and the scale is exact for the rounded one, so the mean of x
-    is kept. Draws from the global generator.
-    """
-    return x * _draw_mask(x, p, x.dtype) if training and p != 0.0 else x
-
-
-def _draw_mask(x: Tensor, p: float, dtype: torch.dtype) -> Tensor:
-    """Of x's shape: 0 with probability p, else what keeps the mean."""
-    threshold = round(p * 65536)
-    if threshold == 65536:
-        return torch.zeros(x.shape, dtype=dtype)
-    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-    # Compared into floats at once: a boolean mask would have to be converted, which takes longer than the drawing.
-    mask = torch.empty(x.shape, dtype=dtype)
-    torch.ge(bits, threshold - 32768, out=mask)
-    return mask.mul_(65536 / (65536 - threshold))
-
-
 def _fast_dropout(x: Tensor, p: float, training: bool) -> Tensor:
     # A GPU draws in parallel inside the dropout kernel already.
     return dropout_from_bits(x, p, training) if x.device.type == "cpu" else F.dropout(x, p, training)
@@ -183,7 +162,7 @@ def _fast_dropout(x: Tensor, p: float, training: bool) -> Tensor:
 def _fast_add_dropped(residual: Tensor, x: Tensor, p: float, training: bool) -> Tensor:
     if not training or p == 0.0 or x.device.type != "cpu":
         return add_dropped(residual, x, p, training)
-    return torch.addcmul(residual, x, _draw_mask(x, p, residual.dtype))
+    return torch.addcmul(residual, x, draw_mask(x.shape, p, residual.dtype))
 
 
 # ---- attention: (B, N, L, D) three times -> (B, N, L, D) ---------------------------------------------------------
@@ -227,7 +206,7 @@ class _Attention(torch.autograd.Function):
             bias = torch.where(mask, 0.0, lowest).to(q.dtype).expand(-1, heads, -1, -1).flatten(0, 1)
         scores = torch.baddbmm(bias, q, k.transpose(1, 2), beta=int(mask is not None), alpha=size**-0.5)
         weights = scores.softmax(dim=-1)
-        kept = _draw_mask(weights, dropout_p, weights.dtype)
+        kept = draw_mask((batch, heads, queries, k.size(1)), dropout_p, weights.dtype).view_as(weights)
         ctx.save_for_backward(q, k, v, weights, kept)
         ctx.shape = batch, heads
         return ((weights * kept) @ v).view(batch, heads, queries, size)

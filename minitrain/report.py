@@ -6,6 +6,7 @@ the run.
 
 import json
 import math
+import os
 import resource
 import sys
 import time
@@ -28,10 +29,11 @@ MATRIX = "true / predicted"
 class Console:
     """The observer of a run: smooths the step logs, prints them, and keeps `log.jsonl`.
 
-    directory: of the run, which exists. total_steps: of the bar. logging_steps: optimizer steps a line.
+    directory: of the run, which exists; None for a process that counts and says nothing, because another one does.
+    total_steps: of the bar. logging_steps: optimizer steps a line.
     """
 
-    def __init__(self, directory: Path, total_steps: int, logging_steps: int | None) -> None:
+    def __init__(self, directory: Path | None, total_steps: int, logging_steps: int | None) -> None:
         self.total_steps = total_steps
         self.logging_steps = logging_steps or max(1, total_steps // 100)
         self.started = time.perf_counter()
@@ -39,8 +41,10 @@ class Console:
         self.totals: Counter[str] = Counter()  # of all steps: seconds by phase, of the whole, and operations
         self.evaluations = 0
         self.evaluation_seconds = 0.0
-        self.log = (directory / f"{LOG}.part").open("w", encoding="utf-8")
-        self.bar = tqdm(total=total_steps, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty())
+        self.silent = directory is None
+        self.log = (directory / f"{LOG}.part" if directory else Path(os.devnull)).open("w", encoding="utf-8")
+        quiet = self.silent or not sys.stderr.isatty()
+        self.bar = tqdm(total=total_steps, unit="step", dynamic_ncols=True, disable=quiet)
 
     def close(self) -> None:
         """Close the bar and the log."""
@@ -85,6 +89,8 @@ class Console:
         return time.perf_counter() - self.started - self.evaluation_seconds
 
     def _say(self, line: str) -> None:
+        if self.silent:
+            return
         if self.bar.disable:
             say(line)
         else:

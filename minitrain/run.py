@@ -22,14 +22,14 @@ from minitrain.best import Best, best_by
 from minitrain.card import model_card
 from minitrain.config import GLUE_REPOSITORY, TrainConfig
 from minitrain.data import Splits, length_limit, tokenize_rows
-from minitrain.distributed import choose_device, world_from_environment
+from minitrain.distributed import World, choose_device, process_group
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation, device_of, majority
 from minitrain.files import json_text, write_whole
 from minitrain.hub import resolve_model
 from minitrain.metrics import Metric, metric_for
 from minitrain.model import SequenceClassifier
-from minitrain.plan import plan
+from minitrain.plan import plan, shared_out
 from minitrain.profiling import matrix_ceiling, profile_lines
 from minitrain.report import LOG, RESULTS, Console, finite_values, peak_memory_mb, say
 from minitrain.rows import Rows, read_rows
@@ -61,47 +61,69 @@ class Parts:
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
-    """Do a whole run and return what `results.json` holds.
+    """Do a whole run and return what `results.json` holds; under torchrun or `launch`, every process calls this.
 
     Raises MinitrainError, before training where it can, naming the flag, file, row or key at fault.
     """
+    with process_group(config.device, config.ddp_timeout) as world:
+        return _train(config, world)
+
+
+def _train(config: TrainConfig, world: World) -> dict[str, Any]:
     started = time.perf_counter()
-    parts = prepare(config)
-    for line in header(parts.config, device_of(parts.model), parts.splits, parts.report):
-        say(line)
-    state, best, training_seconds, totals = _fit(parts)
-    final = evaluate_all(
-        parts.model, parts.splits.scored, parts.config, parts.new_metric, parts.tokenizer.pad_token_id
-    )
+    tell = say if world.is_main else _say_nothing
+    parts = prepare(config, world)
+    for line in header(parts.config, device_of(parts.model), parts.splits, parts.report, world.size):
+        tell(line)
+    state, best, training_seconds, totals = _fit(parts, world)
+    with world.at("the final evaluation"):
+        final = evaluate_all(
+            parts.model, parts.splits.scored, parts.config, parts.new_metric, parts.tokenizer.pad_token_id, world
+        )
     results = {
         **_facts(parts, state, best, final),
         "training_seconds": training_seconds,
         "total_seconds": time.perf_counter() - started,
         "peak_memory_mb": peak_memory_mb(),
     }
-    _save(parts, final, results)
+    if world.is_main:
+        _save(parts, final, results)
+    world.meet("saving the run")  # what is saved is there when any process returns
     for line in footer(parts.directory, parts.splits, best, final, results):
-        say(line)
+        tell(line)
     if config.profile:
         dtype = torch.bfloat16 if config.bf16 else torch.float32
         ceiling = matrix_ceiling(dtype, device_of(parts.model))
         for line in ["", *profile_lines(totals, state.step, ceiling, "bf16" if config.bf16 else "fp32")]:
-            say(line)
+            tell(line)
     return results
 
 
-def prepare(config: TrainConfig) -> Parts:
-    """Find and check everything that a run needs, in the order of what it costs; nothing is written."""
-    config = with_default_data(config)
-    device = choose_device(config.device, world_from_environment())
-    directory = output_directory(config)
-    source = resolve_model(config.model)
-    tokenizer, encoder = load_tokenizer(source), read_config(source)
-    tokenizer.check_fits(encoder.vocab_size, source)
-    max_length = length_limit(
-        config.max_length, tokenizer, encoder.max_position_embeddings, config.pad_to_multiple_of or 1
-    )
-    splits = tokenize_rows(rows_of(config, source), tokenizer, max_length)
+def _say_nothing(line: str = "") -> None:
+    pass
+
+
+def prepare(config: TrainConfig, world: World | None = None) -> Parts:
+    """Find and check everything that a run needs, in the order of what it costs; nothing is written.
+
+    world: the processes that train together. On each node one goes ahead, and the others find what it downloaded
+    and tokenized.
+    """
+    world = world or World()
+    config = shared_out(with_default_data(config), world.size)
+    device = choose_device(config.device, world)
+    if config.dropout_stream == "example" and device.type != "cpu":
+        raise MinitrainError(f"--dropout_stream example is for the CPU, not {device.type}")
+    directory = output_directory(config) if world.is_main else output_path(config)
+    with world.first_on_node("data"):
+        source = resolve_model(config.model)
+        tokenizer, encoder = load_tokenizer(source), read_config(source)
+        tokenizer.check_fits(encoder.vocab_size, source)
+        max_length = length_limit(
+            config.max_length, tokenizer, encoder.max_position_embeddings, config.pad_to_multiple_of or 1
+        )
+        splits = tokenize_rows(rows_of(config, source), tokenizer, max_length)
+    world.check_agreement(_must_agree(config, splits) if world.size > 1 else {})
     torch.manual_seed(config.seed)  # the new head is drawn next
     model, report = load_classifier_with_report(
         source,
@@ -127,16 +149,28 @@ def prepare(config: TrainConfig) -> Parts:
     return parts
 
 
+def _must_agree(config: TrainConfig, splits: Splits) -> dict[str, object]:
+    """What must be the same in all processes of a run, by names that tell a user where to look."""
+    flags = {f"--{name}": value for name, value in asdict(config).items()}
+    data = {f"the {name} data (checksum)": split.checksum() for name, split in splits.all.items()}
+    versions = {f"{name} (version)": version(name) for name in ("minitrain", *LIBRARIES)}
+    return {**versions, **flags, **data}
+
+
+def output_path(config: TrainConfig) -> Path:
+    """The folder of the run: as asked, else named after data and model."""
+    if config.output_dir is not None:
+        return Path(config.output_dir)
+    data = config.subset or Path(config.train_file or config.dataset or "").stem
+    return Path("runs") / f"{data}-{Path(config.model).name}"
+
+
 def output_directory(config: TrainConfig) -> Path:
     """The folder of the run, tried for writing; it is made with the first step.
 
     Raises MinitrainError where it cannot be written, or holds a run that nobody said may go.
     """
-    if config.output_dir is not None:
-        directory = Path(config.output_dir)
-    else:
-        data = config.subset or Path(config.train_file or config.dataset or "").stem
-        directory = Path("runs") / f"{data}-{Path(config.model).name}"
+    directory = output_path(config)
     try:
         held = [name for name in OWN_FILES if (directory / name).exists()]
         if held and not config.overwrite_output_dir:
@@ -192,11 +226,13 @@ def rows_of(config: TrainConfig, source: Path) -> Rows:
     return rows
 
 
-def _fit(parts: Parts) -> tuple[TrainState, Best, float, Mapping[str, float]]:
+def _fit(parts: Parts, world: World) -> tuple[TrainState, Best, float, Mapping[str, float]]:
     """Train; returns also the seconds it took, evaluations aside, and what they went into."""
     config, train_split = parts.config, parts.splits.train
-    parts.directory.mkdir(parents=True, exist_ok=True)
-    console = Console(parts.directory, plan(config, len(train_split)).total_steps, config.logging_steps)
+    total_steps = plan(config, len(train_split), world.size).total_steps
+    if world.is_main:
+        parts.directory.mkdir(parents=True, exist_ok=True)
+    console = Console(parts.directory if world.is_main else None, total_steps, config.logging_steps)
     try:
         state, best = fit(
             parts.model,
@@ -206,6 +242,7 @@ def _fit(parts: Parts) -> tuple[TrainState, Best, float, Mapping[str, float]]:
             new_metric=parts.new_metric,
             observer=console,
             pad_token_id=parts.tokenizer.pad_token_id,
+            world=world,
         )
     finally:
         console.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from minitrain.batching import padding_share
+from minitrain.batching import padding_share, share
 from minitrain.best import Best
 from minitrain.config import TrainConfig
 from minitrain.data import Splits
@@ -18,14 +18,22 @@ from minitrain.report import class_block, duration, result_lines
 from minitrain.weights import LoadReport
 
 
-def header(config: TrainConfig, device: torch.device, splits: Splits, report: LoadReport) -> list[str]:
+def header(
+    config: TrainConfig, device: torch.device, splits: Splits, report: LoadReport, processes: int = 1
+) -> list[str]:
     """What there is to know before the first step."""
-    train, steps = splits.train, plan(config, len(splits.train))
+    train, steps = splits.train, plan(config, len(splits.train), processes)
+    size = config.per_device_train_batch_size
     with torch.random.fork_rng(devices=()):  # the order may come from the random stream, which is not ours to move
-        padding = padding_share(train.lengths, make_sampler(config, train).batches(0)[:1000])
-    batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
+        some = make_sampler(config, train, processes).batches(0)[:1000]
+    padding = padding_share(train.lengths, [batch for rows in some for batch in share(rows, size)])
+    parts = [f"{size} each"] if processes * config.gradient_accumulation_steps > 1 else []
+    parts += [f"{config.gradient_accumulation_steps} passes"] if config.gradient_accumulation_steps > 1 else []
+    parts += [f"{processes} processes"] if processes > 1 else []
+    batch = size * config.gradient_accumulation_steps * processes
+    cut_up = f" ({' x '.join(parts)})" if parts else ""
     ordered = sorted(train.lengths)
-    sizes = {"train": train, **splits.scored}
+    sizes = splits.all
     rows = sum(len(split) for split in sizes.values())
     truncated = sum(split.truncated for split in sizes.values())
     blank = sum(split.blank for split in sizes.values())
@@ -33,14 +41,15 @@ def header(config: TrainConfig, device: torch.device, splits: Splits, report: Lo
     new = f"{len(report.new)} new ({', '.join(report.new)})" if report.new else "none new"
     return [
         f"minitrain {version('minitrain')}  torch {torch.__version__}  {device}, {torch.get_num_threads()} threads"
-        f"  {'bf16' if config.bf16 else 'fp32'}, {config.kernels} kernels  1 process",
+        f"  {'bf16' if config.bf16 else 'fp32'}, {config.kernels} kernels  "
+        + ("1 process" if processes == 1 else f"{processes} processes"),
         "data     " + ", ".join(f"{name} {len(split)}" for name, split in sizes.items()),
         *(f"         {note}" for note in splits.notes),
         "labels   " + _label_counts(splits),
         f"lengths  median {ordered[len(ordered) // 2]}, 95% within {ordered[int(len(ordered) * 0.95)]} tokens; "
         f"{cut}; {padding:.1%} padding ({config.sampler} sampler)",
         f"weights  {config.model}: {len(report.loaded)} loaded, {len(report.ignored)} ignored, {new}",
-        f"plan     {steps.total_steps} steps of {batch} examples, {steps.steps_per_epoch} an epoch, "
+        f"plan     {steps.total_steps} steps of {batch} examples{cut_up}, {steps.steps_per_epoch} an epoch, "
         f"{steps.warmup_steps} of warm-up; seed {config.seed}",
         "",
     ]

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import transformers
 
-from minitrain.config import ACCELERATE, RANGES, TRAINER, EvaluateConfig, PredictConfig, TrainConfig
+from minitrain.config import ACCELERATE, TRAINER, EvaluateConfig, PredictConfig, TrainConfig
 from minitrain.errors import MinitrainError
+from minitrain.ranges import RANGES
 
 CONFIGS = (TrainConfig, EvaluateConfig, PredictConfig)
 
 # Where minitrain chose another default than the Trainer, on purpose: ours, theirs.
 DELIBERATE = {
     "eval_strategy": ("epoch", "no"),  # a run that is never scored tells a newcomer nothing
+    "ddp_timeout": (600.0, 1800),  # half an hour is long to look at a hung process
     "logging_steps": (None, 500),  # 1% of the run: on MRPC 500 steps are more than an epoch
 }
 

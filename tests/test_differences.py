@@ -13,7 +13,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from sklearn.metrics import accuracy_score
-from test_training import NO_DROPOUT, Bench, reviews, rows_of, split_of, write_tiny_model
+from test_training import NO_DROPOUT, Bench, Recorder, reviews, rows_of, split_of, write_tiny_model
 from torch.utils.data import DataLoader
 from transformers import (
     AutoModelForSequenceClassification,
@@ -28,14 +28,16 @@ from transformers import (
 from minitrain.batching import collate
 from minitrain.config import ACCELERATE, DEFAULTS, TRAINER, TrainConfig
 from minitrain.data import Split
-from minitrain.distributed import world_from_environment
+from minitrain.distributed import process_group
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import evaluate
+from minitrain.launcher import launch
 from minitrain.metrics import GlueMetric, metric_for
 from minitrain.plan import make_sampler
 from minitrain.schedules import linear_schedule
+from minitrain.step import make_state, train_step
 from minitrain.tokenizer import load_tokenizer
-from minitrain.training import make_state, train_step
+from minitrain.training import fit
 from minitrain.weights import load_classifier, save_classifier
 
 ROOT = Path(__file__).parent.parent
@@ -175,16 +177,25 @@ def in_two_processes(still: Bench, tmp_path_factory: pytest.TempPathFactory) -> 
     return found
 
 
-def test_loss_and_gradient_over_processes(
-    still: Bench, in_two_processes: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def first_step(bench: Bench) -> tuple[float, float]:
+    """Loss and gradient norm of a step of 8 rows, in however many processes this runs."""
+    torch.set_num_threads(1)
+    with process_group("cpu") as world:
+        torch.manual_seed(42)
+        recorder = Recorder(load_classifier(bench.folder, 2, kernels="reference"))
+        rows = {"per_device_train_batch_size": 8 // world.size, "max_steps": 1, "learning_rate": 0.0}
+        config = TrainConfig(kernels="reference", sampler="random", eval_strategy="no", **rows)
+        fit(recorder.model, bench.train, {}, config, observer=recorder, world=world)
+    return recorder.steps[0].loss, recorder.steps[0].grad_norm
+
+
+def test_loss_and_gradient_over_processes(still: Bench, in_two_processes: dict[str, float], tmp_path: Path) -> None:
     alone = trainer_of(still, tmp_path, per_device_train_batch_size=8, max_steps=1, learning_rate=0.0)
     alone.train()
     for name in ("loss", "grad_norm"):
         assert in_two_processes[name] == pytest.approx(2 * logged(alone, name)[0], rel=1e-5)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(MinitrainError, match="^WORLD_SIZE is 2; minitrain trains in one process"):
-        world_from_environment()
+    for ours in launch(first_step, (still,), 2):
+        assert ours == pytest.approx([logged(alone, name)[0] for name in ("loss", "grad_norm")], rel=1e-5)
 
 
 def test_evaluation_loss_over_processes(still: Bench, in_two_processes: dict[str, float]) -> None:

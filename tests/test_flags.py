@@ -52,8 +52,9 @@ def test_every_field_is_a_flag_of_the_same_name() -> None:
             word, value = ("a,b", ("a", "b")) if kind is tuple else spoken[kind]
             if choices:
                 word = value = choices[-1]
-            if spec.name == "lr_scheduler_type":
-                word = value = "cosine"
+            word, value = {"lr_scheduler_type": ("cosine", "cosine"), "ddp_timeout": ("1.5", 1.5)}.get(
+                spec.name, (word, value)
+            )
             partners = {"eval_strategy": ("--eval_steps", "5"), "eval_steps": ("--eval_strategy", "steps")}
             needs = partners.get(spec.name, ()) if value != "no" else ()
             run = () if config is TrainConfig else ("folder",)

@@ -13,7 +13,8 @@ from parity.reference import make_inputs, make_labels, our_loss, save_checkpoint
 from torch import Tensor, nn
 
 from minitrain import kernels
-from minitrain.kernels import KERNELS, PRODUCTS, Product, attention, dropout_from_bits
+from minitrain.dropout import dropout_from_bits
+from minitrain.kernels import KERNELS, PRODUCTS, Product, attention
 from minitrain.weights import load_classifier
 
 SIGMAS = 5.0  # a fair sample leaves this bound once in two million; the seeds are fixed besides

@@ -231,11 +231,13 @@ def test_the_speed_table_says_what_the_result_file_says() -> None:
     assert result["spread"].keys() == SPEEDS.keys() and len(result["rounds"]) == 3
 
 
-def test_the_table_of_larger_batches_says_what_the_result_file_says() -> None:
-    result = json.loads((ROOT / "benchmarks/x86_64-2cores-batch32.json").read_text(encoding="utf-8"))
-    rows = [f"| {meaning} | {result[name]:.2f} |" for name, meaning in SPEEDS.items()]
+def test_the_table_of_larger_batches_and_models_says_what_the_result_files_say() -> None:
+    names = ("x86_64-2cores-batch32", "x86_64-2cores-base")
+    larger, base = (json.loads((ROOT / f"benchmarks/{name}.json").read_text(encoding="utf-8")) for name in names)
+    rows = [f"| {meaning} | {larger[name]:.2f} | {base[name]:.2f} |" for name, meaning in SPEEDS.items()]
     assert "\n".join(rows) in README
-    assert result["settings"]["per_device_train_batch_size"] == 32
+    assert larger["settings"]["per_device_train_batch_size"] == 32
+    assert (base["settings"]["model"], base["settings"]["steps"]) == ("base", 150)
 
 
 def test_the_growth_table_says_what_the_result_file_says() -> None:

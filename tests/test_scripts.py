@@ -63,13 +63,11 @@ def test_training_without_torchrun_saves_the_same_weights(run: Path, data: Path,
     assert f"saved to {tmp_path / 'plain'}\n" in done.stdout
 
 
-def test_second_process_is_refused(data: Path, tmp_path: Path) -> None:
-    done = command("train", *training_flags(data, tmp_path / "run"), env=ENVIRONMENT | {"WORLD_SIZE": "2"})
+def test_prediction_in_a_second_process_is_refused(tmp_path: Path) -> None:
+    place = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    done = command("predict", str(tmp_path), env=ENVIRONMENT | place)
     assert done.returncode == 1
-    assert done.stderr == (
-        "train.py: WORLD_SIZE is 2; minitrain trains in one process: torchrun --nnodes=1 --nproc_per_node=1\n"
-    )
-    assert not (tmp_path / "run").exists()
+    assert done.stderr == "predict.py: labels for texts come from one process, not 2: start without torchrun\n"
 
 
 @pytest.mark.parametrize("script", ["train", "evaluate", "predict"])

@@ -12,9 +12,9 @@ from minitrain.config import TrainConfig
 from minitrain.errors import MinitrainError
 from minitrain.optim import AdamW, clip_grad_norm
 from minitrain.schedules import linear_schedule
+from minitrain.step import accumulate_gradients, make_state
 from minitrain.tokenizer import Example
 from minitrain.touched import TouchedRows
-from minitrain.training import accumulate_gradients, make_state
 from minitrain.weights import load_classifier
 
 ROWS, WIDTH, STEPS = 50, 8, 40

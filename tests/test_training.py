@@ -23,6 +23,7 @@ from transformers import (
 from transformers.trainer_pt_utils import LabelSmoother
 
 from minitrain.batching import Batch, collate
+from minitrain.best import Best
 from minitrain.config import TrainConfig
 from minitrain.data import Split, tokenize
 from minitrain.errors import MinitrainError
@@ -31,19 +32,11 @@ from minitrain.labels import Labels
 from minitrain.metrics import Metric, metric_for
 from minitrain.model import SequenceClassifier
 from minitrain.optim import decay_groups
+from minitrain.plan import make_sampler, plan
+from minitrain.step import TrainState, accumulate_gradients, make_state, train_step
 from minitrain.tables import Table, load_tables
 from minitrain.tokenizer import load_tokenizer
-from minitrain.training import (
-    Best,
-    StepLog,
-    TrainState,
-    accumulate_gradients,
-    fit,
-    make_sampler,
-    make_state,
-    plan,
-    train_step,
-)
+from minitrain.training import StepLog, fit
 from minitrain.weights import load_classifier
 
 NEUTRAL = ["the", "a", "film", "plot", "actor", "scene", "was", "is", "of", "and", "story", "with", "music", "in"]

@@ -24,7 +24,7 @@ from minitrain.optim import clip_grad_norm
 from minitrain.plan import make_sampler
 from minitrain.report import say
 from minitrain.run import Parts, prepare
-from minitrain.training import make_state
+from minitrain.step import make_state
 from minitrain.weights import reference_names
 from sides import reference
 from sides.compare import Comparison, check_writable, of_tensors, of_values, same_bits, table, write_json

@@ -61,6 +61,11 @@ class Times:
         """Nothing is evaluated here."""
 
 
+def _rate(times: Times, warmup: int) -> float:
+    """Operations of matrix products a second, after the warm-up."""
+    return sum(log.flops for log in times.logs[warmup + 1 :]) / (times.times[-1] - times.times[warmup])
+
+
 def _private_memory_mb() -> float:
     """Resident memory that is no file's: what nobody can take back. 0 where the system does not say."""
     status = Path("/proc/self/status")
@@ -91,7 +96,13 @@ def _growth(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
     fit(parts.model, parts.splits.train, {}, config, observer=times, pad_token_id=parts.tokenizer.pad_token_id)
     result = _speed(times.times, [log.loss for log in times.logs], config.per_device_train_batch_size, warmup)
     del result["first_step"]
-    return {**result, "prepare_seconds": prepared, "private_memory_mb": times.private_memory_mb}
+    return {
+        **result,
+        # Which rows so few steps meet decides their lengths, and with them the examples a second.
+        "train_gflops_per_second": _rate(times, warmup) / 1e9,
+        "prepare_seconds": prepared,
+        "private_memory_mb": times.private_memory_mb,
+    }
 
 
 def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
@@ -112,10 +123,8 @@ def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
     batch_size = config.per_device_train_batch_size
     result = _speed(times.times, [log.loss for log in times.logs], batch_size, warmup)
     result["train_peak_memory_mb"] = _peak_memory_mb()
-    measured = times.logs[warmup + 1 :]
-    rate = sum(log.flops for log in measured) / (times.times[-1] - times.times[warmup])
     dtype = torch.bfloat16 if config.bf16 else torch.float32
-    result["ceiling_share"] = rate / matrix_ceiling(dtype, torch.device("cpu"))
+    result["ceiling_share"] = _rate(times, warmup) / matrix_ceiling(dtype, torch.device("cpu"))
     split = next(iter(parts.splits.scored.values()))
     options: dict[str, Any] = {
         "bf16": config.bf16,

@@ -1,0 +1,155 @@
+"""One optimizer step: gradients of one or more forward passes, clipping, update.
+
+A step divides the loss by the examples of all its passes in all processes, so that the gradient does not depend on
+how a batch is cut up.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from minitrain.batching import Batch
+from minitrain.config import TrainConfig
+from minitrain.distributed import World, data_parallel, exchanging
+from minitrain.dropout import ExampleStreams, drawing_from
+from minitrain.errors import MinitrainError
+from minitrain.evaluation import autocast, device_of, loss_of
+from minitrain.model import SequenceClassifier
+from minitrain.optim import AdamW, clip_grad_norm, decay_groups
+from minitrain.profiling import Clock
+
+
+@dataclass
+class TrainState:
+    """All that a step changes. step: optimizer steps done. epoch: full passes done, a fraction within one.
+
+    parallel: the model, wrapped so that gradients are those of all processes; the model itself where it is alone.
+    """
+
+    model: SequenceClassifier
+    optimizer: AdamW
+    parallel: nn.Module
+    world: World = World()
+    step: int = 0
+    epoch: float = 0.0
+
+
+def make_state(model: SequenceClassifier, config: TrainConfig, world: World | None = None) -> TrainState:
+    """A fresh optimizer for the model, with Trainer's decay groups unless everything shall decay.
+
+    With fast kernels on a CPU the word embeddings get sparse gradients from here on, which torch's own optimizers
+    do not take; `model.encoder.word_embeddings.sparse = False` makes them dense again.
+    """
+    # That spares zeroing, measuring and applying a gradient of 30,000 rows. On a GPU this is quick, and the
+    # coalescing is not.
+    model.encoder.word_embeddings.sparse = config.kernels == "fast" and device_of(model).type == "cpu"
+    optimizer = AdamW(
+        decay_groups(model, config.weight_decay) if config.decay == "matrices" else model.parameters(),
+        weight_decay=config.weight_decay,
+        lr=config.learning_rate,
+        betas=(config.adam_beta1, config.adam_beta2),
+        eps=config.adam_epsilon,
+        fused=config.optim == "adamw_torch_fused",
+    )
+    world = world or World()
+    return TrainState(model=model, optimizer=optimizer, parallel=data_parallel(model, world), world=world)
+
+
+def accumulate_gradients(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    examples: int | None = None,
+    world: World | None = None,
+    streams: Sequence[ExampleStreams] | None = None,
+    bf16: bool = False,
+    label_smoothing: float = 0.0,
+    sum_of_means: bool = False,
+    clock: Clock | None = None,
+) -> float:
+    """Add to the gradients those of the mean loss over all examples of all batches, and return that loss.
+
+    However the same examples are cut into batches and shared out, the gradient is the same (up to rounding; dropout
+    aside, unless streams are given). Gradients are exchanged once, in the last backward pass.
+
+    model: a classifier, or one wrapped by `data_parallel`. batches: this process's, at least one. examples: of the
+    step in all processes; those of `batches` where there is one process. A process whose batches count for nothing,
+    because there are fewer examples than processes, has `batches` of others' examples without labels.
+    streams: of each batch's examples, for dropout. sum_of_means: add up the batches' means instead, as Trainer 5.23
+    does by mistake: it leaves the division to the model, and BERT's divides by its own batch alone. With label
+    smoothing Trainer divides by itself, and is right.
+    """
+    world, device, clock = world or World(), device_of(model), clock or Clock()
+    count = examples or sum(len(batch) for batch in batches)
+    total = torch.zeros((), device=device)
+    for number, batch in enumerate(batches, start=1):
+        batch = batch.to(device)
+        with (
+            exchanging(model, wanted=number == len(batches)),
+            drawing_from(None if streams is None else streams[number - 1]),
+        ):
+            with autocast(device, bf16):
+                logits = model(**batch.inputs)
+            if batch.labels is None:
+                loss = logits.sum() * 0.0
+            else:
+                divisor = len(batch) if sum_of_means and not label_smoothing else count
+                loss_sum, _ = loss_of(logits, batch.labels, label_smoothing, divisor)
+                loss = loss_sum / divisor
+            clock.lap("forward")
+            # Averaged over the processes where the sum is meant: hence the factor.
+            (loss * world.size if world.size > 1 else loss).backward()
+        clock.lap("backward")
+        total += loss.detach()
+    return world.sum(total).item()
+
+
+def train_step(
+    state: TrainState,
+    batches: Sequence[Batch],
+    learning_rate: float,
+    *,
+    max_grad_norm: float = 1.0,
+    bf16: bool = False,
+    label_smoothing: float = 0.0,
+    sum_of_means: bool = False,
+    rows: Sequence[int] = (),
+    streams: Sequence[ExampleStreams] | None = None,
+    clock: Clock | None = None,
+) -> tuple[float, float]:
+    """One optimizer step over one or more micro-batches: gradients, clipping, update.
+
+    learning_rate: of this step. max_grad_norm: 0 leaves the gradient as it is. rows: of the step in all processes,
+    where there are several, and for the error message. clock: is told where the time goes. The rest as
+    `accumulate_gradients`.
+    Returns (loss, gradient norm before clipping). Raises MinitrainError before the update when either is NaN or
+    infinite, so that the weights stay as they were.
+    """
+    clock = clock or Clock()
+    loss = accumulate_gradients(
+        state.parallel,
+        batches,
+        examples=len(rows) or None,
+        world=state.world,
+        streams=streams,
+        bf16=bf16,
+        label_smoothing=label_smoothing,
+        sum_of_means=sum_of_means,
+        clock=clock,
+    )
+    norm = clip_grad_norm(state.model.parameters(), max_grad_norm).item()
+    clock.lap("clip")
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise MinitrainError(
+            f"step {state.step + 1}: the loss is {loss}, the gradient norm {norm}; the weights are as before it. "
+            f"Training rows, counted from 1: {', '.join(str(row + 1) for row in rows) or 'unknown'}. "
+            "Lower --learning_rate"
+        )
+    state.optimizer.step(learning_rate)
+    state.optimizer.zero_grad()
+    clock.lap("optimizer")
+    state.step += 1
+    return loss, norm

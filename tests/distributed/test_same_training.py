@@ -1,0 +1,89 @@
+"""However many processes train, it is the same training: order, losses, gradients, metrics and predictions."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_run import named_reviews, write_csv
+from test_training import reviews, write_tiny_model
+from workers import gradients, logits, train_runs
+
+from minitrain.launcher import launch
+
+SIZES = (64, 65, 67, 5)
+DROPOUT: dict[str, dict[str, Any]] = {
+    "off": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.0},
+    "of each example": {"dropout_stream": "example"},
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    write_tiny_model(folder / "tiny")
+    for size in SIZES:
+        write_csv(folder / f"train-{size}.csv", *named_reviews(size))
+    write_csv(folder / "eval.csv", *named_reviews(21, seed=1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(place: Path) -> dict[int, list[list[dict[str, Any]]]]:
+    """By number of processes: of each rank, what every run came to."""
+    flags: list[dict[str, Any]] = [
+        {
+            "model": str(place / "tiny"),
+            "train_file": str(place / f"train-{size}.csv"),
+            "eval_file": str(place / "eval.csv"),
+            "output_dir": str(place / f"{size}-{name}"),
+            "global_batch_size": 12,
+            "learning_rate": 3e-3,
+            "num_train_epochs": 2,
+            **dropout,
+        }
+        for size in SIZES
+        for name, dropout in DROPOUT.items()
+    ]
+    return {processes: launch(train_runs, (flags,), processes) for processes in (1, 2, 3, 4)}
+
+
+def test_losses_and_metrics_do_not_depend_on_the_number_of_processes(
+    runs: dict[int, list[list[dict[str, Any]]]],
+) -> None:
+    [alone] = runs.pop(1)
+    assert list(runs) == [2, 3, 4]
+    for processes, ranks in runs.items():
+        for expected, found in zip(alone, ranks[0], strict=True):
+            assert found["config"]["per_device_train_batch_size"] == 12 // processes
+            assert found["losses"] == pytest.approx(expected["losses"], abs=1e-5)
+            assert len(found["losses"]) == found["steps"] == expected["steps"]
+            ours, theirs = found["results"]["validation"], expected["results"]["validation"]
+            assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+            assert {**ours, "loss": None} == {**theirs, "loss": None}  # counts, so exactly
+        for rank in ranks[1:]:
+            assert [run["results"] for run in rank] == [run["results"] for run in ranks[0]]
+    # Dropout was there, where it was asked for, and the losses moved.
+    for without, with_dropout in zip(alone[::2], alone[1::2], strict=True):
+        assert len(set(without["losses"])) == len(without["losses"])
+        assert max(abs(a - b) for a, b in zip(without["losses"], with_dropout["losses"], strict=True)) > 1e-3
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["without dropout", "dropout of each example"])
+def test_gradient_of_a_global_batch_does_not_depend_on_its_nine_cuts(place: Path, streams: bool) -> None:
+    texts, labels = reviews(24)
+    work = (str(place / "tiny"), texts, labels, streams)
+    cuts = [cut for processes in (1, 2, 3) for rank in launch(gradients, work, processes) for cut in rank]
+    assert len(cuts) == (1 + 2 + 3) * 3
+    for cut in cuts[1:]:
+        for name, whole in cuts[0].items():
+            assert torch.allclose(cut[name], whole, rtol=1e-6, atol=1e-6), name
+
+
+@pytest.mark.parametrize("count", [1, 3, 29])
+def test_predictions_come_in_the_order_of_the_rows_bit_for_bit(place: Path, count: int) -> None:
+    texts, _ = reviews(count)
+    [alone] = launch(logits, (str(place / "tiny"), texts), 1)
+    for found in launch(logits, (str(place / "tiny"), texts), 3):
+        assert torch.equal(found, alone)
+    assert alone.isfinite().all() and len(alone.unique()) > count

@@ -1,0 +1,79 @@
+"""What the processes of a launch do in these tests: functions that every process imports."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minitrain.batching import collate, share
+from minitrain.config import TrainConfig
+from minitrain.data import tokenize
+from minitrain.distributed import process_group
+from minitrain.dropout import ExampleStreams
+from minitrain.evaluation import predict
+from minitrain.labels import Labels
+from minitrain.run import train
+from minitrain.step import accumulate_gradients, make_state
+from minitrain.tables import Table
+from minitrain.tokenizer import load_tokenizer
+from minitrain.weights import load_classifier
+
+
+def train_runs(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Whole runs, one after the other: of each what it returned, with the loss of every step."""
+    torch.set_num_threads(1)
+    found = []
+    for flags in runs:
+        size = int(os.environ["WORLD_SIZE"])
+        out = Path(flags["output_dir"]) / f"of-{size}"
+        results = train(TrainConfig(**(flags | {"output_dir": str(out), "logging_steps": 1})))
+        lines = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        steps = [line for line in lines if line["event"] == "step"]
+        found.append({**results, "losses": [step["loss"] for step in steps]})
+    return found
+
+
+def gradients(folder: str, texts: list[str], labels: list[int], streams: bool) -> list[dict[str, Tensor]]:
+    """The gradients of one global batch of all texts, shared by all processes, in one pass each, two and four."""
+    torch.set_num_threads(1)
+    tokenizer = load_tokenizer(folder)
+    table = Table(source="a test", columns={"text": texts, "label": labels}, class_names={})
+    split = tokenize(table, tokenizer, ("text",), "label", Labels(names=("no", "yes")))
+    order = sorted(range(len(split)), key=lambda row: split.lengths[row])
+    found = []
+    with process_group("cpu") as world:
+        for passes in (1, 2, 4):
+            torch.manual_seed(42)
+            state = make_state(load_classifier(folder, 2), TrainConfig(), world)
+            state.model.train(streams)
+            own = share(order, len(order) // (world.size * passes), world.rank, world.size)
+            assert len(own) == passes
+            drawn = [ExampleStreams(7, 0, rows, [split.lengths[row] for row in rows]) for rows in own]
+            loss = accumulate_gradients(
+                state.parallel,
+                [collate([split[row] for row in rows], tokenizer.pad_token_id) for rows in own],
+                examples=len(order),
+                world=world,
+                streams=drawn if streams else None,
+            )
+            named = dict(state.model.named_parameters())
+            found.append(
+                {name: tensor.grad.to_dense() for name, tensor in named.items() if tensor.grad is not None}
+            )
+            assert found[-1].keys() == named.keys()
+            found[-1]["loss"] = torch.tensor(loss)
+    return found
+
+
+def logits(folder: str, texts: list[str]) -> Tensor:
+    """What a random classifier makes of texts, scored together."""
+    torch.set_num_threads(1)
+    split = tokenize(
+        Table(source="a test", columns={"text": texts}, class_names={}), load_tokenizer(folder), ("text",)
+    )
+    with process_group("cpu") as world:
+        torch.manual_seed(42)
+        return predict(load_classifier(folder, 2), split, batch_size=4, world=world)

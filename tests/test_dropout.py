@@ -1,0 +1,87 @@
+"""Dropout from streams of the examples' own: a function of (seed, step, row, layer), and still dropout."""
+
+import pytest
+import torch
+from test_training import write_tiny_model
+
+from minitrain.batching import collate
+from minitrain.dropout import ExampleStreams, draw_mask, drawing_from, dropout_from_bits
+from minitrain.tokenizer import Example
+from minitrain.weights import load_classifier
+
+LENGTHS = [5, 3, 7]
+
+
+def masks(rows: list[int], lengths: list[int], longest: int, seed: int = 1, step: int = 0) -> list[torch.Tensor]:
+    """Of three layers: embeddings (B, L, H), attention (B, N, L, L), head (B, H)."""
+    count = len(rows)
+    with drawing_from(ExampleStreams(seed, step, rows, lengths)):
+        shapes = ((count, longest, 8), (count, 2, longest, longest), (count, 8))
+        return [draw_mask(shape, 0.3, torch.float32) for shape in shapes]
+
+
+def test_mask_of_an_example_does_not_depend_on_its_company_or_padding() -> None:
+    together = masks([10, 20, 30], LENGTHS, 7)
+    for place, (row, length) in enumerate(zip([10, 20, 30], LENGTHS, strict=True)):
+        alone = masks([row], [length], length)
+        assert torch.equal(together[0][place, :length], alone[0][0])
+        assert torch.equal(together[1][place, :, :length, :length], alone[1][0])
+        assert torch.equal(together[2][place], alone[2][0])
+
+
+def test_mask_differs_with_row_step_seed_and_layer() -> None:
+    whole = [
+        masks([row], [64], 64, seed, step)[0] for row, seed, step in ((0, 1, 0), (1, 1, 0), (0, 2, 0), (0, 1, 1))
+    ]
+    with drawing_from(ExampleStreams(1, 0, [0], [64])):
+        draw_mask((1, 64, 8), 0.3, torch.float32)
+        whole.append(draw_mask((1, 64, 8), 0.3, torch.float32))
+    for i, first in enumerate(whole):
+        for second in whole[i + 1 :]:
+            agree = (first == second).double().mean().item()
+            assert agree == pytest.approx(0.3**2 + 0.7**2, abs=0.12)  # as two independent masks: sd 0.02
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_right_share_is_dropped_and_the_mean_is_kept(p: float) -> None:
+    with drawing_from(ExampleStreams(3, 0, list(range(50)), [40] * 50)):
+        dropped = dropout_from_bits(torch.ones(50, 40, 64), p, True)
+    count = dropped.numel()
+    share = (dropped == 0).double().mean().item()
+    assert share == pytest.approx(p, abs=5 * (p * (1 - p) / count) ** 0.5)
+    assert dropped.unique().tolist() == pytest.approx([0.0, 1 / (1 - p)], rel=1e-4)
+    # Of neighbours along every dimension, and of examples, pairs are dropped together as often as chance has it.
+    zero = (dropped == 0).double()
+    for dimension in range(3):
+        pairs = zero.unfold(dimension, 2, 1).prod(-1)
+        assert pairs.mean().item() == pytest.approx(p * p, abs=6 * p / count**0.5)
+
+
+def test_streams_leave_the_process_stream_alone_and_end_with_their_block() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(4)
+    torch.manual_seed(0)
+    with pytest.raises(KeyError), drawing_from(ExampleStreams(1, 0, [0], [4])):
+        draw_mask((1, 4, 8), 0.5, torch.float32)
+        raise KeyError
+    assert torch.equal(torch.rand(4), expected)
+    before = torch.get_rng_state()
+    draw_mask((1, 4, 8), 0.5, torch.float32)
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+def test_whole_model_drops_alike_alone_and_in_company(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Embeddings, attention, both residuals, the last block's first position and the head: none is left out."""
+    folder = write_tiny_model(tmp_path_factory.mktemp("tiny"))
+    torch.manual_seed(0)
+    model = load_classifier(folder, 2).train()
+    examples = [Example([2, 7, 8, 3], [0] * 4, 0), Example([2, 9, 10, 11, 12, 13, 3], [0] * 7, 1)]
+
+    def logits(rows: list[int]) -> torch.Tensor:
+        some = [examples[row] for row in rows]
+        with drawing_from(ExampleStreams(1, 2, rows, [len(example.input_ids) for example in some])):
+            return model(**collate(some).inputs)
+
+    together = logits([0, 1])
+    assert torch.allclose(together, torch.cat([logits([0]), logits([1])]), atol=1e-6)
+    assert not torch.allclose(together, model(**collate(examples).inputs), atol=1e-3)
