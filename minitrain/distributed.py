@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cache
 from itertools import count
+from threading import Thread
 
 import torch
 import torch.distributed as dist
@@ -213,11 +214,19 @@ def _meeting_place(patience: timedelta) -> dist.Store:
 
 
 def _is_first_failure(world: World) -> bool:
-    """Leave word that this process failed; whether it is the first to do so."""
-    assert world.store is not None
-    with suppress(RuntimeError):  # the store is gone with the process that held it
-        return world.store.compare_set(FAILURE, "", str(world.rank)) == str(world.rank).encode()
-    return True
+    """Leave word that this process failed; whether it is the first to do so, as far as one can know."""
+    store, rank, first = world.store, str(world.rank), [True]
+    assert store is not None
+
+    def ask() -> None:
+        with suppress(RuntimeError):  # the store is gone with the process that held it
+            first[0] = store.compare_set(FAILURE, "", rank) == rank.encode()
+
+    # Over a wire that is cut no answer comes, and the store would wait for it for ever.
+    asking = Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(5.0)
+    return first[0]
 
 
 def choose_device(name: str, world: World) -> torch.device:

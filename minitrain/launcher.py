@@ -50,9 +50,14 @@ def launch(function: Callable[..., Any], args: Sequence[Any] = (), num_processes
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         work = (as_module(function, folder) if _is_interactive(function) else function, args)
-        members = [_Member(context, rank, num_processes, store.port, work) for rank in range(num_processes)]
+        members: list[_Member] = []
         try:
-            return _results(members)
+            for rank in range(num_processes):
+                members.append(_Member(context, rank, num_processes, store.port, work))
+            results = _results(members)
+            for member in members:
+                member.process.join(PATIENCE)
+            return results
         finally:
             for member in members:
                 member.end()
@@ -86,7 +91,6 @@ class _Member:
 
     def end(self) -> None:
         """Stop the process where it goes on."""
-        self.process.join(0 if self.process.is_alive() else None)
         for stop in (self.process.terminate, self.process.kill):
             if self.process.is_alive():
                 stop()

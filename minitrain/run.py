@@ -151,7 +151,7 @@ def prepare(config: TrainConfig, world: World | None = None) -> Parts:
 
 def _must_agree(config: TrainConfig, splits: Splits) -> dict[str, object]:
     """What must be the same in all processes of a run, by names that tell a user where to look."""
-    flags = {f"--{name}": value for name, value in asdict(config).items()}
+    flags = {f"--{name}": value for name, value in asdict(config).items() if name != "output_dir"}
     data = {f"the {name} data (checksum)": split.checksum() for name, split in splits.all.items()}
     versions = {f"{name} (version)": version(name) for name in ("minitrain", *LIBRARIES)}
     return {**versions, **flags, **data}

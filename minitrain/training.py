@@ -176,7 +176,7 @@ def _one_step(
         label_smoothing=config.label_smoothing_factor,
         sum_of_means=config.accumulated_loss == "sum",
         rows=rows,
-        streams=_streams(state, train, taken, config),
+        streams=streams_of(state, train, taken, config),
         clock=clock,
     )
     encoder = state.model.encoder
@@ -196,7 +196,7 @@ def _one_step(
     )
 
 
-def _streams(
+def streams_of(
     state: TrainState, train: Split, batches: list[list[int]], config: TrainConfig
 ) -> list[ExampleStreams] | None:
     """The dropout of each batch's examples, where it is not drawn from the process's stream."""

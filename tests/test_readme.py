@@ -127,7 +127,7 @@ def test_the_sample_error_is_what_such_a_row_gives(place: Path) -> None:
 
 def test_the_python_of_the_readme_runs(demo_run: str, place: Path) -> None:
     ran = blocks("python")
-    assert len(ran) == 2
+    assert len(ran) == 3
     for code in ran:
         if "sampler" in code:
             shortened_code = code.replace("sampler.batches(epoch=0)", "sampler.batches(epoch=0)[:2]")
@@ -248,3 +248,15 @@ def test_the_growth_table_says_what_the_result_file_says() -> None:
         cells = [f"{run[name]:{form}}" for name, form in names.items() for run in (first, second)]
         rows.append(f"| {int(size):,} | {' | '.join(cells)} |")
     assert len(rows) == 4 and "\n".join(rows) in README
+
+
+def test_the_tables_of_docs_scaling_are_those_that_its_script_prints() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks/scaling.py")], text=True, capture_output=True, check=True
+    )
+    page = (ROOT / "docs/scaling.md").read_text(encoding="utf-8")
+    tables = done.stdout.strip().split("\n\n")
+    assert len(tables) == 2 and all(table in page for table in tables)
+    kinds = json.loads((ROOT / "benchmarks/processes.json").read_text(encoding="utf-8"))["kinds"]
+    alone, streams = kinds["1 process"], kinds["1 process, streams of examples"]
+    assert f"{streams['milliseconds'] / alone['milliseconds'] - 1:.0%} of a step" in README

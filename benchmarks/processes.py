@@ -1,0 +1,100 @@
+"""Several processes beside one, on the same cores: `python benchmarks/processes.py`.
+
+The same global batch in 1, 2 and 4 processes, the cores shared out between them; each also without exchanging its
+gradients, so that the difference is what the exchange costs, and one process with dropout from streams of the
+examples' own. The kinds take turns, round after round; figures are medians of steps, with the spread of the rounds.
+"""
+
+import os
+import statistics
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minitrain import TrainConfig, collate, launch, process_group, share
+from minitrain.config import flag
+from minitrain.distributed import exchanging
+from minitrain.files import json_text, write_whole
+from minitrain.flags import command
+from minitrain.plan import make_sampler
+from minitrain.report import say
+from minitrain.run import prepare
+from minitrain.step import make_state, train_step
+from minitrain.training import streams_of
+
+WARMUP = 10
+KINDS: dict[str, dict[str, Any]] = {
+    "1 process": {"processes": 1},
+    "1 process, streams of examples": {"processes": 1, "dropout_stream": "example"},
+    "2 processes": {"processes": 2},
+    "2 processes, no exchange": {"processes": 2, "exchange": False},
+    "4 processes": {"processes": 4},
+    "4 processes, no exchange": {"processes": 4, "exchange": False},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessesConfig:
+    """What to measure on, and for how long."""
+
+    model: str = flag("demo", "Hub id, local folder, or 'demo'")
+    dataset: str = flag("demo", "Hub id, local folder, or 'demo'")
+    subset: str | None = flag(None, "configuration of the dataset, e.g. mrpc")
+    global_batch_size: int = flag(16, "examples a step, in all processes")
+    steps: int = flag(40, "of each kind and round; the first 10 are not timed")
+    rounds: int = flag(3, "times that each kind runs")
+    json: str | None = flag(None, "write what was measured to this file too")
+
+
+def seconds_a_step(config: ProcessesConfig, exchange: bool, dropout_stream: str) -> float:
+    """Median of one process's steps; all processes of a launch take the same."""
+    settings: dict[str, Any] = {
+        "model": config.model,
+        "dataset": config.dataset,
+        "subset": config.subset,
+        "global_batch_size": config.global_batch_size,
+        "dropout_stream": dropout_stream,
+    }
+    times = []
+    with process_group("cpu") as world:
+        parts = prepare(TrainConfig(**settings, eval_strategy="no", output_dir="never-written"), world)
+        state, train = make_state(parts.model.train(), parts.config, world), parts.splits.train
+        for rows in make_sampler(parts.config, train, world.size).batches(0)[: config.steps]:
+            start = time.perf_counter()
+            own = share(rows, parts.config.per_device_train_batch_size, world.rank, world.size)
+            batches = [collate([train[row] for row in some], parts.tokenizer.pad_token_id) for some in own]
+            with nullcontext() if exchange else exchanging(state.parallel, wanted=False):
+                train_step(state, batches, 5e-5, rows=rows, streams=streams_of(state, train, own, parts.config))
+            times.append(time.perf_counter() - start)
+    return statistics.median(times[WARMUP:])
+
+
+def measure(config: ProcessesConfig) -> None:
+    """Run all kinds in turn, print them, and write them."""
+    found: dict[str, list[float]] = {name: [] for name in KINDS}
+    for number in range(1, config.rounds + 1):
+        for name, kind in KINDS.items():
+            work = (config, kind.get("exchange", True), kind.get("dropout_stream", "process"))
+            found[name].append(max(launch(seconds_a_step, work, kind["processes"])))
+            say(f"round {number}  {name:<32}{1000 * found[name][-1]:>7.0f} ms a step")
+    say()
+    facts: dict[str, Any] = {}
+    for name, seconds in found.items():
+        middle = statistics.median(seconds)
+        facts[name] = {
+            "milliseconds": 1000 * middle,
+            "spread": [1000 * min(seconds), 1000 * max(seconds)],
+            "examples_per_second": config.global_batch_size / middle,
+        }
+        say(f"{name:<32}{1000 * middle:>7.0f} ms a step {config.global_batch_size / middle:>7.1f} examples/s")
+    if config.json is not None:
+        circumstances = {"cores": os.cpu_count(), "torch": torch.__version__, "settings": asdict(config)}
+        write_whole(Path(config.json), json_text({"kinds": facts, **circumstances}))
+
+
+if __name__ == "__main__":
+    command(ProcessesConfig, measure, "Compare several processes with one on the same cores.")
