@@ -9,7 +9,7 @@ DEMO := $(VENV)/share/minitrain-demo
 SOURCES := pyproject.toml constraints.txt requirements-demo.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint benchmark clean
+.PHONY: help setup train test faults lint benchmark clean
 
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z]+:.*##/ { printf "make %-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,12 @@ train: $(VENV)/.ready  ## fine-tune the embedded model on the embedded movie rev
 
 test: $(VENV)/.ready-test  ## run the tests, which compare with transformers and scikit-learn
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+# KILLS=200 kills the training run that often, each time at another moment.
+KILLS ?= 15
+
+faults: $(VENV)/.ready-test  ## kill, damage, fill up and cut off what can be, and look what is lost
+	MINITRAIN_KILLS=$(KILLS) $(BIN)/python -m pytest tests/faults tests/distributed
 
 lint: $(VENV)/.ready-test  ## run ruff and the type checker
 	$(BIN)/ruff check .

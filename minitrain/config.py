@@ -19,6 +19,7 @@ BF16_MULTIPLE = 8  # oneDNN generates code for each length: with fewer it takes 
 SAMPLERS = ("bucket", "random", "stream")
 DECAYS = ("matrices", "all")
 STREAMS = ("process", "example")
+STRATEGIES = ("epoch", "steps", "no")
 
 # What these settings are where no flag decides.
 DEFAULTS: dict[str, Any] = {
@@ -62,9 +63,9 @@ ACCELERATE: dict[str, Any] = {
 }
 
 
-def flag(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
-    """A field with what its command-line flag needs (`flags.py`)."""
-    return field(default=default, metadata={"help": help, "choices": choices, "shown": default})
+def flag(default: Any, help: str, choices: tuple[str, ...] | None = None, bare: str | None = None) -> Any:
+    """A field with what its command-line flag needs (`flags.py`). bare: what the flag means without a value."""
+    return field(default=default, metadata={"help": help, "choices": choices, "shown": default, "bare": bare})
 
 
 def setting(name: str, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -147,7 +148,7 @@ class TrainConfig:
     loader_draws: bool = setting("loader_draws", "draw once an epoch and an evaluation, as a DataLoader does")
     restart_stream: bool = setting("restart_stream", "restart the random stream once the head is drawn")
     # evaluation and output
-    eval_strategy: str = flag("epoch", "when to evaluate", ("epoch", "steps", "no"))
+    eval_strategy: str = flag("epoch", "when to evaluate", STRATEGIES)
     eval_steps: int | None = flag(None, "optimizer steps between evaluations with --eval_strategy steps")
     eval_order: str = setting("eval_order", "evaluate like lengths together, or row by row", ("length", "rows"))
     per_device_eval_batch_size: int = setting(
@@ -161,6 +162,14 @@ class TrainConfig:
     profile: bool = flag(False, "say where the time of a step goes, at the end")
     output_dir: str | None = flag(None, "folder of the run; by default runs/<data>-<model>")
     overwrite_output_dir: bool = flag(False, "replace an earlier run in that folder")
+    # going on after an interruption
+    save_strategy: str = flag("no", "when to save a checkpoint; a signal to stop saves one too", STRATEGIES)
+    save_steps: int | None = flag(None, "optimizer steps between checkpoints with --save_strategy steps")
+    save_total_limit: int | None = flag(None, "checkpoints to keep: the newest so many, and the best")
+    resume: str | None = flag(
+        None, "go on from a checkpoint's folder, or from the newest whole one of the run", bare="newest"
+    )
+    resume_changed: bool = flag(False, "resume although settings differ from the checkpoint's")
 
     def __post_init__(self) -> None:
         _settle(self)
@@ -173,6 +182,10 @@ class TrainConfig:
             raise MinitrainError("--eval_strategy steps needs --eval_steps N")
         if self.eval_strategy != "steps" and self.eval_steps is not None:
             raise MinitrainError(f"--eval_steps goes with --eval_strategy steps, not {self.eval_strategy}")
+        if (self.save_strategy == "steps") != (self.save_steps is not None):
+            raise MinitrainError("--save_strategy steps and --save_steps N go together: pass both or neither")
+        if self.resume is not None and self.overwrite_output_dir:
+            raise MinitrainError("--resume goes on with a run, --overwrite_output_dir replaces it: pass one")
         if self.dataset is not None and self.train_file is not None:
             raise MinitrainError("--dataset and --train_file name two sets of data: pass one")
         if self.subset is not None and (self.dataset == "demo" or self.train_file is not None):

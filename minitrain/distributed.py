@@ -56,6 +56,26 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    def gather(self, tensor: Tensor) -> Tensor:
+        """(size, ...): the tensors of all processes, of one shape and dtype, by rank; each process gets all."""
+        rows = torch.zeros(self.size, *tensor.shape, dtype=tensor.dtype)
+        rows[self.rank] = tensor
+        return self.sum(rows)
+
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """Fill a tensor, in place, with that of rank 0."""
+        if self.size > 1:
+            dist.broadcast(tensor, 0)
+        return tensor
+
+    def tell_all(self, key: str, text: str) -> str:
+        """What rank 0 has to say, in all processes. key: new in every call."""
+        if self.store is None:
+            return text
+        if self.is_main:
+            self.store.set(key, text)
+        return self._word(key, f"waiting for the {key} of rank 0").decode()
+
     def meet(self, where: str) -> None:
         """Go on when all processes are here."""
         with self.at(where):

@@ -18,3 +18,11 @@ class PeerError(MinitrainError):
     def __init__(self, message: str, alone: bool = False) -> None:
         super().__init__(message)
         self.alone = alone
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the run to stop, and it did, after a step. signal: its number."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal

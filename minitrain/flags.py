@@ -14,7 +14,7 @@ from dataclasses import MISSING, Field, fields
 from io import TextIOWrapper
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from minitrain.errors import MinitrainError, PeerError
+from minitrain.errors import MinitrainError, PeerError, Stopped
 
 Config = TypeVar("Config")
 
@@ -109,6 +109,8 @@ def _add(parser: argparse.ArgumentParser, spec: Field[Any], hint: Any) -> None:
     shown = spec.metadata["shown"]
     default = "" if shown in (None, MISSING) else f" (default: {shown})"
     options: dict[str, Any] = {"nargs": "?", "const": True, "metavar": "BOOL"} if convert is _truth else {}
+    if spec.metadata.get("bare") is not None:
+        options = {"nargs": "?", "const": spec.metadata["bare"], "metavar": "[NAME]"}
     if spec.metadata["choices"] is None and "metavar" not in options:
         options["metavar"] = {int: "N", _number: "X", _names: "A,B"}.get(convert, "NAME")
     parser.add_argument(
@@ -175,6 +177,10 @@ def command(
         if isinstance(error, PeerError) and not error.alone:
             sys.exit(1)  # the process that failed says why
         sys.exit(f"{sys.argv[0].rsplit('/', 1)[-1]}: {error}")
+    except Stopped as stopped:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader of standard output left, as `head` does

@@ -24,7 +24,8 @@ from minitrain.files import json_text, read_json, whole_text_file, write_whole
 from minitrain.labels import Labels, positive_class
 from minitrain.metrics import metric_for
 from minitrain.model import SequenceClassifier
-from minitrain.report import RESULTS, class_block, finite_values, result_lines, say
+from minitrain.place import RESULTS
+from minitrain.report import class_block, finite_values, result_lines, say
 from minitrain.rows import GLUE_COLUMNS
 from minitrain.tables import Table, load_tables, read_file
 from minitrain.tokenizer import Tokenizer, load_tokenizer

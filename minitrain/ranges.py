@@ -31,6 +31,8 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "max_eval_samples": (1, None),
     "eval_steps": (1, None),
     "logging_steps": (1, None),
+    "save_steps": (1, None),
+    "save_total_limit": (1, None),
     "early_stopping_patience": (1, None),
     "global_batch_size": (1, None),
     "ddp_timeout": (1.0, None),

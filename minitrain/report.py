@@ -19,10 +19,9 @@ from tqdm import tqdm
 
 from minitrain.evaluation import Evaluation
 from minitrain.metrics import Confusion
+from minitrain.place import LOG
 from minitrain.training import StepLog
 
-RESULTS = "results.json"
-LOG = "log.jsonl"  # called log.jsonl.part until the run is saved
 MATRIX = "true / predicted"
 
 
@@ -30,10 +29,13 @@ class Console:
     """The observer of a run: smooths the step logs, prints them, and keeps `log.jsonl`.
 
     directory: of the run, which exists; None for a process that counts and says nothing, because another one does.
-    total_steps: of the bar. logging_steps: optimizer steps a line.
+    total_steps: of the bar. logging_steps: optimizer steps a line. resume: keep the log that is there until
+    `go_on_from` says what of it holds.
     """
 
-    def __init__(self, directory: Path | None, total_steps: int, logging_steps: int | None) -> None:
+    def __init__(
+        self, directory: Path | None, total_steps: int, logging_steps: int | None, resume: bool = False
+    ) -> None:
         self.total_steps = total_steps
         self.logging_steps = logging_steps or max(1, total_steps // 100)
         self.started = time.perf_counter()
@@ -42,9 +44,23 @@ class Console:
         self.evaluations = 0
         self.evaluation_seconds = 0.0
         self.silent = directory is None
-        self.log = (directory / f"{LOG}.part" if directory else Path(os.devnull)).open("w", encoding="utf-8")
         quiet = self.silent or not sys.stderr.isatty()
         self.bar = tqdm(total=total_steps, unit="step", dynamic_ncols=True, disable=quiet)
+        self.path = directory / f"{LOG}.part" if directory else Path(os.devnull)
+        self.log = self.path.open("a" if resume else "w", encoding="utf-8")
+        self.first_step = 0
+
+    def go_on_from(self, step: int) -> None:
+        """Keep of an earlier log what is of steps up to this one; 0 for a run that begins."""
+        kept = []
+        if step and not self.silent:
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
+        if not self.silent:
+            self.log.truncate(0)
+            self.log.writelines(kept)
+        self.first_step = step
+        self.bar.update(step - self.bar.n)
 
     def close(self) -> None:
         """Close the bar and the log."""
@@ -64,7 +80,7 @@ class Console:
         if not self.bar.disable:  # the bar shows steps and time by itself
             self.bar.set_postfix_str(f"loss {record['loss']:.4f}, grad {record['grad_norm']:.2f}")
             return
-        left = (self.total_steps - log.step) * self.training_seconds() / log.step
+        left = (self.total_steps - log.step) * self.training_seconds() / (log.step - self.first_step)
         self._say(
             f"step {log.step:>5}/{self.total_steps}  epoch {log.epoch:.2f}  loss {record['loss']:.4f}  "
             f"grad {record['grad_norm']:.2f}  lr {log.learning_rate:.2e}  "

@@ -4,12 +4,12 @@ Checks what can be checked before anything is downloaded or trained, says what w
 An earlier run in the folder stays whole until the new one is saved over it.
 """
 
+import json
 import os
 import platform
-import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,25 +20,28 @@ from safetensors import SafetensorError
 
 from minitrain.best import Best, best_by
 from minitrain.card import model_card
+from minitrain.checkpointing import Checkpointer
 from minitrain.config import GLUE_REPOSITORY, TrainConfig
 from minitrain.data import Splits, length_limit, tokenize_rows
 from minitrain.distributed import World, choose_device, process_group
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation, device_of, majority
-from minitrain.files import json_text, write_whole
+from minitrain.files import json_text, read_json, write_whole
 from minitrain.hub import resolve_model
 from minitrain.metrics import Metric, metric_for
 from minitrain.model import SequenceClassifier
+from minitrain.place import LOG, RESULTS, alone_in, is_finished, output_directory, output_path, start_anew
 from minitrain.plan import plan, shared_out
 from minitrain.profiling import matrix_ceiling, profile_lines
-from minitrain.report import LOG, RESULTS, Console, finite_values, peak_memory_mb, say
+from minitrain.report import Console, finite_values, peak_memory_mb, say
 from minitrain.rows import Rows, read_rows
+from minitrain.step import TrainState
+from minitrain.stopping import StopRequests
 from minitrain.summary import footer, header
 from minitrain.tokenizer import Tokenizer, load_tokenizer
-from minitrain.training import TrainState, evaluate_all, fit
+from minitrain.training import evaluate_all, fit
 from minitrain.weights import LoadReport, load_classifier_with_report, read_config, save_classifier, trained_labels
 
-OWN_FILES = (RESULTS, LOG, "config.json", "model.safetensors", "README.md")
 LIBRARIES = ("torch", "tokenizers", "datasets", "safetensors", "huggingface-hub")
 
 
@@ -72,22 +75,31 @@ def train(config: TrainConfig) -> dict[str, Any]:
 def _train(config: TrainConfig, world: World) -> dict[str, Any]:
     started = time.perf_counter()
     tell = say if world.is_main else _say_nothing
+    if finished := _finished(config, world):
+        tell(f"finished {output_path(config)}: this run went to its end; there is nothing to resume")
+        return finished
     parts = prepare(config, world)
     for line in header(parts.config, device_of(parts.model), parts.splits, parts.report, world.size):
         tell(line)
-    state, best, training_seconds, totals = _fit(parts, world)
-    with world.at("the final evaluation"):
-        final = evaluate_all(
-            parts.model, parts.splits.scored, parts.config, parts.new_metric, parts.tokenizer.pad_token_id, world
-        )
-    results = {
-        **_facts(parts, state, best, final),
-        "training_seconds": training_seconds,
-        "total_seconds": time.perf_counter() - started,
-        "peak_memory_mb": peak_memory_mb(),
-    }
-    if world.is_main:
-        _save(parts, final, results)
+    with alone_in(parts.directory) if world.is_main else nullcontext():
+        state, best, training_seconds, totals = _fit(parts, world, tell)
+        with world.at("the final evaluation"):
+            final = evaluate_all(
+                parts.model,
+                parts.splits.scored,
+                parts.config,
+                parts.new_metric,
+                parts.tokenizer.pad_token_id,
+                world,
+            )
+        results = {
+            **_facts(parts, state, best, final),
+            "training_seconds": training_seconds,
+            "total_seconds": time.perf_counter() - started,
+            "peak_memory_mb": peak_memory_mb(),
+        }
+        if world.is_main:
+            _save(parts, final, results)
     world.meet("saving the run")  # what is saved is there when any process returns
     for line in footer(parts.directory, parts.splits, best, final, results):
         tell(line)
@@ -101,6 +113,21 @@ def _train(config: TrainConfig, world: World) -> dict[str, Any]:
 
 def _say_nothing(line: str = "") -> None:
     pass
+
+
+def _finished(config: TrainConfig, world: World) -> dict[str, Any]:
+    """What the run to be resumed came to, where it has come to its end; nothing where there is something to do."""
+    found: dict[str, Any] = {}
+    if (
+        config.resume is not None
+        and not config.resume_changed
+        and world.is_main
+        and is_finished(output_path(config))
+    ):
+        found = read_json(output_path(config) / RESULTS)
+    if config.resume is not None:
+        found = json.loads(world.tell_all("finished run", json.dumps(found)))
+    return found
 
 
 def prepare(config: TrainConfig, world: World | None = None) -> Parts:
@@ -157,39 +184,6 @@ def _must_agree(config: TrainConfig, splits: Splits) -> dict[str, object]:
     return {**versions, **flags, **data}
 
 
-def output_path(config: TrainConfig) -> Path:
-    """The folder of the run: as asked, else named after data and model."""
-    if config.output_dir is not None:
-        return Path(config.output_dir)
-    data = config.subset or Path(config.train_file or config.dataset or "").stem
-    return Path("runs") / f"{data}-{Path(config.model).name}"
-
-
-def output_directory(config: TrainConfig) -> Path:
-    """The folder of the run, tried for writing; it is made with the first step.
-
-    Raises MinitrainError where it cannot be written, or holds a run that nobody said may go.
-    """
-    directory = output_path(config)
-    try:
-        held = [name for name in OWN_FILES if (directory / name).exists()]
-        if held and not config.overwrite_output_dir:
-            raise MinitrainError(
-                f"{directory}: holds a run already ({', '.join(held)}); pass --overwrite_output_dir to replace it, "
-                "or another --output_dir"
-            )
-        made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-        for folder in made:  # a run that cannot start leaves no empty folder
-            with suppress(OSError):  # another run may have put its own beside
-                folder.rmdir()
-    except OSError as error:
-        raise MinitrainError(f"--output_dir {directory}: cannot be written ({error.strerror or error})") from error
-    return directory
-
-
 def with_default_data(config: TrainConfig) -> TrainConfig:
     """The configuration with MRPC in it where it names no data: results say what was trained on."""
     if config.train_file is None and config.dataset in (None, GLUE_REPOSITORY):
@@ -226,24 +220,33 @@ def rows_of(config: TrainConfig, source: Path) -> Rows:
     return rows
 
 
-def _fit(parts: Parts, world: World) -> tuple[TrainState, Best, float, Mapping[str, float]]:
+def _fit(
+    parts: Parts, world: World, tell: Callable[[str], None]
+) -> tuple[TrainState, Best, float, Mapping[str, float]]:
     """Train; returns also the seconds it took, evaluations aside, and what they went into."""
     config, train_split = parts.config, parts.splits.train
+    if world.is_main and config.resume is None:
+        start_anew(parts.directory)
+    data = {f"the {name} data": split.checksum() for name, split in parts.splits.all.items()}
+    data |= {"the tokenizer": parts.tokenizer.fingerprint(), "the labels": str(parts.splits.labels.names)}
     total_steps = plan(config, len(train_split), world.size).total_steps
-    if world.is_main:
-        parts.directory.mkdir(parents=True, exist_ok=True)
-    console = Console(parts.directory if world.is_main else None, total_steps, config.logging_steps)
+    shown_in = parts.directory if world.is_main else None
+    console = Console(shown_in, total_steps, config.logging_steps, resume=config.resume is not None)
+    checkpoints = Checkpointer(parts.directory, config, data, world, tell, console.go_on_from)
     try:
-        state, best = fit(
-            parts.model,
-            train_split,
-            parts.splits.evaluation,
-            config,
-            new_metric=parts.new_metric,
-            observer=console,
-            pad_token_id=parts.tokenizer.pad_token_id,
-            world=world,
-        )
+        with StopRequests() as stop:
+            state, best = fit(
+                parts.model,
+                train_split,
+                parts.splits.evaluation,
+                config,
+                new_metric=parts.new_metric,
+                observer=console,
+                pad_token_id=parts.tokenizer.pad_token_id,
+                world=world,
+                checkpoints=checkpoints,
+                stop=stop,
+            )
     finally:
         console.close()
     return state, best, console.training_seconds(), console.totals

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from minitrain.batching import Batch
 from minitrain.config import TrainConfig
@@ -26,12 +26,14 @@ from minitrain.profiling import Clock
 class TrainState:
     """All that a step changes. step: optimizer steps done. epoch: full passes done, a fraction within one.
 
+    epoch_random: state of the random stream when the epoch began, which may decide its order.
     parallel: the model, wrapped so that gradients are those of all processes; the model itself where it is alone.
     """
 
     model: SequenceClassifier
     optimizer: AdamW
     parallel: nn.Module
+    epoch_random: Tensor
     world: World = World()
     step: int = 0
     epoch: float = 0.0
@@ -55,7 +57,26 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
         fused=config.optim == "adamw_torch_fused",
     )
     world = world or World()
-    return TrainState(model=model, optimizer=optimizer, parallel=data_parallel(model, world), world=world)
+    parallel = data_parallel(model, world)
+    if world.size > 1:
+        _settle_order_of_exchange(parallel)
+    return TrainState(
+        model=model, optimizer=optimizer, parallel=parallel, epoch_random=torch.get_rng_state(), world=world
+    )
+
+
+def _settle_order_of_exchange(parallel: nn.Module) -> None:
+    """A backward pass for nothing.
+
+    After its first one DistributedDataParallel packs gradients anew, in the order in which they were ready, and from
+    three processes on the packing decides the order of a sum, so its last bit. Now no step is the first one: a run
+    that goes on adds up as one that never stopped.
+    """
+    device = next(parallel.parameters()).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        (parallel(torch.zeros(1, 1, dtype=torch.int64, device=device)).sum() * 0.0).backward()
+    for parameter in parallel.parameters():
+        parameter.grad = None
 
 
 def accumulate_gradients(

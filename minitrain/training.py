@@ -8,24 +8,28 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from signal import Signals
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from minitrain.batching import collate, draw_seed, padding_share, share
+from minitrain.batching import Batches, collate, draw_seed, padding_share, share
 from minitrain.best import Best, best_by
+from minitrain.checkpointing import Checkpointer
 from minitrain.config import TrainConfig
 from minitrain.data import Split
 from minitrain.distributed import World
 from minitrain.dropout import ExampleStreams
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, Stopped
 from minitrain.evaluation import Evaluation, device_of, evaluate
 from minitrain.metrics import Metric, metric_for
 from minitrain.model import SequenceClassifier
-from minitrain.plan import Plan, make_sampler, plan, shared_out
+from minitrain.plan import Plan, Sampler, make_sampler, plan, shared_out
 from minitrain.profiling import Clock, training_flops
 from minitrain.schedules import SCHEDULES
 from minitrain.step import TrainState, make_state, train_step
+from minitrain.stopping import StopRequests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,8 @@ def fit(
     observer: Observer | None = None,
     pad_token_id: int = 0,
     world: World | None = None,
+    checkpoints: Checkpointer | None = None,
+    stop: StopRequests | None = None,
 ) -> tuple[TrainState, Best]:
     """Train a model in place, evaluating as the configuration says.
 
@@ -69,8 +75,9 @@ def fit(
     every step and evaluation. world: the processes that train together, as `process_group` gives it; every one of
     them calls this, with the same arguments, and ends with the same weights. The random stream starts from
     `config.seed` here, after the head was drawn, as Trainer's does, unless `restart_stream` is off; other processes
-    than the first add their rank. With `load_best_model_at_end` the model ends with its best weights. Raises
-    MinitrainError where there is nothing to evaluate on but should be.
+    than the first add their rank. checkpoints: saves, and takes up what was saved. stop: is asked after every step
+    whether to save and leave, by raising Stopped. With `load_best_model_at_end` the model ends with its best
+    weights. Raises MinitrainError where there is nothing to evaluate on but should be.
     """
     if not evaluation and config.eval_strategy != "no":
         raise MinitrainError(f"eval_strategy is {config.eval_strategy!r}, but there is no split to evaluate on")
@@ -82,13 +89,15 @@ def fit(
     best = best_by(config, new_metric())
     steps = plan(config, len(train), world.size)
     sampler = make_sampler(config, train, world.size)
-    done = False
+    began = checkpoints.restore(state, best) if checkpoints is not None else None
+    patience = config.early_stopping_patience or math.inf
+    done = state.step >= steps.total_steps or best.evaluations_since >= patience
     while not done:
-        if config.loader_draws:
-            draw_seed()
-        for rows in sampler.batches(state.step // steps.steps_per_epoch):
+        first = state.step % steps.steps_per_epoch
+        batches = _batches_of_epoch(state, sampler, config, began if first else None, steps)
+        for number in range(first, len(batches)):
             with world.at(f"step {state.step + 1}"):
-                log = _one_step(state, train, rows, config, steps, pad_token_id)
+                log = _one_step(state, train, batches[number], config, steps, pad_token_id)
             observer.on_step(log)
             done = state.step >= steps.total_steps
             if _evaluation_is_due(config, state.step, steps.steps_per_epoch, done):
@@ -96,12 +105,50 @@ def fit(
                     results = evaluate_all(model, evaluation, config, new_metric, pad_token_id, world)
                 is_best = best.remember(results, model, state.step, state.epoch, config.load_best_model_at_end)
                 observer.on_evaluation(state.step, state.epoch, results, is_best)
-                done = done or best.evaluations_since >= (config.early_stopping_patience or math.inf)
+                done = done or best.evaluations_since >= patience
+            with world.at(f"saving after step {state.step}"):
+                _save_or_leave(state, best, checkpoints, stop, state.step % steps.steps_per_epoch == 0)
             if done:
                 break
     if best.weights:
         model.load_state_dict(best.weights)
     return state, best
+
+
+def _batches_of_epoch(
+    state: TrainState, sampler: Sampler, config: TrainConfig, began: Tensor | None, steps: Plan
+) -> Batches:
+    """The order of the epoch in which the next step is.
+
+    began: the random state with which that epoch began, where a run goes on inside of it: what was drawn then is
+    drawn again, and nothing of what came after.
+    """
+    now = torch.get_rng_state()
+    state.epoch_random = now if began is None else began
+    torch.set_rng_state(state.epoch_random)
+    if config.loader_draws:
+        draw_seed()
+    batches = sampler.batches(state.step // steps.steps_per_epoch)
+    if began is not None:
+        torch.set_rng_state(now)
+    return batches
+
+
+def _save_or_leave(
+    state: TrainState, best: Best, checkpoints: Checkpointer | None, stop: StopRequests | None, epoch_ended: bool
+) -> None:
+    """What follows a step: a checkpoint where one is due, and the end where a signal asked for it."""
+    if checkpoints is not None:
+        checkpoints.after_step(state, best, epoch_ended)
+    if stop is None or not (number := stop.agreed(state.world)):
+        return
+    where = ""
+    if checkpoints is not None:
+        checkpoints.save(state, best)
+        # torchrun ends all processes when one has left: not before the first one has written.
+        state.world.meet("leaving")
+        where = f"; saved in {checkpoints.folder}, and --resume goes on from there"
+    raise Stopped(f"stopped by {Signals(number).name} after step {state.step}{where}", number)
 
 
 class _Silent:

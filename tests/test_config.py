@@ -18,6 +18,8 @@ CONFIGS = (TrainConfig, EvaluateConfig, PredictConfig)
 DELIBERATE = {
     "eval_strategy": ("epoch", "no"),  # a run that is never scored tells a newcomer nothing
     "ddp_timeout": (600.0, 1800),  # half an hour is long to look at a hung process
+    "save_strategy": ("no", "steps"),  # three times the size of a model, where one minute is all there is to lose
+    "save_steps": (None, 500),
     "logging_steps": (None, 500),  # 1% of the run: on MRPC 500 steps are more than an epoch
 }
 
@@ -104,7 +106,7 @@ def test_a_number_out_of_its_range_is_an_error_with_its_flag(name: str) -> None:
     for value in outside:
         with pytest.raises(MinitrainError, match=f"--{name} is .*; expected at least {lowest}"):
             config(**{name: value})
-    needed = {"eval_strategy": "steps"} if name == "eval_steps" else {}
+    needed = {f"{name[:4]}_strategy": "steps"} if name in ("eval_steps", "save_steps") else {}
     for value in [lowest] if highest is None else [lowest, highest]:
         assert getattr(config(**{name: value}, **needed), name) == value
 

@@ -55,8 +55,11 @@ def test_every_field_is_a_flag_of_the_same_name() -> None:
             word, value = {"lr_scheduler_type": ("cosine", "cosine"), "ddp_timeout": ("1.5", 1.5)}.get(
                 spec.name, (word, value)
             )
-            partners = {"eval_strategy": ("--eval_steps", "5"), "eval_steps": ("--eval_strategy", "steps")}
-            needs = partners.get(spec.name, ()) if value != "no" else ()
+            partners = {
+                "eval_steps": ("--eval_strategy", "steps"),
+                "save_steps": ("--save_strategy", "steps"),
+            }
+            needs = partners.get(spec.name, ())
             run = () if config is TrainConfig else ("folder",)
             made = parse(config, "", [*run, f"--{spec.name}", word, *needs], positional=("run",) if run else ())
             assert getattr(made, spec.name) == value and type(getattr(made, spec.name)) is type(value), spec.name

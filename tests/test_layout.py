@@ -21,8 +21,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "files",
         "flags",
         "kernels",
+        "place",
         "ranges",
         "schedules",
+        "stopping",
     ),
     (
         "hub",
@@ -39,9 +41,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "families",
         "model",
         "weights",
+        "checkpoint",
     ),
     ("loss", "metrics", "optim", "touched"),
-    ("evaluation", "best", "plan", "profiling", "step", "training"),
+    ("evaluation", "best", "plan", "profiling", "step", "checkpointing", "training"),
     ("card", "report"),
     ("summary",),
     ("inference", "launcher", "run"),
@@ -53,6 +56,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 # layers -> families -> model -> weights.
 WITHIN: dict[str, set[str]] = {
     "config": {"ranges"},
+    "place": {"config"},
+    "stopping": {"distributed"},
+    "checkpoint": {"tensorfiles"},
     "kernels": {"dropout"},
     "tokenizer": {"hub", "tokenizer_files"},
     "tables": {"hub"},
@@ -67,7 +73,8 @@ WITHIN: dict[str, set[str]] = {
     "optim": {"touched"},
     "best": {"evaluation"},
     "step": {"evaluation", "profiling"},
-    "training": {"best", "evaluation", "plan", "profiling", "step"},
+    "checkpointing": {"best", "evaluation", "step"},
+    "training": {"best", "checkpointing", "evaluation", "plan", "profiling", "step"},
 }
 RUN_TIME = {"torch", "tokenizers", "datasets", "safetensors", "huggingface_hub", "tqdm", "numpy"}
 SLOW = {"datasets", "huggingface_hub", "numpy"}  # imported inside functions, so that a start does not wait for them

@@ -1,0 +1,362 @@
+"""Kills, damage and full disks: no checkpoint that was complete is lost. Faults 1 to 11, 18 to 21, 27."""
+
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_run import named_reviews, write_csv
+from test_training import write_tiny_model
+
+from minitrain.checkpoint import (
+    Checkpoint,
+    checkpoints_in,
+    load_checkpoint,
+    newest_checkpoint,
+    rotate,
+    save_checkpoint,
+    sweep,
+)
+from minitrain.errors import MinitrainError
+from minitrain.place import alone_in
+
+ROOT = Path(__file__).parents[2]
+KILLS = int(os.environ.get("MINITRAIN_KILLS", "15"))
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+POINTS = [
+    "after file 0",
+    "after file 2",
+    "before the manifest",
+    "before the rename",
+    "after the rename",
+    "before a deletion",
+    "inside a deletion",
+    "after a deletion",
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    write_tiny_model(folder / "tiny")
+    write_csv(folder / "train.csv", *named_reviews(64))
+    return folder
+
+
+def command(place: Path, out: Path, *flags: str) -> list[str]:
+    fixed = ["--model", str(place / "tiny"), "--train_file", str(place / "train.csv"), "--eval_strategy", "no"]
+    fixed += ["--learning_rate", "1e-3", "--logging_steps", "1", "--output_dir", str(out)]
+    return [sys.executable, str(ROOT / "scripts/train.py"), *fixed, *flags]
+
+
+def run(words: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, env=ENVIRONMENT | variables, capture_output=True, encoding="utf-8", timeout=120)
+
+
+def weights(out: Path) -> bytes:
+    return (out / "model.safetensors").read_bytes()
+
+
+def some(step: int, fill: float = 1.0) -> Checkpoint:
+    tensors = {"model": {"a": torch.full((3, 2), fill), "b": torch.arange(4)}, "random": {"now": torch.zeros(5)}}
+    return Checkpoint(tensors=tensors, facts={"step": step, "epoch": 0.5, "versions": {"minitrain": "0.1.0"}})
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_random_kills_lose_nothing(place: Path, tmp_path: Path) -> None:
+    flags = ("--max_steps", "2500", "--save_strategy", "steps", "--save_steps", "7", "--save_total_limit", "2")
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert run(command(place, whole, *flags)).returncode == 0
+    draw = random.Random(0)
+    kills, newest = 0, 0
+    while kills < KILLS:
+        process = subprocess.Popen(
+            command(place, out, *flags, "--resume"),
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        started = time.monotonic()
+        while newest == _newest_step(out) and process.poll() is None and time.monotonic() - started < 60:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0.0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        _, error = process.communicate()
+        if process.returncode == 0:  # it came to its end; the soak goes on with a fresh run
+            assert weights(out) == weights(whole)
+            shutil.rmtree(out)
+            newest = 0
+            continue
+        assert process.returncode == -signal.SIGKILL, error.decode()
+        kills += 1
+        found = checkpoints_in(out / "checkpoints")
+        assert _newest_step(out) >= newest and len(found) in (1, 2, 3)
+        for path in found:
+            load_checkpoint(path)  # whole, every one
+        newest = _newest_step(out)
+    assert run(command(place, out, *flags, "--resume")).returncode == 0
+    assert weights(out) == weights(whole)
+    assert names(out / "checkpoints") == names(whole / "checkpoints")  # and no scraps
+
+
+def _newest_step(out: Path) -> int:
+    found = checkpoints_in(out / "checkpoints")
+    return int(found[0].name.removeprefix("step-")) if found else 0
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_kill_at_every_point_of_a_save_and_a_rotation(place: Path, tmp_path: Path, point: str) -> None:
+    flags = ("--max_steps", "9", "--save_strategy", "steps", "--save_steps", "2", "--save_total_limit", "1")
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert run(command(place, whole, *flags)).returncode == 0
+    assert run(command(place, out, *flags), MINITRAIN_KILL_AT=point).returncode == -signal.SIGKILL
+    survived = [load_checkpoint(path).step for path in checkpoints_in(out / "checkpoints")]
+    first_save_stands = point in ("after the rename", "before a deletion", "inside a deletion", "after a deletion")
+    assert bool(survived) == first_save_stands
+    done = run(command(place, out, *flags, "--resume"))
+    assert done.returncode == 0, done.stderr
+    assert ("resumed  at step" in done.stdout) == first_save_stands
+    assert weights(out) == weights(whole)
+    assert names(out / "checkpoints") == names(whole / "checkpoints") == ["step-00000008"]
+
+
+def test_newest_and_best_are_kept_and_nothing_else(tmp_path: Path) -> None:
+    for step in (2, 4, 6, 8, 10):
+        save_checkpoint(tmp_path, some(step))
+    rotate(tmp_path, limit=2, best_step=4)
+    assert names(tmp_path) == ["step-00000004", "step-00000008", "step-00000010"]
+    rotate(tmp_path, limit=None, best_step=None)
+    assert len(names(tmp_path)) == 3
+
+
+def test_nothing_is_deleted_while_the_newest_is_damaged(tmp_path: Path) -> None:
+    for step in (2, 4):
+        save_checkpoint(tmp_path, some(step))
+    flip(tmp_path / "step-00000004/model.safetensors")
+    with pytest.raises(MinitrainError, match="step-00000004/model.safetensors: has sha256"):
+        rotate(tmp_path, limit=1, best_step=None)
+    assert len(names(tmp_path)) == 2
+
+
+def flip(path: Path, at: int = -1) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+FILES = ["manifest.json", "model.safetensors", "random.safetensors", "state.json"]
+
+
+@pytest.mark.parametrize("damage", ["flipped bit", "truncated", "missing"])
+@pytest.mark.parametrize("name", FILES)
+def test_damaged_file_is_named_and_the_checkpoint_before_it_is_taken(
+    tmp_path: Path, name: str, damage: str
+) -> None:
+    for step in (2, 4):
+        save_checkpoint(tmp_path, some(step, fill=float(step)))
+    path = tmp_path / "step-00000004" / name
+    if damage == "flipped bit":
+        flip(path, len(path.read_bytes()) // 2)
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-3])
+    else:
+        path.unlink()
+    with pytest.raises(MinitrainError, match=re.escape(str(path.parent))):
+        load_checkpoint(path.parent)
+    said: list[str] = []
+    found = newest_checkpoint(tmp_path, said.append)
+    assert found is not None and found.step == 2 and found.tensors["model"]["a"].unique().tolist() == [2.0]
+    assert len(said) == 1 and said[0].startswith("not resumed from step-00000004: ")
+
+
+def test_damaged_ones_alone_are_an_error_and_no_fresh_start(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, some(2))
+    flip(tmp_path / "step-00000002/state.json", 3)
+    with pytest.raises(MinitrainError, match="none of 1 checkpoints can be read"):
+        newest_checkpoint(tmp_path, lambda line: None)
+    assert newest_checkpoint(tmp_path / "nowhere", lambda line: None) is None
+
+
+def test_damaged_checkpoint_of_the_same_step_is_written_anew(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, some(2))
+    flip(tmp_path / "step-00000002/model.safetensors")
+    save_checkpoint(tmp_path, some(2))
+    assert load_checkpoint(tmp_path / "step-00000002").step == 2
+    assert names(tmp_path) == ["step-00000002"]
+
+
+def test_newer_format_names_both_versions(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, some(2))
+    facts = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    (path / "state.json").write_text(json.dumps(facts | {"format": 2, "versions": {"minitrain": "9.9"}}))
+    sums = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    sums["state.json"] = hashlib.sha256((path / "state.json").read_bytes()).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(sums))
+    with pytest.raises(MinitrainError, match="has format 2, this minitrain reads 1: it was written by .* 9.9"):
+        load_checkpoint(path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a small file system")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def large(step: int) -> Checkpoint:
+    return Checkpoint(tensors={"model": {"a": torch.ones(300_000)}}, facts={"step": step})
+
+
+def test_full_disk_keeps_the_old_checkpoint_and_leaves_nothing_of_the_new(small_disk: Path) -> None:
+    folder = small_disk / "checkpoints"
+    save_checkpoint(folder, large(2))
+    with pytest.raises(MinitrainError, match=r"step-00000004: the checkpoint cannot be saved \(needs 1.2 MB, 0"):
+        save_checkpoint(folder, large(4))
+    assert names(folder) == ["step-00000002"] and load_checkpoint(folder / "step-00000002").step == 2
+
+
+def test_disk_that_fills_up_while_saving(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program takes the room after we looked."""
+    folder = small_disk / "checkpoints"
+    save_checkpoint(folder, some(2))
+
+    def look_then_fill(path: Path, real: Any = shutil.disk_usage) -> Any:
+        found = real(path)
+        (small_disk / "other").write_bytes(b"x" * 1_500_000)
+        return found
+
+    monkeypatch.setattr(shutil, "disk_usage", look_then_fill)
+    with pytest.raises(MinitrainError, match="step-00000004: the checkpoint cannot be saved .*older ones are"):
+        save_checkpoint(folder, large(4))
+    assert (small_disk / "other").stat().st_size == 1_500_000
+    assert names(folder) == ["step-00000002"] and load_checkpoint(folder / "step-00000002").step == 2
+
+
+def test_what_interrupted_saves_left_is_swept(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, some(2))
+    for name in (".writing-abc", ".deleting-step-00000001-5"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"half")
+    assert [path.name for path in checkpoints_in(tmp_path)] == ["step-00000002"]
+    sweep(tmp_path)
+    assert names(tmp_path) == ["step-00000002"]
+
+
+def test_files_have_the_mode_of_the_umask_and_names_may_be_anything(tmp_path: Path) -> None:
+    folder = tmp_path / "prüfung ✓"
+    before = os.umask(0o027)
+    try:
+        path = save_checkpoint(folder, some(2))
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in path.iterdir()} == {0o640}
+    assert path.stat().st_mode & 0o777 == 0o750
+    assert load_checkpoint(path).step == 2
+
+
+HOLD = "import sys; from pathlib import Path; from minitrain.place import alone_in\n"
+HOLD += "with alone_in(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+
+
+def test_second_run_in_a_folder_is_refused_naming_the_first(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as first:
+        assert first.stdout is not None and first.stdin is not None
+        assert first.stdout.readline() == "in\n"
+        done = run(command(place, out, "--max_steps", "2"))
+        assert done.returncode == 1
+        assert f"{out}: process {first.pid} on {socket.gethostname()} is training there" in done.stderr
+        first.stdin.close()
+    assert names(out) == []
+    with alone_in(out):
+        assert names(out) == [".running"]
+
+
+def test_folder_of_a_run_that_was_killed_is_free(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as first:
+        assert first.stdout is not None and first.stdout.readline() == b"in\n"
+        first.kill()
+    assert names(tmp_path) == [".running"]
+    with alone_in(tmp_path):
+        pass
+    assert names(tmp_path) == []
+
+
+LONG = ("--max_steps", "100000", "--lr_scheduler_type", "constant")
+
+
+def wait_for_step(out: Path, step: int) -> None:
+    log, deadline = out / "log.jsonl.part", time.monotonic() + 60
+    while not log.exists() or f'"step": {step},' not in log.read_text(encoding="utf-8"):
+        assert time.monotonic() < deadline, "the run does not get going"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_saves_and_leaves_and_the_rerun_goes_on(
+    place: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    process = subprocess.Popen(
+        command(place, out, *LONG),
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    wait_for_step(out, 5)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == status
+    match = re.fullmatch(
+        rf"train.py: stopped by {number.name} after step (\d+); saved in .*--resume goes on.*\n", error
+    )
+    assert match is not None, error
+    step = int(match[1])
+    assert [load_checkpoint(path).step for path in checkpoints_in(out / "checkpoints")] == [step]
+    more = ("--max_steps", str(step + 3), "--lr_scheduler_type", "constant")
+    resumed = run(command(place, out, *more, "--resume", "--resume_changed"))
+    assert resumed.returncode == 0, resumed.stderr
+    assert run(command(place, whole, *more)).returncode == 0
+    assert weights(out) == weights(whole)
+
+
+def test_second_signal_acts_at_once(place: Path, tmp_path: Path) -> None:
+    """While a step that never ends keeps the first one waiting."""
+    code = (
+        "import os, signal, time\nfrom minitrain.stopping import StopRequests\n"
+        "with StopRequests() as stop:\n    print('in', flush=True)\n    time.sleep(60)\n    print('never')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, encoding="utf-8")
+    assert process.stdout is not None and process.stdout.readline() == "in\n"
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)  # the same request, by another messenger
+    time.sleep(1.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGTERM and out == ""
