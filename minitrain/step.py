@@ -68,8 +68,8 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
 def _settle_order_of_exchange(parallel: nn.Module) -> None:
     """A backward pass for nothing.
 
-    After its first one DistributedDataParallel packs gradients anew, in the order in which they were ready, and from
-    three processes on the packing decides the order of a sum, so its last bit. Now no step is the first one: a run
+    After its first one DistributedDataParallel packs gradients anew, in the order in which they were ready, and for
+    three processes or more that decides the order of a sum, so its last bit. Now no step is the first one: a run
     that goes on adds up as one that never stopped.
     """
     device = next(parallel.parameters()).device
