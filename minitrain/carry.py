@@ -32,6 +32,8 @@ def as_module(function: Callable[..., Any], folder: str) -> tuple[str, str, str]
 
 def _lines(thing: Any, namespace: dict[str, Any], done: set[str]) -> list[str]:
     """The source of a function or class, after all that it names."""
+    if thing.__name__ == "<lambda>":
+        raise MinitrainError("launch cannot carry a lambda over to other processes: write it as a function")
     source = _class_source(thing.__name__) if inspect.isclass(thing) else _function_source(thing)
     if source is None:
         raise MinitrainError(

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -76,7 +77,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         _force(folder)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
+        if isinstance(error, OSError | SafetensorError):
             raise _unwritable(target, error) from error
         raise
     reached("after the rename")
@@ -165,6 +166,21 @@ def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> Checkpoint |
     if failures:
         raise MinitrainError(f"{folder}: none of {len(failures)} checkpoints can be read; {failures[0]}")
     return None
+
+
+def set_aside(folder: Path, step: int, tell: Callable[[str], None]) -> None:
+    """Move what is newer than the step that a run goes on from out of its way, into `left` beside it.
+
+    A run from an older step writes other ones of the same names, and the newest must be its own.
+    """
+    for path in checkpoints_in(folder):
+        if int(path.name.removeprefix("step-")) > step:
+            aside = folder / "left" / path.name
+            aside.parent.mkdir(exist_ok=True)
+            if aside.exists():
+                _delete(aside)
+            os.replace(path, aside)
+            tell(f"moved    {path.name}, which is newer, into {aside.parent}")
 
 
 def rotate(folder: Path, limit: int | None, best_step: int | None) -> None:

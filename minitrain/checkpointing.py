@@ -8,6 +8,7 @@ import json
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from minitrain.best import Best
-from minitrain.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, rotate, save_checkpoint
+from minitrain.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, rotate, save_checkpoint, set_aside
 from minitrain.config import TrainConfig
 from minitrain.distributed import World
 from minitrain.errors import MinitrainError
@@ -45,20 +46,20 @@ FREE = {
 class Checkpointer:
     """Saves the state of one run, and puts it back.
 
-    folder: of the run. data: what tells its data, tokenizer and labels from others, by name. tell: says a line.
-    on_restore: is told the step from which a run goes on that was asked to; 0 where there was nothing yet.
+    folder: of the run. data: finds what tells its data, tokenizer and labels from others, by name. tell: says a
+    line. on_restore: is told the step from which a run goes on that was asked to; 0 where there was nothing yet.
     """
 
     def __init__(
         self,
         folder: Path,
         config: TrainConfig,
-        data: Mapping[str, str],
+        data: Callable[[], Mapping[str, str]],
         world: World,
         tell: Callable[[str], None],
         on_restore: Callable[[int], None],
     ) -> None:
-        self.folder, self.config, self.data, self.world = folder / CHECKPOINTS, config, data, world
+        self.folder, self.config, self.data, self.world = folder / CHECKPOINTS, config, cache(data), world
         self.tell, self.on_restore = tell, on_restore
         self.saved_step: int | None = None  # the newest
 
@@ -74,18 +75,26 @@ class Checkpointer:
         if checkpoint is None:
             self.on_restore(0)
             return None
-        _check_same(checkpoint.facts, self._facts(), self.config.resume_changed, self.tell)
+        own = self._facts()
+        check_data(checkpoint.facts["data"], own["data"])
+        check_settings(checkpoint.facts, own, self.config.resume_changed, self.tell)
         facts, tensors = checkpoint.facts, checkpoint.tensors
         device = device_of(state.model)
         state.model.load_state_dict({name: tensor.to(device) for name, tensor in tensors["model"].items()})
         state.optimizer.load_state_dict(dict(tensors["optimizer"]))
         state.step, state.epoch, self.saved_step = facts["step"], facts["epoch"], facts["step"]
-        for name, value in facts["best"].items():
-            setattr(best, name, value)
-        best.weights = {name: tensor.to(device) for name, tensor in tensors.get("best", {}).items()}
+        saved = facts["best"]
+        if (saved["name"], saved["greater_is_better"]) == (best.name, best.greater_is_better):
+            for name, value in saved.items():
+                setattr(best, name, value)
+            if self.config.load_best_model_at_end:
+                best.weights = {name: tensor.to(device) for name, tensor in tensors.get("best", {}).items()}
         self._restore_random(tensors["random"], device)
         self.on_restore(state.step)
-        self.tell(f"resumed  at step {state.step}, from {self.folder}")
+        if self.world.is_main:
+            set_aside(self.folder, state.step, self.tell)
+        origin = self.folder if self.config.resume == "newest" else self.config.resume
+        self.tell(f"resumed  at step {state.step}, from {origin}")
         epoch = tensors["random"]["epoch"]
         return epoch[min(self.world.rank, len(epoch) - 1)].clone()
 
@@ -113,7 +122,7 @@ class Checkpointer:
         }
         if best.weights:
             tensors["best"] = best.weights
-        kept = ("value", "step", "epoch", "evaluations_since")
+        kept = ("name", "greater_is_better", "value", "step", "epoch", "evaluations_since")
         facts = {
             "step": state.step,
             "epoch": state.epoch,
@@ -137,7 +146,7 @@ class Checkpointer:
             "global_batch": config.per_device_train_batch_size * passes,
             "processes": self.world.size,
             "config": asdict(config),
-            "data": dict(self.data),
+            "data": dict(self.data()),
             "versions": {name: version(name) for name in ("minitrain", "torch")}
             | {"python": platform.python_version()},
         }
@@ -176,26 +185,33 @@ class Checkpointer:
             torch.cuda.set_rng_state(saved["cuda"][rank].clone(), device)
 
 
-def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], changed: bool, tell: Callable[[str], None]) -> None:
-    """Raise MinitrainError for other data, and for other settings unless that is wanted."""
-    for name, value in new["data"].items():
-        if (before := old["data"].get(name)) != value:
+def check_data(old: Mapping[str, str], new: Mapping[str, str]) -> None:
+    """Raise MinitrainError naming the first of a run's data that are others than those of its checkpoint."""
+    for name, value in new.items():
+        if (before := old.get(name)) != value:
             raise MinitrainError(
                 f"--resume: the checkpoint is of {name} {before}, this run has {value}; resume with what it was "
                 "trained on, or start another run with another --output_dir"
             )
+
+
+def check_settings(
+    old: Mapping[str, Any], new: Mapping[str, Any], changed: bool, tell: Callable[[str], None]
+) -> None:
+    """Raise MinitrainError listing the settings that differ, unless that is wanted.
+
+    old, new: "config", and "global_batch" where the number of processes is known.
+    """
     settings = [(name, old["config"].get(name), value) for name, value in new["config"].items() if name not in FREE]
-    settings.append(("examples a step, in all processes", old["global_batch"], new["global_batch"]))
-    differing = [
-        f"{name}: {before} -> {value}"
-        for name, before, value in settings
-        if before != json.loads(json.dumps(value))
-    ]
+    if "global_batch" in old:
+        settings.append(("examples a step, in all processes", old["global_batch"], new["global_batch"]))
+    plain = [(name, before, json.loads(json.dumps(value))) for name, before, value in settings]
+    differing = [f"{name}: {before} -> {value}" for name, before, value in plain if before != value]
     if not differing:
         return
     if not changed:
         raise MinitrainError(
-            f"--resume: the checkpoint was trained with other settings: {'; '.join(differing)}. Give the same "
-            "ones, or pass --resume_changed to go on with the new ones"
+            f"--resume: the run was trained with other settings: {'; '.join(differing)}. Give the same ones, or "
+            "pass --resume_changed to go on with the new ones"
         )
     tell(f"changed  {'; '.join(differing)}")

@@ -7,7 +7,9 @@ A failure is shown once: the first process that fails leaves word in the store t
 the others, who find it or lose touch, end without a word of their own.
 """
 
+import gc
 import json
+import math
 import os
 import re
 import time
@@ -36,13 +38,14 @@ _groups = count()  # of this process, one after the other: what one left in the 
 class World:
     """The place of this process: rank of size in all, local_rank on its node, which is the node-th.
 
-    store: where the processes leave each other word; None where there is one process.
+    timeout: seconds to wait for each other. store: where they leave each other word; None for a single one.
     """
 
     rank: int = 0
     local_rank: int = 0
     size: int = 1
     node: int = 0
+    timeout: float = field(default=math.inf, compare=False)
     store: dist.Store | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -102,7 +105,7 @@ class World:
         """
         done = f"{what} {self.node}"
         if self.store is not None and self.local_rank > 0:
-            self._word(done, what)
+            self._word(done, what, math.inf)
         yield
         if self.store is not None and self.local_rank == 0:
             self.store.set(done, "done")
@@ -123,13 +126,19 @@ class World:
                         "all processes of a run need the same flags, data and versions"
                     )
 
-    def _word(self, key: str, where: str) -> bytes:
-        """What another process left in the store, once it is there. Raises PeerError where one failed instead."""
+    def _word(self, key: str, where: str, patience: float | None = None) -> bytes:
+        """What another process left in the store, once it is there.
+
+        patience: seconds; by default the timeout. Raises PeerError where one failed instead, or says nothing.
+        """
         assert self.store is not None
+        deadline = time.monotonic() + (self.timeout if patience is None else patience)
         with self.at(where):
             while not self.store.check([key]):
                 if self.store.check([FAILURE]):
                     raise PeerError(f"{where}: another process failed")
+                if time.monotonic() > deadline:
+                    raise PeerError(f"{where}: rank {self.rank} has no answer from another process")
                 time.sleep(0.05)
             return self.store.get(key)
 
@@ -177,12 +186,13 @@ def process_group(device: str = "auto", timeout: float = 600.0) -> Iterator[Worl
         yield world
         return
     own = not dist.is_initialized()
-    name = f"minitrain {next(_groups)}"
+    # torchrun keeps the store when it starts the processes again.
+    name = f"minitrain {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')} {next(_groups)}"
     if own:
         store = _join(world, choose_device(device, world), timeout, name)
     else:
         store = dist.PrefixStore(name, dist.distributed_c10d._get_default_store())
-    world = replace(world, store=store)
+    world = replace(world, store=store, timeout=timeout)
     try:
         yield world
     except Exception as error:
@@ -198,6 +208,9 @@ def process_group(device: str = "auto", timeout: float = 600.0) -> Iterator[Worl
         raise
     finally:
         if own:
+            # DistributedDataParallel is in cycles, which keep threads of the group: one that wants to run while
+            # Python shuts down aborts the process.
+            gc.collect()
             dist.destroy_process_group()
 
 

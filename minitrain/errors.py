@@ -24,5 +24,8 @@ class Stopped(KeyboardInterrupt):
     """A signal asked the run to stop, and it did, after a step. signal: its number."""
 
     def __init__(self, message: str, signal: int) -> None:
-        super().__init__(message)
+        super().__init__(message, signal)
         self.signal = signal
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -14,12 +14,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from minitrain.carry import as_module
+from minitrain.carry import MODULE, as_module
 from minitrain.errors import MinitrainError, PeerError
 
 PATIENCE = 10.0  # seconds that processes have to end by themselves once one has failed
@@ -136,10 +137,10 @@ def _member(
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 starts no server of its own
     }
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // size))
+        torch.set_num_threads(max(1, torch.get_num_threads() // size))
     try:
         outcome = True, _found(function)(*args)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         outcome = False, _portable(error)
     pipe.send(outcome)
     pipe.recv()
@@ -154,12 +155,14 @@ def _found(function: Callable[..., Any] | tuple[str, str, str]) -> Callable[...,
     return found
 
 
-def _portable(error: Exception) -> Exception:
+def _portable(error: BaseException) -> BaseException:
     """The error with its traceback, in a form that survives the way to another process."""
     text = "".join(traceback.format_exception(error))
     portable = error
     try:
-        multiprocessing.reduction.ForkingPickler.dumps(error)
+        if type(error).__module__ == MODULE:
+            raise TypeError("its class stands in a notebook, of which the caller has another copy")
+        ForkingPickler.loads(ForkingPickler.dumps(error))
     except Exception:
         portable = MinitrainError(f"{type(error).__name__}: {error}")
     return _WithTraceback(portable, text)  # type: ignore[return-value]
@@ -168,13 +171,13 @@ def _portable(error: Exception) -> Exception:
 class _WithTraceback:
     """Unpickles as the error, its cause the text of the traceback: tracebacks themselves do not travel."""
 
-    def __init__(self, error: Exception, text: str) -> None:
+    def __init__(self, error: BaseException, text: str) -> None:
         self.error, self.text = error, text
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (self.error, self.text)
 
 
-def _rebuilt(error: Exception, text: str) -> Exception:
+def _rebuilt(error: BaseException, text: str) -> BaseException:
     error.__cause__ = RemoteTraceback(text)
     return error

@@ -47,18 +47,20 @@ class Console:
         quiet = self.silent or not sys.stderr.isatty()
         self.bar = tqdm(total=total_steps, unit="step", dynamic_ncols=True, disable=quiet)
         self.path = directory / f"{LOG}.part" if directory else Path(os.devnull)
-        self.log = self.path.open("a" if resume else "w", encoding="utf-8")
+        # A run that may yet be refused leaves the log as it is.
+        self.log = (Path(os.devnull) if resume else self.path).open("w", encoding="utf-8")
         self.first_step = 0
 
     def go_on_from(self, step: int) -> None:
         """Keep of an earlier log what is of steps up to this one; 0 for a run that begins."""
         kept = []
         if step and not self.silent:
-            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            earlier = self.path if self.path.exists() else self.path.with_suffix("")  # of a run that was finished
+            lines = earlier.read_text(encoding="utf-8").splitlines(keepends=True) if earlier.exists() else []
             kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
-        if not self.silent:
-            self.log.truncate(0)
-            self.log.writelines(kept)
+        self.log.close()
+        self.log = self.path.open("w", encoding="utf-8")
+        self.log.writelines(kept)
         self.first_step = step
         self.bar.update(step - self.bar.n)
 

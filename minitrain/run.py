@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from minitrain.best import Best, best_by
 from minitrain.card import model_card
-from minitrain.checkpointing import Checkpointer
+from minitrain.checkpointing import Checkpointer, check_settings
 from minitrain.config import GLUE_REPOSITORY, TrainConfig
 from minitrain.data import Splits, length_limit, tokenize_rows
 from minitrain.distributed import World, choose_device, process_group
@@ -75,6 +75,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
 def _train(config: TrainConfig, world: World) -> dict[str, Any]:
     started = time.perf_counter()
     tell = say if world.is_main else _say_nothing
+    config = with_default_data(config)
     if finished := _finished(config, world):
         tell(f"finished {output_path(config)}: this run went to its end; there is nothing to resume")
         return finished
@@ -118,15 +119,11 @@ def _say_nothing(line: str = "") -> None:
 def _finished(config: TrainConfig, world: World) -> dict[str, Any]:
     """What the run to be resumed came to, where it has come to its end; nothing where there is something to do."""
     found: dict[str, Any] = {}
-    if (
-        config.resume is not None
-        and not config.resume_changed
-        and world.is_main
-        and is_finished(output_path(config))
-    ):
-        found = read_json(output_path(config) / RESULTS)
-    if config.resume is not None:
-        found = json.loads(world.tell_all("finished run", json.dumps(found)))
+    directory = output_path(config)
+    if world.is_main and config.resume == "newest" and not config.resume_changed and is_finished(directory):
+        found = read_json(directory / RESULTS)
+        check_settings(found, {"config": asdict(config)}, False, say)
+    found = json.loads(world.tell_all("finished run", json.dumps(found)))
     return found
 
 
@@ -227,8 +224,14 @@ def _fit(
     config, train_split = parts.config, parts.splits.train
     if world.is_main and config.resume is None:
         start_anew(parts.directory)
-    data = {f"the {name} data": split.checksum() for name, split in parts.splits.all.items()}
-    data |= {"the tokenizer": parts.tokenizer.fingerprint(), "the labels": str(parts.splits.labels.names)}
+
+    def data() -> dict[str, str]:
+        found = {f"the {name} data": split.checksum() for name, split in parts.splits.all.items()}
+        return found | {
+            "the tokenizer": parts.tokenizer.fingerprint(),
+            "the labels": str(parts.splits.labels.names),
+        }
+
     total_steps = plan(config, len(train_split), world.size).total_steps
     shown_in = parts.directory if world.is_main else None
     console = Console(shown_in, total_steps, config.logging_steps, resume=config.resume is not None)

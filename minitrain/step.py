@@ -104,6 +104,8 @@ def accumulate_gradients(
     smoothing Trainer divides by itself, and is right.
     """
     world, device, clock = world or World(), device_of(model), clock or Clock()
+    if world.size > 1 and not examples:
+        raise MinitrainError("in several processes a step needs `examples`, their number in all, or `rows`")
     count = examples or sum(len(batch) for batch in batches)
     total = torch.zeros((), device=device)
     for number, batch in enumerate(batches, start=1):

@@ -18,7 +18,7 @@ from test_training import write_tiny_model
 
 from minitrain.carry import as_module
 from minitrain.distributed import process_group
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, Stopped
 from minitrain.launcher import launch
 
 
@@ -54,6 +54,21 @@ def fail_unsendably() -> None:
     raise Unsendable
 
 
+class Picky(Exception):
+    """An error that goes out whole and cannot be put together again."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
+def fail_pickily() -> None:
+    raise Picky("two", "words")
+
+
+def be_interrupted() -> None:
+    raise Stopped("stopped by SIGTERM after step 3", signal.SIGTERM)
+
+
 def leave_and_return() -> str:
     with process_group("cpu"):
         pass
@@ -73,7 +88,7 @@ def test_each_rank_returns_its_result_tensors_too(monkeypatch: pytest.MonkeyPatc
     found = launch(place_and_sum, (torch.ones(1000),), 3)
     assert [each["rank"] for each in found] == [0, 1, 2]
     assert all(each["size"] == 3 and torch.equal(each["total"], torch.full((1000,), 6.0)) for each in found)
-    assert {each["threads"] for each in found} == {max(1, (os.cpu_count() or 1) // 3)}
+    assert {each["threads"] for each in found} == {max(1, len(os.sched_getaffinity(0)) // 3)}
 
 
 def test_one_process_and_none() -> None:
@@ -105,6 +120,17 @@ def test_error_that_cannot_be_sent_comes_as_text() -> None:
     with pytest.raises(MinitrainError, match="^Unsendable: holds a lock$") as raised:
         launch(fail_unsendably, (), 2)
     assert "in fail_unsendably" in str(raised.value.__cause__)
+
+
+def test_error_that_cannot_be_put_together_again_comes_as_text() -> None:
+    with pytest.raises(MinitrainError, match="^Picky: two words$"):
+        launch(fail_pickily, (), 2)
+
+
+def test_interrupt_comes_as_an_interrupt() -> None:
+    with pytest.raises(Stopped, match="^stopped by SIGTERM after step 3$") as raised:
+        launch(be_interrupted, (), 2)
+    assert raised.value.signal == signal.SIGTERM
 
 
 def test_launch_leaves_no_process_behind() -> None:

@@ -13,7 +13,16 @@ from minitrain.config import TrainConfig
 from sides.record import Record
 from sides.reference import finish, prepare
 
-OWN = {"output_dir", "logging_steps", "load_best_model_at_end", "metric_for_best_model", "greater_is_better"}
+OWN = {
+    "output_dir",
+    "logging_steps",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "greater_is_better",
+    "save_strategy",
+    "save_steps",
+    "save_total_limit",
+}
 
 
 class Recorder(TrainerCallback):

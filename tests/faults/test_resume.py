@@ -158,6 +158,36 @@ def test_finished_run_says_so(place: Path, tmp_path: Path, capsys: pytest.Captur
     assert (out / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_finished_run_is_not_taken_for_another(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    train(TrainConfig(**flags(place, out, save_strategy="steps", save_steps=7)))
+    log = (out / "log.jsonl").read_text(encoding="utf-8")
+    with pytest.raises(MinitrainError, match="with other settings: max_steps: 14 -> 20"):
+        train(TrainConfig(**flags(place, out, resume="newest", max_steps=20)))
+    with pytest.raises(MinitrainError, match="step-99: there is no such checkpoint"):
+        train(TrainConfig(**flags(place, out, resume=str(out / "checkpoints/step-99"))))
+    assert (out / "log.jsonl").read_text(encoding="utf-8") == log and not (out / "log.jsonl.part").exists()
+    longer = train(TrainConfig(**flags(place, out, resume="newest", max_steps=20, resume_changed=True)))
+    assert longer["steps"] == 20
+    assert [line["step"] for line in read_log(out) if line["event"] == "step"] == list(range(1, 21))
+
+
+def test_run_from_an_older_checkpoint_moves_the_newer_ones_out_of_its_way(
+    place: Path, interrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older = str(interrupted / "checkpoints/step-00000004")
+    changed = flags(place, interrupted, resume=older, learning_rate=1e-3, max_steps=10, resume_changed=True)
+    train(TrainConfig(**changed, save_strategy="steps", save_steps=4, save_total_limit=1))
+    assert "moved    step-00000008, which is newer, into" in capsys.readouterr().out
+    kept = sorted(path.name for path in (interrupted / "checkpoints").iterdir())
+    assert kept == ["left", "step-00000004", "step-00000008"]  # the best one, and the newest
+    moments = [
+        (interrupted / f"checkpoints/{place}step-00000008/optimizer.safetensors").read_bytes()
+        for place in ("", "left/")
+    ]
+    assert moments[0] != moments[1]
+
+
 def test_nothing_to_resume_starts_from_the_beginning(place: Path, tmp_path: Path) -> None:
     """What a command under `torchrun --max_restarts` has to do the first time."""
     first = train(TrainConfig(**flags(place, tmp_path / "first", resume="newest")))
