@@ -4,10 +4,10 @@ Nothing is guessed: a size that is missing, negative or huge is an error that na
 """
 
 import sys
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from minitrain.errors import MinitrainError
 
@@ -16,61 +16,119 @@ CLASSIFICATION, REGRESSION = PROBLEM_TYPES = ("single_label_classification", "re
 LARGEST_SIZE = 2**24  # of one dimension: beyond every encoder there is
 MOST_LAYERS = 1024  # each is made before its weights are looked for
 
+# ---- fields, each with what its value may be: a family's own configuration declares its fields with these --------
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _field(default: Any, accepts: Callable[[Any], bool], expected: str) -> Any:
+    return field(default=default, metadata={"accepts": accepts, "expected": expected})
+
+
+def size(default: Any = MISSING, smallest: int = 1, largest: int = LARGEST_SIZE) -> Any:
+    """A count; without a default, a checkpoint has to give it."""
+    return _field(
+        default,
+        lambda value: _is_whole(value) and smallest <= value <= largest,
+        f"an integer from {smallest} to {largest}",
+    )
+
+
+def probability(default: float | None) -> Any:
+    """A dropout: how often an element is zeroed."""
+    return _field(default, lambda value: _is_number(value) and 0.0 <= value <= 1.0, "a probability from 0 to 1")
+
+
+def positive(default: float) -> Any:
+    """A positive finite number."""
+    return _field(
+        default, lambda value: _is_number(value) and 0 < value <= sys.float_info.max, "a positive finite number"
+    )
+
+
+def token_id(default: int | None) -> Any:
+    """The id of a token, or None where the config says null."""
+    return _field(default, lambda value: _is_whole(value) and value >= 0, "a token id, an integer from 0")
+
+
+def choice(default: str, among: tuple[str, ...]) -> Any:
+    """One of some names."""
+    return _field(default, lambda value: value in among, f"one of {', '.join(among)}")
+
+
+def switch(default: bool) -> Any:
+    """True or false."""
+    return _field(default, lambda value: isinstance(value, bool), "true or false")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """The shape of an encoder and its head, in minitrain's names; a family translates to the checkpoint's.
 
     Sizes are counts; dropouts are probabilities of zeroing an element. `label_names` is None when the
-    checkpoint never named its classes, `pad_token_id` when no embedding is kept from learning.
+    checkpoint never named its classes, `pad_token_id` when no embedding is kept from learning. The defaults are
+    BERT's; a family with others, or with more fields, has a subclass.
     """
 
     model_type: str
-    vocab_size: int
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    intermediate_size: int
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    classifier_dropout: float | None = None
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-12
-    pad_token_id: int | None = 0
-    num_labels: int = 2
+    vocab_size: int = size()
+    hidden_size: int = size()
+    num_layers: int = size(largest=MOST_LAYERS)
+    num_heads: int = size()
+    intermediate_size: int = size()
+    hidden_act: str = choice("gelu", ACTIVATIONS)
+    hidden_dropout_prob: float = probability(0.1)
+    attention_probs_dropout_prob: float = probability(0.1)
+    classifier_dropout: float | None = probability(None)
+    max_position_embeddings: int = size(512)
+    type_vocab_size: int = size(2)
+    initializer_range: float = positive(0.02)
+    layer_norm_eps: float = positive(1e-12)
+    pad_token_id: int | None = token_id(0)
+    num_labels: int = size(2)
     label_names: tuple[str, ...] | None = None
     problem_type: str | None = None
+
+    UNSUPPORTED: ClassVar[tuple[str, ...]] = ("is_decoder", "add_cross_attention")  # keys that must not be true
 
     @property
     def is_regression(self) -> bool:
         """Whether the head gives a score; one output alone is one, whatever the checkpoint calls it."""
         return self.problem_type == REGRESSION or self.num_labels == 1
 
+    @property
+    def max_length(self) -> int:
+        """Tokens that a text may have, special ones included."""
+        return self.max_position_embeddings
 
-SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_layers",
-    "num_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "num_labels",
-)
-PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+    def inconsistency(self, keys: Mapping[str, str]) -> str | None:
+        """What does not go together, in the file's keys (by our field), or None."""
+        if self.hidden_size % self.num_heads:
+            return (
+                f"{keys['hidden_size']!r} is {self.hidden_size}, which {keys['num_heads']!r} = {self.num_heads} "
+                "does not divide; the heads share the hidden size evenly"
+            )
+        if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
+            return f"'pad_token_id' is {self.pad_token_id}, outside the vocabulary of {self.vocab_size}"
+        return None
 
 
-def encoder_config(raw: Mapping[str, Any], names: Mapping[str, str], path: Path) -> EncoderConfig:
-    """Build and check an EncoderConfig from a parsed `config.json`.
+def encoder_config(
+    raw: Mapping[str, Any], names: Mapping[str, str], path: Path, kind: type[EncoderConfig] = EncoderConfig
+) -> EncoderConfig:
+    """Build and check an EncoderConfig, or a family's kind of it, from a parsed `config.json`.
 
     `names` maps our field names to the family's keys; what a family leaves out keeps our default.
     Raises MinitrainError naming the file, the key as the file has it, what was got and what was expected.
     """
     values: dict[str, Any] = {"model_type": raw["model_type"]}
-    for spec in fields(EncoderConfig):
+    for spec in fields(kind):
         key = names.get(spec.name)
         if key is None:
             continue
@@ -80,34 +138,16 @@ def encoder_config(raw: Mapping[str, Any], names: Mapping[str, str], path: Path)
             if key in raw and spec.name == "pad_token_id":
                 values[spec.name] = None  # in the reference null is no padding id, only an absent key is 0
             continue
-        values[spec.name] = _checked(spec.name, raw[key], f"{path}: {key!r}")
-    for key in ("is_decoder", "add_cross_attention"):
+        if not spec.metadata["accepts"](raw[key]):
+            raise MinitrainError(f"{path}: {key!r} is {raw[key]!r}; expected {spec.metadata['expected']}")
+        values[spec.name] = raw[key]
+    for key in kind.UNSUPPORTED:
         if raw.get(key):
             raise MinitrainError(f"{path}: {key!r} is {raw[key]!r}; minitrain trains encoders alone")
-    values |= _labels(raw, path)
-    config = EncoderConfig(**values)
-    _check_whole(config, names, path)
+    config = kind(**values | _labels(raw, path))
+    if (wrong := config.inconsistency(names)) is not None:
+        raise MinitrainError(f"{path}: {wrong}")
     return config
-
-
-def _checked(name: str, value: Any, where: str) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if name in SIZES:
-        largest = MOST_LAYERS if name == "num_layers" else LARGEST_SIZE
-        if not (isinstance(value, int) and number and 0 < value <= largest):
-            raise MinitrainError(f"{where} is {value!r}; expected an integer from 1 to {largest}")
-    elif name in PROBABILITIES:
-        if not (number and 0.0 <= value <= 1.0):
-            raise MinitrainError(f"{where} is {value!r}; expected a probability from 0 to 1")
-    elif name in ("layer_norm_eps", "initializer_range"):
-        if not (number and 0 < value <= sys.float_info.max):
-            raise MinitrainError(f"{where} is {value!r}; expected a positive finite number")
-    elif name == "pad_token_id":
-        if not (isinstance(value, int) and number and value >= 0):
-            raise MinitrainError(f"{where} is {value!r}; expected a token id, an integer from 0")
-    elif name == "hidden_act" and value not in ACTIVATIONS:
-        raise MinitrainError(f"{where} is {value!r}; expected one of {', '.join(ACTIVATIONS)}")
-    return value
 
 
 def _labels(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -120,7 +160,9 @@ def _labels(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
     names = raw.get("id2label")
     if names is None:
         count = raw.get("num_labels", 2)
-        return {"num_labels": _checked("num_labels", count, f"{path}: 'num_labels'"), "problem_type": problem}
+        if not (_is_whole(count) and 0 < count <= LARGEST_SIZE):
+            raise MinitrainError(f"{path}: 'num_labels' is {count!r}; expected an integer from 1 to {LARGEST_SIZE}")
+        return {"num_labels": count, "problem_type": problem}
     ids = [str(i) for i in range(len(names))] if isinstance(names, dict) else []
     if not ids or set(names) != set(ids) or not all(isinstance(name, str) for name in names.values()):
         raise MinitrainError(f"{path}: 'id2label' is {str(names)[:200]}; expected ids 0, 1, ... with names")
@@ -129,15 +171,3 @@ def _labels(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
         "label_names": tuple(names[i] for i in ids),
         "problem_type": problem,
     }
-
-
-def _check_whole(config: EncoderConfig, names: Mapping[str, str], path: Path) -> None:
-    if config.hidden_size % config.num_heads:
-        raise MinitrainError(
-            f"{path}: {names['hidden_size']!r} is {config.hidden_size}, which {names['num_heads']!r} = "
-            f"{config.num_heads} does not divide; the heads share the hidden size evenly"
-        )
-    if config.pad_token_id is not None and config.pad_token_id >= config.vocab_size:
-        raise MinitrainError(
-            f"{path}: 'pad_token_id' is {config.pad_token_id}, outside the vocabulary of {config.vocab_size}"
-        )

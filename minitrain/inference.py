@@ -73,13 +73,13 @@ def load_run(
         tokenizer=tokenizer,
         labels=Labels(names=None if model.config.is_regression else names_or_default(model.config)),
         facts=facts,
-        max_length=remembered or length_limit(max_length, tokenizer, model.config.max_position_embeddings),
+        max_length=remembered or length_limit(max_length, tokenizer, model.config.max_length),
     )
 
 
 def _multiple(config: EvaluateConfig | PredictConfig, run: SavedRun) -> int | None:
     """What lengths are padded to: as in training, where that does not exceed the positions."""
-    fits = run.model.config.max_position_embeddings % BF16_MULTIPLE == 0
+    fits = run.model.config.max_length % BF16_MULTIPLE == 0
     return BF16_MULTIPLE if config.bf16 and config.kernels == "fast" and fits else None
 
 

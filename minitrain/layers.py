@@ -8,6 +8,7 @@ models/bert/modeling_bert.py, which follows Devlin et al. 2018 (arXiv 1810.04805
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,13 +41,14 @@ class Context:
 
     mask: Tensor | None  # (B, 1, 1, L) bool, True where every query may look; None when nothing is padding
     kernels: Kernels
+    shared: Any = None  # what the family's `shared` made of this pass
 
 
-def attention_context(attention_mask: Tensor | None, kernels: Kernels) -> Context:
+def attention_context(attention_mask: Tensor | None, kernels: Kernels, shared: Any = None) -> Context:
     """Build the context from a padding mask (B, L), non-zero at real tokens, or None where all are real."""
     if attention_mask is None or bool(attention_mask.all()):
-        return Context(mask=None, kernels=kernels)
-    return Context(mask=attention_mask.bool()[:, None, None, :], kernels=kernels)
+        return Context(mask=None, kernels=kernels, shared=shared)
+    return Context(mask=attention_mask.bool()[:, None, None, :], kernels=kernels, shared=shared)
 
 
 class Attention(nn.Module):
@@ -93,22 +95,27 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each with dropout, a residual and a LayerNorm after: (B, L, H) -> (B, L, H)."""
+    """Attention, then feed-forward, each with dropout, a residual and a LayerNorm after: (B, L, H) -> (B, L, H).
+
+    attention: module (x, context, queries) -> (B, queries, H). attention_output_dropout, feed_forward_dropout: of
+    what each of the two gives, before the residual is added.
+    """
 
     def __init__(
         self,
         *,
+        attention: nn.Module,
         hidden_size: int,
-        num_heads: int,
         intermediate_size: int,
         activation: str,
-        hidden_dropout: float,
-        attention_dropout: float,
+        attention_output_dropout: float,
+        feed_forward_dropout: float,
         layer_norm_eps: float,
     ) -> None:
         super().__init__()
-        self.dropout = hidden_dropout
-        self.attention = Attention(hidden_size, num_heads, attention_dropout)
+        self.attention_output_dropout = attention_output_dropout
+        self.feed_forward_dropout = feed_forward_dropout
+        self.attention = attention
         self.attention_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
         self.feed_forward = FeedForward(hidden_size, intermediate_size, activation)
         self.feed_forward_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
@@ -118,5 +125,6 @@ class Block(nn.Module):
         add_dropped = context.kernels.add_dropped
         # Before x is sliced: the gradients of x are summed in the order of these two lines, to the last bit.
         mixed = self.attention(x, context, queries)
-        x = self.attention_norm(add_dropped(x[:, :queries], mixed, self.dropout, self.training))
-        return self.feed_forward_norm(add_dropped(x, self.feed_forward(x, context), self.dropout, self.training))
+        x = self.attention_norm(add_dropped(x[:, :queries], mixed, self.attention_output_dropout, self.training))
+        wide = self.feed_forward(x, context)
+        return self.feed_forward_norm(add_dropped(x, wide, self.feed_forward_dropout, self.training))

@@ -27,7 +27,10 @@ class Encoder(nn.Module):
         self.config = config
         self.kernels = KERNELS[kernels]
         self.embeddings = family.embeddings(config)
-        self.blocks = nn.ModuleList([family.block(config) for _ in range(config.num_layers)])
+        self.layers = family.layers(config)
+        self.blocks = nn.ModuleList([family.block(config, number) for number in range(max(self.layers) + 1)])
+        self.shared = family.shared(config) if family.shared else None
+        self.final = family.final(config) if family.final else None
 
     @property
     def word_embeddings(self) -> nn.Embedding:
@@ -48,35 +51,46 @@ class Encoder(nn.Module):
         first_only: of the last layer, compute only the first position: all that a classifier reads.
         Returns (B, L, H) float, or (B, 1, H). Raises MinitrainError when L exceeds the model's positions.
         """
-        length = input_ids.size(1)
-        if length > self.config.max_position_embeddings:
+        length, longest = input_ids.size(1), self.config.max_length
+        if length > longest:
             raise MinitrainError(
-                f"a batch is {length} tokens long, the model has {self.config.max_position_embeddings} positions: "
-                f"truncate with max_length={self.config.max_position_embeddings}"
+                f"a batch is {length} tokens long, the model has {longest} positions: "
+                f"truncate with max_length={longest}"
             )
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
-        context = attention_context(attention_mask, self.kernels)
-        x = self.embeddings(input_ids, token_type_ids, self.kernels)
-        *others, last = self.blocks
+        x = self.embeddings(input_ids, token_type_ids, attention_mask, self.kernels)
+        shared = self.shared(x, attention_mask, self.kernels) if self.shared is not None else None
+        context = attention_context(attention_mask, self.kernels, shared)
+        *others, last = (self.blocks[number] for number in self.layers)
         for block in others:
             x = block(x, context)
-        return cast(Tensor, last(x, context, 1 if first_only else None))
+        x = last(x, context, 1 if first_only else None)
+        return cast(Tensor, x if self.final is None else self.final(x))
 
 
 class SequenceClassifier(nn.Module):
     """An encoder and a head: token ids -> one row of logits a sequence (one number for regression)."""
 
+    encoder: Encoder
+    head: nn.Module
+
     def __init__(self, config: EncoderConfig, kernels: str = "fast") -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config, kernels)
-        self.head = FAMILIES[config.model_type].head(config)
+        family = FAMILIES[config.model_type]
+        parts = {"encoder": Encoder(config, kernels), "head": family.head(config)}
+        for name in ("head", "encoder") if family.head_first else ("encoder", "head"):
+            self.add_module(name, parts[name])
+
+    @property
+    def first_only(self) -> bool:
+        """Whether the last layer computes its first position alone: all that the head reads."""
+        return self.encoder.kernels.first_only and cast(bool, self.head.first_only)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> Tensor:
         """Arguments as `Encoder.forward`. Returns logits (B, C), before any softmax."""
-        first_only = self.encoder.kernels.first_only
-        x = self.encoder(input_ids, attention_mask, token_type_ids, first_only=first_only)
-        return cast(Tensor, self.head(x, self.encoder.kernels))
+        x = self.encoder(input_ids, attention_mask, token_type_ids, first_only=self.first_only)
+        return cast(Tensor, self.head(x, attention_mask, self.encoder.kernels))

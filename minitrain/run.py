@@ -143,9 +143,7 @@ def prepare(config: TrainConfig, world: World | None = None) -> Parts:
         source = resolve_model(config.model)
         tokenizer, encoder = load_tokenizer(source), read_config(source)
         tokenizer.check_fits(encoder.vocab_size, source)
-        max_length = length_limit(
-            config.max_length, tokenizer, encoder.max_position_embeddings, config.pad_to_multiple_of or 1
-        )
+        max_length = length_limit(config.max_length, tokenizer, encoder.max_length, config.pad_to_multiple_of or 1)
         splits = tokenize_rows(rows_of(config, source), tokenizer, max_length)
     world.check_agreement(_must_agree(config, splits) if world.size > 1 else {})
     torch.manual_seed(config.seed)  # the new head is drawn next

@@ -226,8 +226,7 @@ def _one_step(
         streams=streams_of(state, train, taken, config),
         clock=clock,
     )
-    encoder = state.model.encoder
-    first_only = encoder.kernels.first_only
+    first_only, shape = state.model.first_only, state.model.config
     state.epoch = state.step / steps.steps_per_epoch
     return StepLog(
         step=state.step,
@@ -239,7 +238,7 @@ def _one_step(
         padding=padding_share(train.lengths, share(rows, config.per_device_train_batch_size)),
         seconds=time.perf_counter() - start,
         phases=clock.seconds,
-        flops=sum(training_flops(encoder.config, len(b), b.input_ids.size(1), first_only) for b in batches),
+        flops=sum(training_flops(shape, len(b), b.input_ids.size(1), first_only) for b in batches),
     )
 
 

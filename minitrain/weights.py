@@ -45,7 +45,8 @@ def read_config(directory: Path) -> EncoderConfig:
     """The checked configuration of a local checkpoint. Raises MinitrainError naming file and field."""
     path = directory / "config.json"
     raw = read_json(path)
-    return encoder_config(raw, family_of(raw, path).config_names, path)
+    family = family_of(raw, path)
+    return encoder_config(family.translate(raw), family.config_names, path, family.config)
 
 
 def load_encoder(name_or_dir: str | Path, *, kernels: str = "fast") -> Encoder:
@@ -160,7 +161,7 @@ def reference_names(family: Family, config: EncoderConfig, model: nn.Module, our
     modules = {
         ours.replace("{i}", str(i)): theirs.replace("{i}", str(i))
         for theirs, ours in family.renames
-        for i in range(config.num_layers)
+        for i in range(max(family.layers(config)) + 1)
     }
     table = {}
     for name, _ in model.named_parameters():
@@ -196,7 +197,9 @@ def _build(
     family = FAMILIES[model.config.model_type]
     names = reference_names(family, model.config, model, ours_prefix)
     report = _fill(model, names, family, directory, new_head)
-    _initialise(model, report.new, model.config.initializer_range)
+    with torch.no_grad():
+        for name in report.new:
+            family.initialise(name, model.get_parameter(name), model.config)
     return model.eval(), report
 
 
@@ -248,17 +251,6 @@ def _may_be_ignored(key: str, family: Family, names: dict[str, str]) -> bool:
     # An encoder alone leaves the head's keys, the pooler among them, where they are.
     heads = tuple(f"{theirs}." for theirs, ours in family.renames if ours.startswith("head."))
     return key.startswith(heads) or (family.prefix + key).startswith(heads)
-
-
-def _initialise(model: nn.Module, new: list[str], std: float) -> None:
-    """Draw the new parameters in order of registration: weights normal (0, std), biases 0."""
-    with torch.no_grad():
-        for name in new:
-            parameter = model.get_parameter(name)
-            if name.endswith("bias"):
-                parameter.zero_()
-            else:
-                parameter.normal_(0.0, std)
 
 
 def save_classifier(model: SequenceClassifier, tokenizer: Saves, directory: str | Path) -> None:

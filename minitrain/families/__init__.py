@@ -6,9 +6,19 @@ from typing import Any
 
 from minitrain.errors import MinitrainError
 from minitrain.families.bert import BERT
+from minitrain.families.distilbert import DISTILBERT
+from minitrain.families.electra import ELECTRA
 from minitrain.families.family import Family
+from minitrain.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 
-FAMILIES: dict[str, Family] = {"bert": BERT}
+FAMILIES: dict[str, Family] = {
+    "bert": BERT,
+    "camembert": CAMEMBERT,
+    "distilbert": DISTILBERT,
+    "electra": ELECTRA,
+    "roberta": ROBERTA,
+    "xlm-roberta": XLM_ROBERTA,
+}
 
 
 def family_of(raw: Mapping[str, Any], path: Path) -> Family:

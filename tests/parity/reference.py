@@ -4,13 +4,28 @@ A family is a row of `REFERENCES`; every comparison here takes any row. Our side
 own path, `load_classifier`, with reference kernels.
 """
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    CamembertConfig,
+    CamembertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    ElectraConfig,
+    ElectraForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
+)
 
 from minitrain.families import FAMILIES
 from minitrain.loss import cross_entropy, mean_squared_error
@@ -31,21 +46,44 @@ class Reference:
     small: dict[str, Any]
 
 
+SMALL = {
+    "vocab_size": 99,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 24,
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.2,
+    "pad_token_id": PAD,
+}
+# Positions of RoBERTa and its kin are counted from the padding id, and the first one is of no use.
+SMALL_ROBERTA = SMALL | {"max_position_embeddings": 26, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
 REFERENCES = {
-    "bert": Reference(
-        config=BertConfig,
-        model=BertForSequenceClassification,
+    "bert": Reference(config=BertConfig, model=BertForSequenceClassification, small=SMALL),
+    "roberta": Reference(config=RobertaConfig, model=RobertaForSequenceClassification, small=SMALL_ROBERTA),
+    "xlm-roberta": Reference(
+        config=XLMRobertaConfig, model=XLMRobertaForSequenceClassification, small=SMALL_ROBERTA
+    ),
+    "camembert": Reference(config=CamembertConfig, model=CamembertForSequenceClassification, small=SMALL_ROBERTA),
+    "distilbert": Reference(
+        config=DistilBertConfig,
+        model=DistilBertForSequenceClassification,
         small={
             "vocab_size": 99,
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "intermediate_size": 48,
+            "dim": 32,
+            "n_layers": 2,
+            "n_heads": 4,
+            "hidden_dim": 48,
             "max_position_embeddings": 24,
-            "hidden_dropout_prob": 0.1,
-            "attention_probs_dropout_prob": 0.2,
+            "dropout": 0.1,
+            "attention_dropout": 0.2,
+            "seq_classif_dropout": 0.3,
             "pad_token_id": PAD,
         },
+    ),
+    "electra": Reference(
+        config=ElectraConfig, model=ElectraForSequenceClassification, small=SMALL | {"embedding_size": 12}
     ),
 }
 
@@ -60,6 +98,11 @@ class Twins:
     @property
     def config(self) -> Any:
         return self.theirs.config
+
+    def taken(self, inputs: Inputs) -> Inputs:
+        """Those of the inputs that the reference's model takes: token types are for some families only."""
+        names = inspect.signature(self.theirs.forward).parameters
+        return {name: tensor for name, tensor in inputs.items() if name in names}
 
 
 def randomise(model: nn.Module, seed: int = 0) -> None:
@@ -97,7 +140,7 @@ def make_twins(folder: Path, family: str = "bert", **config: Any) -> Twins:
 
 
 def make_inputs(config: Any, *, rows: int = 5, length: int = 17, padded: bool = True, pair: bool = True) -> Inputs:
-    """A batch of random ids; padded rows get shorter and shorter, pairs have two token types.
+    """A batch of random ids; padded rows get shorter and shorter, pairs have two token types where there are two.
 
     The padding id also stands among the real tokens: its embedding takes part, but gets no gradient.
     """
@@ -110,7 +153,7 @@ def make_inputs(config: Any, *, rows: int = 5, length: int = 17, padded: bool = 
         mask[row, real:] = 0
         ids[row, real:] = config.pad_token_id or 0
         if pair:
-            types[row, real // 2 : real] = config.type_vocab_size - 1
+            types[row, real // 2 : real] = max(0, getattr(config, "type_vocab_size", 1) - 1)
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
@@ -130,7 +173,7 @@ def assert_same_logits(twins: Twins, inputs: Inputs) -> None:
     twins.theirs.eval()
     twins.ours.eval()
     with torch.no_grad():
-        expected, logits = twins.theirs(**inputs).logits, twins.ours(**inputs)
+        expected, logits = twins.theirs(**twins.taken(inputs)).logits, twins.ours(**inputs)
     assert torch.equal(logits, expected)
     assert torch.isfinite(logits).all() and len(logits.unique()) > 1
 
@@ -144,7 +187,7 @@ def assert_same_training_step(twins: Twins, inputs: Inputs, seed: int = 7) -> No
     twins.theirs.train()
     twins.ours.train()
     torch.manual_seed(seed)
-    output = twins.theirs(**inputs, labels=labels)
+    output = twins.theirs(**twins.taken(inputs), labels=labels)
     output.loss.backward()
     torch.manual_seed(seed)
     logits = twins.ours(**inputs)

@@ -1,0 +1,141 @@
+"""Every family against its model of transformers: logits, gradients, an optimizer step, a saved folder, to the bit.
+
+What only BERT's test shows (odd shapes, autocast, real text) rests on parts that the families share.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForMaskedLM
+
+from minitrain.families import FAMILIES
+from minitrain.tokenizer import load_tokenizer
+from minitrain.weights import load_classifier, load_encoder, save_classifier
+from parity.reference import (
+    REFERENCES,
+    Twins,
+    assert_same_logits,
+    assert_same_order,
+    assert_same_training_step,
+    load_reference,
+    load_twins,
+    make_inputs,
+    make_labels,
+    make_twins,
+    our_loss,
+    save_checkpoint,
+)
+
+# In BERT's words; each family has its own for some.
+SHAPES: dict[str, dict[str, Any]] = {
+    "small": {},
+    "one layer": {"num_hidden_layers": 1},
+    "heads of size 6, hidden size 30": {"hidden_size": 30, "num_attention_heads": 5},
+    "many heads": {"hidden_size": 48, "num_attention_heads": 24},
+    "one token type": {"type_vocab_size": 1},
+    "narrow feed-forward": {"intermediate_size": 5},
+    "relu": {"hidden_act": "relu"},
+    "silu": {"hidden_act": "silu"},
+    "gelu_new": {"hidden_act": "gelu_new"},
+    "three labels": {"num_labels": 3},
+    "regression": {"num_labels": 1},
+    "no dropout": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+}
+
+
+def in_words_of(family: str, shape: dict[str, Any]) -> dict[str, Any]:
+    """The shape under the family's own keys, without what it has not."""
+    ours = {key: name for name, key in FAMILIES["bert"].config_names.items()}
+    keys = FAMILIES[family].config_names
+    return {
+        keys.get(ours.get(key, ""), key): value for key, value in shape.items() if ours.get(key, "") in keys
+    } | {key: value for key, value in shape.items() if key not in ours}
+
+
+def test_every_family_is_tested() -> None:
+    assert set(REFERENCES) == set(FAMILIES)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("family", REFERENCES)
+def test_logits_gradients_and_a_step_have_the_bits_of_transformers(family: str, shape: str, tmp_path: Path) -> None:
+    twins = make_twins(tmp_path, family, **in_words_of(family, SHAPES[shape]))
+    assert_same_order(twins)
+    inputs = make_inputs(twins.config)
+    assert_same_logits(twins, inputs)
+    assert_same_training_step(twins, inputs)
+    assert_same_logits(twins, inputs)
+
+
+@pytest.mark.parametrize("pair", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(("rows", "length"), [(1, 1), (3, 1), (4, 24), (8, 16)])
+@pytest.mark.parametrize("family", REFERENCES)
+def test_every_kind_of_batch_has_the_bits_of_transformers(
+    family: str, rows: int, length: int, padded: bool, pair: bool, tmp_path: Path
+) -> None:
+    twins = make_twins(tmp_path, family)
+    inputs = make_inputs(twins.config, rows=rows, length=length, padded=padded, pair=pair)
+    assert_same_logits(twins, inputs)
+    assert_same_training_step(twins, inputs)
+
+
+@pytest.mark.parametrize("family", REFERENCES)
+def test_fast_kernels_compute_the_same_function(family: str, tmp_path: Path) -> None:
+    """Without dropout, whose masks are others: within 1e-5 of the largest value, from another order of the sums."""
+    without = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.0}
+    save_checkpoint(tmp_path, family, **in_words_of(family, without))
+    models = [load_classifier(tmp_path, kernels=name).train() for name in ("reference", "fast")]
+    inputs = make_inputs(load_reference(tmp_path).config)
+    logits = []
+    for model in models:
+        logits.append(model(**inputs))
+        our_loss(logits[-1], make_labels(2, 5)).backward()
+    assert (logits[0] - logits[1]).abs().max() <= 1e-5 * logits[0].abs().max()
+    for (name, expected), found in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        assert expected.grad is not None and found.grad is not None, name
+        # A gradient of a key's bias is 0 but for rounding: the softmax does not see what all scores have in common.
+        scale = max(expected.grad.abs().max().item(), 1e-2)
+        assert (expected.grad - found.grad).abs().max() <= 1e-5 * scale, name
+
+
+@pytest.mark.parametrize("family", REFERENCES)
+def test_saved_folder_is_read_back_by_transformers(family: str, tmp_path: Path, demo_model: Path) -> None:
+    twins = make_twins(tmp_path / "theirs", family, num_labels=3)
+    inputs = make_inputs(twins.config)
+    assert_same_training_step(twins, inputs)  # other weights than those of the folder
+    save_classifier(twins.ours, load_tokenizer(demo_model), tmp_path / "ours")
+    again = Twins(load_reference(tmp_path / "ours"), twins.ours)
+    assert type(again.theirs) is REFERENCES[family].model
+    assert_same_logits(again, inputs)
+    assert_same_logits(load_twins(tmp_path / "ours"), inputs)
+
+
+@pytest.mark.parametrize("family", REFERENCES)
+def test_the_encoder_alone_has_the_bits_of_transformers(family: str, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, family)
+    twins = Twins(AutoModel.from_pretrained(tmp_path, dtype=torch.float32), load_classifier(tmp_path))
+    encoder = load_encoder(tmp_path, kernels="reference")
+    for padded in (False, True):
+        inputs = make_inputs(twins.config, padded=padded)
+        assert torch.equal(encoder(**inputs), twins.theirs(**twins.taken(inputs)).last_hidden_state)
+
+
+@pytest.mark.parametrize("family", REFERENCES)
+def test_checkpoint_of_pretraining_gets_the_head_that_transformers_draws(family: str, tmp_path: Path) -> None:
+    """Its extras are left aside, and what is new is drawn in the same order from the same stream."""
+    reference = REFERENCES[family]
+    torch.manual_seed(0)
+    AutoModelForMaskedLM.from_config(reference.config(**reference.small)).save_pretrained(tmp_path)
+    torch.manual_seed(42)
+    theirs = load_reference(tmp_path, num_labels=3)
+    after = torch.rand(1)
+    torch.manual_seed(42)
+    ours = load_classifier(tmp_path, num_labels=3, kernels="reference")
+    assert torch.equal(torch.rand(1), after)
+    twins = Twins(theirs, ours)
+    for (name, expected), found in zip(theirs.named_parameters(), ours.parameters(), strict=True):
+        assert torch.equal(found, expected), name
+    assert_same_logits(twins, make_inputs(twins.config))
