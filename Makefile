@@ -21,7 +21,7 @@ train: $(VENV)/.ready  ## fine-tune the embedded model on the embedded movie rev
 		--output_dir runs/demo --overwrite_output_dir
 
 test: $(VENV)/.ready-test  ## run the tests, which compare with transformers and scikit-learn
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered
 
 # KILLS=200 kills the training run that often, each time at another moment.
 KILLS ?= 15

@@ -8,6 +8,7 @@ import ast
 import builtins
 import inspect
 import linecache
+import symtable
 import textwrap
 from collections.abc import Callable
 from contextlib import suppress
@@ -42,7 +43,7 @@ def _lines(thing: Any, namespace: dict[str, Any], done: set[str]) -> list[str]:
     done.add(thing.__name__)
     lines = []
     for name in _names(source):
-        if name not in done and name in namespace and not hasattr(builtins, name):
+        if name not in done and name in namespace and namespace[name] is not getattr(builtins, name, None):
             done.add(name)
             lines += _line(name, namespace[name], namespace, done, thing.__name__)
     return [*lines, source]
@@ -67,12 +68,16 @@ def _class_source(name: str) -> str | None:
 
 
 def _names(source: str) -> list[str]:
-    """What a definition reads and does not itself make, in the order of reading."""
-    nodes = list(ast.walk(ast.parse(source)))
-    made = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
-    made |= {node.arg for node in nodes if isinstance(node, ast.arg)}
-    read = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
-    return [name for name in dict.fromkeys(read) if name not in made]
+    """What a definition reads of the world around it, by Python's own rules of scope."""
+    names: dict[str, None] = {}
+    tables = [symtable.symtable(source, "<notebook>", "exec")]
+    for table in tables:  # grows
+        outermost = table.get_type() == "module"
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() and (not symbol.is_assigned() if outermost else symbol.is_global()):
+                names[symbol.get_name()] = None
+        tables += table.get_children()
+    return list(names)
 
 
 def _line(name: str, value: Any, namespace: dict[str, Any], done: set[str], user: str) -> list[str]:

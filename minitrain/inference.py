@@ -116,12 +116,9 @@ def _evaluate_run(config: EvaluateConfig, world: World) -> dict[str, Evaluation]
             label_smoothing=trained.get("label_smoothing_factor", 0.0),
             world=world,
         )
-        for line in (
-            []
-            if not world.is_main
-            else [*result_lines(name, results[name], None), *class_block(results[name], run.labels.names)]
-        ):
-            say(line)
+        if world.is_main:
+            for line in [*result_lines(name, results[name], None), *class_block(results[name], run.labels.names)]:
+                say(line)
     if config.json is not None and world.is_main:
         try:
             write_whole(Path(config.json), json_text({name: finite_values(r) for name, r in results.items()}))

@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
+from threading import Thread
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from minitrain.carry import MODULE, as_module
-from minitrain.errors import MinitrainError, PeerError
+from minitrain.errors import MinitrainError, PeerError, Stopped
 
 PATIENCE = 10.0  # seconds that processes have to end by themselves once one has failed
 
@@ -59,6 +60,15 @@ def launch(function: Callable[..., Any], args: Sequence[Any] = (), num_processes
             for member in members:
                 member.process.join(PATIENCE)
             return results
+        except Stopped:  # of a member: the others stop too, and are not to be interrupted again
+            raise
+        except KeyboardInterrupt:
+            # A run saves before it leaves, however long that takes; a second interrupt ends the waiting.
+            for member in members:
+                member.interrupt()
+            for member in members:
+                member.outcome()
+            raise
         finally:
             for member in members:
                 member.end()
@@ -89,6 +99,11 @@ class _Member:
             code = self.process.exitcode
             how = signal.Signals(-code).name if code < 0 else f"status {code}"
             return False, MinitrainError(f"rank {self.rank} of the launch ended by {how}, without a word")
+
+    def interrupt(self) -> None:
+        """Hand on a Ctrl-C; the terminal gave it to all, but a notebook may have to this process alone."""
+        if self.process.is_alive():
+            os.kill(self.process.pid, signal.SIGINT)
 
     def end(self) -> None:
         """Stop the process where it goes on."""
@@ -136,14 +151,24 @@ def _member(
         **{"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 starts no server of its own
     }
+    Thread(target=_leave_with_parent, daemon=True).start()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // size))
     try:
         outcome = True, _found(function)(*args)
     except (Exception, KeyboardInterrupt) as error:
         outcome = False, _portable(error)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # there is nothing left to interrupt
     pipe.send(outcome)
     pipe.recv()
+
+
+def _leave_with_parent() -> None:
+    """Where the launching process is gone, nobody wants the result: end, as a signal would."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _found(function: Callable[..., Any] | tuple[str, str, str]) -> Callable[..., Any]:

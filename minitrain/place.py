@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -86,7 +87,13 @@ def alone_in(directory: Path) -> Iterator[None]:
                 f"{directory}: {_named(holder)} is training there; wait for it, stop it, or pass "
                 "another --output_dir"
             ) from error
-        holder.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}), encoding="utf-8")
+        except OSError as error:  # some network file systems have no locks
+            warnings.warn(
+                f"{directory}: cannot be locked ({error.strerror}); nothing keeps a second run out of it",
+                stacklevel=3,
+            )
+        with suppress(OSError):  # only for the message above: a disk without room for it is found soon enough
+            holder.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}), encoding="utf-8")
         try:
             yield
         finally:

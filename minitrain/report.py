@@ -4,6 +4,7 @@ Sees numbers only, no model. On a terminal a bar moves; elsewhere plain lines ap
 the run.
 """
 
+import errno
 import json
 import math
 import os
@@ -11,12 +12,15 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation
 from minitrain.metrics import Confusion
 from minitrain.place import LOG
@@ -48,7 +52,7 @@ class Console:
         self.bar = tqdm(total=total_steps, unit="step", dynamic_ncols=True, disable=quiet)
         self.path = directory / f"{LOG}.part" if directory else Path(os.devnull)
         # A run that may yet be refused leaves the log as it is.
-        self.log = (Path(os.devnull) if resume else self.path).open("w", encoding="utf-8")
+        self.log = self._opened(Path(os.devnull) if resume else self.path)
         self.first_step = 0
 
     def go_on_from(self, step: int) -> None:
@@ -59,8 +63,8 @@ class Console:
             lines = earlier.read_text(encoding="utf-8").splitlines(keepends=True) if earlier.exists() else []
             kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
         self.log.close()
-        self.log = self.path.open("w", encoding="utf-8")
-        self.log.writelines(kept)
+        self.log = self._opened(self.path)
+        self._append("".join(kept))
         self.first_step = step
         self.bar.update(step - self.bar.n)
 
@@ -115,8 +119,28 @@ class Console:
             self.bar.write(line)
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        self.log.write(json.dumps(_finite(record)) + "\n")
-        self.log.flush()  # a run that is killed keeps what it logged
+        self._append(json.dumps(_finite(record)) + "\n")
+
+    def _opened(self, path: Path) -> FileIO:
+        """Without a buffer: a run that is killed keeps what it logged."""
+        with self._naming_failures():
+            return path.open("wb", buffering=0)
+
+    def _append(self, text: str) -> None:
+        data = text.encode()
+        with self._naming_failures():
+            if self.log.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    @contextmanager
+    def _naming_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise MinitrainError(
+                f"{self.path}: cannot be written ({error.strerror or error}); checkpoints are as they were. Make "
+                "room or choose another --output_dir"
+            ) from error
 
 
 def _summary(logs: Sequence[StepLog]) -> dict[str, Any]:

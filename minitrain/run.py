@@ -82,8 +82,8 @@ def _train(config: TrainConfig, world: World) -> dict[str, Any]:
     parts = prepare(config, world)
     for line in header(parts.config, device_of(parts.model), parts.splits, parts.report, world.size):
         tell(line)
-    with alone_in(parts.directory) if world.is_main else nullcontext():
-        state, best, training_seconds, totals = _fit(parts, world, tell)
+    with alone_in(parts.directory) if world.is_main else nullcontext(), StopRequests() as stop:
+        state, best, training_seconds, totals = _fit(parts, world, tell, stop)
         with world.at("the final evaluation"):
             final = evaluate_all(
                 parts.model,
@@ -216,7 +216,7 @@ def rows_of(config: TrainConfig, source: Path) -> Rows:
 
 
 def _fit(
-    parts: Parts, world: World, tell: Callable[[str], None]
+    parts: Parts, world: World, tell: Callable[[str], None], stop: StopRequests
 ) -> tuple[TrainState, Best, float, Mapping[str, float]]:
     """Train; returns also the seconds it took, evaluations aside, and what they went into."""
     config, train_split = parts.config, parts.splits.train
@@ -235,19 +235,18 @@ def _fit(
     console = Console(shown_in, total_steps, config.logging_steps, resume=config.resume is not None)
     checkpoints = Checkpointer(parts.directory, config, data, world, tell, console.go_on_from)
     try:
-        with StopRequests() as stop:
-            state, best = fit(
-                parts.model,
-                train_split,
-                parts.splits.evaluation,
-                config,
-                new_metric=parts.new_metric,
-                observer=console,
-                pad_token_id=parts.tokenizer.pad_token_id,
-                world=world,
-                checkpoints=checkpoints,
-                stop=stop,
-            )
+        state, best = fit(
+            parts.model,
+            train_split,
+            parts.splits.evaluation,
+            config,
+            new_metric=parts.new_metric,
+            observer=console,
+            pad_token_id=parts.tokenizer.pad_token_id,
+            world=world,
+            checkpoints=checkpoints,
+            stop=stop,
+        )
     finally:
         console.close()
     return state, best, console.training_seconds(), console.totals

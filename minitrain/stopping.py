@@ -20,7 +20,8 @@ class StopRequests:
 
     Within a second of the first it is the same request: one from the terminal, say, and one that torchrun hands on.
 
-    `with StopRequests() as stop:`, and `stop.agreed(world)` after every step. In a thread other than the main one,
+    `with StopRequests() as stop:`, and `stop.agreed(world)` after every step; where nobody asks for it, as in the
+    final evaluation, what is under way is finished. In a thread other than the main one,
     where Python allows no handlers, signals do what they did.
     """
 
@@ -47,6 +48,10 @@ class StopRequests:
             for each, handler in self._before.items():
                 signal.signal(each, handler)
             os.kill(os.getpid(), number)
+        elif os.environ.get("RANK", "0") == "0":
+            name = signal.Signals(number).name
+            # Not by print, which a signal may interrupt.
+            os.write(2, f"{name}: leaving as soon as all is safe; again to leave now\n".encode())
         self.asked, self._since = number, time.monotonic()
 
     def agreed(self, world: World) -> int:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +143,10 @@ def test_launch_leaves_no_process_behind() -> None:
 
 CELLS = [
     "import os\nimport torch\nfrom pathlib import Path\nfrom minitrain import TrainConfig, launch, process_group\n"
-    "import minitrain\nSTEPS, NAMES = 4, ('a', 'b')",
-    "def scaled(values):\n    return values * len(NAMES)\n\nclass Holder:\n    def total(self, values):\n"
+    "import minitrain\nSTEPS, NAMES, factor, sum = 4, ('a', 'b'), 2, len",
+    "def scaled(values):\n    assert [factor for factor in (5,)] == [5]\n"
+    "    return values * sum(NAMES) * factor / 2\n\n"
+    "class Holder:\n    def total(self, values):\n"
     "        return float(scaled(values).sum())",
     "def work(folder):\n    from minitrain import train\n    results = train(TrainConfig(\n"
     "        model=f'{folder}/tiny', train_file=str(Path(folder) / 'train.csv'), eval_strategy='no',\n"
@@ -173,6 +176,53 @@ def test_functions_of_a_notebook_are_taken_along(tmp_path: Path) -> None:
         "function, or pass it in args"
     ]
     assert (tmp_path / "out/model.safetensors").is_file()
+
+
+ENDLESS = (
+    "import os, sys, time\nfrom pathlib import Path\nfrom minitrain import launch\n\n\ndef work(folder):\n"
+    "    Path(folder, os.environ['RANK']).write_text(str(os.getpid()))\n"
+    "    try:\n        time.sleep(300)\n    except KeyboardInterrupt:\n"
+    "        time.sleep(2)\n        Path(folder, 'saved ' + os.environ['RANK']).touch()\n        raise\n\n\n"
+    "if __name__ == '__main__':\n    launch(work, (sys.argv[1],), 2)\n"
+)
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A script that has launched two processes, which wait; they leave their process ids in `tmp_path`."""
+    (tmp_path / "script.py").write_text(ENDLESS, encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py"), str(tmp_path)], stderr=subprocess.PIPE, encoding="utf-8"
+    )
+    wait_until(lambda: all((tmp_path / rank).exists() and (tmp_path / rank).read_text() for rank in "01"))
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_processes_do_not_outlive_the_one_that_launched_them(
+    endless: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
+) -> None:
+    members = [Path("/proc", (tmp_path / rank).read_text()) for rank in "01"]
+    assert all(member.exists() for member in members)
+    endless.send_signal(number)
+    assert endless.wait(60) == -number
+    wait_until(lambda: not any(member.exists() for member in members))
+
+
+def test_interrupt_waits_until_all_have_saved(endless: subprocess.Popen[str], tmp_path: Path) -> None:
+    endless.send_signal(signal.SIGINT)
+    endless.communicate(timeout=60)
+    assert endless.returncode == -signal.SIGINT
+    assert all((tmp_path / f"saved {rank}").exists() for rank in "01")
 
 
 def test_function_without_source_is_refused(tmp_path: Path) -> None:

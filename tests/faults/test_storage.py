@@ -1,5 +1,6 @@
 """Kills, damage and full disks: no checkpoint that was complete is lost. Faults 1 to 11, 18 to 21, 27."""
 
+import errno
 import hashlib
 import json
 import os
@@ -333,7 +334,9 @@ def test_signal_saves_and_leaves_and_the_rerun_goes_on(
     _, error = process.communicate(timeout=60)
     assert process.returncode == status
     match = re.fullmatch(
-        rf"train.py: stopped by {number.name} after step (\d+); saved in .*--resume goes on.*\n", error
+        rf"{number.name}: leaving as soon as all is safe; again to leave now\n"
+        rf"train.py: stopped by {number.name} after step (\d+); saved in .*--resume goes on.*\n",
+        error,
     )
     assert match is not None, error
     step = int(match[1])
@@ -360,3 +363,50 @@ def test_second_signal_acts_at_once(place: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=20)
     assert process.returncode == -signal.SIGTERM and out == ""
+
+
+def test_signal_in_the_final_evaluation_lets_the_run_end(place: Path, tmp_path: Path) -> None:
+    """With no checkpoints there is nothing to come back to: what was trained is evaluated and saved first."""
+    out, rows = tmp_path / "out", tmp_path / "test.csv"
+    write_csv(rows, *named_reviews(20_000, seed=1))
+    process = subprocess.Popen(
+        command(place, out, "--test_file", str(rows), "--max_steps", "2"),
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    wait_for_step(out, 2)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=120)
+    assert b"SIGTERM: leaving as soon as all is safe" in error
+    assert process.returncode == 0 and (out / "results.json").exists()
+
+
+def test_full_disk_under_the_log_is_named(place: Path, small_disk: Path) -> None:
+    """Room for a checkpoint, which another program takes while the run goes on."""
+    out = small_disk / "out"
+    flags = [*LONG, "--save_strategy", "steps", "--save_steps", "50"]
+    process = subprocess.Popen(
+        command(place, out, *flags), env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    wait_for_step(out, 60)
+    with pytest.raises(OSError, match="No space left"), (small_disk / "other").open("wb", buffering=0) as other:
+        while True:
+            other.write(b"x" * 1024)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert error.startswith(b"train.py: ") and b"cannot be " in error and b"Traceback" not in error
+    for path in checkpoints_in(out / "checkpoints"):
+        load_checkpoint(path)
+    assert checkpoints_in(out / "checkpoints")
+
+
+def test_file_system_without_locks_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of some network mounts; none is at hand, so that the answer of the system is put in its mouth."""
+
+    def no_locks(number: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.warns(UserWarning, match="cannot be locked .*nothing keeps a second run out"), alone_in(tmp_path):
+        assert names(tmp_path) == [".running"]
