@@ -27,7 +27,7 @@ test: $(VENV)/.ready-test  ## run the tests, which compare with transformers and
 KILLS ?= 15
 
 faults: $(VENV)/.ready-test  ## kill, damage, fill up and cut off what can be, and look what is lost
-	MINITRAIN_KILLS=$(KILLS) $(BIN)/python -m pytest tests/faults tests/distributed
+	MINITRAIN_KILLS=$(KILLS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fault
 
 lint: $(VENV)/.ready-test  ## run ruff and the type checker
 	$(BIN)/ruff check .

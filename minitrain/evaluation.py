@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from minitrain.batching import Batches, batches_by_length, batches_by_row, collate
+from minitrain.batching import Batch, Batches, batches_by_length, batches_by_row, collate
 from minitrain.data import Split
 from minitrain.distributed import World
 from minitrain.errors import MinitrainError
@@ -45,6 +45,21 @@ def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[None]:
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's parameters are."""
     return next(model.parameters()).device
+
+
+@contextmanager
+def naming_memory(batch: Batch, where: str, remedy: str) -> Iterator[None]:
+    """Around what computes on a batch: where memory is short, MinitrainError with its size and the remedy."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        short = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+        if not short:
+            raise
+        rows, length = batch.input_ids.shape
+        raise MinitrainError(
+            f"{where}: out of memory with {rows} x {length} tokens (batch x length): {remedy}"
+        ) from error
 
 
 @contextmanager
@@ -82,8 +97,9 @@ def predict(
     with _evaluating(model), autocast(device, bf16):
         for number in range(world.rank, len(batches), world.size):
             rows = batches[number]
-            batch = collate([split[row] for row in rows], pad_token_id, pad_to_multiple_of).to(device)
-            logits[rows] = model(**batch.inputs).float().cpu()
+            batch = collate([split[row] for row in rows], pad_token_id, pad_to_multiple_of)
+            with naming_memory(batch, "evaluation", "lower --per_device_eval_batch_size or --max_length"):
+                logits[rows] = model(**batch.to(device).inputs).float().cpu()
     world.sum(logits)  # each row is zero in all processes but one, so the sum is exact
     broken = (~logits.isfinite().all(-1)).nonzero()
     if len(broken):

@@ -16,10 +16,15 @@ from minitrain.config import TrainConfig
 from minitrain.distributed import World, data_parallel, exchanging
 from minitrain.dropout import ExampleStreams, drawing_from
 from minitrain.errors import MinitrainError
-from minitrain.evaluation import autocast, device_of, loss_of
+from minitrain.evaluation import autocast, device_of, loss_of, naming_memory
 from minitrain.model import SequenceClassifier
 from minitrain.optim import AdamW, clip_grad_norm, decay_groups
 from minitrain.profiling import Clock
+
+SMALLER_BATCHES = (
+    "lower --per_device_train_batch_size and raise --gradient_accumulation_steps as much, which trains the same, "
+    "or lower --max_length"
+)
 
 
 @dataclass
@@ -109,11 +114,12 @@ def accumulate_gradients(
     count = examples or sum(len(batch) for batch in batches)
     total = torch.zeros((), device=device)
     for number, batch in enumerate(batches, start=1):
-        batch = batch.to(device)
         with (
+            naming_memory(batch, "training", SMALLER_BATCHES),
             exchanging(model, wanted=number == len(batches)),
             drawing_from(None if streams is None else streams[number - 1]),
         ):
+            batch = batch.to(device)
             with autocast(device, bf16):
                 logits = model(**batch.inputs)
             if batch.labels is None:

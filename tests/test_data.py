@@ -265,6 +265,7 @@ def table(texts: list[Any], pairs: list[Any] | None = None) -> Table:
     return Table(source="own.jsonl", columns=columns, class_names={})
 
 
+@pytest.mark.fault(48, 50)
 def test_truncated_and_blank_rows_are_counted(tokenizer: Tokenizer) -> None:
     texts = ["short", "", " \n\t", "long " * 600, "long " * 511, "long " * 510]
     split = tokenize(table(texts), tokenizer, ("text",))
@@ -283,6 +284,7 @@ def test_rows_beyond_a_chunk_keep_order_counts_and_row_numbers(tokenizer: Tokeni
         tokenize(table(texts), tokenizer, ("text",))
 
 
+@pytest.mark.fault(51)
 @pytest.mark.parametrize(
     ("value", "said"),
     [
@@ -318,6 +320,7 @@ def test_a_column_of_numbers_is_no_text_whatever_the_format(
         load_splits(tokenizer=tokenizer, train_file=str(path), text_columns=("text",))
 
 
+@pytest.mark.fault(54)
 def test_an_empty_split_is_an_error_that_lists_its_columns(tokenizer: Tokenizer) -> None:
     with pytest.raises(MinitrainError, match=r"own\.jsonl: is empty; its columns are text, pair"):
         tokenize(table([], []), tokenizer, ("text",))

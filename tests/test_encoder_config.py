@@ -96,6 +96,7 @@ def test_every_activation_that_a_config_may_name_exists() -> None:
     assert set(ACTIVATIONS) == set(FUNCTIONS)
 
 
+@pytest.mark.fault(43)
 @pytest.mark.parametrize("value", [..., None, "gpt2", "BERT", "", 3, True, ["bert"], {"bert": 1}])
 def test_an_unknown_model_type_is_an_error_that_lists_the_known_ones(value: Any, tmp_path: Path) -> None:
     assert_names(write(tmp_path, model_type=value), "model_type", "minitrain knows bert")
@@ -107,6 +108,7 @@ def test_a_size_that_is_missing_is_named(key: str, value: Any, tmp_path: Path) -
     assert_names(write(tmp_path, **{key: value}), key, "has no")
 
 
+@pytest.mark.fault(43)
 @pytest.mark.parametrize("key", COUNTS)
 @pytest.mark.parametrize("value", [0, -1, LARGEST_SIZE + 1, 10**400, True, False, "32", 32.0, 1e999, [32], {}])
 def test_a_size_that_is_no_sensible_integer_is_named(key: str, value: Any, tmp_path: Path) -> None:
@@ -126,6 +128,7 @@ def test_sizes_that_do_not_fit_into_memory_are_an_error_that_names_the_file(tmp_
         load_classifier(tmp_path)
 
 
+@pytest.mark.fault(43)
 @pytest.mark.parametrize("key", PROBABILITIES)
 @pytest.mark.parametrize("value", [-0.1, 1.1, 2, 10**400, True, "0.1", [0.1]])
 def test_a_dropout_outside_0_to_1_is_named(key: str, value: Any, tmp_path: Path) -> None:
@@ -138,6 +141,7 @@ def test_an_epsilon_or_range_that_is_not_positive_is_named(key: str, value: Any,
     assert_names(write(tmp_path, **{key: value}), key, "expected a positive finite number")
 
 
+@pytest.mark.fault(44)
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
 def test_nan_and_infinity_are_refused_though_json_dumps_writes_them(value: str, tmp_path: Path) -> None:
     write(tmp_path, layer_norm_eps=float(value))
@@ -146,11 +150,13 @@ def test_nan_and_infinity_are_refused_though_json_dumps_writes_them(value: str, 
         read_config(tmp_path)
 
 
+@pytest.mark.fault(43)
 @pytest.mark.parametrize("value", ["swish", "GELU", "", 3, ["gelu"], {"gelu": 1}])
 def test_an_unknown_activation_is_named_with_the_known_ones(value: Any, tmp_path: Path) -> None:
     assert_names(write(tmp_path, hidden_act=value), "hidden_act", "gelu, gelu_new, gelu_pytorch_tanh, relu, silu")
 
 
+@pytest.mark.fault(43)
 @pytest.mark.parametrize("heads", [3, 5, 33, 64])
 def test_heads_that_do_not_divide_the_hidden_size_are_named(heads: int, tmp_path: Path) -> None:
     folder = write(tmp_path, num_attention_heads=heads)

@@ -44,6 +44,7 @@ def ids(
 # --- Classes ---
 
 
+@pytest.mark.fault(53)
 def test_strings_become_classes_in_sorted_order() -> None:
     assert ids(["world", "sports", "world", "business"]) == (("business", "sports", "world"), [2, 1, 2, 0])
 
@@ -127,6 +128,7 @@ def test_a_later_split_may_say_the_name_or_the_id() -> None:
         assert class_ids(table(labels, csv=csv), "stars", stars) == [4, 0]
 
 
+@pytest.mark.fault(53)
 @pytest.mark.parametrize(
     ("labels", "row", "value"),
     [
@@ -185,6 +187,7 @@ def test_stars_outside_of_those_trained_on_are_an_error_though_they_would_be_ids
         class_ids(table([1, 0]), "stars", Labels(names=("1", "2", "3")))
 
 
+@pytest.mark.fault(54)
 @pytest.mark.parametrize("labels", [[0, 0, 0], [7], ["a", "a"]])
 def test_a_single_class_is_an_error_that_lists_the_columns(labels: list[Any]) -> None:
     with pytest.raises(MinitrainError) as caught:
@@ -195,6 +198,7 @@ def test_a_single_class_is_an_error_that_lists_the_columns(labels: list[Any]) ->
         find_labels(table([1, 1], names=("no", "yes")), "stars")
 
 
+@pytest.mark.fault(54)
 def test_a_missing_column_lists_those_there_are() -> None:
     for problem_type in (None, CLASSES):
         with pytest.raises(MinitrainError, match=r"reviews\.jsonl: has no column 'label'; it has text, stars"):
@@ -260,6 +264,7 @@ def jsonl(path: Path, labels: Sequence[Any]) -> str:
     return str(path)
 
 
+@pytest.mark.fault(53)
 def test_a_label_in_evaluation_that_training_lacks_is_an_error_with_its_row(
     tmp_path: Path, demo_model: Path
 ) -> None:

@@ -281,6 +281,7 @@ def as_nobody() -> Iterator[None]:
         os.seteuid(0)
 
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize("mode", [0o555, 0o700])
 def test_folder_that_cannot_be_written_fails_before_anything_else(tmp_path: Path, data: Path, mode: int) -> None:
     for folder in (tmp_path, *tmp_path.parents[:2]):
@@ -314,6 +315,7 @@ def test_file_where_the_folder_should_be_fails_before_anything_else(tmp_path: Pa
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
 
 
+@pytest.mark.fault(47)
 def test_tokenizer_with_ids_beyond_the_model_is_refused(model: Path, data: Path, tmp_path: Path) -> None:
     longer = tmp_path / "longer"
     shutil.copytree(model, longer)
@@ -434,6 +436,7 @@ def test_length_beyond_the_positions_is_refused(model: Path, data: Path, tmp_pat
     assert train(config(model, data, tmp_path / "run", max_length=6, max_steps=1))["max_length"] == 6
 
 
+@pytest.mark.fault(31)
 def test_run_whose_numbers_explode_says_so_and_leaves_no_half_files(
     model: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -502,6 +505,7 @@ def test_name_of_the_run_comes_from_data_and_model(
     assert set(files_of(tmp_path / "runs/train-tiny-bert")) == SAVED
 
 
+@pytest.mark.fault(11)
 def test_paths_need_not_be_ascii(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "größe данные 数据"
     folder.mkdir()

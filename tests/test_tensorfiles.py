@@ -77,6 +77,7 @@ def test_a_header_whose_length_looks_like_another_format_is_read(length: int, tm
     assert read(path)["a"].tolist() == [2.5]
 
 
+@pytest.mark.fault(36)
 @pytest.mark.parametrize("keep", [0, 1, 7, 8, 9, 100, -1, -20])
 def test_a_truncated_file_is_refused(keep: int, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
@@ -104,12 +105,14 @@ BROKEN: dict[str, tuple[str | dict[str, Any], int]] = {
 }
 
 
+@pytest.mark.fault(36, 37)
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_malformed_file_is_refused(name: str, tmp_path: Path) -> None:
     header, size = BROKEN[name]
     assert_refused(raw_file(tmp_path / "model.safetensors", header, b"\0" * size), "is no valid safetensors file")
 
 
+@pytest.mark.fault(36)
 @pytest.mark.parametrize("length", [2**63, 2**64 - 1, 2**40, 100_000_001])
 def test_a_header_length_beyond_the_file_is_refused(length: int, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
@@ -117,12 +120,14 @@ def test_a_header_length_beyond_the_file_is_refused(length: int, tmp_path: Path)
     assert_refused(path, "is no valid safetensors file")
 
 
+@pytest.mark.fault(40)
 def test_a_git_lfs_pointer_is_recognised(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 90868376\n")
     assert_refused(path, "is a Git LFS pointer", "git lfs pull")
 
 
+@pytest.mark.fault(40)
 @pytest.mark.parametrize("page", ["<!DOCTYPE html><html>", "\n  <html>", "<?xml version='1.0'?>", "<script>{}"])
 def test_a_web_page_is_recognised(page: str, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
@@ -130,6 +135,7 @@ def test_a_web_page_is_recognised(page: str, tmp_path: Path) -> None:
     assert_refused(path, "is a web page")
 
 
+@pytest.mark.fault(42)
 @pytest.mark.parametrize("how", ["zip", "legacy", 2, 3, 4, 5])
 def test_a_pickle_under_another_name_is_refused_and_never_runs(how: str | int, tmp_path: Path) -> None:
     path, ran = tmp_path / "model.safetensors", tmp_path / "ran"
@@ -208,6 +214,7 @@ def test_one_file_is_taken_before_shards_and_shards_are_taken_once_each(tmp_path
     assert weight_files(tmp_path) == [tmp_path / "model.safetensors"]
 
 
+@pytest.mark.fault(41)
 @pytest.mark.parametrize(
     "name",
     [
@@ -231,6 +238,7 @@ def test_a_shard_outside_the_folder_or_of_another_kind_is_refused_before_it_is_o
     assert str(caught.value).startswith(f"{path}: names the shard {name!r}; expected a .safetensors file beside it")
 
 
+@pytest.mark.fault(41)
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     save_file({"a": torch.ones(1)}, tmp_path / "model-1.safetensors")
     path = index(tmp_path, {"a": "model-1.safetensors", "b": "model-2.safetensors"})
@@ -247,6 +255,7 @@ def test_an_index_without_a_table_is_refused(table: Any, tmp_path: Path) -> None
         weight_files(tmp_path)
 
 
+@pytest.mark.fault(42)
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth"])
 def test_a_folder_of_pickles_is_refused_with_the_way_to_convert_them(name: str, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
@@ -274,11 +283,13 @@ def test_every_float_becomes_float32(dtype: torch.dtype) -> None:
     assert loaded.dtype == torch.float32 and torch.equal(loaded, tensor.float())
 
 
+@pytest.mark.fault(38)
 def test_a_wrong_shape_names_key_expected_and_found() -> None:
     with pytest.raises(MinitrainError, match=r"f: 'key' has shape \(3, 4\); config\.json makes it \(4, 3\)"):
         checked(Path("f"), "key", torch.ones(3, 4), torch.Size((4, 3)))
 
 
+@pytest.mark.fault(38)
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn, torch.complex64])
 def test_a_wrong_dtype_names_key_expected_and_found(dtype: torch.dtype) -> None:
     found = str(dtype).removeprefix("torch.")
@@ -288,6 +299,7 @@ def test_a_wrong_dtype_names_key_expected_and_found(dtype: torch.dtype) -> None:
         checked(Path("f"), "key", torch.ones(3).to(dtype), torch.Size((3,)))
 
 
+@pytest.mark.fault(32)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_number_that_is_not_finite_names_the_key(value: float) -> None:
     tensor = torch.ones(100)

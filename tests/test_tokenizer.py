@@ -117,6 +117,7 @@ def test_pairs_give_the_ids_of_the_reference(demo: tuple[Tokenizer, Any]) -> Non
     assert_same(*demo, LONG_TEXTS, LONG_TEXTS[::-1])
 
 
+@pytest.mark.fault(52)
 @pytest.mark.parametrize("max_length", [*range(4, 20), 127, 128, 129])
 def test_truncation_gives_the_ids_of_the_reference(demo: tuple[Tokenizer, Any], max_length: int) -> None:
     texts = [" ".join(["dog"] * count) for count in (0, 1, 2, 5, 6, 9, 20, 70)] + TEXTS[:2]
@@ -139,6 +140,7 @@ pieces = st.one_of(st.text(max_size=40), st.sampled_from([*TEXTS, *SPECIAL, " ",
 fuzz = st.lists(pieces, max_size=6).map("".join)
 
 
+@pytest.mark.fault(52)
 @settings(max_examples=300, deadline=None)
 @given(rows=st.lists(st.tuples(fuzz, fuzz), min_size=1, max_size=4), max_length=st.integers(4, 40))
 def test_any_unicode_text_gives_the_ids_of_the_reference(
@@ -192,6 +194,7 @@ def test_demo_is_a_name(demo: tuple[Tokenizer, Any], demo_model: Path) -> None:
 # Counts ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(48)
 def test_truncated_rows_are_counted(demo: tuple[Tokenizer, Any]) -> None:
     ours, _ = demo
     texts = ["dog"] * 3 + ["dog dog"] + ["dog dog dog", "dog " * 30]
@@ -199,6 +202,7 @@ def test_truncated_rows_are_counted(demo: tuple[Tokenizer, Any]) -> None:
     assert ours.encode(["dog dog", "", "dog"], ["dog", "dog dog dog", ""], max_length=5).truncated == 2
 
 
+@pytest.mark.fault(50)
 def test_blank_rows_are_counted_and_hold_special_tokens_only(demo: tuple[Tokenizer, Any]) -> None:
     ours, _ = demo
     encoded = ours.encode(["", "dog", " \t\n", "\u3000", "\x00", "a"])
@@ -435,6 +439,7 @@ def test_a_set_length_is_kept(vocabulary: dict[str, int], tmp_path: Path, config
     assert ours.max_length == theirs.model_max_length == 77
 
 
+@pytest.mark.fault(45)
 def test_code_in_the_folder_is_never_run(vocabulary: dict[str, int], tmp_path: Path) -> None:
     config = {"auto_map": {"AutoTokenizer": ["custom.Custom", "custom.Custom"]}, "tokenizer_class": "Custom"}
     saved = tokenizer_json(vocabulary)
@@ -447,6 +452,7 @@ def test_code_in_the_folder_is_never_run(vocabulary: dict[str, int], tmp_path: P
     assert canary.exists()
 
 
+@pytest.mark.fault(30)
 def test_importing_changes_no_environment_variable_and_the_fork_warning_is_absent(demo_model: Path) -> None:
     program = (
         "import os; before = dict(os.environ)\n"
@@ -488,6 +494,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.fault(46)
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"])
 @pytest.mark.parametrize("content", [*BROKEN.values(), None], ids=[*BROKEN, "a directory"])
 def test_a_broken_file_is_named(
@@ -559,6 +566,7 @@ def test_another_kind_of_model_is_refused(vocabulary: dict[str, int], tmp_path: 
         read_tokenizer(write_folder(tmp_path, tokenizer=saved))
 
 
+@pytest.mark.fault(46)
 @pytest.mark.parametrize("token", ["[UNK]", "[SEP]", "[PAD]", "[CLS]"])
 @pytest.mark.parametrize("file", ["vocab.txt", "tokenizer.json"])
 def test_a_missing_special_token_is_named_with_the_file(
@@ -666,6 +674,7 @@ def test_any_change_to_the_json_files_loads_and_saves_or_is_named(
 # Bad rows -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(51)
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
@@ -715,6 +724,7 @@ def test_what_is_no_list_of_texts_is_refused(demo: tuple[Tokenizer, Any], rows: 
         demo[0](*rows)
 
 
+@pytest.mark.fault(49)
 @pytest.mark.parametrize("max_length", [2, 1, 0, -1, True, 5.0, "128"])
 def test_a_max_length_without_room_names_the_flag_and_the_smallest(
     demo: tuple[Tokenizer, Any], max_length: Any

@@ -2,6 +2,8 @@
 
 import math
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -351,6 +353,7 @@ def test_learning_rate_of_each_step_is_that_of_get_scheduler(bench: Bench, name:
     assert [log.learning_rate for log in recorder.steps] == expected
 
 
+@pytest.mark.fault(31)
 def test_nan_weight_stops_the_step_before_the_update(bench: Bench) -> None:
     model = load_classifier(bench.folder, 2).train()
     state = make_state(model, TrainConfig())
@@ -363,6 +366,7 @@ def test_nan_weight_stops_the_step_before_the_update(bench: Bench) -> None:
     assert state.step == 0
 
 
+@pytest.mark.fault(31)
 def test_infinite_gradient_of_a_finite_loss_stops_too(bench: Bench) -> None:
     model = load_classifier(bench.folder, 2).train()
     state = make_state(model, TrainConfig())
@@ -377,6 +381,35 @@ def test_infinite_gradient_of_a_finite_loss_stops_too(bench: Bench) -> None:
     assert state.step == 1 and not same(before, weights_of(model))
 
 
+TOO_LARGE = """
+import resource, sys
+import torch
+from minitrain import load_classifier
+from minitrain.batching import Batch
+from minitrain.config import TrainConfig
+from minitrain.step import make_state, train_step
+
+model = load_classifier(sys.argv[1], 2)
+state = make_state(model, TrainConfig())
+ones = torch.ones(40_000, 60, dtype=torch.int64)
+batch = Batch(ones, ones, torch.zeros_like(ones), torch.zeros(40_000, dtype=torch.int64))
+status = dict(line.split(":") for line in open("/proc/self/status"))
+size = int(status["VmSize"].split()[0]) * 1024 + 500_000_000
+resource.setrlimit(resource.RLIMIT_AS, (size, size))
+train_step(state, [batch], 1e-3)
+"""
+
+
+@pytest.mark.fault(34)
+def test_too_little_memory_names_the_batch_and_the_way_out(bench: Bench) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TOO_LARGE, str(bench.folder)], capture_output=True, encoding="utf-8", timeout=120
+    )
+    assert "can't allocate memory" in done.stderr or "bad_alloc" in done.stderr, "memory sufficed"
+    assert "MinitrainError: training: out of memory with 40000 x 60 tokens (batch x length): lower" in done.stderr
+
+
+@pytest.mark.fault(31)
 def test_huge_learning_rate_ends_the_run_naming_step_and_rows(bench: Bench) -> None:
     seen: list[Recorder] = []
     config = TrainConfig(learning_rate=1e30, max_grad_norm=0.0, eval_strategy="no")
@@ -584,6 +617,7 @@ def test_optimizer_has_the_groups_and_numbers_of_the_configuration(bench: Bench)
     assert [len(group["params"]) for group in decay_groups(model, 0.1)] == [17, 24]
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize(("limit", "clipped"), [(0.0, False), (1e9, False), (1e-3, True)])
 def test_gradient_norm_is_reported_before_clipping(bench: Bench, limit: float, clipped: bool) -> None:
     def step(max_grad_norm: float) -> tuple[float, dict[str, Tensor]]:

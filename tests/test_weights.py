@@ -152,6 +152,7 @@ def test_gamma_and_beta_are_the_old_names_of_weight_and_bias(checkpoint: Path) -
     assert sum(key.endswith((".gamma", ".beta")) for key in report.loaded) == 2 * 5
 
 
+@pytest.mark.fault(39)
 def test_the_heads_of_pretraining_are_ignored_and_reported(tmp_path: Path) -> None:
     torch.manual_seed(0)
     BertForPreTraining(CONFIG).save_pretrained(tmp_path)
@@ -183,6 +184,7 @@ def test_a_masked_language_model_has_no_pooler_and_gets_the_one_that_transformer
     assert torch.equal(model(**INPUTS), theirs(**INPUTS).logits)
 
 
+@pytest.mark.fault(38)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_files_are_loaded_as_float32(dtype: torch.dtype, checkpoint: Path) -> None:
     def narrow(tensors: dict[str, Tensor]) -> None:
@@ -337,6 +339,7 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Tensor]], object], tuple[str, ...]]]
 }
 
 
+@pytest.mark.fault(32, 38, 39)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_in_the_tensors_is_an_error_that_names_file_and_key(name: str, checkpoint: Path) -> None:
     change, parts = FAULTS[name]
@@ -481,6 +484,7 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
     os.umask(before)
 
 
+@pytest.mark.fault(11)
 def test_saved_files_have_the_mode_that_the_umask_gives(umask: int, checkpoint: Path, tokenizer: Tokenizer) -> None:
     save_classifier(load_classifier(checkpoint), tokenizer, checkpoint.parent / "saved")
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (checkpoint.parent / "saved").iterdir()}
@@ -537,6 +541,7 @@ def test_saving_over_another_model_replaces_it(
     assert torch.equal(load_reference(folder)(**inputs).logits, ours(**inputs))
 
 
+@pytest.mark.fault(10)
 def test_saving_over_the_folder_it_was_loaded_from_does_not_disturb_the_model(checkpoint: Path) -> None:
     """Tensors are copied out of the file, which may be replaced at any time."""
     model = load_classifier(checkpoint)

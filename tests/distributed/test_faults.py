@@ -100,6 +100,7 @@ def wait_for_step(out: Path, step: int) -> None:
 LONG = ("--max_steps", "100000", "--logging_steps", "1", "--lr_scheduler_type", "constant")
 
 
+@pytest.mark.fault(22)
 def test_killed_rank_ends_the_run_naming_the_step(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with torchrun(command(place, out, *LONG), size=3) as agent:
@@ -118,6 +119,7 @@ def test_killed_rank_ends_the_run_naming_the_step(place: Path, tmp_path: Path) -
     assert not (out / "model.safetensors").exists()
 
 
+@pytest.mark.fault(23)
 def test_hung_rank_is_given_up_after_the_timeout(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with torchrun(command(place, out, *LONG, "--ddp_timeout", "3")) as agent:
@@ -142,6 +144,7 @@ def test_hung_rank_is_given_up_after_the_timeout(place: Path, tmp_path: Path) ->
     assert agent.returncode == 1
 
 
+@pytest.mark.fault(24)
 def test_error_of_one_rank_ends_all_and_is_shown_once(place: Path, tmp_path: Path) -> None:
     good = command(place, tmp_path / "out")
     missing = command(place, tmp_path / "out", "--train_file", str(place / "missing.csv"))
@@ -167,6 +170,7 @@ def test_wrong_flag_is_shown_once(place: Path, tmp_path: Path) -> None:
     assert error.count("train.py: no flag --learning_rat; did you mean --learning_rate?") == 1
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
@@ -194,6 +198,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.fault(26)
 def test_data_that_differ_under_one_name_are_noticed(place: Path, tmp_path: Path) -> None:
     """As on two nodes, each with a file of its own."""
     ranks = []
@@ -206,6 +211,7 @@ def test_data_that_differ_under_one_name_are_noticed(place: Path, tmp_path: Path
     assert re.search(r"rank 1 has the train data \(checksum\) [0-9a-f]{8}, 64 rows, rank 0 has [0-9a-f]{8},", said)
 
 
+@pytest.mark.fault(25)
 def test_nobody_at_the_address_is_an_error_with_address_and_timeout(place: Path, tmp_path: Path) -> None:
     port = free_port()
     words = command(place, tmp_path / "out", "--ddp_timeout", "2")
@@ -214,6 +220,7 @@ def test_nobody_at_the_address_is_an_error_with_address_and_timeout(place: Path,
     assert f"train.py: rank 1 cannot join the other 1 processes at 127.0.0.1:{port} within 2 s (" in error
 
 
+@pytest.mark.fault(25)
 def test_busy_port_is_an_error_with_the_address(place: Path, tmp_path: Path) -> None:
     with socket.socket() as busy:
         busy.bind(("", 0))
@@ -225,6 +232,7 @@ def test_busy_port_is_an_error_with_the_address(place: Path, tmp_path: Path) -> 
     assert "the port free there" in error
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("missing", ["RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"])
 def test_missing_variable_is_named(place: Path, tmp_path: Path, missing: str) -> None:
     variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
@@ -243,6 +251,7 @@ def test_missing_variable_is_named(place: Path, tmp_path: Path, missing: str) ->
     )
 
 
+@pytest.mark.fault(14)
 def test_global_batch_that_cannot_be_shared_lists_what_can(place: Path, tmp_path: Path) -> None:
     words = command(place, tmp_path / "out", "--global_batch_size", "12", "--gradient_accumulation_steps", "2")
     with torchrun(words, size=4) as agent:
@@ -263,6 +272,7 @@ def test_what_holds_for_one_process_is_refused_for_two(place: Path, tmp_path: Pa
     assert len(re.findall(rf"train\.py: {flag} .*one", error)) == 1
 
 
+@pytest.mark.fault(30)
 def test_processes_that_tokenize_warn_of_no_fork(place: Path, tmp_path: Path) -> None:
     with torchrun(command(place, tmp_path / "out", "--max_steps", "2")) as agent:
         _, error = agent.communicate(timeout=SOON)

@@ -43,6 +43,7 @@ def losses(out: Path, after: int = 0) -> list[float]:
     return [line["loss"] for line in read_log(out) if line["event"] == "step" and line["step"] > after]
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize(("size", "model"), [(2, "tiny"), (3, "demo")])
 def test_as_many_processes_go_on_to_the_same_bits(place: Path, tmp_path: Path, size: int, model: str) -> None:
     # The embedded model has more gradients than fit one pack, and three summands can be added up in several orders.
@@ -53,6 +54,7 @@ def test_as_many_processes_go_on_to_the_same_bits(place: Path, tmp_path: Path, s
     assert losses(out) == losses(whole, after=10)
 
 
+@pytest.mark.fault(13)
 def test_another_number_of_processes_goes_on_in_the_same_order(place: Path, tmp_path: Path) -> None:
     stream = ("--dropout_stream", "example")
     whole = trained(place, tmp_path / "whole", 2, *SAVING, *stream)
@@ -62,6 +64,7 @@ def test_another_number_of_processes_goes_on_in_the_same_order(place: Path, tmp_
         assert len(losses(out)) == 8
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_signal_to_one_rank_stops_all_at_the_same_step(place: Path, tmp_path: Path, rank: int) -> None:
     out = tmp_path / "out"
@@ -77,6 +80,7 @@ def test_signal_to_one_rank_stops_all_at_the_same_step(place: Path, tmp_path: Pa
     assert checkpoint.step == int(said) and len(checkpoint.tensors["random"]["now"]) == 2
 
 
+@pytest.mark.fault(22)
 def test_torchrun_restarts_from_the_newest_checkpoint(place: Path, tmp_path: Path) -> None:
     flags = ("--global_batch_size", "12", "--max_steps", "400", "--save_strategy", "steps", "--save_steps", "5")
     words = [*flags, "--save_total_limit", "2", "--learning_rate", "1e-3", "--logging_steps", "1"]
@@ -95,6 +99,7 @@ def test_torchrun_restarts_from_the_newest_checkpoint(place: Path, tmp_path: Pat
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
 
 
+@pytest.mark.fault(27)
 def test_checkpoint_on_the_first_process_node_alone_is_enough(place: Path, tmp_path: Path) -> None:
     """Each rank in a folder of its own, as on nodes that share no disk."""
 

@@ -61,6 +61,7 @@ def floats(out: Path) -> list[tuple[Any, ...]]:
     return [tuple(line.get(name) for name in names) for line in read_log(out)]
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("kind", KINDS)
 def test_resuming_at_every_step_ends_with_the_same_bits(place: Path, tmp_path: Path, kind: str) -> None:
     whole = tmp_path / "whole"
@@ -108,6 +109,7 @@ def interrupted(place: Path, tmp_path: Path) -> Path:
     return out
 
 
+@pytest.mark.fault(15)
 def test_changed_settings_are_listed_and_go_on_only_when_told_to(
     place: Path, interrupted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +130,7 @@ def test_another_global_batch_is_a_changed_setting_and_another_cut_of_it_is_not(
     assert train(TrainConfig(**cut))["steps"] == 8
 
 
+@pytest.mark.fault(16)
 @pytest.mark.parametrize("what", ["train.csv", "eval.csv"])
 def test_changed_data_are_refused(place: Path, interrupted: Path, tmp_path: Path, what: str) -> None:
     other = tmp_path / "other"
@@ -138,6 +141,7 @@ def test_changed_data_are_refused(place: Path, interrupted: Path, tmp_path: Path
         train(TrainConfig(**flags(other, interrupted, resume="newest", resume_changed=True)))
 
 
+@pytest.mark.fault(16)
 def test_changed_tokenizer_is_refused(place: Path, interrupted: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(place, other)
@@ -148,6 +152,44 @@ def test_changed_tokenizer_is_refused(place: Path, interrupted: Path, tmp_path: 
         train(TrainConfig(**flags(other, interrupted, resume="newest", resume_changed=True)))
 
 
+@pytest.mark.fault(16)
+def test_changed_label_names_are_refused(place: Path, interrupted: Path, tmp_path: Path) -> None:
+    """The same texts in the same order, of classes that are called otherwise."""
+    other = tmp_path / "other"
+    shutil.copytree(place, other)
+    for name in ("train.csv", "eval.csv"):
+        text = (other / name).read_text(encoding="utf-8")
+        assert "lovely" in text
+        (other / name).write_text(text.replace("lovely,", "fine,").replace(",lovely", ",fine"), encoding="utf-8")
+    with pytest.raises(MinitrainError, match="the checkpoint is of the labels .*lovely.*, this run has .*fine"):
+        train(TrainConfig(**flags(other, interrupted, resume="newest", resume_changed=True)))
+
+
+@pytest.mark.fault(8)
+def test_bit_flipped_in_every_file_of_a_real_checkpoint_is_found(
+    place: Path, interrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = train(TrainConfig(**flags(place, tmp_path / "whole", max_steps=8)))
+    files = sorted((interrupted / "checkpoints/step-00000008").iterdir())
+    assert len(files) == 5
+    for file in files:
+        out = tmp_path / file.stem
+        shutil.copytree(interrupted, out)
+        damaged = out / "checkpoints/step-00000008" / file.name
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        damaged.write_bytes(data)
+        capsys.readouterr()
+        with pytest.raises(MinitrainError, match=r"step-00000008.*damaged|step-00000008.*(not valid JSON|twice)"):
+            train(TrainConfig(**flags(place, out, resume=str(damaged.parent), max_steps=8)))
+        found = train(TrainConfig(**flags(place, out, resume="newest", max_steps=8)))
+        said = capsys.readouterr().out
+        assert "not resumed from step-00000008: " in said and "resumed  at step 4" in said
+        assert found["results"] == expected["results"]
+        assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+
+
+@pytest.mark.fault(17)
 def test_finished_run_says_so(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     results = train(TrainConfig(**flags(place, out, save_strategy="epoch")))
@@ -195,6 +237,7 @@ def test_nothing_to_resume_starts_from_the_beginning(place: Path, tmp_path: Path
     assert first["results"] == second["results"] and first["steps"] == STEPS
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize("word", ["step-00000005", "elsewhere/step-00000004"])
 def test_mistyped_path_is_an_error_and_no_fresh_start(place: Path, interrupted: Path, word: str) -> None:
     path = interrupted / "checkpoints" / word

@@ -79,6 +79,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.fault(1)
 def test_random_kills_lose_nothing(place: Path, tmp_path: Path) -> None:
     flags = ("--max_steps", "2500", "--save_strategy", "steps", "--save_steps", "7", "--save_total_limit", "2")
     whole, out = tmp_path / "whole", tmp_path / "out"
@@ -120,6 +121,7 @@ def _newest_step(out: Path) -> int:
     return int(found[0].name.removeprefix("step-")) if found else 0
 
 
+@pytest.mark.fault(2, 3)
 @pytest.mark.parametrize("point", POINTS)
 def test_kill_at_every_point_of_a_save_and_a_rotation(place: Path, tmp_path: Path, point: str) -> None:
     flags = ("--max_steps", "9", "--save_strategy", "steps", "--save_steps", "2", "--save_total_limit", "1")
@@ -136,6 +138,7 @@ def test_kill_at_every_point_of_a_save_and_a_rotation(place: Path, tmp_path: Pat
     assert names(out / "checkpoints") == names(whole / "checkpoints") == ["step-00000008"]
 
 
+@pytest.mark.fault(3)
 def test_newest_and_best_are_kept_and_nothing_else(tmp_path: Path) -> None:
     for step in (2, 4, 6, 8, 10):
         save_checkpoint(tmp_path, some(step))
@@ -145,6 +148,7 @@ def test_newest_and_best_are_kept_and_nothing_else(tmp_path: Path) -> None:
     assert len(names(tmp_path)) == 3
 
 
+@pytest.mark.fault(3)
 def test_nothing_is_deleted_while_the_newest_is_damaged(tmp_path: Path) -> None:
     for step in (2, 4):
         save_checkpoint(tmp_path, some(step))
@@ -163,6 +167,7 @@ def flip(path: Path, at: int = -1) -> None:
 FILES = ["manifest.json", "model.safetensors", "random.safetensors", "state.json"]
 
 
+@pytest.mark.fault(8)
 @pytest.mark.parametrize("damage", ["flipped bit", "truncated", "missing"])
 @pytest.mark.parametrize("name", FILES)
 def test_damaged_file_is_named_and_the_checkpoint_before_it_is_taken(
@@ -185,6 +190,7 @@ def test_damaged_file_is_named_and_the_checkpoint_before_it_is_taken(
     assert len(said) == 1 and said[0].startswith("not resumed from step-00000004: ")
 
 
+@pytest.mark.fault(8)
 def test_damaged_ones_alone_are_an_error_and_no_fresh_start(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, some(2))
     flip(tmp_path / "step-00000002/state.json", 3)
@@ -201,6 +207,7 @@ def test_damaged_checkpoint_of_the_same_step_is_written_anew(tmp_path: Path) -> 
     assert names(tmp_path) == ["step-00000002"]
 
 
+@pytest.mark.fault(18)
 def test_newer_format_names_both_versions(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, some(2))
     facts = json.loads((path / "state.json").read_text(encoding="utf-8"))
@@ -228,6 +235,7 @@ def large(step: int) -> Checkpoint:
     return Checkpoint(tensors={"model": {"a": torch.ones(300_000)}}, facts={"step": step})
 
 
+@pytest.mark.fault(5)
 def test_full_disk_keeps_the_old_checkpoint_and_leaves_nothing_of_the_new(small_disk: Path) -> None:
     folder = small_disk / "checkpoints"
     save_checkpoint(folder, large(2))
@@ -236,6 +244,7 @@ def test_full_disk_keeps_the_old_checkpoint_and_leaves_nothing_of_the_new(small_
     assert names(folder) == ["step-00000002"] and load_checkpoint(folder / "step-00000002").step == 2
 
 
+@pytest.mark.fault(5)
 def test_disk_that_fills_up_while_saving(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another program takes the room after we looked."""
     folder = small_disk / "checkpoints"
@@ -253,6 +262,71 @@ def test_disk_that_fills_up_while_saving(small_disk: Path, monkeypatch: pytest.M
     assert names(folder) == ["step-00000002"] and load_checkpoint(folder / "step-00000002").step == 2
 
 
+@pytest.mark.fault(4)
+def test_all_is_forced_to_the_disk_before_it_gets_its_name_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The closest to a power cut: what a disk is asked for, in its order."""
+    asked: list[tuple[str, str]] = []
+    force, rename = os.fsync, os.replace
+
+    def fsync(number: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{number}"))
+        asked.append(("force", "folder" if path.name.startswith(".writing-") else path.name))
+        force(number)
+
+    def replace(old: Path, new: Path) -> None:
+        asked.append(("rename", Path(new).name))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    save_checkpoint(tmp_path / "checkpoints", some(2))
+    *files, last, renamed, parent = asked
+    assert sorted(files) == [("force", name) for name in FILES]
+    assert last == ("force", "folder")
+    assert renamed == ("rename", "step-00000002")
+    assert parent == ("force", "checkpoints")
+
+
+SIGNALLED = """
+import os, signal, sys, time
+from pathlib import Path
+import torch
+import minitrain.checkpoint as module
+from minitrain.stopping import SAME_REQUEST, StopRequests
+
+def reached(point):
+    if point == sys.argv[2]:
+        print("in the save", flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(SAME_REQUEST + 0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def save(step):
+    tensors = {"model": {"a": torch.ones(9)}}
+    module.save_checkpoint(Path(sys.argv[1]), module.Checkpoint(tensors=tensors, facts={"step": step}))
+
+with StopRequests():
+    save(2)
+    module.reached = reached
+    save(4)
+    print("saved", flush=True)
+"""
+
+
+@pytest.mark.fault(21)
+@pytest.mark.parametrize("point", ["after file 0", "before the manifest", "before the rename"])
+def test_second_signal_during_a_save_leaves_the_old_checkpoint_intact(tmp_path: Path, point: str) -> None:
+    done = run([sys.executable, "-c", SIGNALLED, str(tmp_path), point])
+    assert done.returncode == -signal.SIGTERM and done.stdout == "in the save\n", done.stderr
+    [left] = checkpoints_in(tmp_path)
+    assert load_checkpoint(left).step == 2
+    sweep(tmp_path)
+    assert names(tmp_path) == ["step-00000002"]
+
+
+@pytest.mark.fault(2)
 def test_what_interrupted_saves_left_is_swept(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, some(2))
     for name in (".writing-abc", ".deleting-step-00000001-5"):
@@ -263,6 +337,7 @@ def test_what_interrupted_saves_left_is_swept(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-00000002"]
 
 
+@pytest.mark.fault(11)
 def test_files_have_the_mode_of_the_umask_and_names_may_be_anything(tmp_path: Path) -> None:
     folder = tmp_path / "prüfung ✓"
     before = os.umask(0o027)
@@ -279,6 +354,7 @@ HOLD = "import sys; from pathlib import Path; from minitrain.place import alone_
 HOLD += "with alone_in(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
 
 
+@pytest.mark.fault(7)
 def test_second_run_in_a_folder_is_refused_naming_the_first(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with subprocess.Popen(
@@ -295,6 +371,7 @@ def test_second_run_in_a_folder_is_refused_naming_the_first(place: Path, tmp_pat
         assert names(out) == [".running"]
 
 
+@pytest.mark.fault(7)
 def test_folder_of_a_run_that_was_killed_is_free(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -317,6 +394,7 @@ def wait_for_step(out: Path, step: int) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_saves_and_leaves_and_the_rerun_goes_on(
     place: Path, tmp_path: Path, number: signal.Signals, status: int
@@ -348,6 +426,7 @@ def test_signal_saves_and_leaves_and_the_rerun_goes_on(
     assert weights(out) == weights(whole)
 
 
+@pytest.mark.fault(21)
 def test_second_signal_acts_at_once(place: Path, tmp_path: Path) -> None:
     """While a step that never ends keeps the first one waiting."""
     code = (
@@ -365,6 +444,7 @@ def test_second_signal_acts_at_once(place: Path, tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGTERM and out == ""
 
 
+@pytest.mark.fault(19)
 def test_signal_in_the_final_evaluation_lets_the_run_end(place: Path, tmp_path: Path) -> None:
     """With no checkpoints there is nothing to come back to: what was trained is evaluated and saved first."""
     out, rows = tmp_path / "out", tmp_path / "test.csv"
@@ -382,6 +462,7 @@ def test_signal_in_the_final_evaluation_lets_the_run_end(place: Path, tmp_path: 
     assert process.returncode == 0 and (out / "results.json").exists()
 
 
+@pytest.mark.fault(5)
 def test_full_disk_under_the_log_is_named(place: Path, small_disk: Path) -> None:
     """Room for a checkpoint, which another program takes while the run goes on."""
     out = small_disk / "out"
