@@ -69,10 +69,12 @@ class Attention(nn.Module):
             q, k, v = linear(x, self.query, self.key, self.value)
         else:
             (q,), (k, v) = linear(x[:, :queries], self.query), linear(x, self.key, self.value)
-        dropout_p = self.dropout if self.training else 0.0
-        q, k, v = self._split(q), self._split(k), self._split(v)
-        mixed = context.kernels.attention(q, k, v, context.mask, dropout_p)  # (B, N, queries, D)
+        mixed = self.mix(self._split(q), self._split(k), self._split(v), context)
         return linear(mixed.transpose(1, 2).flatten(2), self.output)[0]
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
+        """(B, N, queries, D) and twice (B, N, L, D) -> (B, N, queries, D); a family may have its own."""
+        return context.kernels.attention(q, k, v, context.mask, self.dropout if self.training else 0.0)
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, L, H) -> (B, N, L, D)"""

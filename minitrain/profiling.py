@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from minitrain.encoder_config import EncoderConfig
+from minitrain.families import FAMILIES
 from minitrain.kernels import PRODUCTS, Product, products
 
 PHASES = ("data", "forward", "backward", "clip", "optimizer")
@@ -44,7 +45,8 @@ def training_flops(config: EncoderConfig, rows: int, length: int, first_only: bo
         keys_and_values, others = 2 * hidden**2 * tokens, (2 * hidden**2 + 2 * hidden * wide) * queries
         return keys_and_values + others + 2 * hidden * length * queries
 
-    multiplications = (config.num_layers - 1) * block(tokens) + block(rows if first_only else tokens)
+    blocks = len(FAMILIES[config.model_type].layers(config))
+    multiplications = (blocks - 1) * block(tokens) + block(rows if first_only else tokens)
     return 3.0 * 2.0 * multiplications
 
 

@@ -159,7 +159,7 @@ def _check_head(own: EncoderConfig, wanted: EncoderConfig, directory: Path) -> N
 def reference_names(family: Family, config: EncoderConfig, model: nn.Module, ours_prefix: str) -> dict[str, str]:
     """The reference's key -> our parameter's name, in the order of registration."""
     modules = {
-        ours.replace("{i}", str(i)): theirs.replace("{i}", str(i))
+        ours.replace("{i}", str(i)): theirs.replace("{i}", family.block_key(config, i))
         for theirs, ours in family.renames
         for i in range(max(family.layers(config)) + 1)
     }

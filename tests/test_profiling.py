@@ -29,13 +29,17 @@ def test_a_clock_gives_each_phase_the_time_since_the_last_lap() -> None:
 
 
 @pytest.mark.parametrize("kernels", ["fast", "reference"])
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [("bert", {}), ("albert", {"num_hidden_groups": 2, "inner_group_num": 2, "embedding_size": 8}), ("mpnet", {})],
+)
 def test_operations_are_those_that_pytorch_counts(
-    tmp_path: Path, kernels: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, family: str, shape: dict[str, int], kernels: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With layers so wide that embeddings and head, which are left out, are next to nothing."""
     # Its counter does not know oneDNN's product, which some processors would choose.
     monkeypatch.setattr(arithmetic, "_product", lambda name, dtype: PRODUCTS[name][0])
-    save_checkpoint(tmp_path, hidden_size=128, intermediate_size=512, num_hidden_layers=3)
+    save_checkpoint(tmp_path, family, **shape, hidden_size=128, intermediate_size=512, num_hidden_layers=3)
     inputs = make_inputs(type("Config", (), {"vocab_size": 99, "pad_token_id": 0, "type_vocab_size": 2}))
     model = load_classifier(tmp_path, kernels=kernels).train()
     with FlopCounterMode(display=False) as counter:

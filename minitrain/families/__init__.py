@@ -5,17 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from minitrain.errors import MinitrainError
+from minitrain.families.albert import ALBERT
 from minitrain.families.bert import BERT
 from minitrain.families.distilbert import DISTILBERT
 from minitrain.families.electra import ELECTRA
 from minitrain.families.family import Family
+from minitrain.families.mpnet import MPNET
 from minitrain.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 
 FAMILIES: dict[str, Family] = {
+    "albert": ALBERT,
     "bert": BERT,
     "camembert": CAMEMBERT,
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
+    "mpnet": MPNET,
     "roberta": ROBERTA,
     "xlm-roberta": XLM_ROBERTA,
 }

@@ -14,6 +14,11 @@ def one_each(config: EncoderConfig) -> list[int]:
     return list(range(config.num_layers))
 
 
+def by_number(config: EncoderConfig, number: int) -> str:
+    """The reference's keys have a block's number as it is."""
+    return str(number)
+
+
 def draw(name: str, parameter: Tensor, config: EncoderConfig) -> None:
     """A new parameter as most of transformers 5.23 draws it: weights normal (0, initializer_range), biases 0."""
     if name.endswith("bias"):
@@ -31,13 +36,14 @@ class Family:
     config_names: our field -> the config's key. config: the kind of configuration, with the family's own fields.
     translate: a parsed config.json -> one with the keys of `config_names`, where versions of it differ.
     renames: (the reference's module, our module), `{i}` standing for the number of a block.
+    block_key: (config, number of a block) -> what stands for `{i}` in the reference's module.
     ignored: regular expressions of keys that files may hold and a classifier does not need.
 
     The parts of a model, in the order of registration, which is the reference's:
     embeddings: module (input_ids, token_type_ids, attention_mask or None, kernels) -> (B, L, H); its table of words
         is called `word`.
     block: (config, its number) -> module (x, context, queries) -> (B, L, H), or (B, queries, H).
-    layers: which block each layer uses, by number: another one each, unless weights are shared.
+    layers: the blocks that x passes through, by number: each of them once, unless weights are shared.
     shared: module (x, attention_mask or None, kernels) -> what all blocks find as `context.shared`; None for none.
     final: module (B, L, H) -> (B, L, H) after the last block; None for none.
     head: module (x, attention_mask or None, kernels) -> (B, C); its last layer is called `output`; where
@@ -56,6 +62,7 @@ class Family:
     block: Callable[[Any, int], nn.Module]
     head: Callable[[Any], nn.Module]
     config: type[EncoderConfig] = EncoderConfig
+    block_key: Callable[[Any, int], str] = by_number
     translate: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda raw: raw
     layers: Callable[[Any], list[int]] = one_each
     shared: Callable[[Any], nn.Module] | None = None

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
     AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
@@ -21,6 +23,8 @@ from transformers import (
     DistilBertForSequenceClassification,
     ElectraConfig,
     ElectraForSequenceClassification,
+    MPNetConfig,
+    MPNetForSequenceClassification,
     RobertaConfig,
     RobertaForSequenceClassification,
     XLMRobertaConfig,
@@ -84,6 +88,10 @@ REFERENCES = {
     ),
     "electra": Reference(
         config=ElectraConfig, model=ElectraForSequenceClassification, small=SMALL | {"embedding_size": 12}
+    ),
+    "mpnet": Reference(config=MPNetConfig, model=MPNetForSequenceClassification, small=SMALL_ROBERTA),
+    "albert": Reference(
+        config=AlbertConfig, model=AlbertForSequenceClassification, small=SMALL | {"embedding_size": 12}
     ),
 }
 

@@ -3,6 +3,8 @@
 What only BERT's test shows (odd shapes, autocast, real text) rests on parts that the families share.
 """
 
+import json
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ from transformers import AutoModel, AutoModelForMaskedLM
 
 from minitrain.families import FAMILIES
 from minitrain.tokenizer import load_tokenizer
-from minitrain.weights import load_classifier, load_encoder, save_classifier
+from minitrain.weights import load_classifier, load_encoder, read_config, save_classifier
 from parity.reference import (
     REFERENCES,
     Twins,
+    assert_same_gradients,
     assert_same_logits,
     assert_same_order,
     assert_same_training_step,
@@ -44,6 +47,18 @@ SHAPES: dict[str, dict[str, Any]] = {
     "no dropout": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
 }
 
+# What one family alone may have, in its own words.
+OWN_SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "albert, groups": ("albert", {"num_hidden_layers": 4, "num_hidden_groups": 2, "inner_group_num": 2}),
+    "albert, unequal groups": ("albert", {"num_hidden_layers": 5, "num_hidden_groups": 2}),
+    "albert, a group each": ("albert", {"num_hidden_layers": 3, "num_hidden_groups": 3, "inner_group_num": 3}),
+    # 9 / (18 / 14) is a bit less than 7 in floats: the tenth layer falls to the seventh group, not the eighth.
+    "albert, rounded groups": ("albert", {"num_hidden_layers": 18, "num_hidden_groups": 14}),
+    "albert, wide embeddings": ("albert", {"embedding_size": 32}),
+    "mpnet, a longer table": ("mpnet", {"relative_attention_num_buckets": 40}),
+    "mpnet, every bucket": ("mpnet", {"max_position_embeddings": 302}),
+}
+
 
 def in_words_of(family: str, shape: dict[str, Any]) -> dict[str, Any]:
     """The shape under the family's own keys, without what it has not."""
@@ -67,6 +82,46 @@ def test_logits_gradients_and_a_step_have_the_bits_of_transformers(family: str, 
     assert_same_logits(twins, inputs)
     assert_same_training_step(twins, inputs)
     assert_same_logits(twins, inputs)
+
+
+@pytest.mark.parametrize("name", OWN_SHAPES)
+def test_shapes_of_one_family_have_the_bits_of_transformers(name: str, tmp_path: Path) -> None:
+    family, shape = OWN_SHAPES[name]
+    twins = make_twins(tmp_path, family, **shape)
+    assert_same_order(twins)
+    inputs = make_inputs(twins.config, length=twins.ours.config.max_length)
+    assert_same_logits(twins, inputs)
+    assert_same_training_step(twins, inputs)
+    assert_same_logits(twins, inputs)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("family", REFERENCES)
+def test_bf16_autocast_has_the_bits_of_transformers(family: str, padded: bool, tmp_path: Path) -> None:
+    twins = make_twins(tmp_path, family)
+    inputs = make_inputs(twins.config, padded=padded)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_same_logits(twins, inputs)
+    twins.theirs.train()
+    twins.ours.train()
+    for model, taken in ((twins.theirs, twins.taken(inputs)), (twins.ours, inputs)):
+        torch.manual_seed(3)
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model(**taken)
+            our_loss(output if model is twins.ours else output.logits, make_labels(2, 5)).backward()
+    assert_same_gradients(twins)
+
+
+@pytest.mark.parametrize("family", REFERENCES)
+def test_what_a_config_leaves_out_is_what_transformers_takes(family: str, tmp_path: Path) -> None:
+    names, reference = FAMILIES[family].config_names, REFERENCES[family]
+    needed = {names.get(spec.name) for spec in fields(FAMILIES[family].config) if spec.default is MISSING}
+    sizes = {key: value for key, value in reference.small.items() if key in needed}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family, **sizes}))
+    ours, theirs = read_config(tmp_path), reference.config.from_pretrained(tmp_path)
+    for name, key in names.items():
+        assert getattr(ours, name) == getattr(theirs, key), key
+    assert ours.num_labels == theirs.num_labels and ours.label_names is None
 
 
 @pytest.mark.parametrize("pair", [False, True])
