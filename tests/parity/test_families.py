@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForMaskedLM
+from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForPreTraining
 
 from minitrain.families import FAMILIES
 from minitrain.tokenizer import load_tokenizer
@@ -178,12 +178,15 @@ def test_the_encoder_alone_has_the_bits_of_transformers(family: str, tmp_path: P
         assert torch.equal(encoder(**inputs), twins.theirs(**twins.taken(inputs)).last_hidden_state)
 
 
+@pytest.mark.parametrize("kind", [AutoModel, AutoModelForMaskedLM, AutoModelForPreTraining])
 @pytest.mark.parametrize("family", REFERENCES)
-def test_checkpoint_of_pretraining_gets_the_head_that_transformers_draws(family: str, tmp_path: Path) -> None:
+def test_checkpoint_of_pretraining_gets_the_head_that_transformers_draws(
+    family: str, kind: type[Any], tmp_path: Path
+) -> None:
     """Its extras are left aside, and what is new is drawn in the same order from the same stream."""
     reference = REFERENCES[family]
     torch.manual_seed(0)
-    AutoModelForMaskedLM.from_config(reference.config(**reference.small)).save_pretrained(tmp_path)
+    kind.from_config(reference.config(**reference.small)).save_pretrained(tmp_path)
     torch.manual_seed(42)
     theirs = load_reference(tmp_path, num_labels=3)
     after = torch.rand(1)
