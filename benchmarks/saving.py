@@ -1,0 +1,73 @@
+"""What a checkpoint an epoch costs the demo: `python benchmarks/saving.py`, a run of some minutes.
+
+The seconds inside of every save (gathering, writing, forcing to the disk, verifying, rotating) are set against
+those of the run that they are part of, which no second run's noise can blur.
+"""
+
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minitrain.checkpointing import Checkpointer
+from minitrain.config import TrainConfig, flag
+from minitrain.files import json_text, write_whole
+from minitrain.flags import command
+from minitrain.report import say
+from minitrain.run import train
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavingConfig:
+    """For how long, and where the figures go."""
+
+    num_train_epochs: int = flag(2, "of the demo, with a checkpoint after each")
+    json: str | None = flag(None, "write what was measured to this file too")
+
+
+def measure(config: SavingConfig) -> None:
+    """Train once, time the saves, print and write their share."""
+    seconds: list[float] = []
+    save = Checkpointer.save
+
+    def timed(self: Checkpointer, *state: Any) -> None:
+        start = time.perf_counter()
+        save(self, *state)
+        seconds.append(time.perf_counter() - start)
+
+    Checkpointer.save = timed  # type: ignore[method-assign, assignment]
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        run = TrainConfig(
+            model="demo",
+            dataset="demo",
+            num_train_epochs=config.num_train_epochs,
+            output_dir=f"{folder}/run",
+            save_strategy="epoch",
+            save_total_limit=1,
+        )
+        results = train(run)
+        newest = max((Path(folder) / "run/checkpoints").iterdir())
+        size = sum(file.stat().st_size for file in newest.iterdir())
+    facts = {
+        "saves": len(seconds),
+        "seconds_of_saves": seconds,
+        "seconds_of_training": results["training_seconds"],
+        "share": sum(seconds) / results["training_seconds"],
+        "checkpoint_mb": size / 1e6,
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+    }
+    say(
+        f"{len(seconds)} saves of {size / 1e6:.0f} MB took {sum(seconds):.1f} s of "
+        f"{results['training_seconds']:.0f} s of training, {facts['share']:.2%}"
+    )
+    if config.json is not None:
+        write_whole(Path(config.json), json_text(facts))
+
+
+if __name__ == "__main__":
+    command(SavingConfig, measure, "Measure what saving costs.")
