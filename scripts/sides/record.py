@@ -101,9 +101,10 @@ class Record:
 
 
 def digest(inputs: Mapping[str, Any]) -> str:
-    """A fingerprint of a batch: values and shapes of its three inputs."""
+    """A fingerprint of a batch: values and shapes of its three inputs; token types that there are none of are 0."""
     sha = hashlib.sha256()
     for name in INPUTS:
-        sha.update(f"{name}{tuple(inputs[name].shape)}".encode())
-        sha.update(inputs[name].cpu().long().numpy().tobytes())
+        tensor = inputs[name] if name in inputs else torch.zeros_like(inputs["input_ids"])
+        sha.update(f"{name}{tuple(tensor.shape)}".encode())
+        sha.update(tensor.cpu().long().numpy().tobytes())
     return sha.hexdigest()

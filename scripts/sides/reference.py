@@ -81,7 +81,9 @@ def prepare(config: TrainConfig, record: Record) -> Reference:
     train = dataset(rows.train)
     scored = {name: dataset(table) for name, table in (rows.evaluation | rows.test).items()}
     for name, data in {"train": train, **scored}.items():
-        record.tokens(name, data["input_ids"], data["token_type_ids"])
+        ids = data["input_ids"]
+        typed = "token_type_ids" in data.column_names  # some families' tokenizers give none
+        record.tokens(name, ids, data["token_type_ids"] if typed else [[0] * len(row) for row in ids])
     trained = trained_labels(source)
     if config.new_head and trained is not None and len(trained) == rows.labels.num_labels:
         raise MinitrainError(

@@ -8,6 +8,7 @@ import csv
 import gzip
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -21,11 +22,14 @@ from sides.compare import Comparison, compare_records
 from sides.record import Record
 from test_run import named_reviews, write_csv
 from test_training import reviews, write_tiny_model
+from transformers import AutoModelForMaskedLM
 
 from minitrain.config import TRAINER, TrainConfig
+from minitrain.families import FAMILIES
 from minitrain.hub import demo_reviews_file
 from minitrain.tokenizer import load_tokenizer
 from minitrain.weights import load_classifier, save_classifier
+from parity.reference import REFERENCES
 
 SMALL: dict[str, Any] = {
     "model": "demo",
@@ -161,6 +165,32 @@ def test_every_float_of_a_run_is_trainers(
     assert_all_equal(comparisons, steps_of(flags))
     evaluated = any(each.what == "evaluation: loss" for each in comparisons)
     assert evaluated == (flags.get("eval_strategy") != "no")
+
+
+def write_pretrained(folder: Path, family: str, demo_model: Path) -> Path:
+    """A small random encoder of a family as it is pretrained, with the embedded vocabulary of 30,522 words."""
+    reference = REFERENCES[family]
+    sizes = {"vocab_size": 30522, "max_position_embeddings": 130, "initializer_range": 0.1}
+    torch.manual_seed(0)
+    model = AutoModelForMaskedLM.from_config(reference.config(**reference.small | sizes | {"pad_token_id": 0}))
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "vocab.txt"):
+        shutil.copy(demo_model / name, folder)
+    typed = "type_vocab_size" in FAMILIES[family].config_names
+    settings = {"tokenizer_class": "BertTokenizer" if typed else "DistilBertTokenizer", "model_max_length": 128}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("family", [family for family in REFERENCES if family not in ("bert", "mpnet")])
+def test_every_float_of_a_run_of_every_family_is_trainers(
+    tmp_path: Path, beside: ProcessPoolExecutor, files: dict[str, dict[str, Any]], family: str, demo_model: Path
+) -> None:
+    """MPNet is left out: its padding id is 1, another one than that of the embedded vocabulary."""
+    model = write_pretrained(tmp_path / "pretrained", family, demo_model)
+    flags = {"model": str(model), "learning_rate": 1e-3, "max_train_samples": 144}
+    comparisons = compare(tmp_path, beside, trainer.run, **files["pairs"], **flags, match_trainer=True)
+    assert_all_equal(comparisons, 36)
 
 
 def trained_head(tiny: Path, folder: Path, names: tuple[str, ...]) -> str:
