@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from minitrain.errors import MinitrainError
 
-ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh")
 CLASSIFICATION, REGRESSION = PROBLEM_TYPES = ("single_label_classification", "regression")
 LARGEST_SIZE = 2**24  # of one dimension: beyond every encoder there is
 MOST_LAYERS = 1024  # each is made before its weights are looked for
@@ -60,6 +60,15 @@ def token_id(default: int | None) -> Any:
 def choice(default: str, among: tuple[str, ...]) -> Any:
     """One of some names."""
     return _field(default, lambda value: value in among, f"one of {', '.join(among)}")
+
+
+def choices(default: tuple[str, ...], among: tuple[str, ...]) -> Any:
+    """Any number of some names."""
+    return _field(
+        default,
+        lambda value: isinstance(value, tuple) and all(name in among for name in value),
+        f"a list of any of {', '.join(among)}",
+    )
 
 
 def switch(default: bool) -> Any:

@@ -31,6 +31,8 @@ class Kernels:
     dropout: Callable[[Tensor, float, bool], Tensor]
     add_dropped: Callable[[Tensor, Tensor, float, bool], Tensor]
     attention: Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
+    rows_in_use: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    distance_scores: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 # ---- linear layers: (B, L, in) -> (B, L, out) -----------------------------------------------------------------
@@ -227,9 +229,54 @@ class _Attention(torch.autograd.Function):
         )
 
 
+# ---- scores of distances: (B N, R, D) and a table (N, S, D) -> (B, N, R, C) ------------------------------------
+
+
+def rows_in_use(table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of a table (S, H) that are computed where `index` says which are read, and the index into them."""
+    return table, index
+
+
+def _fast_rows_in_use(table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    lowest, highest = index.aminmax()
+    return table[lowest : highest + 1], index - lowest
+
+
+def distance_scores(x: Tensor, table: Tensor, index: Tensor, scale: Tensor) -> Tensor:
+    """The products of each row with vectors of distances, by scale (He et al. 2020, arXiv 2006.03654, section 3.1).
+
+    x is (B N, R, D), table (N, S, D), one for each head; index is (R, C), which vector: it depends on the distance
+    from row to column alone. Returns (B, N, R, C).
+    """
+    products = torch.bmm(x, table.repeat(len(x) // len(table), 1, 1).transpose(1, 2))
+    scores = products.gather(-1, index.expand(len(x), -1, -1)) / scale
+    return scores.unflatten(0, (-1, len(table)))
+
+
+def _fast_distance_scores(x: Tensor, table: Tensor, index: Tensor, scale: Tensor) -> Tensor:
+    """A product for each of the R + C - 1 distances that occur: row r has its C one place left of those of r - 1.
+
+    So nothing is gathered but vectors, and no gradient is scattered but theirs.
+    """
+    heads, (rows, columns) = len(table), index.shape
+    distances = torch.cat([index[:, 0].flip(0), index[0, 1:]])
+    table = (table / scale)[:, distances]
+    x = x.unflatten(0, (-1, heads)).transpose(0, 1)  # (N, B, R, D)
+    products = x.flatten(1, 2) @ table.transpose(1, 2)  # (N, B R, R + C - 1)
+    width = rows + columns - 1
+    sizes = (x.size(1), heads, rows, columns)
+    return products.as_strided(sizes, (rows * width, x.size(1) * rows * width, width - 1, 1), rows - 1)
+
+
 KERNELS = {
     "reference": Kernels(
-        first_only=False, linear=linear, dropout=F.dropout, add_dropped=add_dropped, attention=attention
+        first_only=False,
+        linear=linear,
+        dropout=F.dropout,
+        add_dropped=add_dropped,
+        attention=attention,
+        rows_in_use=rows_in_use,
+        distance_scores=distance_scores,
     ),
     "fast": Kernels(
         first_only=True,
@@ -237,5 +284,7 @@ KERNELS = {
         dropout=_fast_dropout,
         add_dropped=_fast_add_dropped,
         attention=_fast_attention,
+        rows_in_use=_fast_rows_in_use,
+        distance_scores=_fast_distance_scores,
     ),
 }

@@ -6,7 +6,7 @@ family's list of what a classifier does not need. Anything else is an error.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -274,10 +274,13 @@ def config_json(config: EncoderConfig) -> dict[str, Any]:
     """The `config.json` of a classifier, with the reference's keys."""
     family = FAMILIES[config.model_type]
     labels = names_or_default(config)
+    defaults = {spec.name: spec.default for spec in fields(config)}
+    values = {theirs: (getattr(config, ours), defaults[ours]) for ours, theirs in family.config_names.items()}
     return {
         "architectures": [family.architecture],
         "model_type": family.model_type,
-        **{theirs: getattr(config, ours) for ours, theirs in family.config_names.items()},
+        # What is None unless it is given is left out: null is no size, for the reference.
+        **{key: value for key, (value, default) in values.items() if value is not None or default is not None},
         "dtype": "float32",
         "id2label": {str(i): name for i, name in enumerate(labels)},
         "label2id": {name: i for i, name in enumerate(labels)},

@@ -7,6 +7,7 @@ from typing import Any
 from minitrain.errors import MinitrainError
 from minitrain.families.albert import ALBERT
 from minitrain.families.bert import BERT
+from minitrain.families.deberta_v2 import DEBERTA_V2
 from minitrain.families.distilbert import DISTILBERT
 from minitrain.families.electra import ELECTRA
 from minitrain.families.family import Family
@@ -17,6 +18,7 @@ FAMILIES: dict[str, Family] = {
     "albert": ALBERT,
     "bert": BERT,
     "camembert": CAMEMBERT,
+    "deberta-v2": DEBERTA_V2,
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
     "mpnet": MPNET,
