@@ -116,6 +116,11 @@ class EncoderConfig:
         """Tokens that a text may have, special ones included."""
         return self.max_position_embeddings
 
+    @property
+    def feed_forward_products(self) -> int:
+        """Products of hidden size by intermediate size in a feed-forward layer; a wider one counts as several."""
+        return 2
+
     def inconsistency(self, keys: Mapping[str, str]) -> str | None:
         """What does not go together, in the file's keys (by our field), or None."""
         if self.hidden_size % self.num_heads:

@@ -44,21 +44,22 @@ def linear(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
 
 
 def _fast_linear(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
-    if x.device.type != "cpu" or not all(_is_plain(layer) for layer in layers):
+    alike = len({layer.bias is None for layer in layers}) == 1
+    if x.device.type != "cpu" or not alike or not all(_is_plain(layer) for layer in layers):
         return linear(x, *layers)
     autocast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
     dtype = torch.get_autocast_dtype("cpu") if autocast else x.dtype
     if autocast and not torch.is_grad_enabled():
         return linear(x.to(dtype), *layers)  # autocast remembers each weight that it has cast
-    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-    out: Tensor = _Linear.apply(x, dtype, *weights, *biases)
+    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers if layer.bias is not None]
+    out: Tensor = _Linear.apply(x, dtype, len(layers), *weights, *biases)
     return out.split([layer.out_features for layer in layers], dim=-1) if len(layers) > 1 else (out,)
 
 
 def _is_plain(layer: nn.Linear) -> bool:
     """Whether weight and bias say all of it: no subclass, as of low-rank adapters, and no hook."""
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    return type(layer) is nn.Linear and layer.bias is not None and not any(hooks)
+    return type(layer) is nn.Linear and not any(hooks)
 
 
 class _Linear(torch.autograd.Function):
@@ -69,13 +70,13 @@ class _Linear(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dtype: torch.dtype, *parameters: Tensor) -> Tensor:
-        half = len(parameters) // 2
-        weight, bias = _joined(parameters[:half], dtype), _joined(parameters[half:], dtype)
+    def forward(ctx: Any, x: Tensor, dtype: torch.dtype, count: int, *parameters: Tensor) -> Tensor:
+        weights, biases = parameters[:count], parameters[count:]  # as many, or none
+        weight, bias = _joined(weights, dtype), _joined(biases, dtype) if biases else None
         rows = x.reshape(-1, x.size(-1)).to(dtype)
         ctx.save_for_backward(rows, weight)
         ctx.like, ctx.own = (x.shape, x.dtype), parameters[0].dtype
-        ctx.sizes = [len(part) for part in parameters[:half]]
+        ctx.sizes, ctx.biased = [len(part) for part in weights], bool(biases)
         return _product("output", dtype)(rows, weight, bias).view(*x.shape[:-1], -1)
 
     @staticmethod
@@ -87,11 +88,11 @@ class _Linear(torch.autograd.Function):
         of_x = None
         if ctx.needs_input_grad[0]:
             of_x = _product("gradient of x", g.dtype)(g, weight, None).view(shape).to(dtype)
-        if not any(ctx.needs_input_grad[2:]):
+        if not any(ctx.needs_input_grad[3:]):
             return of_x, *[None] * (len(ctx.needs_input_grad) - 1)
         of_weight = _product("gradient of weight", g.dtype)(g, rows, None).to(ctx.own)
-        of_bias = g.sum(0).to(ctx.own)
-        return of_x, None, *of_weight.split(ctx.sizes), *of_bias.split(ctx.sizes)
+        of_biases = g.sum(0).to(ctx.own).split(ctx.sizes) if ctx.biased else ()
+        return of_x, None, None, *of_weight.split(ctx.sizes), *of_biases
 
 
 def _joined(parts: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:

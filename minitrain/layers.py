@@ -1,4 +1,4 @@
-"""The pieces of a post-norm Transformer encoder: attention, feed-forward, block.
+"""The pieces of a Transformer encoder: attention, feed-forward, post-norm block.
 
 Blind to the family and to the checkpoint: constructors take plain values, parameters are registered in the
 reference's order, because a gradient norm depends on it in the last bit. Operations follow transformers 5.23
@@ -47,9 +47,24 @@ class Context:
 
 def attention_context(attention_mask: Tensor | None, kernels: Kernels, shared: Any = None) -> Context:
     """Build the context from a padding mask (B, L), non-zero at real tokens, or None where all are real."""
+    return Context(mask=padding_mask(attention_mask), kernels=kernels, shared=shared)
+
+
+def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
+    """(B, L), non-zero at real tokens, -> (B, 1, 1, L) bool; None where all are real."""
     if attention_mask is None or bool(attention_mask.all()):
-        return Context(mask=None, kernels=kernels, shared=shared)
-    return Context(mask=attention_mask.bool()[:, None, None, :], kernels=kernels, shared=shared)
+        return None
+    return attention_mask.bool()[:, None, None, :]
+
+
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the points whose coordinates are the two halves of x: (B, L, N, D) -> (B, L, N, D).
+
+    cos, sin: of the angles, (L, 1, D / 2). Computed in float32 whatever x is, as the reference does.
+    Source: Su et al. 2021, "RoFormer", arXiv 2104.09864; modeling_modernbert.py of transformers 5.23.
+    """
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -95,6 +110,28 @@ class FeedForward(nn.Module):
         linear = context.kernels.linear
         (wide,) = linear(x, self.intermediate)
         return linear(self.activation(wide), self.output)[0]
+
+
+class GatedFeedForward(nn.Module):
+    """Half of a wide projection, activated, times the other half; projected back: (B, L, H) -> (B, L, H).
+
+    dropout: of the product. Source: Shazeer 2020, "GLU Variants Improve Transformer", arXiv 2002.05202.
+    """
+
+    def __init__(
+        self, hidden_size: int, intermediate_size: int, activation: str, dropout: float, bias: bool
+    ) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.activation = ACTIVATIONS[activation]
+        self.intermediate = nn.Linear(hidden_size, 2 * intermediate_size, bias=bias)
+        self.output = nn.Linear(intermediate_size, hidden_size, bias=bias)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        kernels = context.kernels
+        active, gate = kernels.linear(x, self.intermediate)[0].chunk(2, dim=-1)
+        wide = kernels.dropout(self.activation(active) * gate, self.dropout, self.training)
+        return kernels.linear(wide, self.output)[0]
 
 
 class Block(nn.Module):

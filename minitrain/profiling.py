@@ -39,10 +39,11 @@ def training_flops(config: EncoderConfig, rows: int, length: int, first_only: bo
     rows, length: of the padded batch. first_only: whether the last block computes its first position alone.
     Backward has two products for each of forward. Embeddings and head are left out: less than a hundredth.
     """
-    hidden, wide, tokens = config.hidden_size, config.intermediate_size, rows * length
+    hidden, tokens = config.hidden_size, rows * length
+    feed_forward = config.feed_forward_products * hidden * config.intermediate_size
 
     def block(queries: int) -> int:
-        keys_and_values, others = 2 * hidden**2 * tokens, (2 * hidden**2 + 2 * hidden * wide) * queries
+        keys_and_values, others = 2 * hidden**2 * tokens, (2 * hidden**2 + feed_forward) * queries
         return keys_and_values + others + 2 * hidden * length * queries
 
     blocks = len(FAMILIES[config.model_type].layers(config))

@@ -46,7 +46,11 @@ def read_config(directory: Path) -> EncoderConfig:
     path = directory / "config.json"
     raw = read_json(path)
     family = family_of(raw, path)
-    return encoder_config(family.translate(raw), family.config_names, path, family.config)
+    try:
+        translated = family.translate(raw)
+    except MinitrainError as error:
+        raise MinitrainError(f"{path}: {error}") from error
+    return encoder_config(translated, family.config_names, path, family.config)
 
 
 def load_encoder(name_or_dir: str | Path, *, kernels: str = "fast") -> Encoder:

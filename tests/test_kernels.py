@@ -406,10 +406,18 @@ def test_frozen_layers_get_no_gradient() -> None:
     assert torch.allclose(of_x, layer.weight.sum(0).expand(2, -1), atol=1e-6) and layer.weight.grad is None
 
 
-def test_a_layer_without_bias_takes_the_plain_way() -> None:
-    layer, x = nn.Linear(24, 8, bias=False), torch.randn(2, 24)
-    (out,) = KERNELS["fast"].linear(x, layer)
-    assert torch.equal(out, layer(x))
+@pytest.mark.parametrize("biases", [[False], [False, False, False], [True, False, True]])
+def test_layers_without_bias_and_mixed_ones_are_those_of_each_layer(biases: list[bool]) -> None:
+    some, x = [nn.Linear(24, 8, bias=bias) for bias in biases], torch.randn(2, 5, 24)
+    fast, plain = (outputs_and_gradients(arithmetic, some, x) for arithmetic in ("fast", "reference"))
+    for ours, theirs in zip(fast, plain, strict=True):
+        assert ours.shape == theirs.shape and (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_layer_takes_the_fast_way_with_a_bias_and_without(bias: bool) -> None:
+    (out,) = KERNELS["fast"].linear(torch.randn(2, 24), nn.Linear(24, 8, bias=bias))
+    assert out.grad_fn is not None and type(out.grad_fn).__name__ == "_LinearBackward"
 
 
 def test_no_gradient_is_computed_for_an_input_that_needs_none() -> None:

@@ -11,6 +11,7 @@ from minitrain.families.deberta_v2 import DEBERTA_V2
 from minitrain.families.distilbert import DISTILBERT
 from minitrain.families.electra import ELECTRA
 from minitrain.families.family import Family
+from minitrain.families.modernbert import MODERNBERT
 from minitrain.families.mpnet import MPNET
 from minitrain.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 
@@ -22,6 +23,7 @@ FAMILIES: dict[str, Family] = {
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
     "mpnet": MPNET,
+    "modernbert": MODERNBERT,
     "roberta": ROBERTA,
     "xlm-roberta": XLM_ROBERTA,
 }

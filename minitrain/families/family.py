@@ -34,7 +34,8 @@ class Family:
     model_type: the config's value. architecture: the reference's class name, written to `architectures`.
     prefix: what the reference puts before the encoder's keys when there is a head; files come with or without.
     config_names: our field -> the config's key. config: the kind of configuration, with the family's own fields.
-    translate: a parsed config.json -> one with the keys of `config_names`, where versions of it differ.
+    translate: a parsed config.json -> one with the keys of `config_names`, where versions of it differ; its errors
+        name the field, `read_config` adds the file.
     renames: (the reference's module, our module), `{i}` standing for the number of a block.
     block_key: (config, number of a block) -> what stands for `{i}` in the reference's module.
     ignored: regular expressions of keys that files may hold and a classifier does not need.

@@ -25,6 +25,8 @@ from transformers import (
     DistilBertForSequenceClassification,
     ElectraConfig,
     ElectraForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
     MPNetConfig,
     MPNetForSequenceClassification,
     RobertaConfig,
@@ -111,6 +113,21 @@ REFERENCES = {
     "mpnet": Reference(config=MPNetConfig, model=MPNetForSequenceClassification, small=SMALL_ROBERTA),
     "albert": Reference(
         config=AlbertConfig, model=AlbertForSequenceClassification, small=SMALL | {"embedding_size": 12}
+    ),
+    "modernbert": Reference(
+        config=ModernBertConfig,
+        model=ModernBertForSequenceClassification,
+        # A global and a local layer, whose window is shorter than most batches.
+        small={key: SMALL[key] for key in SMALL if not key.endswith("_prob")}
+        | {
+            "embedding_dropout": 0.1,
+            "mlp_dropout": 0.1,
+            "attention_dropout": 0.2,
+            "classifier_dropout": 0.3,
+            "local_attention": 8,
+            "bos_token_id": None,
+            "eos_token_id": None,
+        },
     ),
 }
 

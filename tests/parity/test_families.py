@@ -140,8 +140,8 @@ def test_every_kind_of_batch_has_the_bits_of_transformers(
 @pytest.mark.parametrize("family", REFERENCES)
 def test_fast_kernels_compute_the_same_function(family: str, tmp_path: Path) -> None:
     """Without dropout, whose masks are others: within 1e-5 of the largest value, from another order of the sums."""
-    without = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.0}
-    save_checkpoint(tmp_path, family, **in_words_of(family, without))
+    kinds = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "embedding_dropout")
+    save_checkpoint(tmp_path, family, **in_words_of(family, dict.fromkeys(kinds, 0.0)))
     models = [load_classifier(tmp_path, kernels=name).train() for name in ("reference", "fast")]
     inputs = make_inputs(load_reference(tmp_path).config)
     logits = []
