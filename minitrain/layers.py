@@ -60,11 +60,12 @@ def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the points whose coordinates are the two halves of x: (B, L, N, D) -> (B, L, N, D).
 
-    cos, sin: of the angles, (L, 1, D / 2). Computed in float32 whatever x is, as the reference does.
+    cos, sin: of the angles, (L, 1, D), the same for both halves. In float32 whatever x is, as the reference has it.
     Source: Su et al. 2021, "RoFormer", arXiv 2104.09864; modeling_modernbert.py of transformers 5.23.
     """
     first, second = x.float().chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+    # x is cast a second time: its two gradients are then rounded one by one, as in the reference.
+    return (x.float() * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
 
 
 class Attention(nn.Module):

@@ -3,6 +3,7 @@
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,18 +29,28 @@ def test_a_clock_gives_each_phase_the_time_since_the_last_lap() -> None:
     assert 0.04 <= clock.seconds["data"] < clock.seconds["forward"] + 0.04 and clock.seconds["forward"] >= 0.05
 
 
+# Layers so wide that embeddings and head, which are left out, are next to nothing.
+WIDE = {"hidden_size": 128, "intermediate_size": 512}
+
+
 @pytest.mark.parametrize("kernels", ["fast", "reference"])
 @pytest.mark.parametrize(
     ("family", "shape"),
-    [("bert", {}), ("albert", {"num_hidden_groups": 2, "inner_group_num": 2, "embedding_size": 8}), ("mpnet", {})],
+    [
+        ("bert", {"num_hidden_layers": 3}),
+        ("albert", {"num_hidden_layers": 3, "num_hidden_groups": 2, "inner_group_num": 2, "embedding_size": 8}),
+        ("mpnet", {"num_hidden_layers": 3}),
+        ("modernbert", {"num_hidden_layers": 3, "classifier_pooling": "mean"}),
+        # Its queries of the last layer are counted as the few that are used, while all are made.
+        ("modernbert", {"num_hidden_layers": 6}),
+    ],
 )
 def test_operations_are_those_that_pytorch_counts(
-    tmp_path: Path, family: str, shape: dict[str, int], kernels: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kernels: str, family: str, shape: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With layers so wide that embeddings and head, which are left out, are next to nothing."""
     # Its counter does not know oneDNN's product, which some processors would choose.
     monkeypatch.setattr(arithmetic, "_product", lambda name, dtype: PRODUCTS[name][0])
-    save_checkpoint(tmp_path, family, **shape, hidden_size=128, intermediate_size=512, num_hidden_layers=3)
+    save_checkpoint(tmp_path, family, **WIDE, **shape)
     inputs = make_inputs(type("Config", (), {"vocab_size": 99, "pad_token_id": 0, "type_vocab_size": 2}))
     model = load_classifier(tmp_path, kernels=kernels).train()
     with FlopCounterMode(display=False) as counter:

@@ -112,7 +112,7 @@ def _spacing(types: Any, num_layers: Any) -> int:
 class View:
     """What the layers of one kind look with."""
 
-    cos: Tensor  # (L, 1, D / 2), of the angles by which queries and keys are turned
+    cos: Tensor  # (L, 1, D), of the angles by which queries and keys are turned
     sin: Tensor
     mask: Tensor | None  # (B, 1, L or 1, L) bool, True where a query may look; None where that is everywhere
 
@@ -125,14 +125,14 @@ class Views(nn.Module):
     def __init__(self, config: ModernBertConfig) -> None:
         super().__init__()
         self.reach = config.local_attention // 2
-        exponents = torch.arange(0, config.head_size, 2).float() / config.head_size
+        exponents = (torch.arange(0, config.head_size, 2).float() / config.head_size).repeat(2)  # (D,)
         thetas = config.global_rope_theta, config.local_rope_theta
-        frequencies = torch.stack([1.0 / float(theta) ** exponents for theta in thetas])  # (2, D / 2)
+        frequencies = torch.stack([1.0 / float(theta) ** exponents for theta in thetas])  # (2, D)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, x: Tensor, attention_mask: Tensor | None, kernels: Kernels) -> dict[str, View]:
         positions = torch.arange(x.size(1), device=x.device)
-        angles = positions[:, None, None].float() * self.frequencies[:, None, None]  # (2, L, 1, D / 2)
+        angles = positions[:, None, None].float() * self.frequencies[:, None, None]  # (2, L, 1, D)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         real = padding_mask(attention_mask)
         return {
@@ -142,8 +142,8 @@ class Views(nn.Module):
 
     def _within_reach(self, positions: Tensor, real: Tensor | None, rows: int) -> Tensor | None:
         """The mask of a local layer, (B, 1, L, L), or None."""
-        # Nothing is hidden from one token more either, but there the reference has a mask, of nothing but True, and
-        # attention with such a mask has other last bits than without one.
+        # Nothing is hidden from one token more either, but there the reference has a mask, of nothing but True. On
+        # a CPU it gives the bits of no mask; a GPU takes another kernel.
         if real is None and len(positions) < self.reach:
             return None
         near = (positions[:, None] - positions).abs() <= self.reach
