@@ -157,7 +157,7 @@ def encoder_config(
         values[spec.name] = raw[key]
     for key in kind.UNSUPPORTED:
         if raw.get(key):
-            raise MinitrainError(f"{path}: {key!r} is {raw[key]!r}; minitrain trains encoders alone")
+            raise MinitrainError(f"{path}: {key!r} is {raw[key]!r}, which minitrain does not support")
     config = kind(**values | _labels(raw, path))
     if (wrong := config.inconsistency(names)) is not None:
         raise MinitrainError(f"{path}: {wrong}")
