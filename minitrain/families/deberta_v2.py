@@ -30,11 +30,12 @@ from minitrain.layers import Block, Context
 
 @dataclass(frozen=True, kw_only=True)
 class DebertaV2Config(EncoderConfig):
-    """What DeBERTa has beside BERT's; a None is the size that `width` and `inconsistency` say.
+    """What DeBERTa has beside BERT's, under the names of the config; None for a size that follows from BERT's.
 
-    max_relative_positions: the farthest distance, by default that of the positions. position_buckets: the near half
-    of so many distances have a vector each, the far ones share; all have one each where it is not positive.
-    share_att_key: the projections of the contents serve the distances too. conv_kernel_size: 0 for no convolution.
+    max_relative_positions: the farthest distance; max_position_embeddings where it is not positive.
+    position_buckets: vectors for the distances to one side, half of them for one distance each, the others shared
+    by the far ones; where it is not positive, each distance has its own. share_att_key: the projections of keys and
+    queries serve the distances too. conv_kernel_size: 0 for no convolution.
     """
 
     type_vocab_size: int = size(0, smallest=0)

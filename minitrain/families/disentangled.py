@@ -80,6 +80,7 @@ class DisentangledAttention(nn.Module):
         scale = torch.tensor(float(self.variance)).sqrt().to(q.dtype)
         scores = self._heads(torch.bmm(q, k.transpose(1, 2) / scale))  # (B, N, queries, L)
         if distances is not None:
+            # (c2p + p2c) + contents: another order of the sums gives other last bits.
             scores = reduce(torch.add, [*self._distance_scores(q, k, scale, context), scores])
         if context.mask is not None:
             # Padding may look nowhere, which makes it look everywhere alike.

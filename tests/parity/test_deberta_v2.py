@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import DebertaV2Config as TheirConfig
+from transformers import Trainer, TrainingArguments
 
 from minitrain.errors import MinitrainError
 from minitrain.families.deberta_v2 import DebertaV2Config
 from minitrain.families.disentangled import bucketed
 from minitrain.kernels import KERNELS
+from minitrain.optim import decay_groups
 from minitrain.tokenizer import load_tokenizer
 from minitrain.weights import load_classifier, read_config, save_classifier
 from parity.reference import (
@@ -22,6 +26,7 @@ from parity.reference import (
     assert_same_order,
     assert_same_training_step,
     load_reference,
+    load_twins,
     make_inputs,
     make_labels,
     make_twins,
@@ -74,6 +79,20 @@ def test_every_shape_has_the_bits_of_transformers(shape: str, length: int, tmp_p
     assert_same_logits(twins, inputs)
     assert_same_training_step(twins, inputs)
     assert_same_logits(twins, inputs)
+
+
+def test_distances_that_no_content_meets_still_draw_their_dropout(tmp_path: Path) -> None:
+    """Their vectors get no gradient, but later draws have other places in the stream."""
+    twins = make_twins(tmp_path, "deberta-v2", pos_att_type=[])
+    assert_same_order(twins)
+    inputs = make_inputs(twins.config)
+    assert_same_logits(twins, inputs)
+    logits = []
+    for model in (twins.theirs.train(), twins.ours.train()):
+        torch.manual_seed(7)
+        out = model(**inputs)
+        logits.append(out if isinstance(out, Tensor) else out.logits)
+    assert torch.equal(*logits)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -161,6 +180,26 @@ def test_fast_scores_of_distances_are_the_gathered_ones(rows: int, columns: int)
 def test_distances_are_bucketed_as_the_docstring_says() -> None:
     distances = torch.tensor([-23, -9, -4, -1, 0, 3, 5, 9])
     assert bucketed(distances, 8, 24).tolist() == [-7, -6, -4, -1, 0, 3, 5, 6]
+
+
+def test_the_decay_is_that_of_the_trainer(tmp_path: Path) -> None:
+    twins = twins_of(tmp_path, "convolution", position_biased_input=True, share_att_key=False)
+    trainer = Trainer(twins.theirs, TrainingArguments(tmp_path, use_cpu=True))
+    decaying = set(trainer.get_decay_parameter_names(twins.theirs))
+    ours = {id(parameter) for parameter in decay_groups(twins.ours, 0.1)[0]["params"]}
+    for (name, _), parameter in zip(twins.theirs.named_parameters(), twins.ours.parameters(), strict=True):
+        assert (name in decaying) == (id(parameter) in ours), name
+
+
+def test_what_pretraining_leaves_in_a_file_is_left_aside(tmp_path: Path) -> None:
+    """The heads of v2's generator and v3's discriminator, and positions that the model does not read."""
+    save_checkpoint(tmp_path, "deberta-v2")
+    file = tmp_path / "model.safetensors"
+    extras = ("lm_predictions.lm_head.dense.weight", "mask_predictions.classifier.bias", "cls.predictions.bias")
+    positions = "deberta.embeddings.position_embeddings.weight"
+    save_file(load_file(file) | {key: torch.zeros(2, 2) for key in (*extras, positions)}, file)
+    twins = load_twins(tmp_path)
+    assert_same_logits(twins, make_inputs(twins.config))
 
 
 # config.json
