@@ -134,8 +134,8 @@ def test_what_a_config_leaves_out_is_what_transformers_takes(family: str, tmp_pa
     ours, theirs = read_config(tmp_path), reference.config.from_pretrained(tmp_path)
     for name, key in names.items():
         if hasattr(theirs, key):  # the others stand in the model, or are translated: the families' own tests
-            value = getattr(theirs, key)
-            assert getattr(ours, name) == (tuple(value) if isinstance(value, list) else value), key
+            found, value = getattr(ours, name), getattr(theirs, key)
+            assert found == (tuple(value or ()) if isinstance(found, tuple) else value), key
     assert ours.num_labels == theirs.num_labels and ours.label_names is None
 
 
