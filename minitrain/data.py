@@ -148,7 +148,7 @@ def length_limit(asked: int | None, tokenizer: Tokenizer, positions: int, multip
     """
     longest = positions // multiple * multiple
     if asked is None and longest > 0:
-        return min(tokenizer.max_length, longest)
+        return min(tokenizer.max_length or longest, longest)
     if asked is None or asked > longest:
         flag = f"--max_length {asked}" if asked else f"--pad_to_multiple_of {multiple}"
         multiples = f", {longest} of them a multiple of {multiple}" if multiple > 1 else ""

@@ -19,6 +19,8 @@ MODEL_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.txt",
+    "vocab.json",
+    "merges.txt",
     "model.safetensors",
     "model.safetensors.index.json",
     "model-*.safetensors",

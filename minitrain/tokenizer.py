@@ -1,8 +1,8 @@
 """Text or text pair -> token ids and type ids, on the `tokenizers` library.
 
-A folder with `tokenizer.json`, or with `vocab.txt` alone, becomes a `Tokenizer` that gives the same ids as
-`transformers.AutoTokenizer` does on that folder, truncation of pairs included. It does not pad (the batch does) and
-does not decode; `tokenizer_files.py` reads the folder.
+A folder with `tokenizer.json`, or with a vocabulary alone (`vocab.txt`; `vocab.json` and `merges.txt`), becomes a
+`Tokenizer` that gives the same ids as `transformers.AutoTokenizer` does on that folder, truncation of pairs
+included. It does not pad (the batch does) and does not decode; `tokenizer_files.py` reads the folder.
 
     >>> tokenizer = load_tokenizer("demo")
     >>> tokenizer.tokens(tokenizer("Hello world", "again")[0].input_ids)
@@ -51,17 +51,18 @@ class Tokenizer:
     Args:
         backend: the `tokenizers` object, without padding.
         settings: what `save` writes as tokenizer_config.json: tokenizer_class, special tokens by role,
-            model_max_length in tokens, model_input_names, and a value for each of CHOICES and NORMALIZER_CHOICES.
+            model_input_names, model_max_length in tokens if there is one, and a value for each of CHOICES and of
+            the class's own choices.
     """
 
     pad_token_id: int
-    max_length: int  # tokens, special ones included
+    max_length: int | None  # tokens, special ones included; None where the folder names no limit
 
     def __init__(self, backend: Backend, settings: Mapping[str, Any]) -> None:
         backend.encode_special_tokens = settings["split_special_tokens"]
         self.backend = backend
         self.settings = dict(settings)
-        self.max_length = settings["model_max_length"]
+        self.max_length = settings.get("model_max_length")
         pad_token_id = backend.token_to_id(settings["pad_token"])
         assert pad_token_id is not None
         self.pad_token_id = pad_token_id
@@ -89,7 +90,8 @@ class Tokenizer:
         Args:
             texts: the first text of each row.
             pairs: the second text of each row, or None.
-            max_length: tokens per row, special ones included; None for the tokenizer's own `max_length`.
+            max_length: tokens per row, special ones included; None for the tokenizer's own `max_length`, and for
+                whole texts where it has none.
             where: the file or split that errors name.
             columns: the column names that errors give to texts and pairs.
             first_row: the number of texts[0] in that file, counted from 1.
@@ -123,7 +125,10 @@ class Tokenizer:
             ),
         )
 
-    def _truncate_to(self, max_length: int, pair: bool) -> None:
+    def _truncate_to(self, max_length: int | None, pair: bool) -> None:
+        if max_length is None:
+            self.backend.no_truncation()
+            return
         smallest = self.num_special_tokens(pair) + 1
         # Below that, tokenizers would not truncate at all, and would not say so.
         if not isinstance(max_length, int) or max_length < smallest:
@@ -213,8 +218,9 @@ def read_tokenizer(directory: str | Path) -> Tokenizer:
     """Read a tokenizer from a local folder.
 
     Args:
-        directory: holds tokenizer.json or vocab.txt; tokenizer_config.json, special_tokens_map.json,
-            added_tokens.json and the tokenizer_class of config.json are heeded where they are.
+        directory: holds tokenizer.json or a vocabulary (vocab.txt, or vocab.json and merges.txt);
+            tokenizer_config.json, special_tokens_map.json, added_tokens.json, and model_type and tokenizer_class
+            of config.json are heeded where they are.
 
     Raises:
         MinitrainError: neither file is there, one cannot be read, or a special token has no id.

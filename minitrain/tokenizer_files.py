@@ -1,72 +1,38 @@
 """The files of a tokenizer -> a `tokenizers` object and what it was told: the reading half of `tokenizer.py`.
 
-For the classes in `FAMILIES` transformers 5 takes only the vocabulary and the added tokens of `tokenizer.json`, and
-builds normalizer and template anew from `tokenizer_config.json`; so does this. A `tokenizer.json` that keeps the
-case is lower-cased all the same unless `tokenizer_config.json` says `"do_lower_case": false`. Code that a folder
-names (`auto_map`) is never imported.
+For the classes of `tokenizer_families.py` transformers 5 takes only the vocabulary and the added tokens of
+`tokenizer.json`, and builds normalizer and template anew from `tokenizer_config.json`; so does this. A
+`tokenizer.json` that keeps the case is lower-cased all the same unless `tokenizer_config.json` says
+`"do_lower_case": false`. SentencePiece's files are not read, and code that a folder names (`auto_map`) is never
+imported.
 
-Source: transformers 5.23.0, tokenization_utils_tokenizers.py and models/bert/tokenization_bert.py.
+Source: transformers 5.23.0, tokenization_utils_tokenizers.py and tokenization_utils_base.py.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, processors
 from tokenizers import Tokenizer as Backend
-from tokenizers.models import WordPiece
+from tokenizers.models import BPE, WordPiece
 
 from minitrain.errors import MinitrainError
 from minitrain.files import read_json
+from minitrain.tokenizer_families import (
+    FAMILIES,
+    INPUT_NAMES,
+    WITHOUT_TYPE_IDS,
+    Choices,
+    TokenizerFamily,
+    class_for,
+)
 
 UNSET_LENGTH = 1_000_000  # a model_max_length above this is transformers' way to say "none given" (1e30)
 ADDED_TOKEN_OPTIONS = ("special", "single_word", "lstrip", "rstrip", "normalized")
 SPECIAL_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-REQUIRED_ROLES = ("unk_token", "sep_token", "pad_token", "cls_token")
-EXTRA_SPECIAL_TOKENS = ("additional_special_tokens", "extra_special_tokens")  # the names in versions 4 and 5
-
-# What tokenizer_config.json may say: the first value is meant where it says nothing.
-CHOICES: dict[str, tuple[Any, ...]] = {"truncation_side": ("right", "left"), "split_special_tokens": (False, True)}
-NORMALIZER_CHOICES: dict[str, tuple[Any, ...]] = {
-    "do_lower_case": (True, False),
-    "tokenize_chinese_chars": (True, False),
-    "strip_accents": (None, True, False),  # None: strip them when lower-casing
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerFamily:
-    """What a tokenizer class fixes where the folder says nothing; the templates are written with roles."""
-
-    special_tokens: Mapping[str, str]  # role -> token
-    single: str
-    pair: str
-    model_input_names: tuple[str, ...] = ("input_ids", "token_type_ids", "attention_mask")
-    max_length: int = 512
-
-
-BERT = TokenizerFamily(
-    special_tokens={
-        "unk_token": "[UNK]",
-        "sep_token": "[SEP]",
-        "pad_token": "[PAD]",
-        "cls_token": "[CLS]",
-        "mask_token": "[MASK]",
-    },
-    single="{cls_token}:0 $A:0 {sep_token}:0",
-    pair="{cls_token}:0 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
-)
-WITHOUT_TYPE_IDS = replace(BERT, model_input_names=("input_ids", "attention_mask"))
-
-# Classes that build the tokenizer anew from its vocabulary. Any other takes tokenizer.json as it stands.
-FAMILIES = {
-    "BertTokenizer": BERT,
-    "ElectraTokenizer": BERT,
-    "MobileBertTokenizer": BERT,
-    "SqueezeBertTokenizer": BERT,
-    "DistilBertTokenizer": WITHOUT_TYPE_IDS,
-}
+EXTRA_SPECIAL_TOKENS = ("extra_special_tokens", "additional_special_tokens")  # version 5 knows both, 4 the latter
+CHOICES: Choices = {"truncation_side": ("right", "left"), "split_special_tokens": (False, True)}
 
 
 def read_files(directory: Path) -> tuple[Backend, dict[str, Any]]:
@@ -75,34 +41,93 @@ def read_files(directory: Path) -> tuple[Backend, dict[str, Any]]:
     Raises MinitrainError naming the file that is missing, cannot be read, or lacks a special token.
     """
     config = _read_if_there(directory / "tokenizer_config.json")
-    name = config.get("tokenizer_class") or _read_if_there(directory / "config.json").get("tokenizer_class")
-    settings = _settings(config, name or "BertTokenizer", directory / "tokenizer_config.json")
-    source = _source(directory, settings["tokenizer_class"])
-    saved = read_json(source) if source.suffix == ".json" else {}
+    model = _read_if_there(directory / "config.json")
     older = _read_if_there(directory / "special_tokens_map.json")
     added = _read_if_there(directory / "added_tokens.json")
+    name = class_for(config.get("tokenizer_class") or model.get("tokenizer_class"), model.get("model_type"))
+    if not isinstance(name, str) or not name.isidentifier():
+        raise MinitrainError(f"{directory}: its tokenizer_class is {name!r}, expected the name of a class")
+    source = _source(directory, name)
     try:
+        saved = _saved(source)
+        settings = _settings(_truncation_side(saved) | config, name, directory / "tokenizer_config.json")
         return _assemble(source, config, settings, saved, older, added)
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, MinitrainError):
         raise
     except BaseException as error:  # tokenizers raises bare Exception, and a panic in Rust is not even that
         raise MinitrainError(
-            f"{source}: no {settings['tokenizer_class']} can be made of it and the files beside it: {error}; "
+            f"{source}: no {name} can be made of it and the files beside it: {error}; "
             "get them again from where the model came from"
         ) from error
 
 
+def _family(name: str) -> TokenizerFamily | None:
+    return FAMILIES.get(name.removesuffix("Fast"))
+
+
+def _read_if_there(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
 def _source(directory: Path, name: str) -> Path:
     """The file that holds the vocabulary."""
-    known = name.removesuffix("Fast") in FAMILIES
-    names = ["tokenizer.json", "vocab.txt"] if known else ["tokenizer.json"]
-    for file in names:
-        if (directory / file).exists():
-            return directory / file
-    raise MinitrainError(
-        f"{directory}: holds no tokenizer: a {name} needs {' or '.join(names)} there"
-        + ("" if known else f" (only {', '.join(FAMILIES)} can be made of vocab.txt)")
+    family = _family(name)
+    others = family.vocabulary_files if family else ()
+    if (directory / "tokenizer.json").exists():
+        return directory / "tokenizer.json"
+    if others and all((directory / file).exists() for file in others):
+        return directory / others[0]
+    needs = "tokenizer.json" + (f" or {' and '.join(others)}" if others else "")
+    raise MinitrainError(f"{directory}: holds no tokenizer: a {name} needs {needs} there{_way_out(family)}")
+
+
+def _way_out(family: TokenizerFamily | None) -> str:
+    """What to say to somebody without a tokenizer.json."""
+    if family is None:
+        able = [name for name, row in FAMILIES.items() if row.vocabulary_files]
+        return f" (only {', '.join(able)} can be made of a vocabulary alone)"
+    if family.sentencepiece is None:
+        return ""
+    return (
+        f"; {family.sentencepiece} is not read. Convert it once, with transformers, sentencepiece and protobuf "
+        "installed: AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER), then put config.json and "
+        "the weights into FOLDER too"
     )
+
+
+def _saved(source: Path) -> dict[str, Any]:
+    """tokenizer.json, or as much of it as the vocabulary's own files tell."""
+    if source.name == "tokenizer.json":
+        return read_json(source)
+    if source.name == "vocab.txt":
+        return {"model": {"vocab": WordPiece.read_file(str(source))}}
+    vocabulary, merges = BPE.read_file(str(source), str(source.with_name("merges.txt")))
+    return {"model": {"vocab": vocabulary, "merges": merges}}
+
+
+def _truncation_side(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the truncation in a tokenizer.json the side alone counts, and that where no other file has one."""
+    truncation = saved.get("truncation") or {}
+    return {"truncation_side": truncation["direction"].lower()} if "direction" in truncation else {}
+
+
+def _settings(config: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """Check what tokenizer_config.json says, and fill in what it leaves out, but no length of ours."""
+    settings: dict[str, Any] = {"tokenizer_class": name}
+    family = _family(name)
+    for key, allowed in {**CHOICES, **(family.choices if family else {})}.items():
+        if (value := config.get(key, allowed[0])) not in allowed:
+            raise MinitrainError(f"{path}: {key} is {value!r}, expected one of {allowed}")
+        settings[key] = allowed[allowed.index(value)]
+    names = config.get("model_input_names", family.model_input_names if family else WITHOUT_TYPE_IDS)
+    if not isinstance(names, list | tuple):
+        raise MinitrainError(f"{path}: model_input_names is {names!r}, expected a list of names")
+    settings["model_input_names"] = [key for key in INPUT_NAMES if key in names]
+    if (length := config.get("model_max_length", config.get("max_len"))) is None:
+        return settings
+    if isinstance(length, bool) or not isinstance(length, int | float) or not length >= 1:
+        raise MinitrainError(f"{path}: model_max_length is {length!r}, expected a number of tokens")
+    return settings if length > UNSET_LENGTH else settings | {"model_max_length": int(length)}
 
 
 def _assemble(
@@ -113,13 +138,14 @@ def _assemble(
     older: Mapping[str, Any],
     added: Mapping[str, int],
 ) -> tuple[Backend, dict[str, Any]]:
-    family = FAMILIES.get(settings["tokenizer_class"].removesuffix("Fast"))
+    family = _family(settings["tokenizer_class"])
     # A folder that lists its added tokens in tokenizer_config.json wants the older files ignored.
     sources = [config] if "added_tokens_decoder" in config else [config, older]
-    special, extra = _special_tokens(sources, family or BERT)
-    backend = _backend(source, saved, settings, special["unk_token"])
-    backend.add_tokens(_added_tokens(config, saved, added, special))
-    for role in REQUIRED_ROLES:
+    roles = _special_tokens(sources, saved, family)
+    special = {role: token.content for role, token in roles.items()}
+    backend = _backend(source, saved, {**settings, **special}, family)
+    backend.add_tokens(_added_tokens(config, saved, added, special.values()))
+    for role in _required(family):
         # The model looks [UNK] up in its own vocabulary, not among the added tokens.
         if (backend.model if role == "unk_token" else backend).token_to_id(special[role]) is None:
             raise ValueError(f"the {role} {special[role]!r} is not in the vocabulary")
@@ -127,8 +153,14 @@ def _assemble(
     special = {role: token for role, token in special.items() if backend.token_to_id(token) is not None}
     # Adding a token again would reset the options that its file gives it.
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
-    backend.add_special_tokens([token for token in [*special.values(), *extra] if token not in known])
-    if family:
+    extra = _extra_tokens(sources)
+    if extra:
+        settings = {**settings, EXTRA_SPECIAL_TOKENS[1]: [token.content for token in extra]}
+    elif family:
+        extra = [_token(token, special=True) for token in family.extra if backend.token_to_id(token) is not None]
+    tokens = [*(roles[role] for role in special), *extra]
+    backend.add_tokens([token for token in tokens if token.content not in known])
+    if family and not (family.keeps_template and backend.post_processor):
         backend.post_processor = processors.TemplateProcessing(
             single=family.single.format(**special),
             pair=family.pair.format(**special),
@@ -138,30 +170,29 @@ def _assemble(
     return backend, {**settings, **special}
 
 
-def _read_if_there(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+def _backend(
+    source: Path, saved: Mapping[str, Any], settings: Mapping[str, Any], family: TokenizerFamily | None
+) -> Backend:
+    """The class's tokenizer, with the template of the file where that counts, or what tokenizer.json says."""
+    if family is None:
+        backend = Backend.from_file(str(source))
+        backend.no_padding()
+        backend.no_truncation()
+        return backend
+    if (kind := saved["model"].get("type", family.model)) != family.model:
+        raise ValueError(f"its model is {kind}, expected {family.model}")
+    backend = family.build(saved, settings)
+    if family.keeps_template and saved.get("post_processor"):
+        backend.post_processor = Backend.from_file(str(source)).post_processor
+    return backend
 
 
-def _settings(config: Mapping[str, Any], name: Any, path: Path) -> dict[str, Any]:
-    """Check what tokenizer_config.json says, and fill in what it leaves out."""
-    if not isinstance(name, str) or not name.isidentifier():
-        raise MinitrainError(f"{path.parent}: its tokenizer_class is {name!r}, expected the name of a class")
-    settings: dict[str, Any] = {"tokenizer_class": name}
-    known = name.removesuffix("Fast") in FAMILIES
-    family = FAMILIES[name.removesuffix("Fast")] if known else WITHOUT_TYPE_IDS
-    for key, allowed in (CHOICES | NORMALIZER_CHOICES if known else CHOICES).items():
-        if (value := config.get(key, allowed[0])) not in allowed:
-            raise MinitrainError(f"{path}: {key} is {value!r}, expected one of {allowed}")
-        settings[key] = allowed[allowed.index(value)]
-    names = config.get("model_input_names", family.model_input_names)
-    if not isinstance(names, list | tuple):
-        raise MinitrainError(f"{path}: model_input_names is {names!r}, expected a list of names")
-    settings["model_input_names"] = [key for key in BERT.model_input_names if key in names]
-    length = config.get("model_max_length", config.get("max_len", family.max_length))
-    if isinstance(length, bool) or not isinstance(length, int | float) or not length >= 1:
-        raise MinitrainError(f"{path}: model_max_length is {length!r}, expected a number of tokens")
-    settings["model_max_length"] = family.max_length if length > UNSET_LENGTH else int(length)
-    return settings
+def _required(family: TokenizerFamily | None) -> list[str]:
+    """The roles whose tokens must have an id: padding, what the template writes, what WordPiece falls back on."""
+    if family is None:
+        return ["pad_token"]
+    template = [role for role in SPECIAL_ROLES if f"{{{role}}}" in family.pair]
+    return ["pad_token", *template, *(["unk_token"] if family.model == "WordPiece" else [])]
 
 
 def _content(token: Any) -> str:
@@ -171,19 +202,40 @@ def _content(token: Any) -> str:
     raise ValueError(f"a special token is {token!r}, expected a text or an object with its content")
 
 
+def _token(token: Any, special: bool) -> AddedToken:
+    """A token with the options that its file gives it; special: whatever the file says."""
+    fields = token if isinstance(token, dict) else {}
+    options = {key: fields[key] for key in ADDED_TOKEN_OPTIONS if key in fields}
+    return AddedToken(_content(token), **(options | {"special": True} if special else options))
+
+
 def _special_tokens(
-    sources: Iterable[Mapping[str, Any]], family: TokenizerFamily
-) -> tuple[dict[str, str], list[str]]:
-    """The special tokens by role, the family's own where no file names another, and those without a role."""
-    special, extra = dict(family.special_tokens), []
+    sources: Iterable[Mapping[str, Any]], saved: Mapping[str, Any], family: TokenizerFamily | None
+) -> dict[str, AddedToken]:
+    """The special tokens by role, the family's own where no file names another."""
+    if family:
+        special: dict[str, Any] = dict(family.special_tokens)
+    else:
+        special = {"pad_token": (saved.get("padding") or {}).get("pad_token", "[PAD]")}
     for source in sources:
-        special |= {role: _content(source[role]) for role in SPECIAL_ROLES if source.get(role) is not None}
-        extra += [_content(token) for key in EXTRA_SPECIAL_TOKENS for token in source.get(key) or ()]
-    return special, extra
+        special |= {role: source[role] for role in SPECIAL_ROLES if source.get(role) is not None}
+    if family and isinstance(mask := special["mask_token"], str):
+        special["mask_token"] = {"content": mask, **family.mask_options}
+    return {role: _token(token, special=True) for role, token in special.items()}
+
+
+def _extra_tokens(sources: Iterable[Mapping[str, Any]]) -> list[AddedToken]:
+    """The special tokens without a role, of the first file that has any."""
+    for source in sources:
+        for key in EXTRA_SPECIAL_TOKENS:
+            if tokens := source.get(key):
+                named = tokens.values() if isinstance(tokens, dict) else tokens
+                return [_token(token, special=True) for token in named]
+    return []
 
 
 def _added_tokens(
-    config: Mapping[str, Any], saved: Mapping[str, Any], older: Mapping[str, int], special: Mapping[str, str]
+    config: Mapping[str, Any], saved: Mapping[str, Any], older: Mapping[str, int], special: Collection[str]
 ) -> list[AddedToken]:
     """The tokens beside the vocabulary, in the order of their ids: from the newest kind of file that lists them."""
     if "added_tokens_decoder" in config:
@@ -191,32 +243,4 @@ def _added_tokens(
     else:
         by_id = {index: {"content": token} for token, index in older.items()}
         by_id |= {fields["id"]: fields for fields in saved.get("added_tokens", ())}
-    tokens = []
-    for _, fields in sorted(by_id.items()):
-        options = {key: fields[key] for key in ADDED_TOKEN_OPTIONS if key in fields}
-        if _content(fields) in special.values():
-            options["special"] = True
-        tokens.append(AddedToken(_content(fields), **options))
-    return tokens
-
-
-def _backend(source: Path, saved: Mapping[str, Any], settings: Mapping[str, Any], unk_token: str) -> Backend:
-    """The class's tokenizer without its template; a class we do not know is what tokenizer.json says."""
-    if settings["tokenizer_class"].removesuffix("Fast") not in FAMILIES:
-        backend = Backend.from_file(str(source))
-        backend.no_padding()
-        backend.no_truncation()
-        return backend
-    if saved and saved["model"].get("type", "WordPiece") != "WordPiece":
-        raise ValueError(f"its model is {saved['model']['type']}, expected WordPiece")
-    vocabulary = saved["model"]["vocab"] if saved else WordPiece.read_file(str(source))
-    backend = Backend(WordPiece(vocabulary, unk_token=unk_token))
-    backend.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=settings["tokenize_chinese_chars"],
-        strip_accents=settings["strip_accents"],
-        lowercase=settings["do_lower_case"],
-    )
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece(prefix="##")
-    return backend
+    return [_token(fields, special=_content(fields) in special) for _, fields in sorted(by_id.items())]

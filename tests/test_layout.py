@@ -29,6 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "hub",
         "tensorfiles",
+        "tokenizer_families",
         "tokenizer_files",
         "tokenizer",
         "token_cache",
@@ -61,6 +62,7 @@ WITHIN: dict[str, set[str]] = {
     "checkpoint": {"tensorfiles"},
     "kernels": {"dropout"},
     "tokenizer": {"hub", "tokenizer_files"},
+    "tokenizer_files": {"tokenizer_families"},
     "tables": {"hub"},
     "labels": {"tables"},
     "rows": {"labels", "tables", "tokenizer"},

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, BertTokenizer
 
+from minitrain.data import length_limit
 from minitrain.errors import MinitrainError
 from minitrain.tokenizer import Example, Tokenizer, load_tokenizer, read_tokenizer
 
@@ -427,10 +428,45 @@ def test_a_missing_mask_token_gets_no_id(vocabulary: dict[str, int], tmp_path: P
     assert read_tokenizer(folder).highest_id == len(tokens) - 1
 
 
-@pytest.mark.parametrize("value", [1e30, int(1e30), None])
-def test_an_unset_length_is_512(vocabulary: dict[str, int], tmp_path: Path, value: Any) -> None:
-    config = {"model_max_length": value} if value else {}
-    assert read_tokenizer(write_folder(tmp_path, vocabulary, tokenizer_config=config)).max_length == 512
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"model_max_length": None},
+        {"model_max_length": 1e30},
+        {"model_max_length": int(1e30)},
+        {"max_len": 1e30},
+    ],
+    ids=str,
+)
+def test_without_a_length_nothing_is_cut_and_the_model_says_what_it_takes(
+    vocabulary: dict[str, int], tmp_path: Path, config: dict[str, Any]
+) -> None:
+    ours, theirs = assert_same_folder(write_folder(tmp_path, vocabulary, tokenizer_config=config))
+    assert ours.max_length is None and theirs.model_max_length >= 1e30
+    assert len(ours("dog " * 700)[0].input_ids) == len(theirs("dog " * 700, truncation=True)["input_ids"]) == 702
+    assert [length_limit(None, ours, positions) for positions in (512, 8192)] == [512, 8192]
+    assert length_limit(100, ours, 512) == 100
+    assert read_tokenizer(tmp_path / "saved").max_length is None
+
+
+def test_of_two_limits_the_lower_counts(vocabulary: dict[str, int], tmp_path: Path) -> None:
+    ours = read_tokenizer(write_folder(tmp_path, vocabulary, tokenizer_config={"model_max_length": 128}))
+    assert [length_limit(None, ours, positions) for positions in (64, 512)] == [64, 128]
+
+
+@pytest.mark.parametrize("tokenizer_class", ["BertTokenizer", "PreTrainedTokenizerFast"])
+@pytest.mark.parametrize("config", [{}, {"truncation_side": "right"}], ids=str)
+def test_the_side_of_a_saved_truncation_counts_as_in_the_reference(
+    vocabulary: dict[str, int], tmp_path: Path, tokenizer_class: str, config: dict[str, str]
+) -> None:
+    saved = tokenizer_json(vocabulary)
+    truncation = {"max_length": 4, "stride": 0, "strategy": "LongestFirst", "direction": "Left"}
+    config = {"tokenizer_class": tokenizer_class, **config}
+    folder = write_folder(tmp_path, tokenizer=saved | {"truncation": truncation}, tokenizer_config=config)
+    ours, theirs = assert_same_folder(folder)
+    side = config.get("truncation_side", "left")
+    assert ours.settings["truncation_side"] == theirs.truncation_side == side
 
 
 @pytest.mark.parametrize("config", [{"model_max_length": 77}, {"max_len": 77}])

@@ -1,0 +1,264 @@
+"""The tokenizer classes of transformers 5 that minitrain knows, a row each: what is built anew from a vocabulary.
+
+A class in `FAMILIES` makes normalizer, pre-tokenizer and template itself, whatever `tokenizer.json` says of them;
+of that file it takes the vocabulary, the merges, SentencePiece's table of characters and the added tokens. Any
+other class takes `tokenizer.json` as it stands. No file is read here (`tokenizer_files.py` does), and character
+offsets, which some of these classes trim, are not kept.
+
+Source: transformers 5.23.0, models/*/tokenization_*.py and models/auto/tokenization_auto.py.
+"""
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tokenizers import Regex, decoders, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+from tokenizers.models import BPE, Unigram, WordPiece
+from tokenizers.normalizers import Normalizer
+from tokenizers.pre_tokenizers import PreTokenizer
+
+# What tokenizer_config.json may say: the first value is meant where it says nothing.
+Choices = Mapping[str, tuple[Any, ...]]
+NORMALIZER_CHOICES: Choices = {
+    "do_lower_case": (True, False),
+    "tokenize_chinese_chars": (True, False),
+    "strip_accents": (None, True, False),  # None: strip them when lower-casing
+}
+PREFIX_CHOICES: Choices = {"add_prefix_space": (True, False)}
+
+INPUT_NAMES = ("input_ids", "token_type_ids", "attention_mask")
+WITHOUT_TYPE_IDS = ("input_ids", "attention_mask")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerFamily:
+    """What a tokenizer class fixes where the folder says nothing; the templates are written with roles.
+
+    Args:
+        build: (tokenizer.json, settings and special tokens by role) -> the `tokenizers` object, template aside.
+        model: the kind of model that tokenizer.json has to hold.
+        special_tokens: role -> token.
+        single, pair: the templates. keeps_template: the one in tokenizer.json goes before them.
+        vocabulary_files: what does instead of tokenizer.json.
+        sentencepiece: the file from which transformers alone makes a tokenizer.json.
+        mask_options: of a mask token of which the folder gives nothing but the text.
+        extra: special tokens without a role, where the vocabulary has them.
+    """
+
+    build: Callable[[Mapping[str, Any], Mapping[str, Any]], Backend]
+    model: str
+    special_tokens: Mapping[str, str]
+    single: str
+    pair: str
+    choices: Choices
+    keeps_template: bool = False
+    model_input_names: tuple[str, ...] = WITHOUT_TYPE_IDS
+    vocabulary_files: tuple[str, ...] = ()
+    sentencepiece: str | None = None
+    mask_options: Mapping[str, bool] = field(default_factory=dict)
+    extra: tuple[str, ...] = ()
+
+
+def word_pieces(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Backend:
+    """BERT's: words at blanks and punctuation, split into the longest pieces that the vocabulary has."""
+    backend = Backend(WordPiece(saved["model"]["vocab"], unk_token=settings["unk_token"]))
+    backend.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=settings["tokenize_chinese_chars"],
+        strip_accents=settings["strip_accents"],
+        lowercase=settings["do_lower_case"],
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(prefix="##")
+    return backend
+
+
+def byte_pairs(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Backend:
+    """RoBERTa's, after GPT-2: pairs of bytes merged, the blank before a word a part of it; nothing is unknown."""
+    merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in saved["model"]["merges"]]
+    vocabulary = saved["model"]["vocab"]
+    backend = Backend(BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix=""))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=settings["add_prefix_space"])
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def xlm_roberta_pieces(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Backend:
+    """XLM-RoBERTa's: SentencePiece's own normalizer, and the unknown token always at id 3."""
+    prefix = "always" if settings["add_prefix_space"] else "never"
+    return _unigram(_pieces(saved), 3, _charsmap(saved), [pre_tokenizers.WhitespaceSplit()], prefix)
+
+
+def camembert_pieces(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Backend:
+    """CamemBERT's: as XLM-RoBERTa's, with the unknown token looked up."""
+    pieces, unknown = _pieces(saved), settings["unk_token"]
+    unk_id = next((index for index, (piece, _) in enumerate(pieces) if piece == unknown), 0)
+    prefix = "always" if settings["add_prefix_space"] else "never"
+    return _unigram(pieces, unk_id, _charsmap(saved), [pre_tokenizers.WhitespaceSplit()], prefix)
+
+
+def albert_pieces(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Backend:
+    """ALBERT's: quotation marks made alike, accents and case dropped if so set; the unknown token at id 1."""
+    steps: list[Normalizer] = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+    if not settings["keep_accents"]:
+        steps += [normalizers.NFKD(), normalizers.StripAccents()]
+    if settings["do_lower_case"]:
+        steps.append(normalizers.Lowercase())
+    prefix = "always" if settings["add_prefix_space"] else "never"
+    return _unigram(_pieces(saved), 1, [*steps, *_charsmap(saved)], [pre_tokenizers.WhitespaceSplit()], prefix)
+
+
+def deberta_v2_pieces(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Backend:
+    """DeBERTa-v2's and v3's: blanks drawn together and NFC instead of SentencePiece's normalizer."""
+    pieces, unknown = _pieces(saved), settings["unk_token"]
+    if (unknown, 0.0) not in pieces:  # the reference would take id 1, which in these vocabularies is [CLS]
+        raise ValueError(f"the unk_token {unknown!r} is not in the vocabulary with a score of 0")
+    steps: list[Normalizer] = [normalizers.Lowercase()] if settings["do_lower_case"] else []
+    steps += [normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " "), normalizers.NFC()]
+    steps.append(normalizers.Strip(left=False, right=True))
+    splits: list[PreTokenizer] = [pre_tokenizers.Punctuation("isolated")] if settings["split_by_punct"] else []
+    prefix = "always" if settings["add_prefix_space"] else "first"
+    return _unigram(pieces, pieces.index((unknown, 0.0)), steps, splits, prefix)
+
+
+def _unigram(
+    pieces: list[tuple[str, float]],
+    unk_id: int,
+    normalizing: list[Normalizer],
+    splits: list[PreTokenizer],
+    prefix: str,
+) -> Backend:
+    """The likeliest pieces of a text by their scores; a blank is written ▁."""
+    backend = Backend(Unigram(pieces, unk_id=unk_id, byte_fallback=False))
+    if normalizing:
+        backend.normalizer = normalizers.Sequence(normalizing)
+    blanks = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=prefix)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, blanks])
+    backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme=prefix)
+    return backend
+
+
+def _pieces(saved: Mapping[str, Any]) -> list[tuple[str, float]]:
+    return [(piece, score) for piece, score in saved["model"]["vocab"]]
+
+
+def _charsmap(saved: Mapping[str, Any]) -> list[Normalizer]:
+    """SentencePiece's table of characters and what they become, the first in tokenizer.json, if any."""
+    whole = saved.get("normalizer") or {}
+    for step in whole.get("normalizers", [whole]):
+        if step.get("type") == "Precompiled":
+            return [normalizers.Precompiled(base64.b64decode(step["precompiled_charsmap"]))]
+    return []
+
+
+BERT = TokenizerFamily(
+    build=word_pieces,
+    model="WordPiece",
+    special_tokens={
+        "unk_token": "[UNK]",
+        "sep_token": "[SEP]",
+        "pad_token": "[PAD]",
+        "cls_token": "[CLS]",
+        "mask_token": "[MASK]",
+    },
+    single="{cls_token}:0 $A:0 {sep_token}:0",
+    pair="{cls_token}:0 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
+    choices=NORMALIZER_CHOICES,
+    model_input_names=INPUT_NAMES,
+    vocabulary_files=("vocab.txt",),
+)
+ROBERTA = TokenizerFamily(
+    build=byte_pairs,
+    model="BPE",
+    special_tokens={
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "sep_token": "</s>",
+        "pad_token": "<pad>",
+        "cls_token": "<s>",
+        "mask_token": "<mask>",
+    },
+    single="{cls_token}:0 $A:0 {sep_token}:0",
+    pair="{cls_token}:0 $A:0 {sep_token}:0 {sep_token}:0 $B:0 {sep_token}:0",
+    choices={"add_prefix_space": (False, True)},
+    vocabulary_files=("vocab.json", "merges.txt"),
+)
+MPNET = replace(
+    ROBERTA,
+    build=word_pieces,
+    model="WordPiece",
+    special_tokens={**ROBERTA.special_tokens, "unk_token": "[UNK]"},
+    choices=NORMALIZER_CHOICES,
+    vocabulary_files=("vocab.txt",),
+    mask_options={"lstrip": True},
+)
+XLM_ROBERTA = replace(
+    ROBERTA,
+    build=xlm_roberta_pieces,
+    model="Unigram",
+    single="{bos_token}:0 $A:0 {eos_token}:0",
+    pair="{bos_token}:0 $A:0 {eos_token}:0 {eos_token}:0 $B:0 {eos_token}:0",
+    choices=PREFIX_CHOICES,
+    vocabulary_files=(),
+    sentencepiece="sentencepiece.bpe.model",
+)
+CAMEMBERT = replace(
+    XLM_ROBERTA,
+    build=camembert_pieces,
+    mask_options={"lstrip": True},
+    extra=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"),
+)
+DEBERTA_V2 = replace(
+    BERT,
+    build=deberta_v2_pieces,
+    model="Unigram",
+    special_tokens={**BERT.special_tokens, "bos_token": "[CLS]", "eos_token": "[SEP]"},
+    choices={"do_lower_case": (False, True), "split_by_punct": (False, True), **PREFIX_CHOICES},
+    vocabulary_files=(),
+    sentencepiece="spm.model",
+)
+ALBERT = replace(
+    DEBERTA_V2,
+    build=albert_pieces,
+    special_tokens={**DEBERTA_V2.special_tokens, "unk_token": "<unk>", "pad_token": "<pad>"},
+    choices={"do_lower_case": (True, False), "keep_accents": (False, True), **PREFIX_CHOICES},
+    keeps_template=True,
+    model_input_names=WITHOUT_TYPE_IDS,
+    sentencepiece="spiece.model",
+)
+
+FAMILIES = {
+    "AlbertTokenizer": ALBERT,
+    "BertTokenizer": BERT,
+    "CamembertTokenizer": CAMEMBERT,
+    "DebertaV2Tokenizer": DEBERTA_V2,
+    "DistilBertTokenizer": replace(BERT, model_input_names=WITHOUT_TYPE_IDS),
+    "ElectraTokenizer": BERT,
+    "MobileBertTokenizer": BERT,
+    "MPNetTokenizer": MPNET,
+    "RobertaTokenizer": ROBERTA,
+    "SqueezeBertTokenizer": BERT,
+    "XLMRobertaTokenizer": XLM_ROBERTA,
+}
+AS_IT_STANDS = "TokenizersBackend"
+
+# The class by the model_type of config.json, for a folder that names none.
+CLASS_OF = {
+    "albert": "AlbertTokenizer",
+    "camembert": "CamembertTokenizer",
+    "deberta-v2": "DebertaV2Tokenizer",
+    "modernbert": AS_IT_STANDS,  # and whatever class its folder names
+    "mpnet": "MPNetTokenizer",
+    "roberta": "RobertaTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+}
+DEFAULT_CLASS = "BertTokenizer"
+
+
+def class_for(named: Any, model_type: Any) -> Any:
+    """The class that counts: the one a folder names (None where it does not), or that of its kind of model."""
+    usual = CLASS_OF.get(model_type, DEFAULT_CLASS) if isinstance(model_type, str) else DEFAULT_CLASS
+    return usual if usual == AS_IT_STANDS else named or usual
