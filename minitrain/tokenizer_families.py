@@ -10,7 +10,7 @@ Source: transformers 5.23.0, models/*/tokenization_*.py and models/auto/tokeniza
 
 import base64
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenizers import Regex, decoders, normalizers, pre_tokenizers
@@ -43,7 +43,6 @@ class TokenizerFamily:
         single, pair: the templates. keeps_template: the one in tokenizer.json goes before them.
         vocabulary_files: what does instead of tokenizer.json.
         sentencepiece: the file from which transformers alone makes a tokenizer.json.
-        mask_options: of a mask token of which the folder gives nothing but the text.
         extra: special tokens without a role, where the vocabulary has them.
     """
 
@@ -57,7 +56,6 @@ class TokenizerFamily:
     model_input_names: tuple[str, ...] = WITHOUT_TYPE_IDS
     vocabulary_files: tuple[str, ...] = ()
     sentencepiece: str | None = None
-    mask_options: Mapping[str, bool] = field(default_factory=dict)
     extra: tuple[str, ...] = ()
 
 
@@ -79,6 +77,8 @@ def byte_pairs(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Backend
     """RoBERTa's, after GPT-2: pairs of bytes merged, the blank before a word a part of it; nothing is unknown."""
     merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in saved["model"]["merges"]]
     vocabulary = saved["model"]["vocab"]
+    if len(set(vocabulary.values())) < len(vocabulary):  # one of the two would be lost when it is saved
+        raise ValueError("two tokens of the vocabulary have the same id")
     backend = Backend(BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix=""))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=settings["add_prefix_space"])
     backend.decoder = decoders.ByteLevel()
@@ -193,7 +193,6 @@ MPNET = replace(
     special_tokens={**ROBERTA.special_tokens, "unk_token": "[UNK]"},
     choices=NORMALIZER_CHOICES,
     vocabulary_files=("vocab.txt",),
-    mask_options={"lstrip": True},
 )
 XLM_ROBERTA = replace(
     ROBERTA,
@@ -208,7 +207,6 @@ XLM_ROBERTA = replace(
 CAMEMBERT = replace(
     XLM_ROBERTA,
     build=camembert_pieces,
-    mask_options={"lstrip": True},
     extra=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"),
 )
 DEBERTA_V2 = replace(

@@ -213,14 +213,10 @@ def _special_tokens(
     sources: Iterable[Mapping[str, Any]], saved: Mapping[str, Any], family: TokenizerFamily | None
 ) -> dict[str, AddedToken]:
     """The special tokens by role, the family's own where no file names another."""
-    if family:
-        special: dict[str, Any] = dict(family.special_tokens)
-    else:
-        special = {"pad_token": (saved.get("padding") or {}).get("pad_token", "[PAD]")}
+    padding = {"pad_token": (saved.get("padding") or {}).get("pad_token", "[PAD]")}
+    special: dict[str, Any] = dict(family.special_tokens if family else padding)
     for source in sources:
         special |= {role: source[role] for role in SPECIAL_ROLES if source.get(role) is not None}
-    if family and isinstance(mask := special["mask_token"], str):
-        special["mask_token"] = {"content": mask, **family.mask_options}
     return {role: _token(token, special=True) for role, token in special.items()}
 
 

@@ -414,9 +414,9 @@ def test_truncation_gives_the_ids_of_the_reference(name: str, side: str, tmp_pat
     folder = write(tmp_path, ROWS[name], truncation_side=side)
     ours, theirs = read_tokenizer(folder), AutoTokenizer.from_pretrained(str(folder))
     texts = [" ".join(["dog", "fox"] * count) for count in (0, 1, 2, 4)] + TEXTS
-    for max_length in (5, 6, 7, 8, 11, 16, 64):
+    for max_length in (5, 8, 11, 16, 64):
         assert_same(ours, theirs, texts, None, max_length)
-        for shift in (0, 1, 2, 9):
+        for shift in (0, 1, 9):
             assert_same(ours, theirs, texts, texts[shift:] + texts[:shift], max_length)
     assert_same(ours, theirs, LONG_TEXTS * 2, [*LONG_TEXTS[::-1], *LONG_TEXTS], 256)
 
@@ -527,9 +527,7 @@ def test_tokenizer_config_decides_as_in_the_reference(name: str, options: dict[s
         ("xlm-roberta", {}, "Ｆｕ​ x", "Fu x"),
         ("albert", {}, "``ÅNG''", '"ang"'),
         ("deberta-v2", {"do_lower_case": True}, "THE  \nDOG ", "the dog"),
-        ("mpnet", {}, "THE   <mask>", "the<mask>"),  # the blanks before it belong to the mask
-        ("mpnet, vocab.txt alone", {}, "the   <mask>", "the<mask>"),
-        ("camembert", {}, "the   <mask>", "the<mask>"),
+        ("mpnet", {}, "THE   <mask>", "the<mask>"),
         ("modernbert", {}, "e\u0301", "é"),
     ],
     ids=str,
@@ -639,6 +637,16 @@ def test_a_broken_vocabulary_is_named(broken: str, tmp_path: Path) -> None:
     assert str(folder / "vocab.json") in str(e.value)
 
 
+@pytest.mark.parametrize("name", ["roberta", "roberta, vocab.json and merges.txt"])
+def test_two_tokens_with_one_id_are_refused(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path, ROWS[name]) / ("vocab.json" if ROWS[name].without_json else "tokenizer.json")
+    whole = json.loads(path.read_text())
+    whole.get("model", {"vocab": whole})["vocab"]["Ġ"] = 5
+    path.write_text(json.dumps(whole))
+    with pytest.raises(MinitrainError, match="two tokens of the vocabulary have the same id"):
+        read_tokenizer(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["bert", "roberta", "xlm-roberta", "mpnet", "albert", "deberta-v2", "camembert"])
 def test_another_kind_of_model_is_refused(name: str, tmp_path: Path) -> None:
     other = modernbert if name in ("xlm-roberta", "bert", "mpnet") else bert
@@ -668,6 +676,53 @@ def test_a_wrong_setting_is_named(name: str, key: str, value: Any, tmp_path: Pat
     with pytest.raises(MinitrainError) as error:
         read_tokenizer(write(tmp_path, ROWS[name], **{key: value}))
     assert str(tmp_path) in str(error.value) and repr(value) in str(error.value)
+
+
+values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 2**40),
+    st.floats(allow_nan=False),
+    st.text(max_size=5),
+    st.sampled_from([[], {}, [[]], [["a", 0.0]], {"a": 0}, {"content": "<s>"}, "<s>", "[CLS]"]),
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "roberta",
+        "roberta, vocab.json and merges.txt",
+        "xlm-roberta",
+        "camembert",
+        "albert",
+        "deberta-v2",
+        "modernbert",
+    ],
+)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_change_to_the_json_files_loads_and_saves_or_is_named(
+    name: str, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = write(tmp_path_factory.mktemp("changed"), ROWS[name])
+    path = folder / data.draw(st.sampled_from(sorted(file.name for file in folder.glob("*.json"))))
+    whole = place = json.loads(path.read_text())
+    while True:
+        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+        if not isinstance(place[key], dict | list) or not place[key] or data.draw(st.booleans()):
+            break
+        place = place[key]
+    place[key] = data.draw(values)
+    path.write_text(json.dumps(whole))
+    try:
+        ours = read_tokenizer(folder)
+        ours(TEXTS, TEXTS[::-1])
+        ours.save(folder / "saved")
+    except MinitrainError as error:
+        assert str(folder) in str(error) or "--max_length" in str(error)
+    else:
+        assert read_tokenizer(folder / "saved").settings == ours.settings
 
 
 def test_the_hub_is_asked_for_every_file_that_is_read_and_for_nothing_that_runs() -> None:
