@@ -7,7 +7,6 @@ every file, so that a damaged one is found when it is read. No file points to th
 What this file does not do: it knows no model and no optimizer, only names and tensors.
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -24,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from minitrain.errors import MinitrainError
-from minitrain.files import json_text, read_json
+from minitrain.files import json_text, read_json, sha256_of
 from minitrain.tensorfiles import read_tensors
 
 FORMAT = 1  # of the files; a checkpoint with a higher number is of a newer minitrain
@@ -92,7 +91,7 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
     facts = json_text({"format": FORMAT, **checkpoint.facts})
     (folder / FACTS).write_text(facts, encoding="utf-8")
     reached("before the manifest")
-    sums = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+    sums = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
     (folder / MANIFEST).write_text(json_text(sums), encoding="utf-8")
     for path in folder.iterdir():
         os.chmod(path, 0o666 & folder.stat().st_mode)
@@ -144,7 +143,7 @@ def verify(path: Path) -> None:
         file = path / name
         if Path(name).name != name or not file.is_file():
             raise MinitrainError(f"{file}: is missing; the checkpoint is damaged, resume from another")
-        if (found := _sha256(file)) != expected:
+        if (found := sha256_of(file)) != expected:
             raise MinitrainError(
                 f"{file}: has sha256 {found}, the manifest says {expected}; the checkpoint is damaged, resume from "
                 "another"
@@ -214,14 +213,6 @@ def _delete(path: Path) -> None:
     os.replace(path, gone)
     reached("inside a deletion")
     shutil.rmtree(gone, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _force(path: Path) -> None:

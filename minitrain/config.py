@@ -87,6 +87,8 @@ class TrainConfig:
         None, "Hub id, local folder, or 'demo' (embedded movie reviews); nyu-mll/glue if none"
     )
     subset: str | None = flag(None, "configuration of the dataset, e.g. a GLUE task; mrpc of nyu-mll/glue")
+    model_revision: str | None = flag(None, "branch, tag or commit of a model of the Hub")
+    dataset_revision: str | None = flag(None, "branch, tag or commit of a dataset of the Hub")
     train_file: str | None = flag(None, "own training data: .csv, .tsv, .jsonl or .parquet")
     eval_file: str | None = flag(None, "own evaluation data, same columns")
     test_file: str | None = flag(None, "own test data, scored once, after training")
@@ -190,6 +192,8 @@ class TrainConfig:
             raise MinitrainError("--dataset and --train_file name two sets of data: pass one")
         if self.subset is not None and (self.dataset == "demo" or self.train_file is not None):
             raise MinitrainError(f"--subset {self.subset}: only a dataset of the Hub or of a folder has subsets")
+        if self.dataset_revision is not None and self.train_file is not None:
+            raise MinitrainError("--dataset_revision is of a dataset of the Hub; --train_file has none")
         watched = self.load_best_model_at_end or self.early_stopping_patience is not None
         if watched and self.eval_strategy == "no":
             raise MinitrainError(

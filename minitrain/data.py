@@ -70,6 +70,7 @@ class Splits:
     label_column: str
     task: str | None = None
     notes: list[str] = field(default_factory=list)  # what was decided that the user did not ask for
+    commit: str | None = None  # of the dataset's repository on the Hub
 
     @property
     def scored(self) -> dict[str, Split]:
@@ -173,6 +174,7 @@ def load_splits(
     max_train_samples: int | None = None,
     max_eval_samples: int | None = None,
     seed: int = 42,
+    dataset_revision: str | None = None,
 ) -> Splits:
     """Load and tokenize a dataset (a Hub id, a folder, "demo") or the user's own files.
 
@@ -193,6 +195,7 @@ def load_splits(
         max_train_samples=max_train_samples,
         max_eval_samples=max_eval_samples,
         seed=seed,
+        dataset_revision=dataset_revision,
     )
     return tokenize_rows(rows, tokenizer, max_length)
 
@@ -212,4 +215,5 @@ def tokenize_rows(rows: Rows, tokenizer: Tokenizer, max_length: int | None = Non
         label_column=rows.label_column,
         task=rows.task,
         notes=rows.notes,
+        commit=rows.commit,
     )

@@ -1,5 +1,6 @@
 """Small files, read strictly and written whole: a reader never sees half of one."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -87,3 +88,12 @@ def _umask() -> int:
     mask = os.umask(0)  # it can only be read by setting it
     os.umask(mask)
     return mask
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

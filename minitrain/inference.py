@@ -147,7 +147,8 @@ def _tables_to_score(
     if dataset is None:
         raise MinitrainError(f"{config.run}: does not say what it was trained on; pass --dataset or --eval_file")
     subset = config.subset or (trained.get("subset") if config.dataset is None else None)
-    tables = load_tables(dataset, subset)
+    revision = trained.get("dataset_revision") if config.dataset is None else None
+    tables = load_tables(dataset, subset, revision)
     wanted = [config.split] if config.split else [name for name in tables if name.startswith("validation")]
     if not wanted or any(name not in tables for name in wanted):
         missing = "no validation split" if config.split is None else f"no split {config.split!r}"

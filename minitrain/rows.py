@@ -40,6 +40,7 @@ class Rows:
     label_column: str
     task: str | None
     notes: list[str]
+    commit: str | None  # of the Hub's repository
 
 
 def read_rows(
@@ -57,6 +58,7 @@ def read_rows(
     max_train_samples: int | None = None,
     max_eval_samples: int | None = None,
     seed: int = 42,
+    dataset_revision: str | None = None,
 ) -> Rows:
     """Read a dataset (a Hub id, a folder, "demo") or the user's own files, and find out what their labels are.
 
@@ -64,13 +66,15 @@ def read_rows(
     label_column: by default "label". eval_fraction: share of the training rows, drawn by `seed`, to evaluate on
     where there is no evaluation split. known_labels: the classes of a trained head, whose order is kept.
     max_train_samples, max_eval_samples: use the first so many rows, the latter of test splits too.
+    dataset_revision: branch, tag or commit of a Hub id.
     Raises MinitrainError naming file or flag, row and column.
     """
     label_column = label_column or "label"
     files = {"train": train_file, "validation": eval_file, "test": test_file}
     # Fields that nobody asks for may be missing from a row of JSON lines.
     needed = (*text_columns, label_column) if text_columns else None
-    tables, subset = _read(dataset, subset, {name: path for name, path in files.items() if path}, needed)
+    own = {name: path for name, path in files.items() if path}
+    tables, subset = _read(dataset, subset, dataset_revision, own, needed)
     if "train" not in tables:
         raise MinitrainError(f"--dataset {dataset}: has no split 'train'; it has {', '.join(tables)}")
     train = tables["train"]
@@ -99,11 +103,16 @@ def read_rows(
         label_column=label_column,
         task=task,
         notes=[f"{name}: labels are hidden, not scored" for name in secret],
+        commit=train.commit,
     )
 
 
 def _read(
-    dataset: str | None, subset: str | None, files: dict[str, str], columns: tuple[str, ...] | None
+    dataset: str | None,
+    subset: str | None,
+    revision: str | None,
+    files: dict[str, str],
+    columns: tuple[str, ...] | None,
 ) -> tuple[dict[str, Table], str | None]:
     """The tables by split, and the subset that was read."""
     if "train" in files:
@@ -113,7 +122,7 @@ def _read(
     if dataset is None:
         raise MinitrainError("there is no data: pass --dataset or --train_file")
     subset = "mrpc" if dataset == GLUE_REPOSITORY and subset is None else subset
-    return load_tables(dataset, subset), subset
+    return load_tables(dataset, subset, revision), subset
 
 
 def _only_text_column(table: Table, label_column: str) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from minitrain.checkpointing import Checkpointer, check_settings
 from minitrain.config import GLUE_REPOSITORY, TrainConfig
 from minitrain.data import Splits, length_limit, tokenize_rows
 from minitrain.distributed import World, choose_device, process_group
+from minitrain.download import commit_of
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation, device_of, majority
 from minitrain.files import json_text, read_json, write_whole
@@ -56,6 +57,7 @@ class Parts:
     report: LoadReport
     splits: Splits
     max_length: int
+    model_commit: str | None  # of its repository on the Hub
 
     def new_metric(self) -> Metric:
         """A fresh metric: the GLUE task's, else what suits the labels."""
@@ -140,12 +142,12 @@ def prepare(config: TrainConfig, world: World | None = None) -> Parts:
         raise MinitrainError(f"--dropout_stream example is for the CPU, not {device.type}")
     directory = output_directory(config) if world.is_main else output_path(config)
     with world.first_on_node("data"):
-        source = resolve_model(config.model)
+        source = resolve_model(config.model, config.model_revision)
         tokenizer, encoder = load_tokenizer(source), read_config(source)
         tokenizer.check_fits(encoder.vocab_size, source)
         max_length = length_limit(config.max_length, tokenizer, encoder.max_length, config.pad_to_multiple_of or 1)
         splits = tokenize_rows(rows_of(config, source), tokenizer, max_length)
-    world.check_agreement(_must_agree(config, splits) if world.size > 1 else {})
+    world.check_agreement(_must_agree(config, source, splits) if world.size > 1 else {})
     torch.manual_seed(config.seed)  # the new head is drawn next
     model, report = load_classifier_with_report(
         source,
@@ -166,17 +168,18 @@ def prepare(config: TrainConfig, world: World | None = None) -> Parts:
         report=report,
         splits=splits,
         max_length=max_length,
+        model_commit=commit_of(source),
     )
     best_by(config, parts.new_metric())  # a metric that is not there is found before the training
     return parts
 
 
-def _must_agree(config: TrainConfig, splits: Splits) -> dict[str, object]:
+def _must_agree(config: TrainConfig, source: Path, splits: Splits) -> dict[str, object]:
     """What must be the same in all processes of a run, by names that tell a user where to look."""
     flags = {f"--{name}": value for name, value in asdict(config).items() if name != "output_dir"}
     data = {f"the {name} data (checksum)": split.checksum() for name, split in splits.all.items()}
     versions = {f"{name} (version)": version(name) for name in ("minitrain", *LIBRARIES)}
-    return {**versions, **flags, **data}
+    return {**versions, **flags, "the model's commit": commit_of(source), **data}
 
 
 def with_default_data(config: TrainConfig) -> TrainConfig:
@@ -206,6 +209,7 @@ def rows_of(config: TrainConfig, source: Path) -> Rows:
         max_train_samples=config.max_train_samples,
         max_eval_samples=config.max_eval_samples,
         seed=config.seed,
+        dataset_revision=config.dataset_revision,
     )
     if not rows.evaluation and config.eval_strategy != "no":
         raise MinitrainError(
@@ -257,7 +261,9 @@ def _facts(parts: Parts, state: TrainState, best: Best, final: Mapping[str, Eval
     config, splits = parts.config, parts.splits
     return {
         "model": config.model,
+        "model_commit": parts.model_commit,
         "dataset": config.train_file or config.dataset,
+        "dataset_commit": splits.commit,
         "subset": config.subset,
         "task": splits.task,
         "text_columns": list(splits.text_columns),

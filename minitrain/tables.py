@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from minitrain.download import HubError, Repository, nobody_asked, without_token
 from minitrain.errors import MinitrainError
-from minitrain.hub import check_hub_id, demo_reviews_file, unreachable, use_cache_if_unreachable
+from minitrain.hub import check_hub_id, demo_reviews_file
 
 FILE_KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
+CARD = "README.md"  # of a dataset: which files belong to which subset
 HELD_BACK = 1000  # of the embedded reviews, each for validation and for test
 
 
@@ -28,13 +30,14 @@ class Table:
 
     source: the file, or dataset and split, for errors. columns: name -> values, lists or lazy columns of
     `datasets`. class_names: of the columns whose integers are known to stand for classes. untyped: all values are
-    text because the format has no types (CSV).
+    text because the format has no types (CSV). commit: of the Hub's repository.
     """
 
     source: str
     columns: Mapping[str, Sequence[Any]]
     class_names: Mapping[str, tuple[str, ...]]
     untyped: bool = False
+    commit: str | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()))) if self.columns else 0
@@ -57,41 +60,103 @@ class Table:
         return replace(self, columns={name: values[:count] for name, values in self.columns.items()})
 
 
-def load_tables(dataset: str, subset: str | None = None) -> dict[str, Table]:
+def load_tables(dataset: str, subset: str | None = None, revision: str | None = None) -> dict[str, Table]:
     """Load every split of a dataset: a Hub id, a folder laid out as on the Hub, or `demo`.
 
-    Raises MinitrainError saying what could not be found, and which subsets there are.
+    revision: branch, tag or commit of a Hub id. Raises MinitrainError saying what could not be found, and which
+    subsets there are.
     """
+    if revision is not None and (dataset == "demo" or dataset and Path(dataset).exists()):
+        raise MinitrainError(f"--dataset_revision {revision}: goes with a Hub id, and --dataset {dataset} is none")
     if dataset == "demo":
         return demo_reviews()
     if Path(dataset).is_file():
         raise MinitrainError(f"--dataset {dataset}: is a file; pass it as --train_file")
-    if not dataset or not Path(dataset).exists():
+    local = bool(dataset) and Path(dataset).exists()
+    if not local:
         check_hub_id("--dataset", dataset)
-        use_cache_if_unreachable()
     import datasets
 
     name = dataset if subset is None else f"{dataset} {subset}"
     try:
         datasets.disable_progress_bars()  # downloads have their own; these are of seconds
-        loaded = datasets.load_dataset(dataset, subset)
-    except ConnectionError as error:
-        raise MinitrainError(unreachable(name, "the dataset")) from error
+        if local:
+            commit, loaded = None, datasets.load_dataset(dataset, subset)
+        else:
+            commit, loaded = _from_hub(Repository(name=dataset, kind="dataset", revision=revision), subset)
+    except MinitrainError:
+        raise
     except Exception as error:  # its errors share no type, but their first lines say what is wrong
         raise MinitrainError(f"--dataset {name}: {_first_lines(error)}") from error
-    return {split: _table(f"{name}, split {split}", rows) for split, rows in loaded.items()}
+    return {split: _table(f"{name}, split {split}", rows, commit) for split, rows in loaded.items()}
+
+
+def _from_hub(repository: Repository, subset: str | None) -> tuple[str, Any]:
+    """A commit, and its splits. `datasets` is left nothing to download: what it reads has been checked."""
+    import datasets
+
+    what = "the dataset" if subset is None else f"the dataset's {subset}"
+    try:
+        commit, names = repository.contents(what)
+        if CARD in names:
+            repository.fetch(CARD, commit)  # a refusal, in our words
+        builder = repository.asked(
+            what, lambda: datasets.load_dataset_builder(repository.name, subset, revision=commit)
+        )
+        if not Path(builder.cache_dir).is_dir():  # else its rows are there
+            for name in _data_files(builder, repository, commit):
+                repository.fetch(name, commit)
+            builder.download_and_prepare()
+        if CARD in names:  # the cache learns that the branch stood for this commit
+            repository.fetch(CARD, repository.revision)
+    except HubError as error:
+        builder = _cached_builder(repository, subset, error)
+        repository.warn_of_cache(builder.hash, error.reason)
+    return builder.hash, builder.as_dataset()
+
+
+def _data_files(builder: Any, repository: Repository, commit: str) -> list[str]:
+    """The names of the files that a subset is made of, all of them in the repository."""
+    inside = f"hf://datasets/{repository.name}@{commit}/"
+    addresses = [address for split in (builder.config.data_files or {}).values() for address in split]
+    for address in addresses:
+        if not address.startswith(inside):
+            raise MinitrainError(
+                f"{repository.name}: its {CARD} names {address!r}, a file outside of the repository, which is not "
+                "read; download it and pass it as --train_file"
+            )
+    names = [address.removeprefix(inside) for address in addresses]
+    repository.check_names(names)
+    return names
+
+
+def _cached_builder(repository: Repository, subset: str | None, error: HubError) -> Any:
+    """What `datasets` has prepared before, where that is the revision that is asked for; else `error` is raised."""
+    import datasets
+
+    with nobody_asked():
+        try:
+            builder = datasets.load_dataset_builder(repository.name, subset)
+        except Exception as nothing:  # an error of no type of its own
+            raise error from nothing
+    card = repository.cached(CARD)
+    if repository.revision not in (None, builder.hash) and (card is None or card.parent.name != builder.hash):
+        raise error
+    return builder
 
 
 def _first_lines(error: BaseException) -> str:
-    return " ".join(str(error).splitlines()[:2]) or type(error).__name__
+    text = " ".join(str(error).splitlines()[:2])
+    return without_token(text.split(" with any supported extension")[0]) or type(error).__name__  # 200 of them
 
 
-def _table(source: str, rows: Any) -> Table:
+def _table(source: str, rows: Any, commit: str | None = None) -> Table:
     features = rows.features
     return Table(
         source=source,
         columns={name: rows[name] for name in rows.column_names},
         class_names={name: tuple(f.names) for name, f in features.items() if hasattr(f, "names")},
+        commit=commit,
     )
 
 

@@ -140,6 +140,7 @@ def test_a_run_has_epochs_or_steps(epochs: float) -> None:
         ({"dataset": "demo", "train_file": "a.csv"}, ["--dataset", "--train_file"]),
         ({"dataset": "demo", "subset": "mrpc"}, ["--subset mrpc"]),
         ({"train_file": "a.csv", "subset": "mrpc"}, ["--subset mrpc"]),
+        ({"train_file": "a.csv", "dataset_revision": "v1"}, ["--dataset_revision", "--train_file"]),
         ({"match_trainer": True, "match_accelerate": True}, ["--match_trainer and --match_accelerate", "pass one"]),
         ({"sampler": "stream", "data_seed": 3}, ["--data_seed", "pass --seed alone"]),
         ({"match_accelerate": True, "data_seed": 3}, ["--data_seed", "pass --seed alone"]),

@@ -1,17 +1,12 @@
 """Tokenized splits against transformers' tokenizer and collator on real data, and the choices of `load_splits`."""
 
 import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hub_server import nobody
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from minitrain.batching import collate
@@ -343,30 +338,3 @@ def test_a_split_is_a_sequence_of_examples(tokenizer: Tokenizer) -> None:
     with pytest.raises(IndexError, match="row 2 of a split of 2 rows"):
         split[2]
     assert tokenize(data, tokenizer, ("text",)).labels is None
-
-
-# --- Without a network ---
-
-
-@pytest.mark.parametrize("offline", [False, True])
-def test_a_dataset_that_cannot_be_had_is_said_at_once_with_the_way_out(tmp_path: Path, offline: bool) -> None:
-    code = (
-        "import datasets, sys, time\n"  # what it costs to import is not what is measured
-        "from minitrain.tables import load_tables\n"
-        "started = time.perf_counter()\n"
-        "try:\n    load_tables('nyu-mll/glue', 'mrpc')\n"
-        "except ValueError as error:\n    print(time.perf_counter() - started, error)\n"
-    )
-    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
-    environment |= {"HF_HOME": str(tmp_path), "HF_ENDPOINT": nobody()}
-    if offline:
-        environment["HF_HUB_OFFLINE"] = "1"
-    started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
-    assert time.perf_counter() - started < 30, "took far longer than its imports"
-    seconds, _, message = done.stdout.strip().partition(" ")
-    assert done.returncode == 0, done.stderr
-    assert message.startswith("nyu-mll/glue mrpc: the dataset is not in the cache and the Hub cannot be reached")
-    assert "`--model demo --dataset demo`" in message
-    # The libraries' own retries take some twenty seconds a file.
-    assert float(seconds) < 3

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_server import COMMIT, Hub, nobody, serve
+from hub_server import COMMIT, Repository, nobody, serve
 from transformers import BertConfig, BertForSequenceClassification
 
 from minitrain.errors import MinitrainError
 from minitrain.hub import MODEL_FILES, demo_directory, demo_model_directory, resolve_model
 from minitrain.weights import load_classifier
 
-WAY_OUT = "`--model demo --dataset demo`"
 FILES = {
     "config.json": b"{}",
     "model.safetensors": bytes(range(256)) * 400,
@@ -119,25 +118,11 @@ def test_what_is_neither_a_folder_nor_an_id_is_an_error_without_asking_anyone(na
     assert str(caught.value) == f"--model {name}: no such folder, and no Hub id (expected owner/name)"
 
 
-# --- Without a network ---
-
-
-@pytest.mark.parametrize("how", ["offline", "refused", "unknown host"])
-def test_without_network_and_cache_it_is_said_at_once(tmp_path: Path, how: str) -> None:
-    environment = {
-        "offline": {"HF_HUB_OFFLINE": "1"},
-        "refused": {"HF_ENDPOINT": nobody()},
-        "unknown host": {"HF_ENDPOINT": "http://hub.invalid"},  # RFC 6761: resolves nowhere
-    }[how]
-    seconds, found = resolve("google-bert/bert-base-uncased", tmp_path, **environment)
-    expected = "MinitrainError google-bert/bert-base-uncased: config.json is not in the cache and the Hub cannot be"
-    assert found.startswith(expected) and WAY_OUT in found
-    # The library's own retries take some twenty seconds a file.
-    assert seconds < 3
+# --- The cache ---
 
 
 @pytest.mark.parametrize("how", ["offline", "refused"])
-def test_what_is_in_the_cache_is_used_without_a_network(tmp_path: Path, how: str) -> None:
+def test_a_cache_of_another_tool_is_used_without_a_network(tmp_path: Path, how: str) -> None:
     snapshot = cache(tmp_path, "org/tiny", {"config.json": b"{}", "model.safetensors": b"weights"})
     environment = {"HF_HUB_OFFLINE": "1"} if how == "offline" else {"HF_ENDPOINT": nobody()}
     seconds, found = resolve("org/tiny", tmp_path, **environment)
@@ -169,83 +154,57 @@ def test_a_cached_model_gives_the_logits_of_its_folder(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with serve("org/tiny", FILES) as hub:
+    with serve(Repository("org/tiny", {COMMIT: FILES})) as hub:
         _, found = resolve("org/tiny", tmp_path / "file", HF_ENDPOINT=hub.url)
-    assert found.startswith(f"MinitrainError org/tiny: {tmp_path / 'file'}") and "set HF_HOME" in found
+    assert found.startswith(f"HubError org/tiny: {tmp_path / 'file'}") and "set HF_HOME" in found
 
 
-# --- The Hub ---
-
-
-def got(hub: Hub) -> list[str]:
-    return [line.removeprefix("GET ") for line in hub.asked if line.startswith("GET ")]
+# --- The Hub (tests/faults/test_network.py has what goes wrong with it) ---
 
 
 def test_only_the_files_that_fine_tuning_reads_are_asked_for(tmp_path: Path) -> None:
-    with serve("org/tiny", FILES) as hub:
+    with serve(Repository("org/tiny", {COMMIT: FILES})) as hub:
         _, found = resolve("org/tiny", tmp_path, HF_ENDPOINT=hub.url)
-        assert sorted(got(hub)) == sorted(NEEDED)  # each once
-        assert {line.split()[1] for line in hub.asked} == NEEDED
-        hub.asked.clear()
+        assert sorted(hub.downloads()) == sorted(NEEDED)  # each once
+        asked = [request.path for request in hub.requests if "/resolve/" in request.path]
+        assert {path.rpartition("/")[2] for path in asked} == NEEDED
+        hub.requests.clear()
         assert resolve("org/tiny", tmp_path, HF_ENDPOINT=hub.url)[1] == found
-        assert got(hub) == []  # what is in the cache is not fetched again
-        address = hub.url
+        assert hub.downloads() == []  # what is in the cache is not fetched again
     assert Path(found).name == COMMIT
     assert contents(found) == {name: FILES[name] for name in NEEDED}
-    assert resolve("org/tiny", tmp_path, HF_ENDPOINT=address)[1] == found  # the Hub is gone, the cache is not
-    assert resolve("org/tiny", tmp_path, HF_HUB_OFFLINE="1")[1] == found
 
 
 def test_shards_are_fetched_and_no_pattern_takes_code_or_pickles(tmp_path: Path) -> None:
     shards = {f"model-0000{i}-of-00002.safetensors": b"shard" for i in (1, 2)}
     files = {"config.json": b"{}", "model.safetensors.index.json": b"{}", **shards, "pytorch_model.bin": b"pickle"}
-    with serve("org/tiny", files) as hub:
+    with serve(Repository("org/tiny", {COMMIT: files})) as hub:
         _, found = resolve("org/tiny", tmp_path, HF_ENDPOINT=hub.url)
     assert contents(found).keys() == files.keys() - {"pytorch_model.bin"}
     assert all(pattern.endswith((".json", ".txt", ".safetensors")) for pattern in MODEL_FILES)
 
 
-def test_a_repository_that_is_not_there_is_named_and_the_token_is_not(tmp_path: Path) -> None:
-    with serve("org/tiny", FILES) as hub:
-        _, found = resolve("org/tini", tmp_path, HF_ENDPOINT=hub.url, HF_TOKEN="hf_secret")
-    assert found.startswith("MinitrainError org/tini: the Hub has no such repository, or hides it: check the name")
-    assert "hf auth login" in found and "hf_secret" not in found
-
-
-@pytest.mark.parametrize(
-    ("refusal", "said"),
-    [
-        ((403, "GatedRepo"), "is gated: ask for access, then run `hf auth login`"),
-        ((401, "RepoNotFound"), "the Hub has no such repository, or hides it"),
-        ((403, ""), "the Hub refuses config.json (HTTP 403); run `hf auth login` with a token that may read it"),
-        ((404, "RevisionNotFound"), "has no such revision"),
-    ],
-)
-def test_a_refusal_says_what_a_token_would_do(tmp_path: Path, refusal: tuple[int, str], said: str) -> None:
-    with serve("org/tiny", FILES, refusal=refusal) as hub:
+def test_a_new_commit_is_fetched_and_shares_what_has_not_changed(tmp_path: Path) -> None:
+    newer = {**FILES, "config.json": b'{"newer": 1}'}
+    repository = Repository("org/tiny", {COMMIT: FILES, "a" * 40: newer})
+    with serve(repository) as hub:
+        assert resolve("org/tiny", tmp_path, HF_ENDPOINT=hub.url)[1].endswith(COMMIT)
+        hub.requests.clear()
+        repository.revisions["main"] = "a" * 40
         _, found = resolve("org/tiny", tmp_path, HF_ENDPOINT=hub.url)
-    assert found.startswith(f"MinitrainError org/tiny: {said}")
+        assert hub.downloads() == ["config.json"]
+    assert contents(found) == {name: newer[name] for name in NEEDED}
+    assert resolve("org/tiny", tmp_path, HF_HUB_OFFLINE="1")[1] == found
 
 
 def test_a_repository_without_a_config_names_the_file(tmp_path: Path) -> None:
     files = {name: content for name, content in FILES.items() if name != "config.json"}
-    with serve("org/tiny", files) as hub:
+    with serve(Repository("org/tiny", {COMMIT: files})) as hub:
         _, found = resolve("org/tiny", tmp_path, HF_ENDPOINT=hub.url)
     assert found == "MinitrainError org/tiny: has no file config.json, which minitrain needs"
 
 
-def test_a_connection_that_drops_inside_of_a_file_is_resumed(tmp_path: Path) -> None:
-    with serve("org/tiny", FILES, cuts={"model.safetensors": 1}) as hub:
-        _, found = resolve("org/tiny", tmp_path, HF_ENDPOINT=hub.url)
-        assert hub.cuts == {"model.safetensors": 0}, "nothing was cut"
-        assert got(hub).count("model.safetensors") == 2
-    assert contents(found)["model.safetensors"] == FILES["model.safetensors"]
-
-
-def test_a_download_that_never_succeeds_ends_in_a_message_and_leaves_no_half_model(tmp_path: Path) -> None:
-    with serve("org/tiny", FILES, cuts={"model.safetensors": 99}) as hub:
-        _, found = resolve("org/tiny", tmp_path, HF_ENDPOINT=hub.url)
-        assert hub.cuts["model.safetensors"] < 99, "nothing was cut"
-    expected = "MinitrainError org/tiny: a file of its weights or tokenizer is not in the cache"
-    assert found.startswith(expected) and WAY_OUT in found
-    assert resolve("org/tiny", tmp_path, HF_HUB_OFFLINE="1")[1].startswith(expected)
+def test_a_revision_goes_with_a_hub_id_only(tmp_path: Path) -> None:
+    for name in ("demo", str(tmp_path)):
+        with pytest.raises(MinitrainError, match="--model_revision v1: goes with a Hub id, and --model .* is none"):
+            resolve_model(name, "v1")

@@ -16,6 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "carry",
         "config",
         "distributed",
+        "download",
         "dropout",
         "encoder_config",
         "files",
@@ -57,6 +58,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 # layers -> families -> model -> weights.
 WITHIN: dict[str, set[str]] = {
     "config": {"ranges"},
+    "download": {"files"},
     "place": {"config"},
     "stopping": {"distributed"},
     "checkpoint": {"tensorfiles"},

@@ -265,6 +265,12 @@ def test_what_is_no_dataset_is_said_to_be_none(tmp_path: Path) -> None:
         load_tables(str(path))
 
 
+def test_a_revision_goes_with_a_hub_id_only(tmp_path: Path) -> None:
+    for name in ("demo", str(tmp_path)):
+        with pytest.raises(MinitrainError, match="--dataset_revision v1: goes with a Hub id, and --dataset .* is"):
+            load_tables(name, revision="v1")
+
+
 # --- The embedded reviews ---
 
 

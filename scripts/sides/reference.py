@@ -61,7 +61,7 @@ def prepare(config: TrainConfig, record: Record) -> Reference:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     disable_progress_bars()
-    source = resolve_model(config.model)
+    source = resolve_model(config.model, config.model_revision)
     rows = rows_of(config, source)
     tokenizer = AutoTokenizer.from_pretrained(source)
     limit = config.max_length or min(

@@ -132,7 +132,7 @@ def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
         "pad_to_multiple_of": config.pad_to_multiple_of,
     }
     result["evaluate_examples_per_second"] = len(split) / _seconds(lambda: predict(parts.model, split, **options))
-    rows = rows_of(config, resolve_model(config.model))
+    rows = rows_of(config, resolve_model(config.model, config.model_revision))
     table = next(iter((rows.evaluation | rows.test).values()))
 
     def label_texts() -> None:
