@@ -73,6 +73,16 @@ ROWS = {
     52: "NUL, right-to-left, emoji, a word of 200,000 characters: the ids of the reference",
     53: "labels that are none: row and range; strings get a saved map",
     54: "missing column, empty split, a single class: the columns there are",
+    # the Hub
+    55: "404, 401, 403: repository, file, and what a token would do",
+    56: "503 or 429, then good: asked again",
+    57: "a connection dropped inside a file: resumed",
+    58: "wrong content of the right size: the sha256 is compared",
+    59: "an outage with a cache: used, with one warning naming the commit",
+    60: "offline without a cache: at once, naming the file and the demo",
+    61: "many ranks: one download a node, its error reaches all",
+    62: "a file name that leaves its folder: refused",
+    63: "a token: never in a log, a checkpoint or an error",
 }
 CLOSEST = {
     4: "power cannot be cut here: the order of forcing, renaming and forcing is watched instead",
