@@ -15,7 +15,6 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, mean_squared_error
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
@@ -33,7 +32,7 @@ from minitrain.metrics import metric_for
 from minitrain.rows import Rows
 from minitrain.run import rows_of
 from minitrain.tables import Table
-from minitrain.weights import trained_labels
+from minitrain.weights import read_config, trained_labels
 from sides.record import Record
 
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
@@ -64,9 +63,7 @@ def prepare(config: TrainConfig, record: Record) -> Reference:
     source = resolve_model(config.model, config.model_revision)
     rows = rows_of(config, source)
     tokenizer = AutoTokenizer.from_pretrained(source)
-    limit = config.max_length or min(
-        tokenizer.model_max_length, AutoConfig.from_pretrained(source).max_position_embeddings
-    )
+    limit = config.max_length or min(tokenizer.model_max_length, read_config(source).max_length)
 
     def dataset(table: Table) -> Dataset:
         columns = {f"text_{i}": list(table.column(name)) for i, name in enumerate(rows.text_columns)}
