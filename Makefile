@@ -25,9 +25,11 @@ test: $(VENV)/.ready-test  ## run the tests, which compare with transformers and
 
 # KILLS=200 kills the training run that often, each time at another moment.
 KILLS ?= 15
+# MUTATIONS=4000 spoils that many files of each of five kinds.
+MUTATIONS ?= 300
 
 faults: $(VENV)/.ready-test  ## kill, damage, fill up and cut off what can be, and look what is lost
-	MINITRAIN_KILLS=$(KILLS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fault
+	MINITRAIN_KILLS=$(KILLS) MINITRAIN_MUTATIONS=$(MUTATIONS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fault
 
 lint: $(VENV)/.ready-test  ## run ruff and the type checker
 	$(BIN)/ruff check .

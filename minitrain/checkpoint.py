@@ -141,7 +141,7 @@ def verify(path: Path) -> None:
         raise MinitrainError(f"{path / MANIFEST}: names no {FACTS}; the checkpoint is damaged")
     for name, expected in sums.items():
         file = path / name
-        if Path(name).name != name or not file.is_file():
+        if Path(name).name != name or not os.path.isfile(file):
             raise MinitrainError(f"{file}: is missing; the checkpoint is damaged, resume from another")
         if (found := sha256_of(file)) != expected:
             raise MinitrainError(

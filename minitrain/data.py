@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, listed
 from minitrain.labels import Labels, label_numbers
 from minitrain.ranges import check_columns
 from minitrain.rows import Rows, read_rows
@@ -100,7 +100,7 @@ def tokenize(
     check_columns(text_columns)
     columns = [table.column(name) for name in text_columns]
     if not len(table):
-        raise MinitrainError(f"{table.source}: is empty; its columns are {', '.join(table.columns)}")
+        raise MinitrainError(f"{table.source}: is empty; its columns are {listed(table.columns)}")
     numbers = None
     if labels is not None and label_column is not None:
         values = label_numbers(table, label_column, labels)

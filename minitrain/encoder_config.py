@@ -9,12 +9,13 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, shown
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh")
 CLASSIFICATION, REGRESSION = PROBLEM_TYPES = ("single_label_classification", "regression")
 LARGEST_SIZE = 2**24  # of one dimension: beyond every encoder there is
-MOST_LAYERS = 1024  # each is made before its weights are looked for
+MOST_LABELS = 2**20  # their names are made where there are none
+MOST_LAYERS = 256  # each is made before its weights are looked for, which takes a few milliseconds
 
 # ---- fields, each with what its value may be: a family's own configuration declares its fields with these --------
 
@@ -100,7 +101,7 @@ class EncoderConfig:
     initializer_range: float = positive(0.02)
     layer_norm_eps: float = positive(1e-12)
     pad_token_id: int | None = token_id(0)
-    num_labels: int = size(2)
+    num_labels: int = size(2, largest=MOST_LABELS)
     label_names: tuple[str, ...] | None = None
     problem_type: str | None = None
 
@@ -153,11 +154,11 @@ def encoder_config(
                 values[spec.name] = None  # in the reference null is no padding id, only an absent key is 0
             continue
         if not spec.metadata["accepts"](raw[key]):
-            raise MinitrainError(f"{path}: {key!r} is {raw[key]!r}; expected {spec.metadata['expected']}")
+            raise MinitrainError(f"{path}: {key!r} is {shown(raw[key])}; expected {spec.metadata['expected']}")
         values[spec.name] = raw[key]
     for key in kind.UNSUPPORTED:
         if raw.get(key):
-            raise MinitrainError(f"{path}: {key!r} is {raw[key]!r}, which minitrain does not support")
+            raise MinitrainError(f"{path}: {key!r} is {shown(raw[key])}, which minitrain does not support")
     config = kind(**values | _labels(raw, path))
     if (wrong := config.inconsistency(names)) is not None:
         raise MinitrainError(f"{path}: {wrong}")
@@ -169,17 +170,19 @@ def _labels(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
     problem = raw.get("problem_type")
     if problem is not None and problem not in PROBLEM_TYPES:
         raise MinitrainError(
-            f"{path}: 'problem_type' is {problem!r}; minitrain trains {' and '.join(PROBLEM_TYPES)}"
+            f"{path}: 'problem_type' is {shown(problem)}; minitrain trains {' and '.join(PROBLEM_TYPES)}"
         )
     names = raw.get("id2label")
     if names is None:
         count = raw.get("num_labels", 2)
-        if not (_is_whole(count) and 0 < count <= LARGEST_SIZE):
-            raise MinitrainError(f"{path}: 'num_labels' is {count!r}; expected an integer from 1 to {LARGEST_SIZE}")
+        if not (_is_whole(count) and 0 < count <= MOST_LABELS):
+            raise MinitrainError(
+                f"{path}: 'num_labels' is {shown(count)}; expected an integer from 1 to {MOST_LABELS}"
+            )
         return {"num_labels": count, "problem_type": problem}
     ids = [str(i) for i in range(len(names))] if isinstance(names, dict) else []
     if not ids or set(names) != set(ids) or not all(isinstance(name, str) for name in names.values()):
-        raise MinitrainError(f"{path}: 'id2label' is {str(names)[:200]}; expected ids 0, 1, ... with names")
+        raise MinitrainError(f"{path}: 'id2label' is {shown(names)}; expected ids 0, 1, ... with names")
     return {
         "num_labels": len(names),
         "label_names": tuple(names[i] for i in ids),

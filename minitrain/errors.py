@@ -4,6 +4,29 @@ A message says what was got, what was expected, where (file, row, column, key, f
 Broken invariants of our own are `assert`s, not this.
 """
 
+import reprlib
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 10
+_SHORT.maxlevel = 3
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: its repr, without the middle of what is long or the inside of what is deep."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= 300 else f"{text[:200]}...{text[-97:]}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as a message lists them, of which there may be many, long ones, and some that no terminal can write."""
+    short = [name if len(name) <= 100 else f"{name[:97]}..." for name in islice(names, 21)]
+    text = ", ".join(short[:20]) + (" ..." if len(short) > 20 else "")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
 
 class MinitrainError(ValueError):
     """Bad input, a bad file or a bad flag: the message says where and what to do about it."""

@@ -4,43 +4,65 @@ import hashlib
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, shown
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object strictly: UTF-8, no NaN or Infinity, no key twice.
+    """Read a JSON object as strictly as `strict_json`.
 
     Raises MinitrainError naming the file and what is wrong with it.
     """
-
-    def no_constant(name: str) -> None:
-        raise MinitrainError(f"{path}: holds {name}, which is no JSON number; replace it with a finite one")
-
-    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        seen: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in seen:
-                raise MinitrainError(f"{path}: the key {key!r} stands twice; keep one of them")
-            seen[key] = value
-        return seen
-
     try:
-        text = path.read_text(encoding="utf-8")
-        value = json.loads(text, parse_constant=no_constant, object_pairs_hook=no_duplicates)
-    except MinitrainError:
-        raise
+        value = strict_json(path.read_bytes())
     except OSError as error:
         raise MinitrainError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise MinitrainError(f"{path}: is not valid JSON ({error}); get the file again") from error
+    except ValueError as error:
+        raise MinitrainError(f"{path}: {error}; mend it, or get the file again") from error
     if not isinstance(value, dict):
         raise MinitrainError(f"{path}: expected a JSON object, got {type(value).__name__}")
     return value
+
+
+class _Fault(ValueError):
+    """What is wrong with JSON that Python's own parser takes."""
+
+
+def strict_json(content: bytes) -> Any:
+    """Parse JSON: UTF-8, no NaN or Infinity, no key twice, no half of a surrogate pair, which no file can hold.
+
+    Raises ValueError, whose message goes on from the name of a file: "is not valid JSON (...)".
+    """
+    try:
+        text = content.decode("utf-8")
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except _Fault:
+        raise
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise _Fault(f"is not valid JSON (it holds {half!r}, half of a surrogate pair)") from error
+    except (ValueError, RecursionError) as error:
+        raise _Fault(f"is not valid JSON ({error})") from error
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise _Fault(f"holds {name}, which is no JSON number; finite ones are")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise _Fault(f"the key {shown(twice)} stands twice in it")
+    return table
 
 
 def json_text(value: Any) -> str:

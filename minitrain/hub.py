@@ -64,9 +64,9 @@ def resolve_model(name: str | Path, revision: str | None = None) -> Path:
         raise MinitrainError(f"--model_revision {revision}: goes with a Hub id, and --model {name} is none")
     if str(name) == "demo":
         return demo_model_directory()
-    if name and Path(name).is_dir():
+    if name and os.path.isdir(name):  # Path.is_dir raises for a name too long
         return Path(name)
-    if name and Path(name).exists():
+    if name and os.path.exists(name):
         raise MinitrainError(f"--model {name}: is a file; give the folder of config.json and weights")
     check_hub_id("--model", str(name))
     return _download(Repository(name=str(name), kind="model", revision=revision))

@@ -4,15 +4,16 @@ The scheme is found once, on the training data (or comes with a trained head), a
 label that it does not know is an error with its row, never a new class.
 """
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from minitrain.encoder_config import CLASSIFICATION, REGRESSION
-from minitrain.errors import MinitrainError
-from minitrain.tables import Table
+from minitrain.errors import MinitrainError, listed, shown
+from minitrain.tables import Table, writable
+
+LARGEST_SCORE = (2 - 2**-23) * 2.0**127  # a float32 holds no larger number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +79,8 @@ def _check_classes(table: Table, column: str, labels: Labels) -> None:
     if len(seen) < 2:
         only = labels.names[seen.pop()] if labels.names else ""
         raise MinitrainError(
-            f"{table.source}, column {column!r}: every label is {only!r}; a classifier needs two classes. "
-            f"The columns are {', '.join(table.columns)}"
+            f"{table.source}, column {column!r}: every label is {shown(only)}; a classifier needs two classes. "
+            f"The columns are {listed(table.columns)}"
         )
 
 
@@ -87,9 +88,11 @@ def _scores(table: Table, column: str, values: Sequence[float], problem_type: st
     fraction = next((i for i, value in enumerate(values) if not float(value).is_integer()), None)
     if problem_type == CLASSIFICATION or fraction is None:
         # Whole numbers stored as floats are classes as often as scores; only the user can tell.
-        row = 0 if fraction is None else fraction
+        row = fraction or 0
+        if fraction is None and table.untyped:
+            row = next(i for i, text in enumerate(table.column(column)[:]) if not _is_integer(text))
         raise MinitrainError(
-            f"{table.source}, row {row + 1}, column {column!r}: the label is {values[row]!r}; for classes "
+            f"{table.source}, row {row + 1}, column {column!r}: the label is {shown(values[row])}; for classes "
             f"give integers or strings, for scores pass --problem_type {REGRESSION}"
         )
     return Labels(names=None)
@@ -106,9 +109,11 @@ def _typed(table: Table, column: str) -> tuple[type, list[Any]]:
     for i, value in enumerate(values):
         if type(value) not in (int, float, str) or value == "":
             _bad(table, column, i, value, "an integer, a string, or a number for regression")
+        if type(value) is str and not writable(value):
+            _bad(table, column, i, value, "a text without lone surrogates")
         if type(value) is not kind:
             hint = "" if str in (kind, type(value)) else f"; for scores pass --problem_type {REGRESSION}"
-            _bad(table, column, i, value, f"{kind.__name__} as in row 1, {values[0]!r}{hint}")
+            _bad(table, column, i, value, f"{kind.__name__} as in row 1, {shown(values[0])}{hint}")
         if type(value) is int and value < 0:
             _bad(table, column, i, value, "a class counted from 0 (-1 marks hidden labels in GLUE's test splits)")
     return kind, values
@@ -173,9 +178,9 @@ def scores(table: Table, column: str) -> list[float]:
             if type(value) not in (int, float) and not (table.untyped and type(value) is str):
                 raise ValueError
             number = float(value)
-            if not math.isfinite(number):
+            if not abs(number) <= LARGEST_SCORE:  # so that NaN fails too
                 raise ValueError
-        except ValueError:
+        except (ValueError, OverflowError):
             _bad(table, column, i, value, "a finite number, as regression needs")
         result.append(number)
     return result
@@ -194,11 +199,11 @@ def _is_integer(text: str) -> bool:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names[:20]) + (" ..." if len(names) > 20 else "")
+    return listed(repr(name) for name in names)
 
 
 def _bad(table: Table, column: str, index: int, value: Any, expected: str) -> NoReturn:
     raise MinitrainError(
-        f"{table.source}, row {index + 1}, column {column!r}: the label is {value!r} ({type(value).__name__}); "
-        f"expected {expected}"
+        f"{table.source}, row {index + 1}, column {column!r}: the label is {shown(value)} "
+        f"({type(value).__name__}); expected {expected}"
     )

@@ -9,7 +9,7 @@ import torch
 
 from minitrain.config import GLUE_REPOSITORY
 from minitrain.encoder_config import REGRESSION
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, listed
 from minitrain.labels import Labels, find_labels, hidden, scores
 from minitrain.tables import Table, load_tables, read_file
 from minitrain.tokenizer import check_texts
@@ -134,7 +134,7 @@ def _only_text_column(table: Table, label_column: str) -> tuple[str, ...]:
     if len(texts) != 1:
         raise MinitrainError(
             f"{table.source}: pass --text_columns a or a,b (and --label_column); the columns are "
-            f"{', '.join(table.columns)}"
+            f"{listed(table.columns)}"
         )
     return (texts[0],)
 

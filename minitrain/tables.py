@@ -9,18 +9,19 @@ import csv
 import gzip
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from minitrain.download import HubError, Repository, nobody_asked, without_token
-from minitrain.errors import MinitrainError
+from minitrain.download import Repository, without_token
+from minitrain.errors import MinitrainError, listed, shown
 from minitrain.hub import check_hub_id, demo_reviews_file
+from minitrain.hub_datasets import dataset_of_hub
 
 FILE_KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
-CARD = "README.md"  # of a dataset: which files belong to which subset
 HELD_BACK = 1000  # of the embedded reviews, each for validation and for test
 
 
@@ -45,7 +46,7 @@ class Table:
     def column(self, name: str) -> Sequence[Any]:
         """The values of one column. Raises MinitrainError listing the columns there are."""
         if name not in self.columns:
-            raise MinitrainError(f"{self.source}: has no column {name!r}; it has {', '.join(self.columns)}")
+            raise MinitrainError(f"{self.source}: has no column {name!r}; it has {listed(self.columns)}")
         return self.columns[name]
 
     def select(self, rows: Sequence[int]) -> "Table":
@@ -70,9 +71,9 @@ def load_tables(dataset: str, subset: str | None = None, revision: str | None = 
         raise MinitrainError(f"--dataset_revision {revision}: goes with a Hub id, and --dataset {dataset} is none")
     if dataset == "demo":
         return demo_reviews()
-    if Path(dataset).is_file():
+    if os.path.isfile(dataset):
         raise MinitrainError(f"--dataset {dataset}: is a file; pass it as --train_file")
-    local = bool(dataset) and Path(dataset).exists()
+    local = bool(dataset) and os.path.exists(dataset)
     if not local:
         check_hub_id("--dataset", dataset)
     import datasets
@@ -83,66 +84,12 @@ def load_tables(dataset: str, subset: str | None = None, revision: str | None = 
         if local:
             commit, loaded = None, datasets.load_dataset(dataset, subset)
         else:
-            commit, loaded = _from_hub(Repository(name=dataset, kind="dataset", revision=revision), subset)
+            commit, loaded = dataset_of_hub(Repository(name=dataset, kind="dataset", revision=revision), subset)
     except MinitrainError:
         raise
     except Exception as error:  # its errors share no type, but their first lines say what is wrong
         raise MinitrainError(f"--dataset {name}: {_first_lines(error)}") from error
     return {split: _table(f"{name}, split {split}", rows, commit) for split, rows in loaded.items()}
-
-
-def _from_hub(repository: Repository, subset: str | None) -> tuple[str, Any]:
-    """A commit, and its splits. `datasets` is left nothing to download: what it reads has been checked."""
-    import datasets
-
-    what = "the dataset" if subset is None else f"the dataset's {subset}"
-    try:
-        commit, names = repository.contents(what)
-        if CARD in names:
-            repository.fetch(CARD, commit)  # a refusal, in our words
-        builder = repository.asked(
-            what, lambda: datasets.load_dataset_builder(repository.name, subset, revision=commit)
-        )
-        if not Path(builder.cache_dir).is_dir():  # else its rows are there
-            for name in _data_files(builder, repository, commit):
-                repository.fetch(name, commit)
-            builder.download_and_prepare()
-        if CARD in names:  # the cache learns that the branch stood for this commit
-            repository.fetch(CARD, repository.revision)
-    except HubError as error:
-        builder = _cached_builder(repository, subset, error)
-        repository.warn_of_cache(builder.hash, error.reason)
-    return builder.hash, builder.as_dataset()
-
-
-def _data_files(builder: Any, repository: Repository, commit: str) -> list[str]:
-    """The names of the files that a subset is made of, all of them in the repository."""
-    inside = f"hf://datasets/{repository.name}@{commit}/"
-    addresses = [address for split in (builder.config.data_files or {}).values() for address in split]
-    for address in addresses:
-        if not address.startswith(inside):
-            raise MinitrainError(
-                f"{repository.name}: its {CARD} names {address!r}, a file outside of the repository, which is not "
-                "read; download it and pass it as --train_file"
-            )
-    names = [address.removeprefix(inside) for address in addresses]
-    repository.check_names(names)
-    return names
-
-
-def _cached_builder(repository: Repository, subset: str | None, error: HubError) -> Any:
-    """What `datasets` has prepared before, where that is the revision that is asked for; else `error` is raised."""
-    import datasets
-
-    with nobody_asked():
-        try:
-            builder = datasets.load_dataset_builder(repository.name, subset)
-        except Exception as nothing:  # an error of no type of its own
-            raise error from nothing
-    card = repository.cached(CARD)
-    if repository.revision not in (None, builder.hash) and (card is None or card.parent.name != builder.hash):
-        raise error
-    return builder
 
 
 def _first_lines(error: BaseException) -> str:
@@ -152,12 +99,36 @@ def _first_lines(error: BaseException) -> str:
 
 def _table(source: str, rows: Any, commit: str | None = None) -> Table:
     features = rows.features
+    for name in rows.column_names:
+        _check_values(source, name, rows.data[name])
     return Table(
         source=source,
         columns={name: rows[name] for name in rows.column_names},
         class_names={name: tuple(f.names) for name, f in features.items() if hasattr(f, "names")},
         commit=commit,
     )
+
+
+def _check_values(source: str, name: str, column: Any) -> None:
+    """Find what a parquet file can hold and Python cannot: text that is no UTF-8, dates after the year 9999."""
+    try:
+        column.validate(full=True)
+        if str(column.type).startswith(("timestamp", "date", "duration")):
+            column.to_pylist()
+    except (ValueError, OverflowError) as error:
+        row = next((i for i, value in enumerate(column, start=1) if not _can_be_read(value)), None)
+        where = source if row is None else f"{source}, row {row}"
+        raise MinitrainError(
+            f"{where}, column {name!r}: is no valid value ({error}); write the file again"
+        ) from error
+
+
+def _can_be_read(value: Any) -> bool:
+    try:
+        value.as_py()
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
 def read_file(path: str | Path, columns: Sequence[str] | None = None) -> Table:
@@ -170,7 +141,7 @@ def read_file(path: str | Path, columns: Sequence[str] | None = None) -> Table:
     kind = path.suffix.lower()
     if kind not in FILE_KINDS:
         raise MinitrainError(f"{path}: is of no known kind; expected one of {', '.join(FILE_KINDS)}")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise MinitrainError(f"{path}: no such file")
     try:
         if kind == ".parquet":
@@ -195,6 +166,15 @@ def _first_broken_line(path: Path) -> int:
         return next(number for number, line in enumerate(lines, start=1) if not _is_utf8(line))
 
 
+def writable(text: str) -> bool:
+    """Whether a file can hold the text: not where it has half of a surrogate pair."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _is_utf8(line: bytes) -> bool:
     try:
         line.decode("utf-8")
@@ -210,7 +190,8 @@ def _read_csv(source: str, lines: Iterator[str], delimiter: str) -> Table:
         header = next(reader, [])
         if len(set(header)) != len(header) or not all(header):
             raise MinitrainError(
-                f"{source}: the header {header} names a column twice or not at all; give each a name of its own"
+                f"{source}: the header {shown(header)} names a column twice or not at all; "
+                "give each a name of its own"
             )
         columns: dict[str, list[str]] = {name: [] for name in header}
         rows = (row for row in reader if row)  # a blank line is no row, as in pandas and datasets
@@ -243,10 +224,15 @@ def _read_jsonl(source: str, lines: Iterator[str], names: Sequence[str] | None) 
             ) from error
         if not isinstance(row, dict):
             raise MinitrainError(f"{source}, line {number}: expected a JSON object, got {type(row).__name__}")
-        columns = columns or {name: [] for name in row}
+        if not columns:
+            if broken := [name for name in row if not writable(name)]:
+                raise MinitrainError(
+                    f"{source}, line {number}: the field {shown(broken[0])} has a lone surrogate; rename it"
+                )
+            columns = {name: [] for name in row}
         missing = next((name for name in columns if name not in row), None)
         if missing is not None:
-            raise MinitrainError(f"{source}, line {number}: has no field {missing!r}; it has {', '.join(row)}")
+            raise MinitrainError(f"{source}, line {number}: has no field {shown(missing)}; it has {listed(row)}")
         for name in columns:
             columns[name].append(row[name])
     return Table(source=source, columns=columns, class_names={})

@@ -21,10 +21,11 @@ import tokenizers
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import WordPiece
 
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, shown
 from minitrain.files import json_text
 from minitrain.hub import resolve_model
 from minitrain.tokenizer_files import SPECIAL_ROLES, read_files
+from minitrain.truncation import cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,42 +108,47 @@ class Tokenizer:
                 f"{where}: {len(texts)} texts in {columns[0]!r} but {len(pairs)} in {columns[1]!r}; "
                 "a pair needs one of each in every row"
             )
-        self._truncate_to(self.max_length if max_length is None else max_length, pair=pairs is not None)
+        limit = self.max_length if max_length is None else max_length
+        room = None if limit is None else self._room(limit, pair=pairs is not None)
         rows = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
         # The fast variant leaves out the character offsets, which nothing here reads.
         encodings = self.backend.encode_batch_fast(rows)
-        if "token_type_ids" in self.settings["model_input_names"]:
-            examples = [Example(encoding.ids, encoding.type_ids) for encoding in encodings]
-        else:
-            examples = [Example(encoding.ids, [0] * len(encoding)) for encoding in encodings]
+        side, typed = self.settings["truncation_side"], "token_type_ids" in self.settings["model_input_names"]
+        examples = []
+        truncated = 0
+        for encoding in encodings:
+            ids, type_ids = encoding.ids, encoding.type_ids
+            if limit is not None and room is not None and len(ids) > limit:
+                ids, type_ids = cut(encoding, room, side)
+                truncated += 1
+            examples.append(Example(ids, type_ids if typed else [0] * len(ids)))
+        none = next((row for row, example in enumerate(examples, first_row) if not example.input_ids), None)
+        if none is not None:
+            raise MinitrainError(
+                f"{where}, row {none}: gives no token, and this tokenizer has no special ones; leave blank rows out"
+            )
         empty = self.num_special_tokens(pair=pairs is not None)
         return Encoded(
             examples=examples,
-            truncated=sum(bool(encoding.overflowing) for encoding in encodings),
+            truncated=truncated,
             blank=sum(
                 len(example.input_ids) == empty or any(not text or text.isspace() for text in row)
                 for example, row in zip(examples, zip(*inputs, strict=True), strict=True)
             ),
         )
 
-    def _truncate_to(self, max_length: int | None, pair: bool) -> None:
-        if max_length is None:
-            self.backend.no_truncation()
-            return
+    def _room(self, max_length: int, pair: bool) -> int:
+        """Tokens that a length leaves to the texts."""
         smallest = self.num_special_tokens(pair) + 1
-        # Below that, tokenizers would not truncate at all, and would not say so.
         if not isinstance(max_length, int) or max_length < smallest:
             raise MinitrainError(
                 f"--max_length is {max_length!r}, but a {'pair of texts' if pair else 'text'} needs "
                 f"{smallest - 1} special tokens and room for one more: give a whole number, at least {smallest}"
             )
-        self.backend.enable_truncation(
-            max_length, strategy="longest_first", direction=self.settings["truncation_side"]
-        )
+        return max_length - smallest + 1
 
     def fingerprint(self) -> str:
         """Tells this tokenizer from any that gives other ids, the library's version included."""
-        self.backend.no_truncation()  # the length is for each call to say
         whole = self.backend.to_str() + json_text(self.settings) + tokenizers.__version__
         return hashlib.sha256(whole.encode()).hexdigest()
 
@@ -171,7 +177,6 @@ class Tokenizer:
         """Write the files from which `read_tokenizer` and `AutoTokenizer` make this same tokenizer again."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        self.backend.no_truncation()  # what the last call asked for is no property of the tokenizer
         files = {
             "tokenizer.json": self.backend.to_str(pretty=True) + "\n",
             "tokenizer_config.json": json_text(self.settings),
@@ -198,7 +203,7 @@ def check_texts(values: Sequence[str], where: str, column: str, first_row: int) 
         if not isinstance(value, str):
             raise MinitrainError(
                 f"{where}, row {row}, column {column!r}: expected text, got {type(value).__name__} "
-                f"({repr(value)[:40]}); convert the column to text, and fill in or drop rows without one"
+                f"({shown(value)}); convert the column to text, and fill in or drop rows without one"
             )
         try:
             value.encode("utf-8")

@@ -9,6 +9,7 @@ imported.
 Source: transformers 5.23.0, tokenization_utils_tokenizers.py and tokenization_utils_base.py.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tokenizers import AddedToken, processors
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE, WordPiece
 
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, shown
 from minitrain.files import read_json
 from minitrain.tokenizer_families import (
     FAMILIES,
@@ -46,7 +47,7 @@ def read_files(directory: Path) -> tuple[Backend, dict[str, Any]]:
     added = _read_if_there(directory / "added_tokens.json")
     name = class_for(config.get("tokenizer_class") or model.get("tokenizer_class"), model.get("model_type"))
     if not isinstance(name, str) or not name.isidentifier():
-        raise MinitrainError(f"{directory}: its tokenizer_class is {name!r}, expected the name of a class")
+        raise MinitrainError(f"{directory}: its tokenizer_class is {shown(name)}, expected the name of a class")
     source = _source(directory, name)
     try:
         saved = _saved(source)
@@ -56,7 +57,7 @@ def read_files(directory: Path) -> tuple[Backend, dict[str, Any]]:
         raise
     except BaseException as error:  # tokenizers raises bare Exception, and a panic in Rust is not even that
         raise MinitrainError(
-            f"{source}: no {name} can be made of it and the files beside it: {error}; "
+            f"{source}: no {name} can be made of it and the files beside it: {str(error)[:300]}; "
             "get them again from where the model came from"
         ) from error
 
@@ -117,16 +118,16 @@ def _settings(config: Mapping[str, Any], name: str, path: Path) -> dict[str, Any
     family = _family(name)
     for key, allowed in {**CHOICES, **(family.choices if family else {})}.items():
         if (value := config.get(key, allowed[0])) not in allowed:
-            raise MinitrainError(f"{path}: {key} is {value!r}, expected one of {allowed}")
+            raise MinitrainError(f"{path}: {key} is {shown(value)}, expected one of {allowed}")
         settings[key] = allowed[allowed.index(value)]
     names = config.get("model_input_names", family.model_input_names if family else WITHOUT_TYPE_IDS)
     if not isinstance(names, list | tuple):
-        raise MinitrainError(f"{path}: model_input_names is {names!r}, expected a list of names")
+        raise MinitrainError(f"{path}: model_input_names is {shown(names)}, expected a list of names")
     settings["model_input_names"] = [key for key in INPUT_NAMES if key in names]
     if (length := config.get("model_max_length", config.get("max_len"))) is None:
         return settings
     if isinstance(length, bool) or not isinstance(length, int | float) or not length >= 1:
-        raise MinitrainError(f"{path}: model_max_length is {length!r}, expected a number of tokens")
+        raise MinitrainError(f"{path}: model_max_length is {shown(length)}, expected a number of tokens")
     return settings if length > UNSET_LENGTH else settings | {"model_max_length": int(length)}
 
 
@@ -166,7 +167,7 @@ def _assemble(
             pair=family.pair.format(**special),
             special_tokens=[(token, backend.token_to_id(token)) for token in special.values()],
         )
-    backend.encode("\uffff", "\uffff")  # a template or model with a hole fails when it is used, so use it here
+    _check_use(backend)
     return backend, {**settings, **special}
 
 
@@ -193,6 +194,27 @@ def _required(family: TokenizerFamily | None) -> list[str]:
         return ["pad_token"]
     template = [role for role in SPECIAL_ROLES if f"{{{role}}}" in family.pair]
     return ["pad_token", *template, *(["unk_token"] if family.model == "WordPiece" else [])]
+
+
+def _check_use(backend: Backend) -> None:
+    """A template or model with a hole fails when it is used, so use it; and it may write ids of its own."""
+    ids = Counter(backend.get_vocab().values())
+    if len(ids) < ids.total():
+        raise ValueError(f"the id {ids.most_common(1)[0][0]} stands for two tokens")
+    highest = max(ids, default=-1)
+    counts = set()  # of the tokens of one text, alone and in a pair
+    for pair in (False, True):
+        encoding = backend.encode("a \uffff", "a \uffff" if pair else None)
+        texts = encoding.sequence_ids  # 0 or 1, the text that a token is of, or None
+        special = backend.num_special_tokens_to_add(pair)
+        counts |= {texts.count(text) for text in range(1 + pair)}
+        if texts.count(None) != special or len(counts) > 1:
+            raise ValueError("its template leaves a text out, or has it twice")
+        if max(encoding.ids, default=0) > highest or max(encoding.type_ids, default=0) > 1:
+            raise ValueError(
+                f"its template gives the ids {encoding.ids} and type ids {encoding.type_ids}, expected ids up to "
+                f"{highest} and the types 0 and 1"
+            )
 
 
 def _content(token: Any) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from minitrain.encoder_config import CLASSIFICATION, REGRESSION, EncoderConfig, encoder_config
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, shown
 from minitrain.families import FAMILIES, Family, family_of
 from minitrain.files import json_text, read_json, whole_files
 from minitrain.hub import resolve_model
@@ -148,15 +148,15 @@ def names_or_default(config: EncoderConfig) -> tuple[str, ...]:
 def _check_head(own: EncoderConfig, wanted: EncoderConfig, directory: Path) -> None:
     if own.num_labels != wanted.num_labels:
         raise MinitrainError(
-            f"{directory}: the trained head has {own.num_labels} labels {names_or_default(own)}, "
-            f"the data has {wanted.num_labels} {names_or_default(wanted)}: "
+            f"{directory}: the trained head has {own.num_labels} labels {shown(names_or_default(own))}, "
+            f"the data has {wanted.num_labels} {shown(names_or_default(wanted))}: "
             "drop the head with --new_head, or give data with its labels"
         )
     unnamed = own.label_names is None or all(re.fullmatch(r"LABEL_\d+", name) for name in own.label_names)
     if not unnamed and wanted.label_names is not None and own.label_names != wanted.label_names:
         raise MinitrainError(
-            f"{directory}: the trained head's labels are {own.label_names}, the data's {wanted.label_names}: "
-            "drop the head with --new_head, or give data with its labels"
+            f"{directory}: the trained head's labels are {shown(own.label_names)}, "
+            f"the data's {shown(wanted.label_names)}: drop the head with --new_head, or give data with its labels"
         )
 
 
@@ -217,14 +217,14 @@ def _fill(model: nn.Module, names: dict[str, str], family: Family, directory: Pa
             dropped = new_head and ours is not None and ours.startswith("head.output.")
             if ours is None and not _may_be_ignored(key, family, names):
                 raise MinitrainError(
-                    f"{file}: holds {key!r}, which a {family.architecture} of this config.json has not; "
+                    f"{file}: holds {shown(key)}, which a {family.architecture} of this config.json has not; "
                     "do the weights and config.json belong together?"
                 )
             if ours is None or dropped:
                 ignored.append(key)
                 continue
             if ours in loaded:
-                raise MinitrainError(f"{file}: {key!r} and {loaded[ours]!r} are the same parameter")
+                raise MinitrainError(f"{file}: {shown(key)} and {shown(loaded[ours])} are the same parameter")
             with torch.no_grad():
                 parameters[ours].copy_(checked(file, key, tensor, parameters[ours].shape))
             loaded[ours] = key

@@ -118,8 +118,8 @@ def test_a_size_that_is_no_sensible_integer_is_named(key: str, value: Any, tmp_p
     assert_names(tmp_path, key, "expected an integer from 1 to")
 
 
-def test_a_million_layers_are_refused_before_they_are_made(tmp_path: Path) -> None:
-    assert_names(write(tmp_path, num_hidden_layers=1_000_000), "num_hidden_layers", "from 1 to 1024")
+def test_a_thousand_layers_are_refused_before_they_are_made(tmp_path: Path) -> None:
+    assert_names(write(tmp_path, num_hidden_layers=1000), "num_hidden_layers", "from 1 to 256")
 
 
 def test_sizes_that_do_not_fit_into_memory_are_an_error_that_names_the_file(tmp_path: Path) -> None:
@@ -181,6 +181,25 @@ def test_a_padding_id_outside_the_vocabulary_is_named(value: Any, complaint: str
 )  # fmt: skip
 def test_malformed_label_names_are_named(value: Any, tmp_path: Path) -> None:
     assert_names(write(tmp_path, id2label=value), "id2label", "expected ids 0, 1, ... with names")
+
+
+@pytest.mark.parametrize("text", ["[" * 60 + "]" * 60, '"' + "x" * 100_000 + '"', "9" * 4000])
+def test_a_value_that_is_deep_or_long_is_shown_short(text: str, tmp_path: Path) -> None:
+    write(tmp_path, hidden_size="HERE")
+    content = (tmp_path / "config.json").read_text().replace('"HERE"', text)
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(MinitrainError, match="'hidden_size' is .*; expected an integer") as caught:
+        read_config(tmp_path)
+    assert len(str(caught.value)) < 500
+
+
+def test_label_names_that_no_file_can_hold_are_refused_before_they_are_trained(tmp_path: Path) -> None:
+    with pytest.raises(MinitrainError, match=r"config\.json: .*half of a surrogate pair"):
+        read_config(write(tmp_path, id2label={"0": "no", "1": "\ud800"}))
+
+
+def test_more_labels_than_any_task_has_are_refused_before_they_are_named(tmp_path: Path) -> None:
+    assert_names(write(tmp_path, num_labels=2**20 + 1), "num_labels", "from 1 to 1048576")
 
 
 @pytest.mark.parametrize("value", ["multi_label_classification", "classification", 3, ["regression"], True])

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def test_json_that_was_written_is_read_back(tmp_path: Path) -> None:
         (b'{"a": [1, {"b": Infinity}]}', "holds Infinity"),
         (b'{"a": -Infinity}', "holds -Infinity"),
         (b'{"a": 1, "a": 1}', "the key 'a' stands twice"),
+        (b'{"a": "\\ud800"}', "half of a surrogate pair"),
+        (b'{"a\\uDFFF": 1}', "half of a surrogate pair"),
         (b'{"a": {"b": 1, "c": 2, "b": 3}}', "the key 'b' stands twice"),
         (b"[1, 2]", "expected a JSON object, got list"),
         (b"null", "expected a JSON object, got NoneType"),
@@ -60,6 +63,20 @@ def test_what_is_no_strict_json_object_is_an_error_that_names_the_file(
     with pytest.raises(MinitrainError) as caught:
         read_json(path)
     assert str(caught.value).startswith(f"{path}: ") and complaint in str(caught.value)
+
+
+def test_a_whole_surrogate_pair_is_a_character(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'{"a": "\\uD83D\\ude00", "b": "\\\\ud800"}')
+    assert read_json(tmp_path / "a.json") == {"a": "\U0001f600", "b": "\\ud800"}
+
+
+def test_a_key_that_stands_twice_among_a_million_is_found_at_once(tmp_path: Path) -> None:
+    keys = [str(number) for number in range(10**6)]
+    (tmp_path / "a.json").write_text("{" + ",".join(f'"{key}":1' for key in [*keys, keys[-1]]) + "}")
+    start = time.perf_counter()
+    with pytest.raises(MinitrainError, match="the key '999999' stands twice"):
+        read_json(tmp_path / "a.json")
+    assert time.perf_counter() - start < 10  # it takes half a second; a search for each key would take hours
 
 
 def test_a_missing_file_and_a_folder_cannot_be_read_and_are_named(tmp_path: Path) -> None:

@@ -145,6 +145,7 @@ def test_a_later_split_may_say_the_name_or_the_id() -> None:
         ([0, None, 1], 2, "None (NoneType)"),
         ([None, 0, 1], 1, "None (NoneType)"),
         (["a", None], 2, "None (NoneType)"),
+        (["a", "\ud800b"], 2, r"'\ud800b' (str)"),
         ([[0], [1]], 1, "[0] (list)"),
         ([b"a", b"b"], 1, "b'a' (bytes)"),
     ],
@@ -222,6 +223,11 @@ def test_fractions_are_scores() -> None:
     assert scores(table(["3.8", "5", "1e-3"], csv=True), "stars") == [3.8, 5.0, 0.001]
 
 
+def test_of_integers_and_whole_floats_in_a_csv_file_the_first_float_is_named() -> None:
+    with pytest.raises(MinitrainError, match=r"row 3, .* the label is 1\.0; .* pass --problem_type regression"):
+        find_labels(table(["0", "1", "1.0"], csv=True), "stars")
+
+
 @pytest.mark.parametrize("csv", [False, True])
 def test_whole_floats_ask_whether_they_are_scores(csv: bool) -> None:
     labels: list[Any] = ["1.0", "2.0"] if csv else [1.0, 2.0]
@@ -244,13 +250,13 @@ def test_fractions_are_no_classes_though_the_user_says_so() -> None:
         find_labels(table([1.0, 0.5]), "stars", CLASSES)
 
 
-@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, None, "2.5", True, b"1"])
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, 1e39, 10**400, None, "2.5", True, b"1"])
 def test_what_is_no_finite_number_is_no_score(score: Any) -> None:
     with pytest.raises(MinitrainError, match=r"reviews\.jsonl, row 2, column 'stars': .* expected a finite number"):
         scores(table([0.5, score]), "stars")
 
 
-@pytest.mark.parametrize("score", ["nan", "inf", "-Infinity", "", "2,5", "high"])
+@pytest.mark.parametrize("score", ["nan", "inf", "-Infinity", "1e39", "-1e39", "", "2,5", "high"])
 def test_what_is_no_finite_number_in_a_csv_file_is_no_score(score: str) -> None:
     with pytest.raises(MinitrainError, match=r"reviews\.csv, row 2, column 'stars': .* expected a finite number"):
         scores(table(["0.5", score], csv=True), "stars")

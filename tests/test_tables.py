@@ -200,7 +200,38 @@ def test_a_truncated_parquet_file_and_one_without_rows_are_errors(tmp_path: Path
     assert "or has no rows" in error_of(path)
 
 
+def test_text_in_a_parquet_file_that_is_no_utf8_is_named_by_row(tmp_path: Path) -> None:
+    text = pyarrow.array([b"good", b"caf\xe9", b"good"], pyarrow.binary()).view(pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table({"label": [0, 1, 0], "text": text}), tmp_path / "a.parquet")
+    assert "a.parquet, row 2, column 'text': is no valid value" in error_of(tmp_path / "a.parquet")
+
+
+def test_dates_in_a_parquet_file_that_python_has_not_are_named_by_row(tmp_path: Path) -> None:
+    dates = pyarrow.array([0, 2**60], pyarrow.timestamp("us"))
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["x", "y"], "day": dates}), tmp_path / "a.parquet")
+    assert "a.parquet, row 2, column 'day': is no valid value" in error_of(tmp_path / "a.parquet")
+    dates = pyarrow.array([0, 2**50], pyarrow.timestamp("us"))
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["x", "y"], "day": dates}), tmp_path / "b.parquet")
+    assert contents(read_file(tmp_path / "b.parquet"))["text"] == ["x", "y"]
+
+
 # --- Any of them ---
+
+
+def test_a_name_too_long_for_a_file_is_no_file() -> None:
+    with pytest.raises(OSError):
+        Path("x" * 300).is_file()
+    with pytest.raises(MinitrainError, match="no such file"):
+        read_file("x" * 300 + ".csv")
+    with pytest.raises(MinitrainError, match="no such folder, and no Hub id"):
+        load_tables("x" * 300)
+
+
+def test_columns_that_no_terminal_can_write_are_listed_all_the_same(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.jsonl", json.dumps({"\ud800": 1, "x" * 10_000: 2, "text": "x"}) + "\n")
+    message = error_of(path, ["title"])
+    assert r"it has \ud800, xxx" in message and message.endswith("..., text") and len(message) < 500
+    assert r"line 1: the field '\ud800' has a lone surrogate" in error_of(path)
 
 
 def test_the_same_rows_in_any_format_give_the_same_split(tmp_path: Path, demo_model: Path) -> None:

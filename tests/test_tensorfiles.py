@@ -13,11 +13,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from minitrain.errors import MinitrainError
-from minitrain.tensorfiles import checked, read_tensors, weight_files
+from minitrain.tensorfiles import LARGEST_HEADER, checked, read_tensors, weight_files
 
 fuzz = settings(
     max_examples=int(os.environ.get("MINITRAIN_FUZZ_EXAMPLES", "300")),
@@ -41,7 +42,7 @@ class Canary:
 
 def raw_file(path: Path, header: str | dict[str, Any], data: bytes = b"") -> Path:
     """A file in the format of safetensors, with whatever header."""
-    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    text = (header if isinstance(header, str) else json.dumps(header)).encode("utf-8", "surrogateescape")
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
     return path
 
@@ -102,6 +103,20 @@ BROKEN: dict[str, tuple[str | dict[str, Any], int]] = {
     "no JSON": ("{not json}", 0),
     "no object": ("[1, 2, 3]", 0),
     "metadata of another type": ({"__metadata__": {"format": 3}, "a": ENTRY}, 4),
+    "a key twice": (f'{{"a":{json.dumps(ENTRY)},"a":{json.dumps(ENTRY)}}}', 4),
+    "a key of an entry twice": ('{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"shape":[1]}}', 4),
+    "an empty name": ({"": ENTRY}, 4),
+    "a shape without data": ({"a": ENTRY | {"shape": [2**40, 0], "data_offsets": [0, 0]}}, 0),
+    "a shape beyond torch's integers": ({"a": ENTRY | {"shape": [2**64 - 1, 0], "data_offsets": [0, 0]}}, 0),
+    "a hundred thousand dimensions": ({"a": ENTRY | {"shape": [1] * 100_000}}, 4),
+    "a list for an entry": ({"a": ["F32", [1], [0, 4]]}, 4),
+    "a field too many": ({"a": ENTRY | {"stride": [1]}}, 4),
+    "a fraction for a size": ({"a": ENTRY | {"shape": [1.0]}}, 4),
+    "true for a size": ({"a": ENTRY | {"shape": [True]}}, 4),
+    "offsets beyond 64 bits": ({"a": ENTRY | {"data_offsets": [2**64, 2**64 + 4]}}, 4),
+    "not a number": ('{"__metadata__":{"a":NaN}}', 0),
+    "half of a surrogate pair": (f'{{"\\ud800":{json.dumps(ENTRY)}}}', 4),
+    "no UTF-8": (f'{{"\udcff":{json.dumps(ENTRY)}}}', 4),
 }
 
 
@@ -110,6 +125,23 @@ BROKEN: dict[str, tuple[str | dict[str, Any], int]] = {
 def test_a_malformed_file_is_refused(name: str, tmp_path: Path) -> None:
     header, size = BROKEN[name]
     assert_refused(raw_file(tmp_path / "model.safetensors", header, b"\0" * size), "is no valid safetensors file")
+
+
+@pytest.mark.parametrize("name", ["a key twice", "an empty name", "a shape without data", "a field too many"])
+def test_the_library_alone_would_take_some_of_them(name: str, tmp_path: Path) -> None:
+    header, size = BROKEN[name]
+    path = raw_file(tmp_path / "model.safetensors", header, b"\0" * size)
+    with safe_open(path, framework="pt") as opened:
+        assert len([opened.get_tensor(key) for key in opened.keys()]) == 1  # noqa: SIM118
+
+
+def test_a_header_larger_than_any_encoders_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = raw_file(tmp_path / "model.safetensors", "{" + " " * LARGEST_HEADER + "}")
+    assert_refused(path, "is no valid safetensors file", f"at most {LARGEST_HEADER} are read")
+
+
+def test_a_file_without_tensors_is_read(tmp_path: Path) -> None:
+    assert read(raw_file(tmp_path / "model.safetensors", "{}")) == {}
 
 
 @pytest.mark.fault(36)
@@ -236,6 +268,15 @@ def test_a_shard_outside_the_folder_or_of_another_kind_is_refused_before_it_is_o
     with pytest.raises(MinitrainError) as caught:
         weight_files(folder)
     assert str(caught.value).startswith(f"{path}: names the shard {name!r}; expected a .safetensors file beside it")
+
+
+def test_a_shard_whose_name_no_folder_can_hold_is_not_there(tmp_path: Path) -> None:
+    path = index(tmp_path, {"a": "x" * 300 + ".safetensors"})
+    with pytest.raises(OSError):
+        (tmp_path / ("x" * 300)).is_file()
+    with pytest.raises(MinitrainError, match=re.escape(f"{path}: names the shard 'xxx")) as caught:
+        weight_files(tmp_path)
+    assert "which is not there" in str(caught.value) and len(str(caught.value)) < 400
 
 
 @pytest.mark.fault(41)

@@ -595,6 +595,65 @@ def test_a_template_with_an_undefined_token_is_named(vocabulary: dict[str, int],
     assert str(folder / "tokenizer.json") in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("post_processor", "complaint"),
+    [
+        ({"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 5000]}, "gives the ids [5000, "),
+        (
+            {
+                "type": "TemplateProcessing",
+                "single": [{"Sequence": {"id": "A", "type_id": 0}}],
+                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 300}}],
+                "special_tokens": {},
+            },
+            "300], expected ids up to",
+        ),
+        (
+            {
+                "type": "TemplateProcessing",
+                "single": [{"Sequence": {"id": "A", "type_id": 0}}],
+                "pair": [{"Sequence": {"id": text, "type_id": 0}} for text in "ABB"],
+                "special_tokens": {},
+            },
+            "its template leaves a text out, or has it twice",
+        ),
+    ],
+    ids=["an id that no token has", "a type that no model has", "a text twice"],
+)
+def test_a_template_that_no_model_can_follow_is_named(
+    vocabulary: dict[str, int], tmp_path: Path, post_processor: dict[str, Any], complaint: str
+) -> None:
+    saved = tokenizer_json(vocabulary) | {"post_processor": post_processor}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    folder = write_folder(tmp_path, tokenizer=saved, tokenizer_config=config)
+    Backend.from_file(str(folder / "tokenizer.json"))  # the library takes it
+    with pytest.raises(MinitrainError) as error:
+        read_tokenizer(folder)
+    assert str(folder / "tokenizer.json") in str(error.value) and complaint in str(error.value)
+
+
+@pytest.mark.parametrize("tokenizer_class", ["BertTokenizer", "PreTrainedTokenizerFast"])
+def test_an_id_of_two_tokens_is_named(vocabulary: dict[str, int], tmp_path: Path, tokenizer_class: str) -> None:
+    """Only one of them, and not always the same, would be saved."""
+    saved = tokenizer_json(vocabulary)
+    saved["model"]["vocab"]["new"] = 9
+    config = {"tokenizer_class": tokenizer_class}
+    with pytest.raises(MinitrainError, match=r"tokenizer\.json: .*the id 9 stands for two tokens"):
+        read_tokenizer(write_folder(tmp_path, tokenizer=saved, tokenizer_config=config))
+
+
+def test_a_row_without_any_token_is_named_where_there_are_no_special_ones(
+    vocabulary: dict[str, int], tmp_path: Path
+) -> None:
+    """A model makes NaN of it, or, where all rows of a batch are like that, an error that tells nothing."""
+    saved = tokenizer_json(vocabulary) | {"post_processor": None}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    ours = read_tokenizer(write_folder(tmp_path, tokenizer=saved, tokenizer_config=config))
+    assert len(ours("dog")[0].input_ids) > 0
+    with pytest.raises(MinitrainError, match=r"a\.csv, row 12: gives no token, .* leave blank rows out"):
+        ours.encode(["dog", " "], where="a.csv", first_row=11)
+
+
 def test_another_kind_of_model_is_refused(vocabulary: dict[str, int], tmp_path: Path) -> None:
     saved = tokenizer_json(vocabulary)
     saved["model"] = {"type": "BPE", "vocab": vocabulary, "merges": []}

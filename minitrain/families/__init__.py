@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, shown
 from minitrain.families.albert import ALBERT
 from minitrain.families.bert import BERT
 from minitrain.families.deberta_v2 import DEBERTA_V2
@@ -36,7 +36,9 @@ def family_of(raw: Mapping[str, Any], path: Path) -> Family:
     """
     name = raw.get("model_type")
     if not isinstance(name, str) or name not in FAMILIES:
-        raise MinitrainError(f"{path}: 'model_type' is {name!r}; minitrain knows {', '.join(sorted(FAMILIES))}")
+        raise MinitrainError(
+            f"{path}: 'model_type' is {shown(name)}; minitrain knows {', '.join(sorted(FAMILIES))}"
+        )
     return FAMILIES[name]
 
 

@@ -1,0 +1,34 @@
+"""What messages show: enough to find the place, and nothing that floods or breaks a terminal."""
+
+import pytest
+
+from minitrain.errors import listed, shown
+
+LONG = {
+    "text": "x" * 10**6,
+    "number": 10**4000,
+    "lists": [[["a" * 500] * 500] * 500] * 500,
+    "table": {str(number): number for number in range(999)},
+}
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_a_long_value_is_shown_short(kind: str) -> None:
+    text = shown(LONG[kind])
+    assert len(text) <= 300 and "..." in text
+
+
+def test_a_value_deeper_than_repr_goes_is_shown() -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(RecursionError):
+        repr(deep)
+    assert shown(deep) == "[[[[...]]]]"
+
+
+def test_names_are_listed_up_to_twenty_and_short() -> None:
+    assert listed(["text", "label"]) == "text, label"
+    assert listed(str(i) for i in range(21)) == ", ".join(map(str, range(20))) + " ..."
+    assert len(listed(["x" * 10**6])) == 100
+    assert listed(["\ud800"]) == r"\ud800"
