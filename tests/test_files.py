@@ -1,5 +1,6 @@
 """Small files: strict reading, and writing that leaves either the old file or the new one."""
 
+import hashlib
 import json
 import os
 import stat
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from minitrain.errors import MinitrainError
-from minitrain.files import json_text, read_json, whole_files, write_whole
+from minitrain.files import json_text, read_json, sha256_of, whole_files, write_whole
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
@@ -143,3 +144,10 @@ def test_files_have_the_mode_that_the_umask_gives(umask: int, tmp_path: Path) ->
 def test_missing_folders_are_made(tmp_path: Path) -> None:
     write_whole(tmp_path / "a" / "b" / "c.json", json.dumps({}))
     assert tree(tmp_path) == {"a": None, "a/b": None, "a/b/c.json": b"{}"}
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1])
+def test_the_digest_of_a_file_is_that_of_its_content(size: int, tmp_path: Path) -> None:
+    content = os.urandom(size)
+    (tmp_path / "a.bin").write_bytes(content)
+    assert sha256_of(tmp_path / "a.bin") == hashlib.sha256(content).hexdigest()

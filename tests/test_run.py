@@ -122,7 +122,9 @@ def test_results_say_what_was_done(finished: tuple[Path, dict[str, Any]], model:
     assert results == json.loads(json.dumps(returned))
     assert list(results) == [
         "model",
+        "model_commit",
         "dataset",
+        "dataset_commit",
         "subset",
         "task",
         "text_columns",

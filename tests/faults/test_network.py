@@ -470,10 +470,8 @@ def test_the_main_command_trains_on_what_the_hub_has(main_run: tuple[Path, Path,
     results, losses = outcome(out)
     assert (results["model"], results["model_commit"]) == (BERT, COMMIT)
     assert (results["dataset"], results["subset"], results["dataset_commit"]) == (GLUE, "mrpc", GLUE_COMMIT)
-    assert results["labels"] == ["not_equivalent", "equivalent"] and set(results["results"]) == {
-        "validation",
-        "test",
-    }
+    assert results["labels"] == ["not_equivalent", "equivalent"]
+    assert set(results["results"]) == {"validation", "test"}
     assert results["steps"] == 4 and losses
 
 
@@ -488,16 +486,20 @@ def test_the_main_command_survives_dropped_connections(tmp_path: Path, main_run:
 
 
 @pytest.mark.fault(59)
-def test_the_main_command_survives_an_outage(tmp_path: Path, main_run: tuple[Path, Path, Hub]) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_main_command_survives_an_outage(
+    tmp_path: Path, main_run: tuple[Path, Path, Hub], processes: int
+) -> None:
     home, out, _ = main_run
-    done = train(home, nobody(), tmp_path / "out")
+    done = train(home, nobody(), tmp_path / "out", processes=processes)
     assert done.returncode == 0, done.stderr
     said = warnings_in(done.stderr)
     assert [line.rpartition("using commit ")[2] for line in said] == [
         f"{COMMIT} from the cache",
         f"{GLUE_COMMIT} from the cache",
     ]
-    assert outcome(tmp_path / "out")[1] == outcome(out)[1]
+    if processes == 1:
+        assert outcome(tmp_path / "out")[1] == outcome(out)[1]
 
 
 def test_a_run_is_of_the_revisions_that_are_asked_for(tmp_path: Path) -> None:
