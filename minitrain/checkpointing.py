@@ -23,6 +23,7 @@ from minitrain.distributed import World
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import device_of
 from minitrain.place import CHECKPOINTS
+from minitrain.products import choose_products, chosen_products
 from minitrain.step import TrainState
 
 # What may differ between a run and the one that takes it up: it changes no float of the training.
@@ -63,6 +64,10 @@ class Checkpointer:
         self.tell, self.on_restore = tell, on_restore
         self.saved_step: int | None = None  # the newest
 
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.config.bf16 else torch.float32
+
     def restore(self, state: TrainState, best: Best) -> Tensor | None:
         """Take up what `--resume` asks for; None where there is nothing yet, or nothing is asked.
 
@@ -79,6 +84,7 @@ class Checkpointer:
         check_data(checkpoint.facts["data"], own["data"])
         check_settings(checkpoint.facts, own, self.config.resume_changed, self.tell)
         facts, tensors = checkpoint.facts, checkpoint.tensors
+        choose_products(facts.get("products", {}))  # a machine that is busy with other things may choose otherwise
         device = device_of(state.model)
         state.model.load_state_dict({name: tensor.to(device) for name, tensor in tensors["model"].items()})
         state.optimizer.load_state_dict(dict(tensors["optimizer"]))
@@ -128,6 +134,7 @@ class Checkpointer:
             "epoch": state.epoch,
             "best": {name: getattr(best, name) for name in kept},
             **self._facts(),
+            "products": chosen_products(self._dtype),
         }
         if self.world.is_main:
             save_checkpoint(self.folder, Checkpoint(tensors=tensors, facts=facts))

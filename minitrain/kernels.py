@@ -6,10 +6,8 @@ work to PyTorch's own kernels. No other module knows which is used: they call th
 were given.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -18,8 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from minitrain.dropout import draw_mask, dropout_from_bits
-
-Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+from minitrain.products import product
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +74,7 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_backward(rows, weight)
         ctx.like, ctx.own = (x.shape, x.dtype), parameters[0].dtype
         ctx.sizes, ctx.biased = [len(part) for part in weights], bool(biases)
-        return _product("output", dtype)(rows, weight, bias).view(*x.shape[:-1], -1)
+        return product("output", dtype)(rows, weight, bias).view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
@@ -87,10 +84,10 @@ class _Linear(torch.autograd.Function):
         g = gradients[0].reshape(-1, len(weight)).to(weight.dtype)
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = _product("gradient of x", g.dtype)(g, weight, None).view(shape).to(dtype)
+            of_x = product("gradient of x", g.dtype)(g, weight, None).view(shape).to(dtype)
         if not any(ctx.needs_input_grad[3:]):
             return of_x, *[None] * (len(ctx.needs_input_grad) - 1)
-        of_weight = _product("gradient of weight", g.dtype)(g, rows, None).to(ctx.own)
+        of_weight = product("gradient of weight", g.dtype)(g, rows, None).to(ctx.own)
         of_biases = g.sum(0).to(ctx.own).split(ctx.sizes) if ctx.biased else ()
         return of_x, None, None, *of_weight.split(ctx.sizes), *of_biases
 
@@ -103,50 +100,6 @@ def _joined(parts: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
     joined = parts[0].new_empty(sum(sizes), *parts[0].shape[1:], dtype=dtype)
     torch._foreach_copy_(list(joined.split(sizes)), list(parts))
     return joined
-
-
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return out
-
-
-# The three products of a linear layer, first as PyTorch would compute them, then by oneDNN whatever the processor.
-PRODUCTS: dict[str, tuple[Product, Product]] = {
-    "output": (F.linear, _onednn),  # of x, weight, bias
-    "gradient of x": (lambda g, w, _: g @ w, lambda g, w, _: _onednn(g, w.t(), None)),
-    "gradient of weight": (lambda g, x, _: g.t() @ x, lambda g, x, _: _onednn(g.t(), x.t(), None)),
-}
-
-
-def products(name: str, dtype: torch.dtype) -> tuple[Product, ...]:
-    """The ways to compute a product on this processor: PyTorch's, and oneDNN's where it is there."""
-    onednn = torch.backends.mkldnn.is_available() and dtype in (torch.float32, torch.bfloat16)
-    return PRODUCTS[name] if onednn else PRODUCTS[name][:1]
-
-
-@cache
-def _product(name: str, dtype: torch.dtype) -> Product:
-    """The faster of the two on this processor, tried out once: MKL, PyTorch's choice, keeps to AVX2 on AMD's.
-
-    oneDNN must win clearly, so that the same machine chooses the same at every start: their last bits differ.
-    """
-    plain, *others = products(name, dtype)
-    first, second = torch.ones(2, 512, 512, dtype=dtype)
-    for onednn in others:
-        if 1.3 * _seconds(onednn, first, second) < _seconds(plain, first, second):
-            return onednn
-    return plain
-
-
-@torch.no_grad()
-def _seconds(product: Product, first: Tensor, second: Tensor) -> float:
-    """Of the quickest of some calls: what else the machine does only adds to the others."""
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        product(first, second, None)
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 # ---- dropout --------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import torch
 
 from minitrain.encoder_config import EncoderConfig
 from minitrain.families import FAMILIES
-from minitrain.kernels import PRODUCTS, Product, products
+from minitrain.products import PRODUCTS, Product, products
 
 PHASES = ("data", "forward", "backward", "clip", "optimizer")
 

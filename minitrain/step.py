@@ -4,9 +4,11 @@ A step divides the loss by the examples of all its passes in all processes, so t
 how a batch is cut up.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +21,10 @@ from minitrain.errors import MinitrainError
 from minitrain.evaluation import autocast, device_of, loss_of, naming_memory
 from minitrain.model import SequenceClassifier
 from minitrain.optim import AdamW, clip_grad_norm, decay_groups
+from minitrain.products import choose_products, chosen_products
 from minitrain.profiling import Clock
 
+_states = count()  # made in this process, one after the other: each settles its arithmetic anew
 SMALLER_BATCHES = (
     "lower --per_device_train_batch_size and raise --gradient_accumulation_steps as much, which trains the same, "
     "or lower --max_length"
@@ -64,6 +68,8 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
     world = world or World()
     parallel = data_parallel(model, world)
     if world.size > 1:
+        chosen = chosen_products(torch.bfloat16 if config.bf16 else torch.float32)
+        choose_products(json.loads(world.tell_all(f"products {next(_states)}", json.dumps(chosen))))
         _settle_order_of_exchange(parallel)
     return TrainState(
         model=model, optimizer=optimizer, parallel=parallel, epoch_random=torch.get_rng_state(), world=world

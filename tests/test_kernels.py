@@ -1,6 +1,5 @@
 """The fast kernels against the reference ones, and the statistics of the dropout that draws by bits."""
 
-import functools
 import math
 import time
 from pathlib import Path
@@ -12,9 +11,10 @@ import torch.nn.functional as F
 from parity.reference import make_inputs, make_labels, our_loss, save_checkpoint
 from torch import Tensor, nn
 
-from minitrain import kernels
+from minitrain import kernels, products
 from minitrain.dropout import dropout_from_bits
-from minitrain.kernels import KERNELS, PRODUCTS, Product, attention
+from minitrain.kernels import KERNELS, attention
+from minitrain.products import PRODUCTS, Product, choose_products, chosen_products, product
 from minitrain.weights import load_classifier
 
 SIGMAS = 5.0  # a fair sample leaves this bound once in two million; the seeds are fixed besides
@@ -327,21 +327,25 @@ def test_the_product_that_is_clearly_faster_is_chosen(
     calls = [0, 0]
 
     def candidate(which: int) -> Product:
-        def product(first: Tensor, second: Tensor, bias: Tensor | None) -> Tensor:
+        def way(first: Tensor, second: Tensor, bias: Tensor | None) -> Tensor:
             calls[which] += 1
             time.sleep(0.02 if which == slow else 0.005)
             return first
 
-        return product
+        return way
 
     pair = candidate(0), candidate(1)
     monkeypatch.setitem(PRODUCTS, "output", pair)
-    monkeypatch.setattr(kernels, "_product", functools.cache(kernels._product.__wrapped__))
-    assert kernels._product("output", torch.float32) is pair[chosen]
+    monkeypatch.setattr(products, "_chosen", {})
+    assert product("output", torch.float32) is pair[chosen]
     assert min(calls) > 0
     tried = list(calls)
-    kernels._product("output", torch.float32)
+    product("output", torch.float32)
     assert calls == tried  # measured once
+    choose_products({"output, torch.float32": 1 - chosen, "output, torch.bfloat16": 7, "elsewhere": 0})
+    assert product("output", torch.float32) is pair[1 - chosen]
+    assert chosen_products(torch.float32)["output, torch.float32"] == 1 - chosen
+    assert calls == tried or slow is None  # told, not measured
 
 
 def test_onednn_carries_a_whole_step_where_it_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +360,7 @@ def test_onednn_carries_a_whole_step_where_it_is_chosen(tmp_path: Path, monkeypa
             used.append(name)
             return PRODUCTS[name][which]
 
-        monkeypatch.setattr(kernels, "_product", choice)
+        monkeypatch.setattr(kernels, "product", choice)
         our_loss(model(**inputs), make_labels(2, 5)).backward()
         assert set(used) == set(PRODUCTS)
         gradients.append([p.grad for p in model.parameters()])

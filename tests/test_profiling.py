@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from minitrain import kernels as arithmetic
 from minitrain.config import TrainConfig
-from minitrain.kernels import PRODUCTS
+from minitrain.products import PRODUCTS
 from minitrain.profiling import PHASES, Clock, matrix_ceiling, profile_lines, training_flops
 from minitrain.run import train
 from minitrain.weights import load_classifier
@@ -49,7 +49,7 @@ def test_operations_are_those_that_pytorch_counts(
     tmp_path: Path, kernels: str, family: str, shape: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Its counter does not know oneDNN's product, which some processors would choose.
-    monkeypatch.setattr(arithmetic, "_product", lambda name, dtype: PRODUCTS[name][0])
+    monkeypatch.setattr(arithmetic, "product", lambda name, dtype: PRODUCTS[name][0])
     save_checkpoint(tmp_path, family, **WIDE, **shape)
     inputs = make_inputs(type("Config", (), {"vocab_size": 99, "pad_token_id": 0, "type_vocab_size": 2}))
     model = load_classifier(tmp_path, kernels=kernels).train()

@@ -13,6 +13,7 @@ from test_training import write_tiny_model
 from minitrain.batching import collate
 from minitrain.config import TrainConfig
 from minitrain.errors import MinitrainError
+from minitrain.products import PRODUCTS, products
 from minitrain.run import train
 
 STEPS = 14  # of 64 rows in batches of 12: an epoch has 6, the last one of 4 rows
@@ -82,6 +83,23 @@ def test_resuming_at_every_step_ends_with_the_same_bits(place: Path, tmp_path: P
         assert (found["steps"], found["results"]) == (expected["steps"], expected["results"])
         assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
         assert floats(out) == floats(whole)
+
+
+@pytest.mark.fault(12)
+def test_run_that_goes_on_multiplies_as_the_one_that_stopped(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process tries out which library is quicker, and on a busy machine finds the other one."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    other = {f"{name}, torch.float32": len(products(name, torch.float32)) - 1 for name in PRODUCTS}
+    monkeypatch.setattr("minitrain.products._chosen", dict(other))
+    train(TrainConfig(**flags(place, whole, save_strategy="steps", save_steps=5)))
+    shutil.copytree(whole / "checkpoints/step-00000005", out / "checkpoints/step-00000005")
+    now = dict.fromkeys(other, 0)
+    monkeypatch.setattr("minitrain.products._chosen", now)
+    train(TrainConfig(**flags(place, out, resume="newest")))
+    assert now == other
+    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
 def test_skipping_forward_computes_nothing(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
