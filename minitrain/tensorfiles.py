@@ -24,7 +24,7 @@ BYTES = {
     **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E5M2": 1, "F8_E4M3": 1, "C64": 8, "BOOL": 1},
     **{"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1},
 }
-LARGEST_HEADER = 2**23  # bytes, of some 60,000 tensors: more than any encoder has, and parsed within a second
+LARGEST_HEADER = 2**22  # bytes, of some 30,000 tensors: more than any encoder has, and parsed within a second
 MOST_DIMENSIONS = 16
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
 CONVERT = (

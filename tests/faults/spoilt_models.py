@@ -168,7 +168,7 @@ FATAL = (
     hole, gone, overlap, wrong_offsets, no_data, no_name, twice, wrong_shape, wrong_dtype, too_much, too_little
 )  # fmt: skip
 HEADERS: tuple[Callable[[Draw, Packed, int], None], ...] = (*HARMLESS * 2, *[flip_data] * 5, *FATAL)
-LENGTHS = (0, 1, -1, 2**63, 2**64 - 1, 2**32, 100_000_001, 2**23 + 1)
+LENGTHS = (0, 1, -1, 2**63, 2**64 - 1, 2**32, 100_000_001, 2**22 + 1)
 
 
 def weights(draw: Draw, base: Path) -> Mutant:
@@ -248,8 +248,8 @@ PLAUSIBLE: dict[str, list[Any]] = {
     "hidden_act": ["relu", "silu", "gelu_new"], "num_attention_heads": [1, 4, 8], "pad_token_id": [None, 3],
     "problem_type": [None, "regression"], "is_decoder": [False, None], "architectures": [None, [], "x"],
     "id2label": [{"1": "b", "0": "a"}, {"0": "é\0", "1": ""}, {"0": "x" * 10_000, "1": "x"}, None],
-    "num_labels": [2, 3, 2**20, 2**24], "vocab_size": [2**24, 31], "hidden_size": [2**24, 16],
-    "num_hidden_layers": [1, 3, 1024], "intermediate_size": [2**24, 8], "max_position_embeddings": [2**24, 15],
+    "num_labels": [2, 3, 2**20, 2**24], "vocab_size": [2**24, 31], "hidden_size": [2**24, 2**14, 16],
+    "num_hidden_layers": [1, 3, 256, 1024], "intermediate_size": [2**24, 8], "max_position_embeddings": [2**24, 15],
     "type_vocab_size": [2**24, 1], "tokenizer_class": ["X", 3], "auto_map": [{"AutoConfig": "evil.Evil"}, 3],
     "model_type": ["roberta", "distilbert", "electra", "camembert", "xlm-roberta", "gpt2"], "dropout": [0.1],
     "embedding_size": [1, 2**24], "dim": [8, 0], "n_heads": [2], "n_layers": [1], "hidden_dim": [12],

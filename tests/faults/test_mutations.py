@@ -220,6 +220,7 @@ def changes(base: Path, mutant: Mutant) -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.fault(36, 37, 41, 43, 46, 51, 53)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_spoilt_file_is_read_or_refused_by_name(
     kind: str, probe: Probe, healthy: Path, sharded: Path, tmp_path: Path
