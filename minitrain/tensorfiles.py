@@ -112,7 +112,7 @@ class _Malformed(ValueError):
 
 
 def _check_header(raw: BinaryIO) -> None:
-    """Check all that a header says before the library believes it: it takes a key twice, and a shape of 2^40 x 0.
+    """Check all that a header says before the library believes it, which takes a key twice and a shape of 2^40 x 0.
 
     The tensors must lie end to end and fill the file, each as large as its shape. Raises _Malformed.
     """
