@@ -18,7 +18,7 @@ from hub_server import COMMIT, Fault, Hub, Repository, nobody, serve
 
 from minitrain import download
 from minitrain.errors import MinitrainError
-from minitrain.tables import _data_files
+from minitrain.hub_datasets import _data_files
 
 ROOT = Path(__file__).parents[2]
 WAY_OUT = "`--model demo --dataset demo`"
