@@ -240,6 +240,12 @@ def test_the_table_of_larger_batches_and_models_says_what_the_result_files_say()
     assert (base["settings"]["model"], base["settings"]["steps"]) == ("base", 150)
 
 
+def test_the_cost_of_saving_is_that_of_its_file() -> None:
+    result = json.loads((ROOT / "benchmarks/saving.json").read_text(encoding="utf-8"))
+    assert f"costs the demo\n{result['share']:.2%} of its time" in README
+    assert result["share"] == sum(result["seconds_of_saves"]) / result["seconds_of_training"] < 0.02
+
+
 def test_the_growth_table_says_what_the_result_file_says() -> None:
     result = json.loads((ROOT / "benchmarks/growth.json").read_text(encoding="utf-8"))
     rows = []
