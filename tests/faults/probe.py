@@ -41,7 +41,8 @@ def tokenizer(folder: Path, **options: Any) -> None:
     """Read a tokenizer, give its ids to a model, save it and read that again."""
     ours, classifier = read_tokenizer(folder), healthy_model(folder)
     ours.check_fits(classifier.config.vocab_size, folder)
-    length = min(ours.max_length, classifier.config.max_length)
+    positions = classifier.config.max_length
+    length = min(ours.max_length or positions, positions)
     examples = [*ours(TEXTS, max_length=length), *ours(TEXTS, TEXTS[::-1], max_length=length)]
     assert all(len(example.input_ids) <= length for example in examples)
     classifier(**collate(examples, ours.pad_token_id).inputs)
