@@ -106,8 +106,7 @@ def fit(
                 is_best = best.remember(results, model, state.step, state.epoch, config.load_best_model_at_end)
                 observer.on_evaluation(state.step, state.epoch, results, is_best)
                 done = done or best.evaluations_since >= patience
-            with world.at(f"saving after step {state.step}"):
-                _save_or_leave(state, best, checkpoints, stop, state.step % steps.steps_per_epoch == 0)
+            _save_or_leave(state, best, checkpoints, stop, state.step % steps.steps_per_epoch == 0)
             if done:
                 break
     if best.weights:
@@ -138,15 +137,20 @@ def _save_or_leave(
     state: TrainState, best: Best, checkpoints: Checkpointer | None, stop: StopRequests | None, epoch_ended: bool
 ) -> None:
     """What follows a step: a checkpoint where one is due, and the end where a signal asked for it."""
+    world = state.world
     if checkpoints is not None:
-        checkpoints.after_step(state, best, epoch_ended)
-    if stop is None or not (number := stop.agreed(state.world)):
+        with world.at(f"saving after step {state.step}"):
+            checkpoints.after_step(state, best, epoch_ended)
+    with world.at(f"after step {state.step}"):
+        number = 0 if stop is None else stop.agreed(world)
+    if not number:
         return
     where = ""
     if checkpoints is not None:
-        checkpoints.save(state, best)
-        # torchrun ends all processes when one has left: not before the first one has written.
-        state.world.meet("leaving")
+        with world.at(f"saving after step {state.step}"):
+            checkpoints.save(state, best)
+            # torchrun ends all processes when one has left: not before the first one has written.
+            world.meet("leaving")
         where = f"; saved in {checkpoints.folder}, and --resume goes on from there"
     raise Stopped(f"stopped by {Signals(number).name} after step {state.step}{where}", number)
 
