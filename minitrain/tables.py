@@ -20,6 +20,7 @@ from minitrain.download import Repository, without_token
 from minitrain.errors import MinitrainError, listed, shown
 from minitrain.hub import check_hub_id, demo_reviews_file
 from minitrain.hub_datasets import dataset_of_hub
+from minitrain.imports import uncollected
 
 FILE_KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
 HELD_BACK = 1000  # of the embedded reviews, each for validation and for test
@@ -76,7 +77,8 @@ def load_tables(dataset: str, subset: str | None = None, revision: str | None = 
     local = bool(dataset) and os.path.exists(dataset)
     if not local:
         check_hub_id("--dataset", dataset)
-    import datasets
+    with uncollected():
+        import datasets
 
     name = dataset if subset is None else f"{dataset} {subset}"
     try:
@@ -239,7 +241,8 @@ def _read_jsonl(source: str, lines: Iterator[str], names: Sequence[str] | None) 
 
 
 def _read_parquet(path: Path) -> Table:
-    import datasets
+    with uncollected():
+        import datasets
 
     try:
         rows = datasets.Dataset.from_parquet(str(path))

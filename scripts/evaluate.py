@@ -2,10 +2,12 @@
 
 from minitrain.config import EvaluateConfig
 from minitrain.flags import command
+from minitrain.imports import uncollected
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    from minitrain.inference import evaluate_run  # torch comes with it
+    with uncollected(for_good=True):
+        from minitrain.inference import evaluate_run  # torch comes with it
 
     evaluate_run(config)
 

@@ -2,10 +2,12 @@
 
 from minitrain.config import PredictConfig
 from minitrain.flags import command
+from minitrain.imports import uncollected
 
 
 def predict(config: PredictConfig) -> None:
-    from minitrain.inference import predict_run  # torch comes with it
+    with uncollected(for_good=True):
+        from minitrain.inference import predict_run  # torch comes with it
 
     predict_run(config)
 

@@ -2,10 +2,12 @@
 
 from minitrain.config import TrainConfig
 from minitrain.flags import command
+from minitrain.imports import uncollected
 
 
 def train(config: TrainConfig) -> None:
-    from minitrain import run  # torch comes with it: --help and a mistyped flag answer without
+    with uncollected(for_good=True):
+        from minitrain import run  # torch comes with it: --help and a mistyped flag answer without
 
     run.train(config)
 

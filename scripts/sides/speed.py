@@ -17,10 +17,8 @@ SIDES = ("ours-fp32", "ours-bf16", "trainer", "trainer-best", "pipeline")
 
 def main(side: str, started: float, settings: dict[str, Any]) -> None:
     """started: Unix time at which the process was asked for. settings: flags of train.py, threads and warm-up."""
-    threads, warmup = settings.pop("threads"), settings.pop("warmup")
-    import torch
-
-    torch.set_num_threads(threads)
+    assert os.environ["OMP_NUM_THREADS"] == str(settings.pop("threads"))
+    warmup = settings.pop("warmup")
     measure = {"ours": _ours, "trainer": _trainer, "pipeline": _pipeline, "growth": _growth}[side.split("-")[0]]
     result = measure(side, settings, warmup)
     if "first_step" in result:
@@ -106,15 +104,18 @@ def _growth(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
 
 
 def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
-    import torch
+    from minitrain.imports import uncollected
 
-    from minitrain.config import TrainConfig
-    from minitrain.data import tokenize
-    from minitrain.evaluation import predict
-    from minitrain.hub import resolve_model
-    from minitrain.profiling import matrix_ceiling
-    from minitrain.run import prepare, rows_of
-    from minitrain.training import fit
+    with uncollected(for_good=True):  # as train.py
+        import torch
+
+        from minitrain.config import TrainConfig
+        from minitrain.data import tokenize
+        from minitrain.evaluation import predict
+        from minitrain.hub import resolve_model
+        from minitrain.profiling import matrix_ceiling
+        from minitrain.run import prepare, rows_of
+        from minitrain.training import fit
 
     config = TrainConfig(**settings, bf16=side.endswith("bf16"), eval_strategy="no")
     parts, times = prepare(config), Times()
