@@ -21,6 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "encoder_config",
         "files",
         "flags",
+        "imports",
         "kernels",
         "place",
         "products",
