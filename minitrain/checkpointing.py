@@ -21,7 +21,7 @@ from minitrain.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint,
 from minitrain.config import TrainConfig
 from minitrain.distributed import World
 from minitrain.errors import MinitrainError
-from minitrain.evaluation import device_of
+from minitrain.evaluation import device_of, dtype_of_products
 from minitrain.place import CHECKPOINTS
 from minitrain.products import choose_products, chosen_products
 from minitrain.step import TrainState
@@ -63,10 +63,6 @@ class Checkpointer:
         self.folder, self.config, self.data, self.world = folder / CHECKPOINTS, config, cache(data), world
         self.tell, self.on_restore = tell, on_restore
         self.saved_step: int | None = None  # the newest
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.config.bf16 else torch.float32
 
     def restore(self, state: TrainState, best: Best) -> Tensor | None:
         """Take up what `--resume` asks for; None where there is nothing yet, or nothing is asked.
@@ -134,7 +130,7 @@ class Checkpointer:
             "epoch": state.epoch,
             "best": {name: getattr(best, name) for name in kept},
             **self._facts(),
-            "products": chosen_products(self._dtype),
+            "products": chosen_products(dtype_of_products(self.config.bf16)),
         }
         if self.world.is_main:
             save_checkpoint(self.folder, Checkpoint(tensors=tensors, facts=facts))

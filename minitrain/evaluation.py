@@ -42,6 +42,11 @@ def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[None]:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
 
 
+def dtype_of_products(bf16: bool) -> torch.dtype:
+    """What matrix products are computed in, under `autocast`."""
+    return torch.bfloat16 if bf16 else torch.float32
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's parameters are."""
     return next(model.parameters()).device

@@ -26,7 +26,7 @@ from minitrain.data import Splits, length_limit, tokenize_rows
 from minitrain.distributed import World, choose_device, process_group
 from minitrain.download import commit_of
 from minitrain.errors import MinitrainError
-from minitrain.evaluation import Evaluation, device_of, majority
+from minitrain.evaluation import Evaluation, device_of, dtype_of_products, majority
 from minitrain.files import json_text, read_json, write_whole
 from minitrain.hub import resolve_model
 from minitrain.metrics import Metric, metric_for
@@ -107,8 +107,7 @@ def _train(config: TrainConfig, world: World) -> dict[str, Any]:
     for line in footer(parts.directory, parts.splits, best, final, results):
         tell(line)
     if config.profile:
-        dtype = torch.bfloat16 if config.bf16 else torch.float32
-        ceiling = matrix_ceiling(dtype, device_of(parts.model))
+        ceiling = matrix_ceiling(dtype_of_products(config.bf16), device_of(parts.model))
         for line in ["", *profile_lines(totals, state.step, ceiling, "bf16" if config.bf16 else "fp32")]:
             tell(line)
     return results

@@ -18,7 +18,7 @@ from minitrain.config import TrainConfig
 from minitrain.distributed import World, data_parallel, exchanging
 from minitrain.dropout import ExampleStreams, drawing_from
 from minitrain.errors import MinitrainError
-from minitrain.evaluation import autocast, device_of, loss_of, naming_memory
+from minitrain.evaluation import autocast, device_of, dtype_of_products, loss_of, naming_memory
 from minitrain.model import SequenceClassifier
 from minitrain.optim import AdamW, clip_grad_norm, decay_groups
 from minitrain.products import choose_products, chosen_products
@@ -68,7 +68,7 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
     world = world or World()
     parallel = data_parallel(model, world)
     if world.size > 1:
-        chosen = chosen_products(torch.bfloat16 if config.bf16 else torch.float32)
+        chosen = chosen_products(dtype_of_products(config.bf16))
         choose_products(json.loads(world.tell_all(f"products {next(_states)}", json.dumps(chosen))))
         _settle_order_of_exchange(parallel)
     return TrainState(

@@ -114,11 +114,12 @@ class Tokenizer:
         # The fast variant leaves out the character offsets, which nothing here reads.
         encodings = self.backend.encode_batch_fast(rows)
         side, typed = self.settings["truncation_side"], "token_type_ids" in self.settings["model_input_names"]
+        empty = self.num_special_tokens(pair=pairs is not None)
         examples = []
         truncated = 0
         for encoding in encodings:
             ids, type_ids = encoding.ids, encoding.type_ids
-            if limit is not None and room is not None and len(ids) > limit:
+            if room is not None and len(ids) > empty + room:
                 ids, type_ids = cut(encoding, room, side)
                 truncated += 1
             examples.append(Example(ids, type_ids if typed else [0] * len(ids)))
@@ -127,7 +128,6 @@ class Tokenizer:
             raise MinitrainError(
                 f"{where}, row {none}: gives no token, and this tokenizer has no special ones; leave blank rows out"
             )
-        empty = self.num_special_tokens(pair=pairs is not None)
         return Encoded(
             examples=examples,
             truncated=truncated,

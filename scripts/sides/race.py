@@ -172,7 +172,6 @@ def _measure(side: str, config: Any, more: Mapping[str, str] | None = None) -> d
             "per_device_train_batch_size": config.per_device_train_batch_size,
             "max_steps": config.steps,
             "output_dir": scratch,
-            "threads": config.threads,
             "warmup": config.warmup,
             **(more or {}),
         }

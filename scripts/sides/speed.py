@@ -16,8 +16,7 @@ SIDES = ("ours-fp32", "ours-bf16", "trainer", "trainer-best", "pipeline")
 
 
 def main(side: str, started: float, settings: dict[str, Any]) -> None:
-    """started: Unix time at which the process was asked for. settings: flags of train.py, threads and warm-up."""
-    assert os.environ["OMP_NUM_THREADS"] == str(settings.pop("threads"))
+    """started: Unix time at which the process was asked for. settings: flags of train.py, and warm-up."""
     warmup = settings.pop("warmup")
     measure = {"ours": _ours, "trainer": _trainer, "pipeline": _pipeline, "growth": _growth}[side.split("-")[0]]
     result = measure(side, settings, warmup)
@@ -111,7 +110,7 @@ def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
 
         from minitrain.config import TrainConfig
         from minitrain.data import tokenize
-        from minitrain.evaluation import predict
+        from minitrain.evaluation import dtype_of_products, predict
         from minitrain.hub import resolve_model
         from minitrain.profiling import matrix_ceiling
         from minitrain.run import prepare, rows_of
@@ -124,8 +123,8 @@ def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
     batch_size = config.per_device_train_batch_size
     result = _speed(times.times, [log.loss for log in times.logs], batch_size, warmup)
     result["train_peak_memory_mb"] = _peak_memory_mb()
-    dtype = torch.bfloat16 if config.bf16 else torch.float32
-    result["ceiling_share"] = _rate(times, warmup) / matrix_ceiling(dtype, torch.device("cpu"))
+    ceiling = matrix_ceiling(dtype_of_products(config.bf16), torch.device("cpu"))
+    result["ceiling_share"] = _rate(times, warmup) / ceiling
     split = next(iter(parts.splits.scored.values()))
     options: dict[str, Any] = {
         "bf16": config.bf16,
