@@ -16,6 +16,7 @@ from minitrain.batching import Batch, Batches, batches_by_length, batches_by_row
 from minitrain.data import Split
 from minitrain.distributed import World
 from minitrain.errors import MinitrainError
+from minitrain.kernels import unchanged_weights
 from minitrain.loss import cross_entropy, mean_squared_error
 from minitrain.metrics import Confusion, Metric
 from minitrain.model import SequenceClassifier
@@ -72,7 +73,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():  # in inference_mode autocast would cast every weight anew for every batch
+        # In inference_mode autocast would cast the head's weights anew for every batch.
+        with torch.no_grad(), unchanged_weights():
             yield
     finally:
         model.train(was_training)

@@ -6,7 +6,9 @@ work to PyTorch's own kernels. No other module knows which is used: they call th
 were given.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,16 +42,40 @@ def linear(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
     return tuple(layer(x) for layer in layers)
 
 
+_Layers = tuple[nn.Linear, ...]
+# Weight and bias of layers with one input, joined and cast; None where weights may change between two passes.
+_kept: ContextVar[dict[tuple[_Layers, torch.dtype], tuple[Tensor, Tensor | None]] | None] = ContextVar(
+    "kept", default=None
+)
+
+
+@contextmanager
+def unchanged_weights() -> Iterator[None]:
+    """Around forward passes between which no weight changes: what fast kernels make of weights is made once."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
 def _fast_linear(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
     alike = len({layer.bias is None for layer in layers}) == 1
     if x.device.type != "cpu" or not alike or not all(_is_plain(layer) for layer in layers):
         return linear(x, *layers)
     autocast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
     dtype = torch.get_autocast_dtype("cpu") if autocast else x.dtype
-    if autocast and not torch.is_grad_enabled():
-        return linear(x.to(dtype), *layers)  # autocast remembers each weight that it has cast
     weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers if layer.bias is not None]
-    out: Tensor = _Linear.apply(x, dtype, len(layers), *weights, *biases)
+    kept = _kept.get()
+    if kept is not None and not torch.is_grad_enabled():
+        if (layers, dtype) not in kept:
+            kept[layers, dtype] = _joined(weights, dtype), _joined(biases, dtype) if biases else None
+        rows = x.reshape(-1, x.size(-1)).to(dtype)
+        out = product("output", dtype)(rows, *kept[layers, dtype]).view(*x.shape[:-1], -1)
+    elif autocast and not torch.is_grad_enabled():
+        return linear(x.to(dtype), *layers)  # autocast remembers each weight that it has cast
+    else:
+        out = _Linear.apply(x, dtype, len(layers), *weights, *biases)
     return out.split([layer.out_features for layer in layers], dim=-1) if len(layers) > 1 else (out,)
 
 
@@ -92,7 +118,7 @@ class _Linear(torch.autograd.Function):
         return of_x, None, None, *of_weight.split(ctx.sizes), *of_biases
 
 
-def _joined(parts: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
+def _joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """(out, ...) of each -> (out of all, ...), cast on the way."""
     if len(parts) == 1:
         return parts[0].to(dtype)

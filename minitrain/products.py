@@ -29,17 +29,22 @@ PRODUCTS: dict[str, tuple[Product, Product]] = {
 
 
 def products(name: str, dtype: torch.dtype) -> tuple[Product, ...]:
-    """The ways to compute a product on this processor: PyTorch's, and oneDNN's where it is there."""
-    onednn = torch.backends.mkldnn.is_available() and dtype in (torch.float32, torch.bfloat16)
+    """The ways to compute a product on this processor: PyTorch's, and oneDNN's where it takes the dtype."""
+    onednn = torch.backends.mkldnn.is_available() and (
+        dtype == torch.float32 or dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
     return PRODUCTS[name] if onednn else PRODUCTS[name][:1]
 
 
 def product(name: str, dtype: torch.dtype) -> Product:
-    """The quicker of the two on this processor, tried out once.
+    """The quicker of the two on this processor, in float32 tried out once.
 
-    oneDNN must win clearly, so that the same machine chooses the same at every start.
+    oneDNN must win clearly, so that the same machine chooses the same at every start. In bfloat16 PyTorch takes
+    oneDNN too, but lays out a bias as a whole matrix first.
     """
     ways, key = products(name, dtype), f"{name}, {dtype}"
+    if key not in _chosen and dtype == torch.bfloat16:
+        _chosen[key] = int(name == "output" and len(ways) > 1)
     if key not in _chosen:
         plain, *others = ways
         first, second = torch.ones(2, 512, 512, dtype=dtype)

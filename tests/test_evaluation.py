@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_kernels import count_joined
 from test_training import reviews, split_of, write_tiny_model
 from torch import Tensor
 from transformers import (
@@ -47,6 +48,20 @@ def model(folder: Path) -> SequenceClassifier:
 def one_by_one(model: SequenceClassifier, split: Split) -> Tensor:
     with torch.no_grad():
         return torch.cat([model(**collate([split[row]]).inputs) for row in range(len(split))])
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_an_evaluation_joins_the_weights_once_and_the_next_one_anew(
+    model: SequenceClassifier, split: Split, bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = count_joined(monkeypatch)
+    first = predict(model, split, batch_size=4, bf16=bf16)
+    once = list(counts)
+    assert once.count(3) == 2 * model.config.num_layers - 2  # the last block's query is of one position, by itself
+    with torch.no_grad():
+        model.encoder.blocks[0].attention.value.weight.mul_(2.0)
+    assert not torch.equal(predict(model, split, batch_size=4, bf16=bf16), first)
+    assert counts == 2 * once
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 8, 23, 64])

@@ -1,7 +1,11 @@
 """The fast kernels against the reference ones, and the statistics of the dropout that draws by bits."""
 
 import math
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ from torch import Tensor, nn
 
 from minitrain import kernels, products
 from minitrain.dropout import dropout_from_bits
-from minitrain.kernels import KERNELS, attention
+from minitrain.kernels import KERNELS, attention, unchanged_weights
 from minitrain.products import PRODUCTS, Product, choose_products, chosen_products, product
 from minitrain.weights import load_classifier
 
@@ -348,6 +352,36 @@ def test_the_product_that_is_clearly_faster_is_chosen(
     assert calls == tried or slow is None  # told, not measured
 
 
+def test_in_bfloat16_nothing_is_tried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch and oneDNN are one library there: what times them would choose by chance."""
+    monkeypatch.setattr(products, "_chosen", {})
+    monkeypatch.setattr(products, "_seconds", lambda *_: pytest.fail("timed"))
+    native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    expected = {"output": int(native), "gradient of x": 0, "gradient of weight": 0}
+    assert chosen_products(torch.bfloat16) == {f"{name}, torch.bfloat16": way for name, way in expected.items()}
+
+
+def test_a_processor_without_bfloat16_trains_in_it_all_the_same(tmp_path: Path) -> None:
+    """oneDNN refuses there; it is told to leave the instructions alone that this processor may have."""
+    save_checkpoint(tmp_path)
+    code = f"""
+import torch
+from minitrain import TrainConfig, load_classifier
+from minitrain.batching import Batch
+from minitrain.step import make_state, train_step
+assert not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+state = make_state(load_classifier({str(tmp_path)!r}), TrainConfig(bf16=True))
+ids = torch.arange(8).view(2, 4)
+batch = Batch(ids, torch.ones_like(ids), torch.zeros_like(ids), torch.tensor([0, 1]))
+print(*train_step(state, [batch], 1e-3, bf16=True))
+"""
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    loss, norm = map(float, done.stdout.split())
+    assert 0.5 < loss < 1.0 and norm > 0
+
+
 def test_onednn_carries_a_whole_step_where_it_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(tmp_path)
     inputs = make_inputs(type("Config", (), {"vocab_size": 99, "pad_token_id": 0, "type_vocab_size": 2}))
@@ -436,6 +470,55 @@ def test_in_evaluation_the_arithmetics_agree(tmp_path: Path) -> None:
     fast, reference = load_classifier(tmp_path, kernels="fast"), load_classifier(tmp_path, kernels="reference")
     expected = reference(**inputs)
     assert (fast(**inputs) - expected).abs().max() < 1e-5 * expected.abs().max()  # joint products: other last bits
+
+
+def count_joined(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many parts each call of `_joined` is given, from here on."""
+    counts: list[int] = []
+    joined = kernels._joined
+
+    def counting(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        counts.append(len(parts))
+        return joined(parts, dtype)
+
+    monkeypatch.setattr(kernels, "_joined", counting)
+    return counts
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_weights_that_do_not_change_are_joined_once(bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    some, x = layers(), torch.randn(4, 2, 5, 24)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16), torch.no_grad():
+        expected = [KERNELS["reference"].linear(part, *some) for part in x]
+        counts = count_joined(monkeypatch)
+        with unchanged_weights():
+            out = [KERNELS["fast"].linear(part, *some) for part in x]
+            assert counts == [3, 3]  # weights and biases, for the first of four passes
+            KERNELS["fast"].linear(x[0], some[0])
+            assert counts == [3, 3, 1, 1]  # other company, another product
+    for ours, theirs in zip(out, expected, strict=True):
+        for first, second in zip(ours, theirs, strict=True):
+            assert first.dtype == second.dtype and first.shape == second.shape
+            # Products of other shapes; bfloat16 keeps 8 bits.
+            assert (first - second).abs().max() < (1e-2 if bf16 else 1e-5) * second.abs().max()
+
+
+def test_weights_may_change_before_and_after() -> None:
+    (layer,), x = layers()[:1], torch.randn(2, 24)
+    with torch.no_grad():
+        for _ in range(2):
+            layer.weight.mul_(2.0)
+            with unchanged_weights():
+                assert torch.allclose(KERNELS["fast"].linear(x, layer)[0], layer(x), atol=1e-6)
+        layer.weight.mul_(2.0)
+        assert torch.allclose(KERNELS["fast"].linear(x, layer)[0], layer(x), atol=1e-6)
+
+
+def test_where_gradients_are_wanted_they_flow_even_if_weights_are_said_not_to_change() -> None:
+    (layer,), x = layers()[:1], torch.randn(2, 24)
+    with unchanged_weights():
+        KERNELS["fast"].linear(x, layer)[0].sum().backward()
+    assert layer.weight.grad is not None and torch.allclose(layer.weight.grad, x.sum(0).expand(8, -1), atol=1e-6)
 
 
 def test_the_last_block_computes_the_first_position_alone_where_a_head_reads_no_other(tmp_path: Path) -> None:
