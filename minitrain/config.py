@@ -15,7 +15,9 @@ from minitrain.ranges import check_flags
 GLUE_REPOSITORY = "nyu-mll/glue"  # the default dataset, with the subset mrpc
 PROBLEM_TYPES = ("single_label_classification", "regression")
 ARITHMETICS = ("fast", "reference")
-BF16_MULTIPLE = 8  # oneDNN generates code for each length: with fewer it takes a quarter less time, half the memory
+# In bf16 oneDNN generates code for each length: with fewer it takes a quarter less time, half the memory. Of CUDA
+# graphs too there is one a length.
+LENGTH_MULTIPLE = 8
 SAMPLERS = ("bucket", "random", "stream")
 DECAYS = ("matrices", "all")
 STREAMS = ("process", "example")
@@ -97,7 +99,7 @@ class TrainConfig:
     eval_fraction: float = flag(0.0, "share of the training data to hold back for evaluation")
     problem_type: str | None = flag(None, "what the labels are; by default as the data says", PROBLEM_TYPES)
     max_length: int | None = flag(None, "tokens kept of a text or pair; by default all that the model takes")
-    pad_to_multiple_of: int | None = flag(None, "pad to a multiple of this length; 8 in bf16 with fast kernels")
+    pad_to_multiple_of: int | None = flag(None, "pad to a multiple of this length; 8 in bf16 or compiled")
     max_train_samples: int | None = flag(None, "use only the first so many training examples")
     max_eval_samples: int | None = flag(None, "use only the first so many evaluation examples")
     new_head: bool = flag(False, "replace a trained head of another size or other labels by a new one")
@@ -133,6 +135,7 @@ class TrainConfig:
     data_seed: int | None = flag(None, "of the order of examples, where it shall differ from --seed")
     bf16: bool = flag(False, "compute in bfloat16 (autocast); weights stay float32")
     device: str = flag("auto", "auto takes a GPU where there is one", ("auto", "cpu", "cuda"))
+    torch_compile: bool = flag(False, "compile a step's passes; on a GPU they become CUDA graphs, one a length")
     # several processes
     global_batch_size: int | None = flag(
         None, "examples a step in all processes and passes; decides per_device_train_batch_size"
@@ -206,6 +209,8 @@ class TrainConfig:
             raise MinitrainError("--data_seed has no say where the order is the random stream's: pass --seed alone")
         if self.dropout_stream == "example" and self.kernels != "fast":
             raise MinitrainError(f"--dropout_stream example goes with --kernels fast, not {self.kernels}")
+        if self.torch_compile and (self.match_trainer or self.match_accelerate):
+            raise MinitrainError("--torch_compile changes last bits, which a match is about: pass one of the two")
         if self.match_accelerate and self.bf16 and self.pad_to_multiple_of != 8:
             raise MinitrainError("--match_accelerate: in bf16 the example pads so; pass --pad_to_multiple_of 8")
 
@@ -268,5 +273,6 @@ def _settle(config: TrainConfig) -> None:
             object.__setattr__(config, name, value)
         elif name in decided and asked != value:
             raise MinitrainError(f"--{match} means --{name} {value}, not {asked}: drop one of the two")
-    if config.bf16 and config.kernels == "fast" and config.pad_to_multiple_of is None:
-        object.__setattr__(config, "pad_to_multiple_of", BF16_MULTIPLE)
+    few_lengths = config.bf16 and config.kernels == "fast" or config.torch_compile
+    if few_lengths and config.pad_to_multiple_of is None:
+        object.__setattr__(config, "pad_to_multiple_of", LENGTH_MULTIPLE)

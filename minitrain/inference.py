@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 
-from minitrain.config import BF16_MULTIPLE, EvaluateConfig, PredictConfig
+from minitrain.config import LENGTH_MULTIPLE, EvaluateConfig, PredictConfig
 from minitrain.data import length_limit, tokenize
 from minitrain.distributed import World, choose_device, process_group, world_from_environment
 from minitrain.errors import MinitrainError
@@ -79,8 +79,8 @@ def load_run(
 
 def _multiple(config: EvaluateConfig | PredictConfig, run: SavedRun) -> int | None:
     """What lengths are padded to: as in training, where that does not exceed the positions."""
-    fits = run.model.config.max_length % BF16_MULTIPLE == 0
-    return BF16_MULTIPLE if config.bf16 and config.kernels == "fast" and fits else None
+    fits = run.model.config.max_length % LENGTH_MULTIPLE == 0
+    return LENGTH_MULTIPLE if config.bf16 and config.kernels == "fast" and fits else None
 
 
 def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:

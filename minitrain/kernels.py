@@ -218,6 +218,8 @@ def rows_in_use(table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fast_rows_in_use(table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    if index.device.type != "cpu":
+        return rows_in_use(table, index)  # a GPU is done with all rows before Python knows which
     lowest, highest = index.aminmax()
     return table[lowest : highest + 1], index - lowest
 

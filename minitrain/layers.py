@@ -51,8 +51,12 @@ def attention_context(attention_mask: Tensor | None, kernels: Kernels, shared: A
 
 
 def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
-    """(B, L), non-zero at real tokens, -> (B, 1, 1, L) bool; None where all are real."""
-    if attention_mask is None or bool(attention_mask.all()):
+    """(B, L), non-zero at real tokens, -> (B, 1, 1, L) bool; None where all are real and asking costs nothing."""
+    if attention_mask is None:
+        return None
+    # A GPU would have to be waited for, and compiled code does not branch on numbers.
+    free = attention_mask.device.type == "cpu" and not torch.compiler.is_compiling()
+    if free and bool(attention_mask.all()):
         return None
     return attention_mask.bool()[:, None, None, :]
 

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from minitrain.best import Best, best_by
 from minitrain.card import model_card
 from minitrain.checkpointing import Checkpointer, check_settings
+from minitrain.compiling import check_compilable
 from minitrain.config import GLUE_REPOSITORY, TrainConfig
 from minitrain.data import Splits, length_limit, tokenize_rows
 from minitrain.distributed import World, choose_device, process_group
@@ -139,6 +140,7 @@ def prepare(config: TrainConfig, world: World | None = None) -> Parts:
     device = choose_device(config.device, world)
     if config.dropout_stream == "example" and device.type != "cpu":
         raise MinitrainError(f"--dropout_stream example is for the CPU, not {device.type}")
+    check_compilable(config, device)
     directory = output_directory(config) if world.is_main else output_path(config)
     with world.first_on_node("data"):
         source = resolve_model(config.model, config.model_revision)

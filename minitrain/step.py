@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from minitrain.batching import Batch
+from minitrain.compiling import check_compilable, compiled, pass_for_nothing, records_graphs
 from minitrain.config import TrainConfig
 from minitrain.distributed import World, data_parallel, exchanging
 from minitrain.dropout import ExampleStreams, drawing_from
@@ -36,7 +37,8 @@ class TrainState:
     """All that a step changes. step: optimizer steps done. epoch: full passes done, a fraction within one.
 
     epoch_random: state of the random stream when the epoch began, which may decide its order.
-    parallel: the model, wrapped so that gradients are those of all processes; the model itself where it is alone.
+    parallel: what computes the passes: the model, compiled where that is asked for, and wrapped so that gradients
+        are those of all processes where there are several.
     """
 
     model: SequenceClassifier
@@ -66,28 +68,22 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
         fused=config.optim == "adamw_torch_fused",
     )
     world = world or World()
-    parallel = data_parallel(model, world)
+    run: nn.Module = model
+    if config.torch_compile:
+        check_compilable(config, device_of(model))
+        graphs = records_graphs(device_of(model), config.gradient_accumulation_steps, world.size)
+        run = compiled(model, graphs=graphs, bf16=config.bf16)
+    parallel = data_parallel(run, world)
     if world.size > 1:
         chosen = chosen_products(dtype_of_products(config.bf16))
         choose_products(json.loads(world.tell_all(f"products {next(_states)}", json.dumps(chosen))))
-        _settle_order_of_exchange(parallel)
+        # After its first backward pass DistributedDataParallel packs gradients anew, in the order in which they
+        # were ready, and for three processes or more that decides the order of a sum, so its last bit. Now no step
+        # is the first one: a run that goes on adds up as one that never stopped.
+        pass_for_nothing(parallel, model.config.max_length, config.bf16)
     return TrainState(
         model=model, optimizer=optimizer, parallel=parallel, epoch_random=torch.get_rng_state(), world=world
     )
-
-
-def _settle_order_of_exchange(parallel: nn.Module) -> None:
-    """A backward pass for nothing.
-
-    After its first one DistributedDataParallel packs gradients anew, in the order in which they were ready, and for
-    three processes or more that decides the order of a sum, so its last bit. Now no step is the first one: a run
-    that goes on adds up as one that never stopped.
-    """
-    device = next(parallel.parameters()).device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        (parallel(torch.zeros(1, 1, dtype=torch.int64, device=device)).sum() * 0.0).backward()
-    for parameter in parallel.parameters():
-        parameter.grad = None
 
 
 def accumulate_gradients(

@@ -50,7 +50,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "checkpoint",
     ),
     ("loss", "metrics", "optim", "touched"),
-    ("evaluation", "best", "plan", "profiling", "step", "checkpointing", "training"),
+    ("evaluation", "best", "compiling", "plan", "profiling", "step", "checkpointing", "training"),
     ("card", "report"),
     ("summary",),
     ("inference", "launcher", "run"),
@@ -80,7 +80,8 @@ WITHIN: dict[str, set[str]] = {
     "weights": {"families", "hub", "model", "tensorfiles"},
     "optim": {"touched"},
     "best": {"evaluation"},
-    "step": {"evaluation", "profiling"},
+    "compiling": {"evaluation"},
+    "step": {"compiling", "evaluation", "profiling"},
     "checkpointing": {"best", "evaluation", "step"},
     "training": {"best", "checkpointing", "evaluation", "plan", "profiling", "step"},
 }

@@ -1,0 +1,208 @@
+"""Compiled passes against those that are not, what decides about them, and what a GPU must never be asked."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from parity.reference import REFERENCES, make_inputs, make_labels, our_loss, save_checkpoint
+from test_training import reviews, split_of, write_tiny_model
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+
+from minitrain.compiling import compiled, pass_for_nothing, records_graphs
+from minitrain.config import TrainConfig
+from minitrain.errors import MinitrainError
+from minitrain.model import SequenceClassifier
+from minitrain.step import make_state
+from minitrain.training import fit
+from minitrain.weights import load_classifier
+
+NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+# torch 2.13 meets its own deprecations on the way to the compiler.
+compiles = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+
+
+def still(model: SequenceClassifier) -> SequenceClassifier:
+    """In training, but for dropout, by whatever name a family's modules have it."""
+    for module in model.train().modules():
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+    return model
+
+
+def logits_and_gradients(module: nn.Module, inputs: dict[str, Tensor]) -> list[Tensor]:
+    module.zero_grad()
+    logits = module(**inputs)
+    our_loss(logits, make_labels(2, len(logits))).backward()
+    return [logits.detach(), *(p.grad.clone() for p in module.parameters() if p.grad is not None)]
+
+
+@compiles
+@pytest.mark.parametrize("family", REFERENCES)
+def test_every_family_is_one_graph_for_all_lengths(family: str, tmp_path: Path) -> None:
+    """Traced, but run as it is: so the bits are the same, and `fullgraph` refuses to go back to Python between."""
+    config = save_checkpoint(tmp_path, family).config
+    model = still(load_classifier(tmp_path, kernels="reference"))
+    torch._dynamo.reset()
+    counters.clear()
+    module = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
+    for rows, length, padded in ((5, 17, True), (3, 9, True), (4, 24, False)):
+        inputs = make_inputs(config, rows=rows, length=length, padded=padded)
+        for ours, expected in zip(
+            logits_and_gradients(module, inputs), logits_and_gradients(model, inputs), strict=True
+        ):
+            assert torch.equal(ours, expected)
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+@needs_compiler
+@compiles
+def test_compiled_passes_compute_what_the_model_does(tmp_path: Path) -> None:
+    config = save_checkpoint(tmp_path).config
+    model = load_classifier(tmp_path, kernels="reference", **NO_DROPOUT).train()
+    before, weights = torch.get_rng_state(), [p.clone() for p in model.parameters()]
+    counters.clear()
+    module = compiled(model, graphs=False)
+    assert module is not model and counters["stats"]["unique_graphs"] == 1  # it was compiled, here and now
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(p.grad is None and torch.equal(p, w) for p, w in zip(module.parameters(), weights, strict=True))
+    for length in (17, 9):
+        inputs = make_inputs(config, length=length)
+        expected = logits_and_gradients(model, inputs)
+        largest = max(float(part.abs().max()) for part in expected)
+        for ours, theirs in zip(logits_and_gradients(module, inputs), expected, strict=True):
+            assert (ours - theirs).abs().max() < 1e-5 * largest  # float32: sums in another order
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+@needs_compiler
+@compiles
+def test_a_compiled_run_learns_as_one_that_is_not(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path)
+    split = split_of(folder, *reviews(20, seed=3))
+    runs = []
+    for torch_compile in (False, True):
+        torch.manual_seed(0)
+        model = load_classifier(folder, 2, kernels="reference", **NO_DROPOUT)
+        config = TrainConfig(
+            torch_compile=torch_compile,
+            kernels="reference",
+            device="cpu",
+            eval_strategy="epoch",
+            num_train_epochs=2,
+            gradient_accumulation_steps=2,
+            per_device_train_batch_size=3,
+            pad_to_multiple_of=8,
+            learning_rate=1e-3,
+        )
+        losses: list[float] = []
+        evaluated: list[float] = []
+
+        class Seen:
+            def on_step(self, log: Any, losses: list[float] = losses) -> None:
+                losses.append(log.loss)
+
+            def on_evaluation(
+                self, step: int, epoch: float, results: Any, is_best: bool, evaluated: list[float] = evaluated
+            ) -> None:
+                evaluated.append(results["validation"].loss)
+
+        state, _ = fit(model, split, {"validation": split}, config, observer=Seen())
+        assert (state.parallel is not state.model) == torch_compile
+        runs.append(losses + evaluated)
+    assert len(runs[0]) == 10 and runs[0][0] != runs[0][-1]
+    assert max(abs(ours - theirs) for ours, theirs in zip(*runs, strict=True)) < 1e-4  # float32, over 8 steps
+
+
+def test_without_a_compiler_a_run_says_so_and_goes_on(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path)
+    code = f"""
+from minitrain.compiling import compiled
+from minitrain.weights import load_classifier
+model = load_classifier({str(tmp_path)!r}, kernels="reference").train()
+assert compiled(model, graphs=False) is model
+"""
+    environment = os.environ | {
+        "CXX": str(tmp_path / "no-compiler"),
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "--torch_compile: goes on without, since it failed: " in done.stderr
+    assert "no-compiler" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("device", "passes", "processes", "expected"),
+    [("cuda", 1, 1, True), ("cuda", 2, 1, False), ("cuda", 1, 2, False), ("cpu", 1, 1, False)],
+)
+def test_cuda_graphs_carry_a_step_of_one_pass_in_one_process(
+    device: str, passes: int, processes: int, expected: bool
+) -> None:
+    assert records_graphs(torch.device(device), passes, processes) == expected
+
+
+def test_on_a_cpu_compiled_code_does_not_take_the_place_of_the_fast_kernels(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path)
+    with pytest.raises(MinitrainError, match="--torch_compile is for a GPU.* or pass --kernels reference too"):
+        make_state(load_classifier(tmp_path), TrainConfig(torch_compile=True))
+
+
+@pytest.mark.parametrize("match", ["match_trainer", "match_accelerate"])
+def test_compiled_code_has_not_the_bits_of_a_match(match: str) -> None:
+    with pytest.raises(MinitrainError, match="--torch_compile changes last bits"):
+        TrainConfig(**{match: True}, torch_compile=True)
+
+
+def test_compiled_there_are_few_lengths() -> None:
+    assert TrainConfig(torch_compile=True).pad_to_multiple_of == 8
+    assert TrainConfig(torch_compile=True, pad_to_multiple_of=3).pad_to_multiple_of == 3
+    assert TrainConfig().pad_to_multiple_of is None
+
+
+@pytest.mark.parametrize("kernels", ["fast", "reference"])
+@pytest.mark.parametrize("family", REFERENCES)
+def test_no_step_waits_for_a_number(family: str, kernels: str, tmp_path: Path) -> None:
+    """What is on a GPU is not known to Python. Tensors on `meta` have no numbers: to ask for one is an error."""
+    config = save_checkpoint(tmp_path, family).config
+    model = load_classifier(tmp_path, kernels=kernels).train().to("meta")
+    inputs = {name: tensor.to("meta") for name, tensor in make_inputs(config).items()}
+    with pytest.raises(RuntimeError):
+        bool(inputs["attention_mask"].all())
+    model(**inputs).sum().backward()
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
+    with torch.no_grad():
+        assert model.eval()(**inputs).shape == (5, 2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_a_compiled_run_learns_as_one_that_is_not(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path)
+    losses = []
+    for torch_compile in (False, True):
+        model = load_classifier(tmp_path, **NO_DROPOUT).to("cuda").train()
+        state = make_state(model, TrainConfig(torch_compile=torch_compile, bf16=True))
+        assert (state.parallel is not state.model) == torch_compile
+        pass_for_nothing(state.parallel, 24, bf16=True)
+        inputs = {
+            name: tensor.to("cuda")
+            for name, tensor in make_inputs(type("C", (), {"vocab_size": 99, "pad_token_id": 0})).items()
+        }
+        labels = make_labels(2, 5).to("cuda")
+        for _ in range(8):
+            with torch.autocast("cuda", dtype=torch.bfloat16):
+                logits = state.parallel(**inputs)
+            loss = our_loss(logits, labels)
+            loss.backward()
+            state.optimizer.step(1e-2)
+            state.optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[0] < 0.6 and abs(losses[0] - losses[1]) < 0.05  # bfloat16 keeps 8 bits
