@@ -65,8 +65,10 @@ def pass_for_nothing(module: nn.Module, max_length: int, bf16: bool = False) -> 
     shape = 2, min(LENGTH_MULTIPLE, max_length)
     ids, mask, types = (torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(3))
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        with autocast(device, bf16):
-            logits = module(input_ids=ids, attention_mask=mask + 1, token_type_ids=types)
-        (logits.sum() * 0.0).backward()
-    for parameter in module.parameters():
-        parameter.grad = None
+        try:
+            with autocast(device, bf16):
+                logits = module(input_ids=ids, attention_mask=mask + 1, token_type_ids=types)
+            (logits.sum() * 0.0).backward()
+        finally:
+            for parameter in module.parameters():
+                parameter.grad = None

@@ -16,10 +16,10 @@ from minitrain.batching import Batch, Batches, batches_by_length, batches_by_row
 from minitrain.data import Split
 from minitrain.distributed import World
 from minitrain.errors import MinitrainError
-from minitrain.kernels import unchanged_weights
 from minitrain.loss import cross_entropy, mean_squared_error
 from minitrain.metrics import Confusion, Metric
 from minitrain.model import SequenceClassifier
+from minitrain.packing import unchanged_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +69,12 @@ def naming_memory(batch: Batch, where: str, remedy: str) -> Iterator[None]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def _evaluating(model: nn.Module, passes: int) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
         # In inference_mode autocast would cast the head's weights anew for every batch.
-        with torch.no_grad(), unchanged_weights():
+        with torch.no_grad(), unchanged_weights(passes):
             yield
     finally:
         model.train(was_training)
@@ -101,8 +101,9 @@ def predict(
     device, world = device_of(model), world or World()
     logits = torch.zeros(len(split), model.config.num_labels)
     batches = _batches(split, batch_size, order)
-    with _evaluating(model), autocast(device, bf16):
-        for number in range(world.rank, len(batches), world.size):
+    own = range(world.rank, len(batches), world.size)
+    with _evaluating(model, len(own)), autocast(device, bf16):
+        for number in own:
             rows = batches[number]
             batch = collate([split[row] for row in rows], pad_token_id, pad_to_multiple_of)
             with naming_memory(batch, "evaluation", "lower --per_device_eval_batch_size or --max_length"):

@@ -6,9 +6,7 @@ work to PyTorch's own kernels. No other module knows which is used: they call th
 were given.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +16,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from minitrain.dropout import draw_mask, dropout_from_bits
+from minitrain.packing import fuses_gelu, joined, packed_weights
 from minitrain.products import product
+
+Activation = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class Kernels:
 
     first_only: bool  # whether a classifier computes of its last block the first position alone, all that it reads
     linear: Callable[..., tuple[Tensor, ...]]
+    activated: Callable[[Tensor, nn.Linear, Activation], Tensor]
     dropout: Callable[[Tensor, float, bool], Tensor]
     add_dropped: Callable[[Tensor, Tensor, float, bool], Tensor]
     attention: Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
@@ -42,41 +44,41 @@ def linear(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
     return tuple(layer(x) for layer in layers)
 
 
-_Layers = tuple[nn.Linear, ...]
-# Weight and bias of layers with one input, joined and cast; None where weights may change between two passes.
-_kept: ContextVar[dict[tuple[_Layers, torch.dtype], tuple[Tensor, Tensor | None]] | None] = ContextVar(
-    "kept", default=None
-)
-
-
-@contextmanager
-def unchanged_weights() -> Iterator[None]:
-    """Around forward passes between which no weight changes: what fast kernels make of weights is made once."""
-    token = _kept.set({})
-    try:
-        yield
-    finally:
-        _kept.reset(token)
-
-
 def _fast_linear(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
-    alike = len({layer.bias is None for layer in layers}) == 1
-    if x.device.type != "cpu" or not alike or not all(_is_plain(layer) for layer in layers):
+    if not _joins(x, layers):
         return linear(x, *layers)
-    autocast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
-    dtype = torch.get_autocast_dtype("cpu") if autocast else x.dtype
-    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers if layer.bias is not None]
-    kept = _kept.get()
-    if kept is not None and not torch.is_grad_enabled():
-        if (layers, dtype) not in kept:
-            kept[layers, dtype] = _joined(weights, dtype), _joined(biases, dtype) if biases else None
-        rows = x.reshape(-1, x.size(-1)).to(dtype)
-        out = product("output", dtype)(rows, *kept[layers, dtype]).view(*x.shape[:-1], -1)
-    elif autocast and not torch.is_grad_enabled():
+    dtype = _dtype_of_product(x)
+    if (packed := packed_weights()) is not None:
+        out = packed.multiply(x, layers, dtype)
+    elif torch.is_autocast_enabled("cpu") and not torch.is_grad_enabled():
         return linear(x.to(dtype), *layers)  # autocast remembers each weight that it has cast
     else:
-        out = _Linear.apply(x, dtype, len(layers), *weights, *biases)
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        out = _Linear.apply(x, dtype, len(layers), *[layer.weight for layer in layers], *biases)
     return out.split([layer.out_features for layer in layers], dim=-1) if len(layers) > 1 else (out,)
+
+
+def activated(x: Tensor, layer: nn.Linear, activation: Activation) -> Tensor:
+    """A linear layer and the function after it."""
+    return activation(linear(x, layer)[0])
+
+
+def _fast_activated(x: Tensor, layer: nn.Linear, activation: Activation) -> Tensor:
+    packed, dtype = packed_weights(), _dtype_of_product(x)
+    if packed is not None and activation is F.gelu and fuses_gelu(dtype) and _joins(x, (layer,)):
+        return packed.multiply(x, (layer,), dtype, gelu=True)
+    return activation(_fast_linear(x, layer)[0])
+
+
+def _dtype_of_product(x: Tensor) -> torch.dtype:
+    autocast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
+    return torch.get_autocast_dtype("cpu") if autocast else x.dtype
+
+
+def _joins(x: Tensor, layers: Sequence[nn.Linear]) -> bool:
+    """Whether layers may be taken together, and by other products than their own."""
+    alike = len({layer.bias is None for layer in layers}) == 1
+    return x.device.type == "cpu" and alike and all(_is_plain(layer) for layer in layers)
 
 
 def _is_plain(layer: nn.Linear) -> bool:
@@ -95,7 +97,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dtype: torch.dtype, count: int, *parameters: Tensor) -> Tensor:
         weights, biases = parameters[:count], parameters[count:]  # as many, or none
-        weight, bias = _joined(weights, dtype), _joined(biases, dtype) if biases else None
+        weight, bias = joined(weights, dtype), joined(biases, dtype) if biases else None
         rows = x.reshape(-1, x.size(-1)).to(dtype)
         ctx.save_for_backward(rows, weight)
         ctx.like, ctx.own = (x.shape, x.dtype), parameters[0].dtype
@@ -116,16 +118,6 @@ class _Linear(torch.autograd.Function):
         of_weight = product("gradient of weight", g.dtype)(g, rows, None).to(ctx.own)
         of_biases = g.sum(0).to(ctx.own).split(ctx.sizes) if ctx.biased else ()
         return of_x, None, None, *of_weight.split(ctx.sizes), *of_biases
-
-
-def _joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """(out, ...) of each -> (out of all, ...), cast on the way."""
-    if len(parts) == 1:
-        return parts[0].to(dtype)
-    sizes = [len(part) for part in parts]
-    joined = parts[0].new_empty(sum(sizes), *parts[0].shape[1:], dtype=dtype)
-    torch._foreach_copy_(list(joined.split(sizes)), list(parts))
-    return joined
 
 
 # ---- dropout --------------------------------------------------------------------------------------------------
@@ -163,12 +155,30 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: f
 
 
 def _fast_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float) -> Tensor:
-    if dropout_p == 0.0 or q.device.type != "cpu":
+    if q.device.type != "cpu":
+        return attention(q, k, v, mask, dropout_p)
+    if dropout_p == 0.0:
+        if k.size(2) % 16 and k.dtype == torch.bfloat16 and not torch.is_grad_enabled():
+            k, v, mask = _to_sixteen(k, v, mask)
         return attention(q, k, v, mask, dropout_p)
     # Autocast would have the softmax in float32, which is how it computes inside anyway.
     with torch.autocast("cpu", enabled=False):
         out: Tensor = _Attention.apply(q, k, v, mask, dropout_p)
         return out
+
+
+def _to_sixteen(k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys and values that nobody looks at, up to a multiple of 16: PyTorch's kernel packs the rest of one slowly.
+
+    For 40 it takes longer than for 64.
+    """
+    batch, heads, length, size = k.shape
+    both = k.new_empty(2, batch, heads, length + -length % 16, size)
+    both[:, :, :, length:] = 0.0  # of NaN, a share of nothing would be NaN
+    both[0, :, :, :length], both[1, :, :, :length] = k, v
+    if mask is None:
+        mask = k.new_ones(1, 1, 1, length, dtype=torch.bool)
+    return both[0], both[1], F.pad(mask, (0, -length % 16))
 
 
 class _Attention(torch.autograd.Function):
@@ -254,6 +264,7 @@ KERNELS = {
     "reference": Kernels(
         first_only=False,
         linear=linear,
+        activated=activated,
         dropout=F.dropout,
         add_dropped=add_dropped,
         attention=attention,
@@ -263,6 +274,7 @@ KERNELS = {
     "fast": Kernels(
         first_only=True,
         linear=_fast_linear,
+        activated=_fast_activated,
         dropout=_fast_dropout,
         add_dropped=_fast_add_dropped,
         attention=_fast_attention,

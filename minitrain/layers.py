@@ -112,9 +112,8 @@ class FeedForward(nn.Module):
         self.output = nn.Linear(intermediate_size, hidden_size)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        linear = context.kernels.linear
-        (wide,) = linear(x, self.intermediate)
-        return linear(self.activation(wide), self.output)[0]
+        wide = context.kernels.activated(x, self.intermediate, self.activation)
+        return context.kernels.linear(wide, self.output)[0]
 
 
 class GatedFeedForward(nn.Module):

@@ -15,25 +15,37 @@ Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 _chosen: dict[str, int] = {}  # of this process: which way each product takes, in each dtype
 
 
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
+    """(M, in), (out, in) or what `lay_out` made of it -> (M, out). activation: of the result, none or gelu."""
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "none")
     return out
+
+
+def onednn_multiplies(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is there and takes the dtype on this processor."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    native: bool = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return native or dtype == torch.float32
+
+
+def lay_out(weight: Tensor) -> Tensor:
+    """(out, in) -> the same as oneDNN has it for itself, opaque to all but `onednn_product`."""
+    laid: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, 1024)  # for that many rows, but it takes any
+    return laid
 
 
 # The three products of a linear layer, first as PyTorch would compute them, then by oneDNN whatever the processor.
 PRODUCTS: dict[str, tuple[Product, Product]] = {
-    "output": (F.linear, _onednn),  # of x, weight, bias
-    "gradient of x": (lambda g, w, _: g @ w, lambda g, w, _: _onednn(g, w.t(), None)),
-    "gradient of weight": (lambda g, x, _: g.t() @ x, lambda g, x, _: _onednn(g.t(), x.t(), None)),
+    "output": (F.linear, onednn_product),  # of x, weight, bias
+    "gradient of x": (lambda g, w, _: g @ w, lambda g, w, _: onednn_product(g, w.t(), None)),
+    "gradient of weight": (lambda g, x, _: g.t() @ x, lambda g, x, _: onednn_product(g.t(), x.t(), None)),
 }
 
 
 def products(name: str, dtype: torch.dtype) -> tuple[Product, ...]:
     """The ways to compute a product on this processor: PyTorch's, and oneDNN's where it takes the dtype."""
-    onednn = torch.backends.mkldnn.is_available() and (
-        dtype == torch.float32 or dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
-    return PRODUCTS[name] if onednn else PRODUCTS[name][:1]
+    return PRODUCTS[name] if onednn_multiplies(dtype) else PRODUCTS[name][:1]
 
 
 def product(name: str, dtype: torch.dtype) -> Product:

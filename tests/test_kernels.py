@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from parity.reference import make_inputs, make_labels, our_loss, save_checkpoint
 from torch import Tensor, nn
 
-from minitrain import kernels, products
+from minitrain import kernels, packing, products
 from minitrain.dropout import dropout_from_bits
-from minitrain.kernels import KERNELS, attention, unchanged_weights
+from minitrain.kernels import KERNELS, attention
+from minitrain.packing import fuses_gelu, unchanged_weights
 from minitrain.products import PRODUCTS, Product, choose_products, chosen_products, product
 from minitrain.weights import load_classifier
 
@@ -473,29 +474,38 @@ def test_in_evaluation_the_arithmetics_agree(tmp_path: Path) -> None:
 
 
 def count_joined(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many parts each call of `_joined` is given, from here on."""
+    """How many parts each call of `joined` is given in `packing`, from here on."""
     counts: list[int] = []
-    joined = kernels._joined
+    joined = packing.joined
 
     def counting(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         counts.append(len(parts))
         return joined(parts, dtype)
 
-    monkeypatch.setattr(kernels, "_joined", counting)
+    monkeypatch.setattr(packing, "joined", counting)
     return counts
 
 
+@pytest.mark.parametrize("passes", [3, 4])  # from 4 on, weights are laid out
 @pytest.mark.parametrize("bf16", [False, True])
-def test_weights_that_do_not_change_are_joined_once(bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    some, x = layers(), torch.randn(4, 2, 5, 24)
+def test_weights_that_do_not_change_are_joined_once(
+    bf16: bool, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some, x = layers(), torch.randn(passes, 2, 5, 24)
+    laid: list[Tensor] = []
+    lay_out = packing.lay_out
+    monkeypatch.setattr(packing, "lay_out", lambda weight: laid.append(weight) or lay_out(weight))
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16), torch.no_grad():
         expected = [KERNELS["reference"].linear(part, *some) for part in x]
         counts = count_joined(monkeypatch)
-        with unchanged_weights():
+        with unchanged_weights(passes):
             out = [KERNELS["fast"].linear(part, *some) for part in x]
-            assert counts == [3, 3]  # weights and biases, for the first of four passes
+            assert counts == [3, 3]  # weights and biases, for the first pass
             KERNELS["fast"].linear(x[0], some[0])
             assert counts == [3, 3, 1, 1]  # other company, another product
+    assert [len(weight) for weight in laid] == (
+        [51, 8] if bf16 and passes == 4 and fuses_gelu(torch.bfloat16) else []
+    )
     for ours, theirs in zip(out, expected, strict=True):
         for first, second in zip(ours, theirs, strict=True):
             assert first.dtype == second.dtype and first.shape == second.shape
@@ -503,12 +513,60 @@ def test_weights_that_do_not_change_are_joined_once(bf16: bool, monkeypatch: pyt
             assert (first - second).abs().max() < (1e-2 if bf16 else 1e-5) * second.abs().max()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("activation", [F.gelu, F.relu, torch.tanh])
+@pytest.mark.parametrize("passes", [1, 4])
+def test_what_follows_a_layer_may_be_computed_with_it(
+    dtype: torch.dtype, activation: kernels.Activation, passes: int
+) -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(24, 40), torch.randn(2, 5, 24)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16), torch.no_grad():
+        plain = KERNELS["reference"].activated(x, layer, activation)
+        calls: list[bool] = []
+        with unchanged_weights(passes):
+            packed = packing.packed_weights()
+            assert packed is not None
+            multiply = packed.multiply
+            packed.multiply = lambda *args, gelu=False: calls.append(gelu) or multiply(*args, gelu=gelu)  # type: ignore[method-assign]
+            fast = KERNELS["fast"].activated(x, layer, activation)
+    exact = activation(layer.double()(x.double()))
+    assert calls == [activation is F.gelu and fuses_gelu(dtype)]
+    assert fast.dtype == plain.dtype == dtype and fast.shape == plain.shape
+    # bfloat16 keeps 8 bits, float32 24: no further from the truth than the plain steps are.
+    assert (fast - exact).norm() < 1.1 * (plain - exact).norm() + 1e-6 * exact.norm()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("queries", [1, 9])
+def test_keys_that_fill_up_are_looked_at_by_nobody(
+    queries: int, masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q, k, v, mask = heads()
+    q, k, v = (part.bfloat16() for part in (q[:, :, :queries], k, v))
+    mask = mask[:, :, :1]
+    lengths: list[int] = []
+
+    def plain(q: Tensor, k: Tensor, *rest: Any) -> Tensor:
+        lengths.append(k.size(2))
+        return attention(q, k, *rest)
+
+    monkeypatch.setattr(kernels, "attention", plain)
+    expected = attention(q.float(), k.float(), v.float(), mask if masked else None, 0.0)
+    with torch.no_grad():
+        out = KERNELS["fast"].attention(q, k, v, mask if masked else None, 0.0)
+    assert lengths == [16] and out.shape == expected.shape and out.dtype == torch.bfloat16
+    assert (out - expected).abs().max() < 2e-2 * expected.abs().max()  # bfloat16 keeps 8 bits
+    KERNELS["fast"].attention(q, k, v, None, 0.0)
+    assert lengths == [16, 9]  # gradients are wanted: as it is
+
+
 def test_weights_may_change_before_and_after() -> None:
     (layer,), x = layers()[:1], torch.randn(2, 24)
     with torch.no_grad():
         for _ in range(2):
             layer.weight.mul_(2.0)
-            with unchanged_weights():
+            with unchanged_weights(1):
                 assert torch.allclose(KERNELS["fast"].linear(x, layer)[0], layer(x), atol=1e-6)
         layer.weight.mul_(2.0)
         assert torch.allclose(KERNELS["fast"].linear(x, layer)[0], layer(x), atol=1e-6)
@@ -516,7 +574,7 @@ def test_weights_may_change_before_and_after() -> None:
 
 def test_where_gradients_are_wanted_they_flow_even_if_weights_are_said_not_to_change() -> None:
     (layer,), x = layers()[:1], torch.randn(2, 24)
-    with unchanged_weights():
+    with unchanged_weights(1):
         KERNELS["fast"].linear(x, layer)[0].sum().backward()
     assert layer.weight.grad is not None and torch.allclose(layer.weight.grad, x.sum(0).expand(8, -1), atol=1e-6)
 
