@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from parity.reference import make_inputs, make_labels, our_loss, save_checkpoint
+from parity.reference import REFERENCES, make_inputs, make_labels, our_loss, save_checkpoint
 from torch import Tensor, nn
 
 from minitrain import kernels, packing, products
@@ -577,6 +577,19 @@ def test_where_gradients_are_wanted_they_flow_even_if_weights_are_said_not_to_ch
     with unchanged_weights(1):
         KERNELS["fast"].linear(x, layer)[0].sum().backward()
     assert layer.weight.grad is not None and torch.allclose(layer.weight.grad, x.sum(0).expand(8, -1), atol=1e-6)
+
+
+@pytest.mark.parametrize("family", REFERENCES)
+def test_in_bfloat16_every_family_is_evaluated_as_exactly_as_by_the_reference(family: str, tmp_path: Path) -> None:
+    config = save_checkpoint(tmp_path, family).config
+    fast, plain = (load_classifier(tmp_path, kernels=kernels) for kernels in ("fast", "reference"))
+    batches = [make_inputs(config, length=length, padded=length % 2 == 1) for length in (5, 8, 16, 19, 24)]
+    with torch.no_grad(), unchanged_weights(len(batches)):
+        exact = torch.cat([plain(**inputs) for inputs in batches])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            ours, theirs = (torch.cat([model(**inputs) for inputs in batches]) for model in (fast, plain))
+    assert not torch.equal(ours, theirs) and not torch.equal(theirs, exact)
+    assert (ours - exact).norm() < 1.5 * (theirs - exact).norm()  # two roundings to 8 bits of the same function
 
 
 def test_the_last_block_computes_the_first_position_alone_where_a_head_reads_no_other(tmp_path: Path) -> None:
