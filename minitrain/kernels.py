@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from minitrain.dropout import draw_mask, dropout_from_bits
-from minitrain.packing import fuses_gelu, joined, packed_weights
+from minitrain.packing import by_onednn, joined, packed_weights
 from minitrain.products import product
 
 Activation = Callable[[Tensor], Tensor]
@@ -65,7 +65,7 @@ def activated(x: Tensor, layer: nn.Linear, activation: Activation) -> Tensor:
 
 def _fast_activated(x: Tensor, layer: nn.Linear, activation: Activation) -> Tensor:
     packed, dtype = packed_weights(), _dtype_of_product(x)
-    if packed is not None and activation is F.gelu and fuses_gelu(dtype) and _joins(x, (layer,)):
+    if packed is not None and activation is F.gelu and by_onednn(dtype) and _joins(x, (layer,)):
         return packed.multiply(x, (layer,), dtype, gelu=True)
     return activation(_fast_linear(x, layer)[0])
 

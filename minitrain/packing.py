@@ -28,12 +28,12 @@ class PackedWeights:
         self._made: dict[tuple[tuple[nn.Linear, ...], torch.dtype], tuple[Tensor, Tensor | None]] = {}
 
     def multiply(self, x: Tensor, layers: tuple[nn.Linear, ...], dtype: torch.dtype, gelu: bool = False) -> Tensor:
-        """(..., in) -> (..., out of all layers), in that dtype. gelu: of the result, where `fuses_gelu` says so."""
+        """(..., in) -> (..., out of all layers), in that dtype. gelu: of the result, only `by_onednn`."""
         if (layers, dtype) not in self._made:
             self._made[layers, dtype] = self._make(layers, dtype)
         weight, bias = self._made[layers, dtype]
         rows = x.reshape(-1, x.size(-1)).to(dtype)
-        if fuses_gelu(dtype):
+        if by_onednn(dtype):
             out = onednn_product(rows, weight, bias, "gelu" if gelu else "none")
         else:
             out = product("output", dtype)(rows, weight, bias)
@@ -42,13 +42,13 @@ class PackedWeights:
     def _make(self, layers: tuple[nn.Linear, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         weight = joined([layer.weight for layer in layers], dtype)
         biases = [layer.bias for layer in layers if layer.bias is not None]
-        if fuses_gelu(dtype) and self.passes >= LAID_OUT_FROM:
+        if by_onednn(dtype) and self.passes >= LAID_OUT_FROM:
             weight = lay_out(weight)
         return weight, joined(biases, dtype) if biases else None
 
 
-def fuses_gelu(dtype: torch.dtype) -> bool:
-    """Whether products go to oneDNN, GELU and all: in bfloat16 that takes less time than apart."""
+def by_onednn(dtype: torch.dtype) -> bool:
+    """Whether packed weights go to oneDNN, which takes a GELU along: in bfloat16 that is quicker."""
     return dtype == torch.bfloat16 and onednn_multiplies(dtype)
 
 

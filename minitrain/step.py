@@ -58,7 +58,8 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
     """
     # That spares zeroing, measuring and applying a gradient of 30,000 rows. On a GPU this is quick, and the
     # coalescing is not.
-    model.encoder.word_embeddings.sparse = config.kernels == "fast" and device_of(model).type == "cpu"
+    device = device_of(model)
+    model.encoder.word_embeddings.sparse = config.kernels == "fast" and device.type == "cpu"
     optimizer = AdamW(
         decay_groups(model, config.weight_decay) if config.decay == "matrices" else model.parameters(),
         weight_decay=config.weight_decay,
@@ -68,12 +69,12 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
         fused=config.optim == "adamw_torch_fused",
     )
     world = world or World()
-    run: nn.Module = model
+    passes: nn.Module = model
     if config.torch_compile:
-        check_compilable(config, device_of(model))
-        graphs = records_graphs(device_of(model), config.gradient_accumulation_steps, world.size)
-        run = compiled(model, graphs=graphs, bf16=config.bf16)
-    parallel = data_parallel(run, world)
+        check_compilable(config, device)
+        graphs = records_graphs(device, config.gradient_accumulation_steps, world.size)
+        passes = compiled(model, graphs=graphs, bf16=config.bf16)
+    parallel = data_parallel(passes, world)
     if world.size > 1:
         chosen = chosen_products(dtype_of_products(config.bf16))
         choose_products(json.loads(world.tell_all(f"products {next(_states)}", json.dumps(chosen))))

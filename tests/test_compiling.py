@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 import torch
 from parity.reference import REFERENCES, make_inputs, make_labels, our_loss, save_checkpoint
-from test_training import reviews, split_of, write_tiny_model
+from test_training import Recorder, reviews, split_of, write_tiny_model
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
-from minitrain.compiling import compiled, pass_for_nothing, records_graphs
+from minitrain.batching import Batch
+from minitrain.compiling import compiled, records_graphs
 from minitrain.config import TrainConfig
 from minitrain.errors import MinitrainError
 from minitrain.model import SequenceClassifier
-from minitrain.step import make_state
+from minitrain.step import make_state, train_step
 from minitrain.training import fit
 from minitrain.weights import load_classifier
 
@@ -102,21 +103,10 @@ def test_a_compiled_run_learns_as_one_that_is_not(tmp_path: Path) -> None:
             pad_to_multiple_of=8,
             learning_rate=1e-3,
         )
-        losses: list[float] = []
-        evaluated: list[float] = []
-
-        class Seen:
-            def on_step(self, log: Any, losses: list[float] = losses) -> None:
-                losses.append(log.loss)
-
-            def on_evaluation(
-                self, step: int, epoch: float, results: Any, is_best: bool, evaluated: list[float] = evaluated
-            ) -> None:
-                evaluated.append(results["validation"].loss)
-
-        state, _ = fit(model, split, {"validation": split}, config, observer=Seen())
+        recorder = Recorder(model)
+        state, _ = fit(model, split, {"validation": split}, config, observer=recorder)
         assert (state.parallel is not state.model) == torch_compile
-        runs.append(losses + evaluated)
+        runs.append(recorder.losses + recorder.evaluated("loss"))
     assert len(runs[0]) == 10 and runs[0][0] != runs[0][-1]
     assert max(abs(ours - theirs) for ours, theirs in zip(*runs, strict=True)) < 1e-4  # float32, over 8 steps
 
@@ -170,7 +160,7 @@ def test_compiled_there_are_few_lengths() -> None:
 
 @pytest.mark.parametrize("kernels", ["fast", "reference"])
 @pytest.mark.parametrize("family", REFERENCES)
-def test_no_step_waits_for_a_number(family: str, kernels: str, tmp_path: Path) -> None:
+def test_no_pass_waits_for_a_number(family: str, kernels: str, tmp_path: Path) -> None:
     """What is on a GPU is not known to Python. Tensors on `meta` have no numbers: to ask for one is an error."""
     config = save_checkpoint(tmp_path, family).config
     model = load_classifier(tmp_path, kernels=kernels).train().to("meta")
@@ -191,18 +181,9 @@ def test_on_a_gpu_a_compiled_run_learns_as_one_that_is_not(tmp_path: Path) -> No
         model = load_classifier(tmp_path, **NO_DROPOUT).to("cuda").train()
         state = make_state(model, TrainConfig(torch_compile=torch_compile, bf16=True))
         assert (state.parallel is not state.model) == torch_compile
-        pass_for_nothing(state.parallel, 24, bf16=True)
-        inputs = {
-            name: tensor.to("cuda")
-            for name, tensor in make_inputs(type("C", (), {"vocab_size": 99, "pad_token_id": 0})).items()
-        }
-        labels = make_labels(2, 5).to("cuda")
+        inputs = make_inputs(type("Config", (), {"vocab_size": 99, "pad_token_id": 0}))
+        batch = Batch(**inputs, labels=make_labels(2, 5))
         for _ in range(8):
-            with torch.autocast("cuda", dtype=torch.bfloat16):
-                logits = state.parallel(**inputs)
-            loss = our_loss(logits, labels)
-            loss.backward()
-            state.optimizer.step(1e-2)
-            state.optimizer.zero_grad()
-        losses.append(loss.item())
+            loss, _ = train_step(state, [batch], 1e-2, bf16=True)
+        losses.append(loss)
     assert losses[0] < 0.6 and abs(losses[0] - losses[1]) < 0.05  # bfloat16 keeps 8 bits

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from minitrain import kernels, packing, products
 from minitrain.dropout import dropout_from_bits
 from minitrain.kernels import KERNELS, attention
-from minitrain.packing import fuses_gelu, unchanged_weights
+from minitrain.packing import by_onednn, unchanged_weights
 from minitrain.products import PRODUCTS, Product, choose_products, chosen_products, product
 from minitrain.weights import load_classifier
 
@@ -504,7 +504,7 @@ def test_weights_that_do_not_change_are_joined_once(
             KERNELS["fast"].linear(x[0], some[0])
             assert counts == [3, 3, 1, 1]  # other company, another product
     assert [len(weight) for weight in laid] == (
-        [51, 8] if bf16 and passes == 4 and fuses_gelu(torch.bfloat16) else []
+        [51, 8] if bf16 and passes == 4 and by_onednn(torch.bfloat16) else []
     )
     for ours, theirs in zip(out, expected, strict=True):
         for first, second in zip(ours, theirs, strict=True):
@@ -531,7 +531,7 @@ def test_what_follows_a_layer_may_be_computed_with_it(
             packed.multiply = lambda *args, gelu=False: calls.append(gelu) or multiply(*args, gelu=gelu)  # type: ignore[method-assign]
             fast = KERNELS["fast"].activated(x, layer, activation)
     exact = activation(layer.double()(x.double()))
-    assert calls == [activation is F.gelu and fuses_gelu(dtype)]
+    assert calls == [activation is F.gelu and by_onednn(dtype)]
     assert fast.dtype == plain.dtype == dtype and fast.shape == plain.shape
     # bfloat16 keeps 8 bits, float32 24: no further from the truth than the plain steps are.
     assert (fast - exact).norm() < 1.1 * (plain - exact).norm() + 1e-6 * exact.norm()
