@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sides.reference import copied
 from torch import Tensor, nn
 from transformers import (
     AlbertConfig,
@@ -168,8 +169,8 @@ def save_checkpoint(folder: Path, family: str = "bert", **config: Any) -> Any:
 
 
 def load_reference(folder: Path, **config: Any) -> Any:
-    """The folder as transformers loads it: float32, its default attention, evaluation mode."""
-    return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **config)
+    """The folder as transformers loads it: float32, its default attention, evaluation mode; but see `copied`."""
+    return copied(AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **config))
 
 
 def load_twins(folder: Path, **config: Any) -> Twins:
