@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -272,17 +271,9 @@ def test_help_and_a_wrong_flag_answer_at_once_and_without_torch(script: str, wor
     imported = {
         line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")
     }
-    assert "minitrain.flags" in imported
+    assert "minitrain.flags" in imported and len(imported) < 250  # torch alone brings 1,500
     assert not {"torch", "numpy", "datasets", "tokenizers", "huggingface_hub"} & imported
     if words == ["--help"]:
         assert done.returncode == 0 and "usage:" in done.stdout
     else:
         assert done.returncode == 2 and "no flag --evaluation_strategy" in done.stderr
-
-    def seconds() -> float:
-        started = time.perf_counter()
-        subprocess.run([sys.executable, str(SCRIPTS / script), *words], capture_output=True, timeout=60)
-        return time.perf_counter() - started
-
-    # A tenth of a second on an idle machine. Of several tries the best: a busy one can only make it slower.
-    assert min(seconds() for _ in range(3)) < 0.3

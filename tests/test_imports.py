@@ -42,16 +42,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_public_names_cost_little_more_than_torch() -> None:
     code = """
-import time, torch
+import time
 start = time.process_time()
+import torch
+torch_is_there = time.process_time()
 import minitrain
 for name in minitrain.__all__:
     getattr(minitrain, name)
-print(time.process_time() - start)
+print((time.process_time() - torch_is_there) / (torch_is_there - start))
 """
-    # Most of it is the load of tokenizers' library, 0.1 s; datasets alone would cost 1 s and transformers more.
-    # Processor time, not wall time: what else the machine does is no cost of ours.
-    assert statistics.median(float(python(code)) for _ in range(3)) <= 0.2
+    # A seventh. Most of it is the load of tokenizers' library; datasets alone would cost more than half of torch.
+    # A share of processor time, not wall time: neither a slow machine nor a busy one is a cost of ours.
+    assert statistics.median(float(python(code)) for _ in range(3)) <= 0.3
 
 
 def test_package_alone_and_the_command_line_do_without_torch() -> None:
