@@ -1,9 +1,9 @@
 """The operations that exist in two arithmetics, each fast one beside its plain form.
 
 `reference` calls the same PyTorch operations in the same order as transformers 5.23, bit for bit. `fast` computes
-the same function in less time on a CPU; only its random numbers and last bits differ. On a GPU `fast` leaves the
-work to PyTorch's own kernels. No other module knows which is used: they call the functions of the `Kernels` they
-were given.
+the same function in less time; only its random numbers and last bits differ. On a GPU `fast` joins products of
+bfloat16, and leaves all else to PyTorch's own kernels. No other module knows which is used: they call the functions
+of the `Kernels` they were given.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,10 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minitrain.dropout import draw_mask, dropout_from_bits
-from minitrain.packing import by_onednn, joined, packed_weights
-from minitrain.products import product
+from minitrain.packing import by_onednn, packed_weights, ready_weights
+from minitrain.products import gradient_of_bias, gradient_of_weight, gradient_of_x, output
+
+# Keys of a query, and tokens of a batch, beyond which cuDNN's attention is worth its start (measured on an H200).
+CUDNN_KEYS, CUDNN_TOKENS = 64, 2048
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -45,17 +49,28 @@ def linear(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
 
 
 def _fast_linear(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
-    if not _joins(x, layers):
-        return linear(x, *layers)
     dtype = _dtype_of_product(x)
+    if not _joins(x, layers, dtype):
+        return linear(x, *layers)
+    if torch.compiler.is_compiling():
+        return _traceable_linear(x, layers, dtype)
     if (packed := packed_weights()) is not None:
         out = packed.multiply(x, layers, dtype)
-    elif torch.is_autocast_enabled("cpu") and not torch.is_grad_enabled():
+    elif torch.is_autocast_enabled(_autocast_of(x)) and not torch.is_grad_enabled():
         return linear(x.to(dtype), *layers)  # autocast remembers each weight that it has cast
     else:
+        weight, bias = ready_weights(layers, dtype)
         biases = [layer.bias for layer in layers if layer.bias is not None]
-        out = _Linear.apply(x, dtype, len(layers), *[layer.weight for layer in layers], *biases)
+        out = _Linear.apply(x, weight, bias, len(layers), *[layer.weight for layer in layers], *biases)
     return out.split([layer.out_features for layer in layers], dim=-1) if len(layers) > 1 else (out,)
+
+
+def _traceable_linear(x: Tensor, layers: Sequence[nn.Linear], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """A joint product in operations that a compiler sees through, and whose gradients it finds by itself."""
+    weight = torch.cat([layer.weight.to(dtype) for layer in layers])
+    biases = [layer.bias.to(dtype) for layer in layers if layer.bias is not None]
+    out = F.linear(x.to(dtype), weight, torch.cat(biases) if biases else None)
+    return out.split([layer.out_features for layer in layers], dim=-1)
 
 
 def activated(x: Tensor, layer: nn.Linear, activation: Activation) -> Tensor:
@@ -65,20 +80,29 @@ def activated(x: Tensor, layer: nn.Linear, activation: Activation) -> Tensor:
 
 def _fast_activated(x: Tensor, layer: nn.Linear, activation: Activation) -> Tensor:
     packed, dtype = packed_weights(), _dtype_of_product(x)
-    if packed is not None and activation is F.gelu and by_onednn(dtype) and _joins(x, (layer,)):
+    if packed is not None and activation is F.gelu and by_onednn(dtype, x.device) and _joins(x, (layer,), dtype):
         return packed.multiply(x, (layer,), dtype, gelu=True)
     return activation(_fast_linear(x, layer)[0])
 
 
+def _autocast_of(x: Tensor) -> str:
+    """Whose autocast decides about x: the CPU's or the GPU's."""
+    return "cpu" if x.device.type == "cpu" else "cuda"
+
+
 def _dtype_of_product(x: Tensor) -> torch.dtype:
-    autocast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
-    return torch.get_autocast_dtype("cpu") if autocast else x.dtype
+    autocast = torch.is_autocast_enabled(_autocast_of(x)) and x.dtype != torch.float64
+    return torch.get_autocast_dtype(_autocast_of(x)) if autocast else x.dtype
 
 
-def _joins(x: Tensor, layers: Sequence[nn.Linear]) -> bool:
-    """Whether layers may be taken together, and by other products than their own."""
+def _joins(x: Tensor, layers: Sequence[nn.Linear], dtype: torch.dtype) -> bool:
+    """Whether layers may be taken together, and by other products than their own.
+
+    On a GPU only where weights are cast in any case: joined on the way, they cost nothing more.
+    """
+    worth_it = x.device.type == "cpu" or dtype != layers[0].weight.dtype
     alike = len({layer.bias is None for layer in layers}) == 1
-    return x.device.type == "cpu" and alike and all(_is_plain(layer) for layer in layers)
+    return worth_it and alike and all(_is_plain(layer) for layer in layers)
 
 
 def _is_plain(layer: nn.Linear) -> bool:
@@ -90,19 +114,20 @@ def _is_plain(layer: nn.Linear) -> bool:
 class _Linear(torch.autograd.Function):
     """Layers with one input as a single product, (M, in) x (in, out of all), in the dtype asked for.
 
-    Autocast casts each weight by itself, and brings each gradient back by a transposing copy that costs more than
-    the product; here a weight is cast on its way into the joint matrix, and a gradient comes as it lies.
+    Autocast casts each weight by itself, and on a CPU brings each gradient back by a transposing copy that costs
+    more than the product; here a weight is cast on its way into the joint matrix, and a gradient comes as it lies.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dtype: torch.dtype, count: int, *parameters: Tensor) -> Tensor:
-        weights, biases = parameters[:count], parameters[count:]  # as many, or none
-        weight, bias = joined(weights, dtype), joined(biases, dtype) if biases else None
-        rows = x.reshape(-1, x.size(-1)).to(dtype)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, count: int, *parameters: Tensor
+    ) -> Tensor:
+        """weight, bias: what `ready_weights` made of the parameters, whose gradients are wanted."""
+        rows = x.reshape(-1, x.size(-1)).to(weight.dtype)
         ctx.save_for_backward(rows, weight)
         ctx.like, ctx.own = (x.shape, x.dtype), parameters[0].dtype
-        ctx.sizes, ctx.biased = [len(part) for part in weights], bool(biases)
-        return product("output", dtype)(rows, weight, bias).view(*x.shape[:-1], -1)
+        ctx.sizes, ctx.biased = [len(part) for part in parameters[:count]], bias is not None
+        return output(rows, weight, bias).view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
@@ -112,12 +137,12 @@ class _Linear(torch.autograd.Function):
         g = gradients[0].reshape(-1, len(weight)).to(weight.dtype)
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = product("gradient of x", g.dtype)(g, weight, None).view(shape).to(dtype)
-        if not any(ctx.needs_input_grad[3:]):
+            of_x = gradient_of_x(g, weight, dtype).view(shape)
+        if not any(ctx.needs_input_grad[4:]):
             return of_x, *[None] * (len(ctx.needs_input_grad) - 1)
-        of_weight = product("gradient of weight", g.dtype)(g, rows, None).to(ctx.own)
-        of_biases = g.sum(0).to(ctx.own).split(ctx.sizes) if ctx.biased else ()
-        return of_x, None, None, *of_weight.split(ctx.sizes), *of_biases
+        of_weight = gradient_of_weight(g, rows, ctx.own)
+        of_biases = gradient_of_bias(g, ctx.own).split(ctx.sizes) if ctx.biased else ()
+        return of_x, None, None, None, *of_weight.split(ctx.sizes), *of_biases
 
 
 # ---- dropout --------------------------------------------------------------------------------------------------
@@ -156,7 +181,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: f
 
 def _fast_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float) -> Tensor:
     if q.device.type != "cpu":
-        return attention(q, k, v, mask, dropout_p)
+        return _gpu_attention(q, k, v, mask, dropout_p)
     if dropout_p == 0.0:
         if k.size(2) % 16 and k.dtype == torch.bfloat16 and not torch.is_grad_enabled():
             k, v, mask = _to_sixteen(k, v, mask)
@@ -165,6 +190,18 @@ def _fast_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropou
     with torch.autocast("cpu", enabled=False):
         out: Tensor = _Attention.apply(q, k, v, mask, dropout_p)
         return out
+
+
+def _gpu_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float) -> Tensor:
+    """PyTorch's choice, which in bfloat16 is cuDNN, or the memory-efficient kernel where that is quicker.
+
+    cuDNN generates code for each shape, which takes 0.15 s.
+    """
+    large = k.size(2) > CUDNN_KEYS and q.size(0) * q.size(2) > CUDNN_TOKENS
+    if large or torch.compiler.is_compiling():
+        return attention(q, k, v, mask, dropout_p)
+    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        return attention(q, k, v, mask, dropout_p)
 
 
 def _to_sixteen(k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -117,23 +117,33 @@ class AdamW:
         self.touched: dict[int, TouchedRows] = {}  # in place of two moments in `state`, where gradients are sparse
 
     @torch.no_grad()
-    def step(self, lr: float | None = None) -> None:
+    def step(
+        self, lr: float | Tensor | None = None, *, divisor: Tensor | None = None, skip: Tensor | None = None
+    ) -> None:
         """Update every parameter that has a gradient.
 
         Args:
-            lr: learning rate of this step: the base rate times a schedule's factor. None: the constructor's.
+            lr: learning rate of this step: the base rate times a schedule's factor. None: the constructor's. As a
+                0-dim tensor on the device of the parameters it may change where a step is recorded.
+            divisor: 0-dim float32, what gradients are divided by before anything else; only with `fused`.
+            skip: 0-dim float32, 1 to leave all as it is, 0 to update, known to the device alone; only with `fused`.
 
         Raises:
-            MinitrainError: if the learning rate is negative, infinite or not a number.
+            MinitrainError: if the learning rate is a number that is negative, infinite or NaN.
         """
         lr = self.lr if lr is None else lr
-        _require_at_least_zero(lr=lr)
+        if not isinstance(lr, Tensor):
+            _require_at_least_zero(lr=lr)
+        assert self.fused or divisor is None and skip is None
         updates = {i: self._tensors(i, p.grad, lr) for i, p in enumerate(self.params) if p.grad is not None}
-        (self._update_fused if self.fused else self._update_plain)(updates, lr)
+        if self.fused:
+            self._update_fused(updates, lr, divisor, skip)
+        else:
+            self._update_plain(updates, float(lr))
         for i in updates.keys() & self.touched.keys():
             self.touched[i].scatter(self.params[i])
 
-    def _tensors(self, i: int, grad: Tensor, lr: float) -> _Update:
+    def _tensors(self, i: int, grad: Tensor, lr: float | Tensor) -> _Update:
         """What an update of a parameter works on; of an embedding with sparse gradients, the rows ever touched."""
         w = self.params[i]
         if f"{i}.step" not in self.state:
@@ -160,7 +170,9 @@ class AdamW:
             denominator = (v.sqrt() / (1 - beta2**t) ** 0.5).add_(self.eps)
             w.addcdiv_(m, denominator, value=-lr / (1 - beta1**t))
 
-    def _update_fused(self, updates: dict[int, _Update], lr: float) -> None:
+    def _update_fused(
+        self, updates: dict[int, _Update], lr: float | Tensor, divisor: Tensor | None, skip: Tensor | None
+    ) -> None:
         """The same in one pass over memory; one call takes tensors of one weight decay, device and dtype."""
         alike: dict[tuple[float, torch.device, torch.dtype], list[int]] = defaultdict(list)
         for i, update in updates.items():
@@ -182,7 +194,11 @@ class AdamW:
                 eps=self.eps,
                 amsgrad=False,
                 maximize=False,
+                grad_scale=divisor,
+                found_inf=skip,
             )
+            if skip is not None:
+                torch._foreach_sub_(steps, [skip] * len(steps))
 
     def zero_grad(self) -> None:
         """Drop the gradients: None costs no memory, and marks what the next backward does not reach."""

@@ -1,17 +1,19 @@
-"""The matrix products of a linear layer, each in two ways, and which of them this processor is quicker at.
+"""The matrix products of a linear layer: on a CPU each in two ways, and which of them this processor is quicker at.
 
 MKL, PyTorch's choice, keeps to AVX2 on AMD's processors; oneDNN does not. The two differ in last bits, so whoever
-wants the bits of another process, as a run that goes on does, takes its choice too.
+wants the bits of another process, as a run that goes on does, takes its choice too. A GPU has one way, cuBLAS.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+_ONES = 1 << 18  # as many rows as a batch of any use has
 _chosen: dict[str, int] = {}  # of this process: which way each product takes, in each dtype
 
 
@@ -43,6 +45,45 @@ PRODUCTS: dict[str, tuple[Product, Product]] = {
 }
 
 
+def output(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x (M, in), weight (out, in), bias (out,) or None -> (M, out)."""
+    return (F.linear if x.device.type != "cpu" else product("output", x.dtype))(x, weight, bias)
+
+
+def gradient_of_x(g: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """g (M, out), weight (out, in) -> (M, in) of a dtype."""
+    if g.device.type != "cpu":
+        return _product_of_dtype(g, weight, dtype)
+    return product("gradient of x", g.dtype)(g, weight, None).to(dtype)
+
+
+def gradient_of_weight(g: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """g (M, out), x (M, in) -> (out, in) of a dtype."""
+    if g.device.type != "cpu":
+        return _product_of_dtype(g.t(), x, dtype)
+    return product("gradient of weight", g.dtype)(g, x, None).to(dtype)
+
+
+def gradient_of_bias(g: Tensor, dtype: torch.dtype) -> Tensor:
+    """g (M, out) -> (out,) of a dtype."""
+    if g.device.type == "cpu" or len(g) > _ONES:
+        return g.sum(0).to(dtype)
+    # On a GPU a product with ones takes half the time of a sum.
+    return _product_of_dtype(_ones(g.device, g.dtype)[:, : len(g)], g, dtype)[0]
+
+
+def _product_of_dtype(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """A GPU's product. It sums bfloat16 in float32, not rounded where float32 is wanted: one kernel less."""
+    if dtype == torch.float32 and a.dtype == torch.bfloat16:
+        return torch.mm(a, b, out_dtype=dtype)
+    return (a @ b).to(dtype)
+
+
+@cache
+def _ones(device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.ones(1, _ONES, device=device, dtype=dtype)
+
+
 def products(name: str, dtype: torch.dtype) -> tuple[Product, ...]:
     """The ways to compute a product on this processor: PyTorch's, and oneDNN's where it takes the dtype."""
     return PRODUCTS[name] if onednn_multiplies(dtype) else PRODUCTS[name][:1]
@@ -58,10 +99,8 @@ def product(name: str, dtype: torch.dtype) -> Product:
     if key not in _chosen and dtype == torch.bfloat16:
         _chosen[key] = int(name == "output" and len(ways) > 1)
     if key not in _chosen:
-        plain, *others = ways
-        first, second = torch.ones(2, 512, 512, dtype=dtype)
-        quicker = [1.3 * _seconds(other, first, second) < _seconds(plain, first, second) for other in others]
-        _chosen[key] = int(any(quicker))
+        plain, *others = _seconds(ways, *torch.ones(2, 512, 512, dtype=dtype))
+        _chosen[key] = int(any(1.3 * other < plain for other in others))
     return ways[_chosen[key]]
 
 
@@ -82,11 +121,13 @@ def choose_products(chosen: Mapping[str, int]) -> None:
 
 
 @torch.no_grad()
-def _seconds(product: Product, first: Tensor, second: Tensor) -> float:
-    """Of the quickest of some calls: what else the machine does only adds to the others."""
-    times = []
-    for _ in range(5):
+def _seconds(ways: Sequence[Product], first: Tensor, second: Tensor) -> list[float]:
+    """Of the quickest call of each way, called in turn: what else the machine does slows down all of them."""
+
+    def once(way: Product) -> float:
         start = time.perf_counter()
-        product(first, second, None)
-        times.append(time.perf_counter() - start)
-    return min(times)
+        way(first, second, None)
+        return time.perf_counter() - start
+
+    rounds = [[once(way) for way in ways] for _ in range(5)]
+    return [min(times) for times in zip(*rounds, strict=True)]

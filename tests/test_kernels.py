@@ -19,7 +19,7 @@ from minitrain import kernels, packing, products
 from minitrain.dropout import dropout_from_bits
 from minitrain.kernels import KERNELS, attention
 from minitrain.packing import by_onednn, unchanged_weights
-from minitrain.products import PRODUCTS, Product, choose_products, chosen_products, product
+from minitrain.products import PRODUCTS, Product, choose_products, chosen_products, onednn_multiplies, product
 from minitrain.weights import load_classifier
 
 SIGMAS = 5.0  # a fair sample leaves this bound once in two million; the seeds are fixed besides
@@ -318,6 +318,9 @@ def test_onednn_computes_the_products_that_pytorch_does(name: str, dtype: torch.
     }
     first, second = (torch.randn(shape).to(dtype) for shape in shapes[name])
     bias = torch.randn(5).to(dtype) if name == "output" else None
+    if not onednn_multiplies(dtype):  # a processor without bfloat16: never asked for it
+        assert products.products(name, dtype) == PRODUCTS[name][:1]
+        return
     plain, onednn = (product(first, second, bias) for product in PRODUCTS[name])
     assert plain.shape == onednn.shape
     tolerance = 1e-5 if dtype == torch.float32 else 1e-2  # a sum of 24 in another order; bfloat16 keeps 8 bits
@@ -395,7 +398,7 @@ def test_onednn_carries_a_whole_step_where_it_is_chosen(tmp_path: Path, monkeypa
             used.append(name)
             return PRODUCTS[name][which]
 
-        monkeypatch.setattr(kernels, "product", choice)
+        monkeypatch.setattr(products, "product", choice)
         our_loss(model(**inputs), make_labels(2, 5)).backward()
         assert set(used) == set(PRODUCTS)
         gradients.append([p.grad for p in model.parameters()])
@@ -504,7 +507,7 @@ def test_weights_that_do_not_change_are_joined_once(
             KERNELS["fast"].linear(x[0], some[0])
             assert counts == [3, 3, 1, 1]  # other company, another product
     assert [len(weight) for weight in laid] == (
-        [51, 8] if bf16 and passes == 4 and by_onednn(torch.bfloat16) else []
+        [51, 8] if bf16 and passes == 4 and by_onednn(torch.bfloat16, torch.device("cpu")) else []
     )
     for ours, theirs in zip(out, expected, strict=True):
         for first, second in zip(ours, theirs, strict=True):
@@ -531,7 +534,7 @@ def test_what_follows_a_layer_may_be_computed_with_it(
             packed.multiply = lambda *args, gelu=False: calls.append(gelu) or multiply(*args, gelu=gelu)  # type: ignore[method-assign]
             fast = KERNELS["fast"].activated(x, layer, activation)
     exact = activation(layer.double()(x.double()))
-    assert calls == [activation is F.gelu and by_onednn(dtype)]
+    assert calls == [activation is F.gelu and by_onednn(dtype, torch.device("cpu"))]
     assert fast.dtype == plain.dtype == dtype and fast.shape == plain.shape
     # bfloat16 keeps 8 bits, float32 24: no further from the truth than the plain steps are.
     assert (fast - exact).norm() < 1.1 * (plain - exact).norm() + 1e-6 * exact.norm()
@@ -588,7 +591,9 @@ def test_in_bfloat16_every_family_is_evaluated_as_exactly_as_by_the_reference(fa
         exact = torch.cat([plain(**inputs) for inputs in batches])
         with torch.autocast("cpu", dtype=torch.bfloat16):
             ours, theirs = (torch.cat([model(**inputs) for inputs in batches]) for model in (fast, plain))
-    assert not torch.equal(ours, theirs) and not torch.equal(theirs, exact)
+    assert not torch.equal(theirs, exact)
+    if by_onednn(torch.bfloat16, torch.device("cpu")):  # else both may take the same products
+        assert not torch.equal(ours, theirs)
     assert (ours - exact).norm() < 1.5 * (theirs - exact).norm()  # two roundings to 8 bits of the same function
 
 
