@@ -52,6 +52,16 @@ class Batch:
         labels = None if self.labels is None else moved(self.labels)
         return Batch(**{name: moved(tensor) for name, tensor in self.inputs.items()}, labels=labels)
 
+    def fill(self, other: "Batch") -> None:
+        """Take over the numbers of another batch of the same shape, in place; a GPU fetches them as in `to`."""
+        for own, new in zip(self._tensors, other._tensors, strict=True):
+            pinned = own.device.type == "cuda" and new.device.type == "cpu"
+            own.copy_(new.pin_memory() if pinned else new, non_blocking=pinned)
+
+    @property
+    def _tensors(self) -> list[Tensor]:
+        return [*self.inputs.values(), *([] if self.labels is None else [self.labels])]
+
 
 def collate(examples: Sequence[Example], pad_token_id: int = 0, pad_to_multiple_of: int | None = None) -> Batch:
     """Pad examples on the right to the longest of them, as transformers' DataCollatorWithPadding does.

@@ -100,11 +100,10 @@ class Checkpointer:
         epoch = tensors["random"]["epoch"]
         return epoch[min(self.world.rank, len(epoch) - 1)].clone()
 
-    def after_step(self, state: TrainState, best: Best, epoch_ended: bool) -> None:
-        """Save where the strategy says so."""
+    def is_due(self, step: int, epoch_ended: bool) -> bool:
+        """Whether the strategy says to save after this step."""
         strategy, interval = self.config.save_strategy, self.config.save_steps
-        if (strategy == "epoch" and epoch_ended) or (strategy == "steps" and state.step % (interval or 1) == 0):
-            self.save(state, best)
+        return (strategy == "epoch" and epoch_ended) or (strategy == "steps" and step % (interval or 1) == 0)
 
     def save(self, state: TrainState, best: Best) -> None:
         """Save, and delete what the limit leaves no room for. Every process calls this; the first one writes.

@@ -1,22 +1,22 @@
-"""Forward and backward passes as compiled code: one graph for all lengths, by `torch.compile`.
+"""Forward and backward passes of the blocks as compiled code: once for all lengths, by `torch.compile`.
 
-A GPU is done with a small kernel sooner than Python launches the next: a step of a few hundred tokens then takes as
-long as Python takes. Compiled, small operations become one kernel; and a CUDA graph, recorded for each length that
-occurs, launches all kernels of a pass at once. On a CPU the fast kernels are quicker than what the compiler makes.
+Compiled, small operations become one kernel, which spares a GPU the way to its memory and back. On a CPU the fast
+kernels are quicker than what the compiler makes.
 
-Not compiled: clipping and AdamW, a few launches each, and evaluations, whose batches are large.
+The blocks of a model are alike, and the compiler is given one after the other: it does its work once, not twelve
+times. Not compiled: embeddings and head, clipping and AdamW, and evaluations.
 """
 
 import warnings
-from typing import cast
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from minitrain.config import LENGTH_MULTIPLE, TrainConfig
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import autocast, device_of
-from minitrain.model import SequenceClassifier
+from minitrain.model import SequenceClassifier, run_block
 
 
 def check_compilable(config: TrainConfig, device: torch.device) -> None:
@@ -28,23 +28,34 @@ def check_compilable(config: TrainConfig, device: torch.device) -> None:
         )
 
 
-def records_graphs(device: torch.device, passes: int, processes: int) -> bool:
-    """Whether CUDA graphs can carry a step: on a GPU, with one forward pass, in one process.
+class CompiledBlocks(nn.Module):
+    """A classifier that computes the same, by compiled code for its blocks; called by itself, it does as before.
 
-    The next pass writes where a graph's gradients lie, so that they must be used up by then; and the exchange
-    between processes is not part of a graph.
+    options: of `torch.compile`.
     """
-    return device.type == "cuda" and passes == 1 and processes == 1
+
+    def __init__(self, model: SequenceClassifier, **options: Any) -> None:
+        super().__init__()
+        self.model = model
+        self._run_block = torch.compile(run_block, dynamic=True, **options)
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """Arguments and result as the classifier's."""
+        encoder = self.model.encoder
+        encoder.run_block = self._run_block
+        try:
+            return cast(Tensor, self.model(**inputs))
+        finally:
+            encoder.run_block = run_block
 
 
-def compiled(model: SequenceClassifier, *, graphs: bool, bf16: bool = False) -> nn.Module:
+def compiled(model: SequenceClassifier, *, bf16: bool = False) -> nn.Module:
     """The model with compiled passes, sharing its parameters; with a warning the model itself, where that fails.
 
-    graphs: record CUDA graphs. bf16: whether passes will be under autocast. It is compiled here and now, for all
-    lengths, so that what is missing, such as a C++ compiler, shows before the first step.
+    bf16: whether passes will be under autocast. It is compiled here and now, for all lengths, so that what is
+    missing, such as a C++ compiler, shows before the first step.
     """
-    mode = "reduce-overhead" if graphs else "default"
-    module = cast(nn.Module, torch.compile(model, dynamic=True, mode=mode))
+    module = CompiledBlocks(model)
     try:
         pass_for_nothing(module, model.config.max_length, bf16)
     except RuntimeError as error:
@@ -64,10 +75,11 @@ def pass_for_nothing(module: nn.Module, max_length: int, bf16: bool = False) -> 
     device = device_of(module)
     shape = 2, min(LENGTH_MULTIPLE, max_length)
     ids, mask, types = (torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(3))
+    mask[:, :-1] = 1  # as most batches have it: a CPU does without a mask where nothing is padding
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
             with autocast(device, bf16):
-                logits = module(input_ids=ids, attention_mask=mask + 1, token_type_ids=types)
+                logits = module(input_ids=ids, attention_mask=mask, token_type_ids=types)
             (logits.sum() * 0.0).backward()
         finally:
             for parameter in module.parameters():

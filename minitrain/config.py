@@ -15,8 +15,8 @@ from minitrain.ranges import check_flags
 GLUE_REPOSITORY = "nyu-mll/glue"  # the default dataset, with the subset mrpc
 PROBLEM_TYPES = ("single_label_classification", "regression")
 ARITHMETICS = ("fast", "reference")
-# In bf16 oneDNN generates code for each length: with fewer it takes a quarter less time, half the memory. Of CUDA
-# graphs too there is one a length.
+# In bf16 oneDNN generates code for each length: with fewer it takes a quarter less time, half the memory. Recorded
+# steps, too, are one a length.
 LENGTH_MULTIPLE = 8
 SAMPLERS = ("bucket", "random", "stream")
 DECAYS = ("matrices", "all")
@@ -135,7 +135,8 @@ class TrainConfig:
     data_seed: int | None = flag(None, "of the order of examples, where it shall differ from --seed")
     bf16: bool = flag(False, "compute in bfloat16 (autocast); weights stay float32")
     device: str = flag("auto", "auto takes a GPU where there is one", ("auto", "cpu", "cuda"))
-    torch_compile: bool = flag(False, "compile a step's passes; on a GPU they become CUDA graphs, one a length")
+    cuda_graphs: bool = flag(True, "on a GPU record steps, one a length, and replay them")
+    torch_compile: bool = flag(False, "compile a step's passes: for long runs on a GPU with large batches")
     # several processes
     global_batch_size: int | None = flag(
         None, "examples a step in all processes and passes; decides per_device_train_batch_size"

@@ -3,6 +3,7 @@
 No loss in here: `loss.py` has it. No loading either: `weights.py` does.
 """
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -12,7 +13,12 @@ from minitrain.encoder_config import EncoderConfig
 from minitrain.errors import MinitrainError
 from minitrain.families import FAMILIES
 from minitrain.kernels import KERNELS
-from minitrain.layers import attention_context
+from minitrain.layers import Context, attention_context
+
+
+def run_block(block: nn.Module, x: Tensor, context: Context, queries: int | None = None) -> Tensor:
+    """(B, L, H) -> (B, L, H), or (B, queries, H): what an encoder does with each of its blocks."""
+    return cast(Tensor, block(x, context, queries))
 
 
 class Encoder(nn.Module):
@@ -31,6 +37,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList([family.block(config, number) for number in range(max(self.layers) + 1)])
         self.shared = family.shared(config) if family.shared else None
         self.final = family.final(config) if family.final else None
+        self.run_block: Callable[..., Tensor] = run_block  # or the same as compiled code (`compiling.py`)
 
     @property
     def word_embeddings(self) -> nn.Embedding:
@@ -64,8 +71,8 @@ class Encoder(nn.Module):
         context = attention_context(attention_mask, self.kernels, shared)
         *others, last = (self.blocks[number] for number in self.layers)
         for block in others:
-            x = block(x, context)
-        x = last(x, context, 1 if first_only else None)
+            x = self.run_block(block, x, context)
+        x = self.run_block(last, x, context, 1 if first_only else None)
         return cast(Tensor, x if self.final is None else self.final(x))
 
 

@@ -24,7 +24,7 @@ from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation
 from minitrain.metrics import Confusion
 from minitrain.place import LOG
-from minitrain.training import StepLog
+from minitrain.steplog import StepLog
 
 MATRIX = "true / predicted"
 

@@ -8,20 +8,24 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from minitrain.batching import Batch
-from minitrain.compiling import check_compilable, compiled, pass_for_nothing, records_graphs
+from minitrain.compiling import check_compilable, compiled, pass_for_nothing
 from minitrain.config import TrainConfig
 from minitrain.distributed import World, data_parallel, exchanging
 from minitrain.dropout import ExampleStreams, drawing_from
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import autocast, device_of, dtype_of_products, loss_of, naming_memory
+from minitrain.graphs import Read, StepGraphs
 from minitrain.model import SequenceClassifier
 from minitrain.optim import AdamW, clip_grad_norm, decay_groups
+from minitrain.packing import CastWeights, casting
 from minitrain.products import choose_products, chosen_products
 from minitrain.profiling import Clock
 
@@ -39,6 +43,8 @@ class TrainState:
     epoch_random: state of the random stream when the epoch began, which may decide its order.
     parallel: what computes the passes: the model, compiled where that is asked for, and wrapped so that gradients
         are those of all processes where there are several.
+    cast: the weights as a step's passes take them, where those are cast for all of them at once.
+    graphs: the steps as a GPU has recorded them; None where they are computed operation by operation.
     """
 
     model: SequenceClassifier
@@ -46,6 +52,8 @@ class TrainState:
     parallel: nn.Module
     epoch_random: Tensor
     world: World = World()
+    cast: CastWeights | None = None
+    graphs: StepGraphs | None = None
     step: int = 0
     epoch: float = 0.0
 
@@ -72,8 +80,7 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
     passes: nn.Module = model
     if config.torch_compile:
         check_compilable(config, device)
-        graphs = records_graphs(device, config.gradient_accumulation_steps, world.size)
-        passes = compiled(model, graphs=graphs, bf16=config.bf16)
+        passes = compiled(model, bf16=config.bf16)
     parallel = data_parallel(passes, world)
     if world.size > 1:
         chosen = chosen_products(dtype_of_products(config.bf16))
@@ -83,8 +90,24 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
         # is the first one: a run that goes on adds up as one that never stopped.
         pass_for_nothing(parallel, model.config.max_length, config.bf16)
     return TrainState(
-        model=model, optimizer=optimizer, parallel=parallel, epoch_random=torch.get_rng_state(), world=world
+        model=model,
+        optimizer=optimizer,
+        parallel=parallel,
+        epoch_random=torch.get_rng_state(),
+        world=world,
+        cast=CastWeights() if device.type == "cuda" else None,
+        graphs=StepGraphs(device) if is_recordable(config, device, world.size) else None,
     )
+
+
+def is_recordable(config: TrainConfig, device: torch.device, processes: int = 1) -> bool:
+    """Whether steps can be recorded: on a GPU, with fast kernels, one forward pass a step, in one process.
+
+    The exchange between processes is no part of a graph, and a profile waits for the device between its phases.
+    """
+    fast = config.kernels == "fast" and config.optim == "adamw_torch_fused"
+    alone = config.gradient_accumulation_steps == 1 and processes == 1
+    return config.cuda_graphs and device.type == "cuda" and fast and alone and not config.profile
 
 
 def accumulate_gradients(
@@ -98,8 +121,8 @@ def accumulate_gradients(
     label_smoothing: float = 0.0,
     sum_of_means: bool = False,
     clock: Clock | None = None,
-) -> float:
-    """Add to the gradients those of the mean loss over all examples of all batches, and return that loss.
+) -> Tensor:
+    """Add to the gradients those of the mean loss over all examples of all batches, and return that loss, 0-dim.
 
     However the same examples are cut into batches and shared out, the gradient is the same (up to rounding; dropout
     aside, unless streams are given). Gradients are exchanged once, in the last backward pass.
@@ -136,10 +159,15 @@ def accumulate_gradients(
             (loss * world.size if world.size > 1 else loss).backward()
         clock.lap("backward")
         total += loss.detach()
-    return world.sum(total).item()
+    return world.sum(total)
 
 
-def train_step(
+def train_step(state: TrainState, batches: Sequence[Batch], rate: float, **how: Any) -> tuple[float, float]:
+    """`begin_step`, and wait for it: returns (loss, gradient norm before clipping)."""
+    return begin_step(state, batches, rate, **how)()
+
+
+def begin_step(
     state: TrainState,
     batches: Sequence[Batch],
     learning_rate: float,
@@ -151,37 +179,88 @@ def train_step(
     rows: Sequence[int] = (),
     streams: Sequence[ExampleStreams] | None = None,
     clock: Clock | None = None,
-) -> tuple[float, float]:
+) -> Read:
     """One optimizer step over one or more micro-batches: gradients, clipping, update.
 
     learning_rate: of this step. max_grad_norm: 0 leaves the gradient as it is. rows: of the step in all processes,
     where there are several, and for the error message. clock: is told where the time goes. The rest as
     `accumulate_gradients`.
-    Returns (loss, gradient norm before clipping). Raises MinitrainError before the update when either is NaN or
-    infinite, so that the weights stay as they were.
+
+    Returns what waits for the step and gives (loss, gradient norm before clipping). Raises MinitrainError, here or
+    there, when either is NaN or infinite; the weights are then as they were before the step. Where steps are
+    recorded the device is still at work when this returns, and the next step may be begun before this one is read.
     """
     clock = clock or Clock()
-    loss = accumulate_gradients(
-        state.parallel,
-        batches,
-        examples=len(rows) or None,
-        world=state.world,
-        streams=streams,
-        bf16=bf16,
-        label_smoothing=label_smoothing,
-        sum_of_means=sum_of_means,
-        clock=clock,
-    )
+    number = state.step + 1
+
+    def gradients(batches: Sequence[Batch]) -> Tensor:
+        with casting(state.cast):
+            return accumulate_gradients(
+                state.parallel,
+                batches,
+                examples=len(rows) or None,
+                world=state.world,
+                streams=streams,
+                bf16=bf16,
+                label_smoothing=label_smoothing,
+                sum_of_means=sum_of_means,
+                clock=clock,
+            )
+
+    def compute(batch: Batch, rate: Tensor, skip: Tensor) -> Tensor:
+        return update_unseen(state, gradients([batch]), rate, max_grad_norm, skip)
+
+    if state.graphs is not None and state.graphs.warm:
+        settings = max_grad_norm, bf16, label_smoothing, sum_of_means
+        read = state.graphs.launch(batches[0], learning_rate, compute, settings)
+        state.step = number
+        return partial(_read_finite, state, read, number, rows)
+    loss = gradients(batches).item()
     norm = clip_grad_norm(state.model.parameters(), max_grad_norm).item()
     clock.lap("clip")
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise MinitrainError(
-            f"step {state.step + 1}: the loss is {loss}, the gradient norm {norm}; the weights are as before it. "
-            f"Training rows, counted from 1: {', '.join(str(row + 1) for row in rows) or 'unknown'}. "
-            "Lower --learning_rate"
-        )
+    _check_finite(loss, norm, number, rows)
     state.optimizer.step(learning_rate)
     state.optimizer.zero_grad()
     clock.lap("optimizer")
-    state.step += 1
+    state.step = number
+    if state.graphs is not None:
+        state.graphs.warm = True
+    return lambda: (loss, norm)
+
+
+def update_unseen(state: TrainState, loss: Tensor, rate: Tensor, max_grad_norm: float, skip: Tensor) -> Tensor:
+    """Clip and update as a step does, without a number that Python would have to wait for.
+
+    loss: of the step. rate: learning rate, 0-dim. skip: 0-dim, becomes 1 where loss or norm are not finite; while
+    it is 1, nothing is updated. Returns (2,) loss and gradient norm before clipping.
+    """
+    norm = clip_grad_norm(state.model.parameters(), 0.0)
+    outcome = torch.stack([loss, norm])
+    skip.copy_(torch.maximum(skip, (~outcome.isfinite()).any()))
+    # The kernel of AdamW divides on its way what clipping would have multiplied.
+    divisor = ((norm + 1e-6) / max_grad_norm).clamp(min=1.0) if 0.0 < max_grad_norm < math.inf else None
+    state.optimizer.step(rate, divisor=divisor, skip=skip)
+    state.optimizer.zero_grad()
+    return outcome
+
+
+def _read_finite(state: TrainState, read: Read, number: int, rows: Sequence[int]) -> tuple[float, float]:
+    """Wait for a recorded step; where it was broken, the state is that of before it."""
+    assert state.graphs is not None
+    loss, norm = read()
+    try:
+        _check_finite(loss, norm, number, rows)
+    except MinitrainError:
+        state.graphs.forgive()
+        state.step = number - 1
+        raise
     return loss, norm
+
+
+def _check_finite(loss: float, norm: float, number: int, rows: Sequence[int]) -> None:
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise MinitrainError(
+            f"step {number}: the loss is {loss}, the gradient norm {norm}; the weights are as before it. "
+            f"Training rows, counted from 1: {', '.join(str(row + 1) for row in rows) or 'unknown'}. "
+            "Lower --learning_rate"
+        )

@@ -6,8 +6,8 @@ The learning rate and the order of examples are functions of the step; all that 
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from signal import Signals
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from minitrain.batching import Batches, collate, draw_seed, padding_share, share
 from minitrain.best import Best, best_by
 from minitrain.checkpointing import Checkpointer
-from minitrain.config import TrainConfig
+from minitrain.config import LENGTH_MULTIPLE, TrainConfig
 from minitrain.data import Split
 from minitrain.distributed import World
 from minitrain.dropout import ExampleStreams
@@ -28,24 +28,9 @@ from minitrain.model import SequenceClassifier
 from minitrain.plan import Plan, Sampler, make_sampler, plan, shared_out
 from minitrain.profiling import Clock, training_flops
 from minitrain.schedules import SCHEDULES
-from minitrain.step import TrainState, make_state, train_step
+from minitrain.step import TrainState, begin_step, make_state
+from minitrain.steplog import StepLog, Underway
 from minitrain.stopping import StopRequests
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepLog:
-    """One optimizer step: loss (see `accumulate_gradients`), gradient norm before clipping, learning rate used."""
-
-    step: int
-    epoch: float
-    loss: float
-    grad_norm: float
-    learning_rate: float
-    examples: int
-    padding: float  # share of positions, 0 to 1
-    seconds: float
-    phases: Mapping[str, float]  # seconds of each phase (`profiling.py`)
-    flops: float  # of matrix products
 
 
 class Observer(Protocol):
@@ -92,21 +77,33 @@ def fit(
     began = checkpoints.restore(state, best) if checkpoints is not None else None
     patience = config.early_stopping_patience or math.inf
     done = state.step >= steps.total_steps or best.evaluations_since >= patience
+    underway = Underway(behind=state.graphs is not None)
+
+    def finish() -> None:
+        for log in underway.finished():
+            observer.on_step(log)
+
     while not done:
         first = state.step % steps.steps_per_epoch
         batches = _batches_of_epoch(state, sampler, config, began if first else None, steps)
         for number in range(first, len(batches)):
+            start = time.perf_counter()
             with world.at(f"step {state.step + 1}"):
-                log = _one_step(state, train, batches[number], config, steps, pad_token_id)
-            observer.on_step(log)
+                read = _begin(state, train, batches[number], config, steps, pad_token_id)
+                logs = underway.begun(start, read)
+            for log in logs:
+                observer.on_step(log)
             done = state.step >= steps.total_steps
-            if _evaluation_is_due(config, state.step, steps.steps_per_epoch, done):
+            evaluates = _evaluation_is_due(config, state.step, steps.steps_per_epoch, done)
+            if done or evaluates:
+                finish()
+            if evaluates:
                 with world.at(f"the evaluation after step {state.step}"):
                     results = evaluate_all(model, evaluation, config, new_metric, pad_token_id, world)
                 is_best = best.remember(results, model, state.step, state.epoch, config.load_best_model_at_end)
                 observer.on_evaluation(state.step, state.epoch, results, is_best)
                 done = done or best.evaluations_since >= patience
-            _save_or_leave(state, best, checkpoints, stop, state.step % steps.steps_per_epoch == 0)
+            _save_or_leave(state, best, checkpoints, stop, state.step % steps.steps_per_epoch == 0, finish)
             if done:
                 break
     if best.weights:
@@ -134,17 +131,27 @@ def _batches_of_epoch(
 
 
 def _save_or_leave(
-    state: TrainState, best: Best, checkpoints: Checkpointer | None, stop: StopRequests | None, epoch_ended: bool
+    state: TrainState,
+    best: Best,
+    checkpoints: Checkpointer | None,
+    stop: StopRequests | None,
+    epoch_ended: bool,
+    finish: Callable[[], None],
 ) -> None:
-    """What follows a step: a checkpoint where one is due, and the end where a signal asked for it."""
+    """What follows a step: a checkpoint where one is due, and the end where a signal asked for it.
+
+    finish: waits for the step, which must have gone well before it is saved.
+    """
     world = state.world
-    if checkpoints is not None:
+    if checkpoints is not None and checkpoints.is_due(state.step, epoch_ended):
+        finish()
         with world.at(f"saving after step {state.step}"):
-            checkpoints.after_step(state, best, epoch_ended)
+            checkpoints.save(state, best)
     with world.at(f"after step {state.step}"):
         number = 0 if stop is None else stop.agreed(world)
     if not number:
         return
+    finish()
     where = ""
     if checkpoints is not None:
         with world.at(f"saving after step {state.step}"):
@@ -198,27 +205,28 @@ def evaluate_all(
     return results
 
 
-def _one_step(
+def _begin(
     state: TrainState,
     train: Split,
     rows: list[int],
     config: TrainConfig,
     steps: Plan,
     pad_token_id: int,
-) -> StepLog:
-    """rows: of the step, in all processes."""
-    start = time.perf_counter()
+) -> Callable[[], StepLog]:
+    """Begin a step; what it returns waits for it. rows: of the step, in all processes."""
     clock = Clock(device_of(state.model) if config.profile else None)
     factor = SCHEDULES[config.lr_scheduler_type](state.step, steps.total_steps, steps.warmup_steps)
     learning_rate = config.learning_rate * factor
     own = share(rows, config.per_device_train_batch_size, state.world.rank, state.world.size)
     # Where there are fewer batches than processes: one that counts for nothing, since all must exchange gradients.
     taken = own or [rows[:1]]
-    batches = [collate([train[row] for row in some], pad_token_id, config.pad_to_multiple_of) for some in taken]
+    # Of recorded steps there is one a length.
+    multiple = config.pad_to_multiple_of or (LENGTH_MULTIPLE if state.graphs is not None else None)
+    batches = [collate([train[row] for row in some], pad_token_id, multiple) for some in taken]
     if not own:
         batches = [replace(batch, labels=None) for batch in batches]
     clock.lap("data")
-    loss, norm = train_step(
+    read = begin_step(
         state,
         batches,
         learning_rate,
@@ -230,20 +238,25 @@ def _one_step(
         streams=streams_of(state, train, taken, config),
         clock=clock,
     )
-    first_only, shape = state.model.first_only, state.model.config
-    state.epoch = state.step / steps.steps_per_epoch
-    return StepLog(
-        step=state.step,
-        epoch=state.epoch,
-        loss=loss,
-        grad_norm=norm,
-        learning_rate=learning_rate,
-        examples=len(rows),
-        padding=padding_share(train.lengths, share(rows, config.per_device_train_batch_size)),
-        seconds=time.perf_counter() - start,
-        phases=clock.seconds,
-        flops=sum(training_flops(shape, len(b), b.input_ids.size(1), first_only) for b in batches),
-    )
+    step, state.epoch = state.step, state.step / steps.steps_per_epoch
+    epoch, first_only, shape = state.epoch, state.model.first_only, state.model.config
+
+    def log() -> StepLog:
+        loss, norm = read()
+        return StepLog(
+            step=step,
+            epoch=epoch,
+            loss=loss,
+            grad_norm=norm,
+            learning_rate=learning_rate,
+            examples=len(rows),
+            padding=padding_share(train.lengths, share(rows, config.per_device_train_batch_size)),
+            seconds=0.0,
+            phases=clock.seconds,
+            flops=sum(training_flops(shape, len(b), b.input_ids.size(1), first_only) for b in batches),
+        )
+
+    return log
 
 
 def streams_of(

@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from minitrain.batching import Batch
-from minitrain.compiling import compiled, records_graphs
+from minitrain.compiling import CompiledBlocks, compiled
 from minitrain.config import TrainConfig
 from minitrain.errors import MinitrainError
-from minitrain.model import SequenceClassifier
+from minitrain.model import SequenceClassifier, run_block
 from minitrain.step import make_state, train_step
 from minitrain.training import fit
 from minitrain.weights import load_classifier
 
 NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-# torch 2.13 meets its own deprecations on the way to the compiler.
-compiles = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+# torch 2.13 meets its own deprecations on the way to the compiler, and asks what is no leaf for its gradient.
+compiles = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore:The .grad attribute of a Tensor")
 
 
 def still(model: SequenceClassifier) -> SequenceClassifier:
@@ -46,21 +46,28 @@ def logits_and_gradients(module: nn.Module, inputs: dict[str, Tensor]) -> list[T
 
 
 @compiles
-@pytest.mark.parametrize("family", REFERENCES)
-def test_every_family_is_one_graph_for_all_lengths(family: str, tmp_path: Path) -> None:
-    """Traced, but run as it is: so the bits are the same, and `fullgraph` refuses to go back to Python between."""
+@pytest.mark.parametrize(
+    ("family", "kernels"),
+    [*((family, "reference") for family in REFERENCES), ("bert", "fast"), ("deberta-v2", "fast")],
+)
+def test_blocks_of_every_family_are_compiled_once_for_all_lengths(
+    family: str, kernels: str, tmp_path: Path
+) -> None:
+    """Traced, but run as it is, so that the reference's bits are the same; `fullgraph` allows no Python between."""
     config = save_checkpoint(tmp_path, family).config
-    model = still(load_classifier(tmp_path, kernels="reference"))
+    model = still(load_classifier(tmp_path, kernels=kernels))
     torch._dynamo.reset()
     counters.clear()
-    module = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
-    for rows, length, padded in ((5, 17, True), (3, 9, True), (4, 24, False)):
+    module, graphs = CompiledBlocks(model, backend="aot_eager", fullgraph=True), []
+    for rows, length, padded in ((5, 17, True), (3, 9, True), (4, 24, True)):
         inputs = make_inputs(config, rows=rows, length=length, padded=padded)
-        for ours, expected in zip(
-            logits_and_gradients(module, inputs), logits_and_gradients(model, inputs), strict=True
-        ):
-            assert torch.equal(ours, expected)
-    assert counters["stats"]["unique_graphs"] == 1
+        expected = logits_and_gradients(model, inputs)
+        largest = max(float(part.abs().max()) for part in expected)
+        for ours, theirs in zip(logits_and_gradients(module, inputs), expected, strict=True):
+            assert torch.equal(ours, theirs) or kernels == "fast" and (ours - theirs).abs().max() < 1e-5 * largest
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[1] == graphs[2] > 0
+    assert model.encoder.run_block is run_block
 
 
 @needs_compiler
@@ -70,8 +77,9 @@ def test_compiled_passes_compute_what_the_model_does(tmp_path: Path) -> None:
     model = load_classifier(tmp_path, kernels="reference", **NO_DROPOUT).train()
     before, weights = torch.get_rng_state(), [p.clone() for p in model.parameters()]
     counters.clear()
-    module = compiled(model, graphs=False)
-    assert module is not model and counters["stats"]["unique_graphs"] == 1  # it was compiled, here and now
+    module = compiled(model)
+    graphs = counters["stats"]["unique_graphs"]
+    assert module is not model and graphs > 0  # it was compiled, here and now
     assert torch.equal(torch.get_rng_state(), before)
     assert all(p.grad is None and torch.equal(p, w) for p, w in zip(module.parameters(), weights, strict=True))
     for length in (17, 9):
@@ -80,7 +88,7 @@ def test_compiled_passes_compute_what_the_model_does(tmp_path: Path) -> None:
         largest = max(float(part.abs().max()) for part in expected)
         for ours, theirs in zip(logits_and_gradients(module, inputs), expected, strict=True):
             assert (ours - theirs).abs().max() < 1e-5 * largest  # float32: sums in another order
-    assert counters["stats"]["unique_graphs"] == 1
+    assert counters["stats"]["unique_graphs"] == graphs
 
 
 @needs_compiler
@@ -117,7 +125,7 @@ def test_without_a_compiler_a_run_says_so_and_goes_on(tmp_path: Path) -> None:
 from minitrain.compiling import compiled
 from minitrain.weights import load_classifier
 model = load_classifier({str(tmp_path)!r}, kernels="reference").train()
-assert compiled(model, graphs=False) is model
+assert compiled(model) is model
 """
     environment = os.environ | {
         "CXX": str(tmp_path / "no-compiler"),
@@ -128,16 +136,6 @@ assert compiled(model, graphs=False) is model
     assert done.returncode == 0, done.stderr
     assert "--torch_compile: goes on without, since it failed: " in done.stderr
     assert "no-compiler" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("device", "passes", "processes", "expected"),
-    [("cuda", 1, 1, True), ("cuda", 2, 1, False), ("cuda", 1, 2, False), ("cpu", 1, 1, False)],
-)
-def test_cuda_graphs_carry_a_step_of_one_pass_in_one_process(
-    device: str, passes: int, processes: int, expected: bool
-) -> None:
-    assert records_graphs(torch.device(device), passes, processes) == expected
 
 
 def test_on_a_cpu_compiled_code_does_not_take_the_place_of_the_fast_kernels(tmp_path: Path) -> None:

@@ -51,7 +51,18 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "checkpoint",
     ),
     ("loss", "metrics", "optim", "touched"),
-    ("evaluation", "best", "compiling", "plan", "profiling", "step", "checkpointing", "training"),
+    (
+        "evaluation",
+        "best",
+        "compiling",
+        "graphs",
+        "plan",
+        "profiling",
+        "step",
+        "steplog",
+        "checkpointing",
+        "training",
+    ),
     ("card", "report"),
     ("summary",),
     ("inference", "launcher", "run"),
@@ -83,9 +94,9 @@ WITHIN: dict[str, set[str]] = {
     "optim": {"touched"},
     "best": {"evaluation"},
     "compiling": {"evaluation"},
-    "step": {"compiling", "evaluation", "profiling"},
+    "step": {"compiling", "evaluation", "graphs", "profiling"},
     "checkpointing": {"best", "evaluation", "step"},
-    "training": {"best", "checkpointing", "evaluation", "plan", "profiling", "step"},
+    "training": {"best", "checkpointing", "evaluation", "plan", "profiling", "step", "steplog"},
 }
 RUN_TIME = {"torch", "tokenizers", "datasets", "safetensors", "huggingface_hub", "tqdm", "numpy"}
 SLOW = {"datasets", "huggingface_hub", "numpy"}  # imported inside functions, so that a start does not wait for them

@@ -64,7 +64,7 @@ def gradients(folder: str, texts: list[str], labels: list[int], streams: bool) -
                 {name: tensor.grad.to_dense() for name, tensor in named.items() if tensor.grad is not None}
             )
             assert found[-1].keys() == named.keys()
-            found[-1]["loss"] = torch.tensor(loss)
+            found[-1]["loss"] = loss
     return found
 
 
