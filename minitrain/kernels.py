@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minitrain.dropout import draw_mask, dropout_from_bits
 from minitrain.packing import by_onednn, packed_weights, ready_weights
-from minitrain.products import gradient_of_bias, gradient_of_weight, gradient_of_x, output
+from minitrain.products import JointLinear
 
 # Keys of a query, and tokens of a batch, beyond which cuDNN's attention is worth its start (measured on an H200).
 CUDNN_KEYS, CUDNN_TOKENS = 64, 2048
@@ -61,7 +61,7 @@ def _fast_linear(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
     else:
         weight, bias = ready_weights(layers, dtype)
         biases = [layer.bias for layer in layers if layer.bias is not None]
-        out = _Linear.apply(x, weight, bias, len(layers), *[layer.weight for layer in layers], *biases)
+        out = JointLinear.apply(x, weight, bias, len(layers), *[layer.weight for layer in layers], *biases)
     return out.split([layer.out_features for layer in layers], dim=-1) if len(layers) > 1 else (out,)
 
 
@@ -109,40 +109,6 @@ def _is_plain(layer: nn.Linear) -> bool:
     """Whether weight and bias say all of it: no subclass, as of low-rank adapters, and no hook."""
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
     return type(layer) is nn.Linear and not any(hooks)
-
-
-class _Linear(torch.autograd.Function):
-    """Layers with one input as a single product, (M, in) x (in, out of all), in the dtype asked for.
-
-    Autocast casts each weight by itself, and on a CPU brings each gradient back by a transposing copy that costs
-    more than the product; here a weight is cast on its way into the joint matrix, and a gradient comes as it lies.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, count: int, *parameters: Tensor
-    ) -> Tensor:
-        """weight, bias: what `ready_weights` made of the parameters, whose gradients are wanted."""
-        rows = x.reshape(-1, x.size(-1)).to(weight.dtype)
-        ctx.save_for_backward(rows, weight)
-        ctx.like, ctx.own = (x.shape, x.dtype), parameters[0].dtype
-        ctx.sizes, ctx.biased = [len(part) for part in parameters[:count]], bias is not None
-        return output(rows, weight, bias).view(*x.shape[:-1], -1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        rows, weight = ctx.saved_tensors
-        shape, dtype = ctx.like
-        g = gradients[0].reshape(-1, len(weight)).to(weight.dtype)
-        of_x = None
-        if ctx.needs_input_grad[0]:
-            of_x = gradient_of_x(g, weight, dtype).view(shape)
-        if not any(ctx.needs_input_grad[4:]):
-            return of_x, *[None] * (len(ctx.needs_input_grad) - 1)
-        of_weight = gradient_of_weight(g, rows, ctx.own)
-        of_biases = gradient_of_bias(g, ctx.own).split(ctx.sizes) if ctx.biased else ()
-        return of_x, None, None, None, *of_weight.split(ctx.sizes), *of_biases
 
 
 # ---- dropout --------------------------------------------------------------------------------------------------

@@ -2,9 +2,7 @@
 
 Nothing here remembers the learning rate: a schedule maps a step to a factor (`schedules.py`), the training loop
 multiplies it with the base rate and hands the product to `AdamW.step`. What must be saved to resume is therefore
-the step number and the two moments of each parameter, and nothing else.
-
-What this file does not do: no AMSGrad, no learning rate per group.
+the step number and the two moments of each parameter, and nothing else. There is no AMSGrad and no rate per group.
 
 Source: Kingma & Ba 2014 (arXiv 1412.6980), Loshchilov & Hutter 2017 (arXiv 1711.05101); `torch/optim/adam.py`
 and `torch/nn/utils/clip_grad.py` of torch 2.13; `trainer.py` of transformers 5.23.
@@ -48,10 +46,7 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         if parameter.requires_grad:
             exempt = _NO_DECAY.search(name.lower()) or name.startswith(norms)
             (other if exempt else decaying).append(parameter)
-    return [
-        {"params": decaying, "weight_decay": weight_decay},
-        {"params": other, "weight_decay": 0.0},
-    ]
+    return [{"params": decaying, "weight_decay": weight_decay}, {"params": other, "weight_decay": 0.0}]
 
 
 class _Update(NamedTuple):
@@ -180,11 +175,12 @@ class AdamW:
         for (weight_decay, _, _), some in alike.items():
             steps = [self.state[f"{i}.step"] for i in some]
             torch._foreach_add_(steps, 1)
+            weights, gradients, means, squares, _ = zip(*(updates[i] for i in some), strict=True)
             torch._fused_adamw_(
-                [updates[i].weight for i in some],
-                [updates[i].gradient for i in some],
-                [updates[i].exp_avg for i in some],
-                [updates[i].exp_avg_sq for i in some],
+                weights,
+                gradients,
+                means,
+                squares,
                 [],  # the maxima of AMSGrad, which we have not
                 steps,
                 lr=lr,
@@ -273,9 +269,7 @@ def _require_at_least_zero(**numbers: float) -> None:
 
 @torch.no_grad()
 def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
-    """Scale all gradients down together so that their overall length is at most `max_norm`.
-
-    One factor for all keeps the direction of the step: only its length changes.
+    """Scale all gradients down by one factor, which keeps their direction, to an overall length of `max_norm`.
 
     Args:
         parameters: tensors whose `.grad`, where there is one, is changed in place; all on one device.

@@ -7,10 +7,12 @@ wants the bits of another process, as a run that goes on does, takes its choice 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 _ONES = 1 << 18  # as many rows as a batch of any use has
@@ -82,6 +84,40 @@ def _product_of_dtype(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
 @cache
 def _ones(device: torch.device, dtype: torch.dtype) -> Tensor:
     return torch.ones(1, _ONES, device=device, dtype=dtype)
+
+
+class JointLinear(torch.autograd.Function):
+    """Layers with one input as a single product, (M, in) x (in, out of all), in the dtype asked for.
+
+    Autocast casts each weight by itself, and on a CPU brings each gradient back by a transposing copy that costs
+    more than the product; here a weight is cast on its way into the joint matrix, and a gradient comes as it lies.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, count: int, *parameters: Tensor
+    ) -> Tensor:
+        """weight, bias: made of the parameters, whose gradients are wanted."""
+        rows = x.reshape(-1, x.size(-1)).to(weight.dtype)
+        ctx.save_for_backward(rows, weight)
+        ctx.like, ctx.own = (x.shape, x.dtype), parameters[0].dtype
+        ctx.sizes, ctx.biased = [len(part) for part in parameters[:count]], bias is not None
+        return output(rows, weight, bias).view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight = ctx.saved_tensors
+        shape, dtype = ctx.like
+        g = gradients[0].reshape(-1, len(weight)).to(weight.dtype)
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = gradient_of_x(g, weight, dtype).view(shape)
+        if not any(ctx.needs_input_grad[4:]):
+            return of_x, *[None] * (len(ctx.needs_input_grad) - 1)
+        of_weight = gradient_of_weight(g, rows, ctx.own)
+        of_biases = gradient_of_bias(g, ctx.own).split(ctx.sizes) if ctx.biased else ()
+        return of_x, None, None, None, *of_weight.split(ctx.sizes), *of_biases
 
 
 def products(name: str, dtype: torch.dtype) -> tuple[Product, ...]:
