@@ -1,22 +1,27 @@
 """Rows of text -> tokenized splits with numbered labels.
 
-Texts are tokenized once, in chunks, and kept as flat tensors: 5 bytes a token, no Python object an example.
+Texts are tokenized once, in chunks, and kept end to end: 5 bytes a token, no Python object an example. It goes
+without torch, so that it can go on while torch is being imported (`ahead.py`).
 """
 
 import zlib
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
+from functools import cached_property
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from minitrain.errors import MinitrainError, listed
 from minitrain.labels import Labels, label_numbers
 from minitrain.ranges import check_columns
-from minitrain.rows import Rows, read_rows
+from minitrain.rows import Rows, read_rows, read_tables
 from minitrain.tables import Table
 from minitrain.token_cache import Tokens, cached, fingerprint, in_memory
 from minitrain.tokenizer import Encoded, Example, Tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHUNK = 1000  # rows tokenized at once: enough to keep every core busy, few enough to hold in memory twice
 
@@ -27,12 +32,22 @@ class Split:
     truncated, blank: how many rows were cut to the maximal length, and how many have a text with nothing in it.
     """
 
-    def __init__(self, tokens: Tokens, labels: Tensor | None) -> None:
+    def __init__(self, tokens: Tokens, labels: "array[int] | array[float] | None") -> None:
+        """labels: int64 classes or float32 scores, `array` types q and f."""
         self._tokens = tokens
-        self._ends = tokens.lengths.cumsum(0)  # (rows,) int64
+        self._labels = labels
         self.lengths: list[int] = tokens.lengths.tolist()
-        self.labels = labels  # (rows,) int64 classes or float32 scores
+        self._ends = array("q", accumulate(self.lengths))
         self.truncated, self.blank = tokens.truncated, tokens.blank
+
+    @cached_property
+    def labels(self) -> "Tensor | None":
+        """(rows,) int64 classes or float32 scores."""
+        import torch
+
+        if self._labels is None:
+            return None
+        return torch.frombuffer(self._labels, dtype=torch.int64 if self._labels.typecode == "q" else torch.float32)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -40,17 +55,17 @@ class Split:
     def checksum(self) -> str:
         """Of tokens and labels, to tell one split from another (CRC-32)."""
         total = 0
-        for tensor in (self._tokens.lengths, self._tokens.input_ids, self._tokens.type_ids, self.labels):
-            if tensor is not None:
-                total = zlib.crc32(tensor.numpy().data, total)
+        for part in (self._tokens.lengths, self._tokens.input_ids, self._tokens.type_ids, self._labels):
+            if part is not None:
+                total = zlib.crc32(part, total)
         return f"{total:08x}, {len(self)} rows"
 
     def __getitem__(self, row: int) -> Example:
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of a split of {len(self)} rows")
-        end = int(self._ends[row])
+        end = self._ends[row]
         part = slice(end - self.lengths[row], end)
-        label = None if self.labels is None else self.labels[row].item()
+        label = None if self._labels is None else self._labels[row]
         return Example(self._tokens.input_ids[part].tolist(), self._tokens.type_ids[part].tolist(), label)
 
 
@@ -101,10 +116,9 @@ def tokenize(
     columns = [table.column(name) for name in text_columns]
     if not len(table):
         raise MinitrainError(f"{table.source}: is empty; its columns are {listed(table.columns)}")
-    numbers = None
+    numbers: array[int] | array[float] | None = None
     if labels is not None and label_column is not None:
-        values = label_numbers(table, label_column, labels)
-        numbers = torch.tensor(values, dtype=torch.float32 if labels.names is None else torch.int64)
+        numbers = array("f" if labels.names is None else "q", label_numbers(table, label_column, labels))
     chunks = _Chunks(table.source, tokenizer, text_columns, columns, max_length)
     name = chunks.fingerprint() if cache else None
     return Split(in_memory(chunks) if name is None else cached(name, chunks), numbers)
@@ -178,15 +192,22 @@ def load_splits(
 ) -> Splits:
     """Load and tokenize a dataset (a Hub id, a folder, "demo") or the user's own files.
 
-    max_length: tokens kept of a text or pair; by default all that the tokenizer takes. The rest as `read_rows`.
+    max_length: tokens kept of a text or pair; by default all that the tokenizer takes. The rest as `read_tables`
+    and `read_rows`.
     Raises MinitrainError naming file or flag, row and column.
     """
-    rows = read_rows(
+    tables = read_tables(
         dataset,
         subset,
         train_file=train_file,
         eval_file=eval_file,
         test_file=test_file,
+        text_columns=text_columns,
+        label_column=label_column,
+        dataset_revision=dataset_revision,
+    )
+    rows = read_rows(
+        tables,
         text_columns=text_columns,
         label_column=label_column,
         eval_fraction=eval_fraction,
@@ -195,7 +216,6 @@ def load_splits(
         max_train_samples=max_train_samples,
         max_eval_samples=max_eval_samples,
         seed=seed,
-        dataset_revision=dataset_revision,
     )
     return tokenize_rows(rows, tokenizer, max_length)
 

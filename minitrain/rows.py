@@ -3,17 +3,16 @@
 Still text: `data.py` tokenizes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import torch
-
-from minitrain.config import GLUE_REPOSITORY
+from minitrain.config import GLUE_REPOSITORY, TrainConfig
 from minitrain.encoder_config import REGRESSION
 from minitrain.errors import MinitrainError, listed
 from minitrain.labels import Labels, find_labels, hidden, scores
 from minitrain.tables import Table, load_tables, read_file
 from minitrain.tokenizer import check_texts
 
+LABEL = "label"  # the column of labels, where nothing else is said
 # The text columns of each task; Wang et al. 2018, arXiv 1804.07461, as stored in nyu-mll/glue.
 GLUE_COLUMNS: dict[str, tuple[str, ...]] = {
     "cola": ("sentence",),
@@ -43,7 +42,16 @@ class Rows:
     commit: str | None  # of the Hub's repository
 
 
-def read_rows(
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """A dataset or files as they were read, whatever its labels are."""
+
+    by_split: dict[str, Table]
+    subset: str | None
+    asked_for_test: bool  # the user named a test file, and means it to be scored
+
+
+def read_tables(
     dataset: str | None = None,
     subset: str | None = None,
     *,
@@ -52,32 +60,53 @@ def read_rows(
     test_file: str | None = None,
     text_columns: tuple[str, ...] | None = None,
     label_column: str | None = None,
+    dataset_revision: str | None = None,
+) -> Tables:
+    """Read a dataset (a Hub id, a folder, "demo") or the user's own files.
+
+    text_columns, label_column: fields that every row of JSON lines must have; without them, those of its first row.
+    dataset_revision: branch, tag or commit of a Hub id.
+    Raises MinitrainError naming file or flag, and row.
+    """
+    files = {"train": train_file, "validation": eval_file, "test": test_file}
+    own = {name: path for name, path in files.items() if path}
+    if "train" in own:
+        needed = (*text_columns, label_column or LABEL) if text_columns else None
+        tables, subset = {name: read_file(path, needed) for name, path in own.items()}, None
+    elif own:
+        raise MinitrainError("--eval_file and --test_file go with --train_file")
+    elif dataset is None:
+        raise MinitrainError("there is no data: pass --dataset or --train_file")
+    else:
+        subset = "mrpc" if dataset == GLUE_REPOSITORY and subset is None else subset
+        tables = load_tables(dataset, subset, dataset_revision)
+    if "train" not in tables:
+        raise MinitrainError(f"--dataset {dataset}: has no split 'train'; it has {', '.join(tables)}")
+    return Tables(by_split=tables, subset=subset, asked_for_test=test_file is not None)
+
+
+def read_rows(
+    tables: Tables,
+    *,
+    text_columns: tuple[str, ...] | None = None,
+    label_column: str | None = None,
     eval_fraction: float = 0.0,
     problem_type: str | None = None,
     known_labels: tuple[str, ...] | None = None,
     max_train_samples: int | None = None,
     max_eval_samples: int | None = None,
     seed: int = 42,
-    dataset_revision: str | None = None,
 ) -> Rows:
-    """Read a dataset (a Hub id, a folder, "demo") or the user's own files, and find out what their labels are.
+    """Choose the rows of a run, and find out what their labels are.
 
     text_columns: one column, or two for pairs; by default the GLUE task's, or the only column of text.
     label_column: by default "label". eval_fraction: share of the training rows, drawn by `seed`, to evaluate on
     where there is no evaluation split. known_labels: the classes of a trained head, whose order is kept.
     max_train_samples, max_eval_samples: use the first so many rows, the latter of test splits too.
-    dataset_revision: branch, tag or commit of a Hub id.
     Raises MinitrainError naming file or flag, row and column.
     """
-    label_column = label_column or "label"
-    files = {"train": train_file, "validation": eval_file, "test": test_file}
-    # Fields that nobody asks for may be missing from a row of JSON lines.
-    needed = (*text_columns, label_column) if text_columns else None
-    own = {name: path for name, path in files.items() if path}
-    tables, subset = _read(dataset, subset, dataset_revision, own, needed)
-    if "train" not in tables:
-        raise MinitrainError(f"--dataset {dataset}: has no split 'train'; it has {', '.join(tables)}")
-    train = tables["train"]
+    label_column = label_column or LABEL
+    by_split, train, subset = tables.by_split, tables.by_split["train"], tables.subset
     task = subset if subset in GLUE_COLUMNS and set(GLUE_COLUMNS[subset]) <= set(train.columns) else None
     columns = text_columns or (GLUE_COLUMNS[task] if task else _only_text_column(train, label_column))
     labels = find_labels(
@@ -85,17 +114,17 @@ def read_rows(
     )
     if eval_fraction:
         _check_before_drawing(train, columns, label_column, labels)
-        tables = _hold_back(tables, eval_fraction, seed)
-    if test_file is not None:
-        tables["test"].column(label_column)  # the user means it to be scored
-    secret = [name for name, table in tables.items() if name.startswith("test") and hidden(table, label_column)]
+        by_split = _hold_back(by_split, eval_fraction, seed)
+    if tables.asked_for_test:
+        by_split["test"].column(label_column)
+    secret = [name for name, table in by_split.items() if name.startswith("test") and hidden(table, label_column)]
 
     def scored(kind: str) -> dict[str, Table]:
-        names = [name for name in tables if name.startswith(kind) and name not in secret]
-        return {name: tables[name].head(max_eval_samples) for name in names}
+        names = [name for name in by_split if name.startswith(kind) and name not in secret]
+        return {name: by_split[name].head(max_eval_samples) for name in names}
 
     return Rows(
-        train=tables["train"].head(max_train_samples),
+        train=by_split["train"].head(max_train_samples),
         evaluation=scored("validation"),
         test=scored("test"),
         labels=labels,
@@ -107,22 +136,50 @@ def read_rows(
     )
 
 
-def _read(
-    dataset: str | None,
-    subset: str | None,
-    revision: str | None,
-    files: dict[str, str],
-    columns: tuple[str, ...] | None,
-) -> tuple[dict[str, Table], str | None]:
-    """The tables by split, and the subset that was read."""
-    if "train" in files:
-        return {name: read_file(path, columns) for name, path in files.items()}, None
-    if files:
-        raise MinitrainError("--eval_file and --test_file go with --train_file")
-    if dataset is None:
-        raise MinitrainError("there is no data: pass --dataset or --train_file")
-    subset = "mrpc" if dataset == GLUE_REPOSITORY and subset is None else subset
-    return load_tables(dataset, subset, revision), subset
+def tables_of(config: TrainConfig) -> Tables:
+    """The data that a run names, MRPC where it names none. Raises MinitrainError as `read_tables`."""
+    config = with_default_data(config)
+    return read_tables(
+        config.dataset,
+        config.subset,
+        train_file=config.train_file,
+        eval_file=config.eval_file,
+        test_file=config.test_file,
+        text_columns=config.text_columns,
+        label_column=config.label_column,
+        dataset_revision=config.dataset_revision,
+    )
+
+
+def chosen_rows(config: TrainConfig, tables: Tables, known_labels: tuple[str, ...] | None) -> Rows:
+    """The rows of a run, as text. known_labels: as of `read_rows`.
+
+    Raises MinitrainError as `read_rows`; also where there should be evaluation data and is none.
+    """
+    rows = read_rows(
+        tables,
+        text_columns=config.text_columns,
+        label_column=config.label_column,
+        eval_fraction=config.eval_fraction,
+        problem_type=config.problem_type,
+        known_labels=known_labels,
+        max_train_samples=config.max_train_samples,
+        max_eval_samples=config.max_eval_samples,
+        seed=config.seed,
+    )
+    if not rows.evaluation and config.eval_strategy != "no":
+        raise MinitrainError(
+            "there is no evaluation data: pass --eval_file, or --eval_fraction 0.1 to hold some of the training "
+            "data back, or --eval_strategy no"
+        )
+    return rows
+
+
+def with_default_data(config: TrainConfig) -> TrainConfig:
+    """The configuration with MRPC in it where it names no data: results say what was trained on."""
+    if config.train_file is None and config.dataset in (None, GLUE_REPOSITORY):
+        return replace(config, dataset=GLUE_REPOSITORY, subset=config.subset or "mrpc")
+    return config
 
 
 def _only_text_column(table: Table, label_column: str) -> tuple[str, ...]:
@@ -155,6 +212,8 @@ def _hold_back(tables: dict[str, Table], fraction: float, seed: int) -> dict[str
     count = round(fraction * len(train))
     if not 0 < count < len(train):
         raise MinitrainError(f"--eval_fraction {fraction} of {len(train)} rows is {count}; expected some, not all")
+    import torch
+
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
     held = {"train": train.select(sorted(order[count:])), "validation": train.select(sorted(order[:count]))}
     return tables | held

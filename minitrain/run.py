@@ -10,7 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from minitrain.ahead import DataAhead
 from minitrain.best import Best, best_by
 from minitrain.card import model_card
 from minitrain.checkpointing import Checkpointer, check_settings
 from minitrain.compiling import check_compilable
-from minitrain.config import GLUE_REPOSITORY, TrainConfig
+from minitrain.config import TrainConfig
 from minitrain.data import Splits, length_limit, tokenize_rows
 from minitrain.distributed import World, choose_device, process_group
 from minitrain.download import commit_of
@@ -36,7 +37,7 @@ from minitrain.place import LOG, RESULTS, alone_in, is_finished, output_director
 from minitrain.plan import plan, shared_out
 from minitrain.profiling import matrix_ceiling, profile_lines
 from minitrain.report import Console, finite_values, peak_memory_mb, say
-from minitrain.rows import Rows, read_rows
+from minitrain.rows import Rows, chosen_rows, tables_of, with_default_data
 from minitrain.step import TrainState
 from minitrain.stopping import StopRequests
 from minitrain.summary import footer, header
@@ -66,23 +67,24 @@ class Parts:
         return metric_for(self.splits.task, labels.num_classes, labels.positive)
 
 
-def train(config: TrainConfig) -> dict[str, Any]:
+def train(config: TrainConfig, ahead: DataAhead | None = None) -> dict[str, Any]:
     """Do a whole run and return what `results.json` holds; under torchrun or `launch`, every process calls this.
 
+    ahead: a process that is reading the data of this run.
     Raises MinitrainError, before training where it can, naming the flag, file, row or key at fault.
     """
     with process_group(config.device, config.ddp_timeout) as world:
-        return _train(config, world)
+        return _train(config, world, ahead)
 
 
-def _train(config: TrainConfig, world: World) -> dict[str, Any]:
+def _train(config: TrainConfig, world: World, ahead: DataAhead | None) -> dict[str, Any]:
     started = time.perf_counter()
     tell = say if world.is_main else _say_nothing
     config = with_default_data(config)
     if finished := _finished(config, world):
         tell(f"finished {output_path(config)}: this run went to its end; there is nothing to resume")
         return finished
-    parts = prepare(config, world)
+    parts = prepare(config, world, ahead)
     for line in header(parts.config, device_of(parts.model), parts.splits, parts.report, world.size):
         tell(line)
     with alone_in(parts.directory) if world.is_main else nullcontext(), StopRequests() as stop:
@@ -129,11 +131,11 @@ def _finished(config: TrainConfig, world: World) -> dict[str, Any]:
     return found
 
 
-def prepare(config: TrainConfig, world: World | None = None) -> Parts:
+def prepare(config: TrainConfig, world: World | None = None, ahead: DataAhead | None = None) -> Parts:
     """Find and check everything that a run needs, in the order of what it costs; nothing is written.
 
     world: the processes that train together. On each node one goes ahead, and the others find what it downloaded
-    and tokenized.
+    and tokenized. ahead: a process that is reading the data already.
     """
     world = world or World()
     config = shared_out(with_default_data(config), world.size)
@@ -147,7 +149,8 @@ def prepare(config: TrainConfig, world: World | None = None) -> Parts:
         tokenizer, encoder = load_tokenizer(source), read_config(source)
         tokenizer.check_fits(encoder.vocab_size, source)
         max_length = length_limit(config.max_length, tokenizer, encoder.max_length, config.pad_to_multiple_of or 1)
-        splits = tokenize_rows(rows_of(config, source), tokenizer, max_length)
+        splits = ahead and ahead.splits(source, _known_labels(config, source), max_length)
+        splits = splits or tokenize_rows(rows_of(config, source), tokenizer, max_length)
     world.check_agreement(_must_agree(config, source, splits) if world.size > 1 else {})
     torch.manual_seed(config.seed)  # the new head is drawn next
     model, report = load_classifier_with_report(
@@ -183,41 +186,16 @@ def _must_agree(config: TrainConfig, source: Path, splits: Splits) -> dict[str, 
     return {**versions, **flags, "the model's commit": commit_of(source), **data}
 
 
-def with_default_data(config: TrainConfig) -> TrainConfig:
-    """The configuration with MRPC in it where it names no data: results say what was trained on."""
-    if config.train_file is None and config.dataset in (None, GLUE_REPOSITORY):
-        return replace(config, dataset=GLUE_REPOSITORY, subset=config.subset or "mrpc")
-    return config
-
-
 def rows_of(config: TrainConfig, source: Path) -> Rows:
     """The rows of a run, as text. source: the checkpoint's folder, whose trained head may know the classes.
 
     Raises MinitrainError naming flag, file, row or column; also where there should be evaluation data and is none.
     """
-    config = with_default_data(config)
-    rows = read_rows(
-        config.dataset,
-        config.subset,
-        train_file=config.train_file,
-        eval_file=config.eval_file,
-        test_file=config.test_file,
-        text_columns=config.text_columns,
-        label_column=config.label_column,
-        eval_fraction=config.eval_fraction,
-        problem_type=config.problem_type,
-        known_labels=None if config.new_head else trained_labels(source),
-        max_train_samples=config.max_train_samples,
-        max_eval_samples=config.max_eval_samples,
-        seed=config.seed,
-        dataset_revision=config.dataset_revision,
-    )
-    if not rows.evaluation and config.eval_strategy != "no":
-        raise MinitrainError(
-            "there is no evaluation data: pass --eval_file, or --eval_fraction 0.1 to hold some of the training "
-            "data back, or --eval_strategy no"
-        )
-    return rows
+    return chosen_rows(config, tables_of(config), _known_labels(config, source))
+
+
+def _known_labels(config: TrainConfig, source: Path) -> tuple[str, ...] | None:
+    return None if config.new_head else trained_labels(source)
 
 
 def _fit(

@@ -8,24 +8,24 @@ time; MINITRAIN_CACHE= (empty) keeps everything in memory.
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import tempfile
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
+from minitrain.errors import MinitrainError
 from minitrain.tokenizer import Encoded
 
 FORMAT = 1  # of the files; another number is another fingerprint
 SUMMARY = "summary"  # the file of _Summary: a checksum, and below it JSON
-DTYPES = {"input_ids": (torch.int32, "i"), "type_ids": (torch.uint8, "B"), "lengths": (torch.int32, "i")}
+CODES: dict[str, Literal["i", "B"]] = {"input_ids": "i", "type_ids": "B", "lengths": "i"}  # int32, uint8
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,22 @@ class Tokens:
     """Rows laid end to end: input_ids int32 and type_ids uint8, (tokens of all rows,), and lengths int32, (rows,).
 
     truncated, blank: how many rows were cut to the maximal length, and how many have a text with nothing in it.
+    entry: the folder that they are mapped from; None where they are in memory alone.
     """
 
-    input_ids: Tensor
-    type_ids: Tensor
-    lengths: Tensor
+    input_ids: memoryview
+    type_ids: memoryview
+    lengths: memoryview
     truncated: int
     blank: int
+    entry: Path | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process is sent the name of the entry, or a copy of what is in memory."""
+        if self.entry is not None:
+            return _reopened, (self.entry,)
+        copies = {name: getattr(self, name).tobytes() for name in CODES}
+        return _of_bytes, (copies, self.truncated, self.blank)
 
 
 @dataclass(frozen=True)
@@ -78,14 +87,19 @@ def fingerprint(settings: str, columns: Iterable[Sequence[str]]) -> str:
 
 def in_memory(chunks: Iterable[Encoded]) -> Tokens:
     """Tokens that are kept nowhere else."""
-    parts = {name: array(code) for name, (_, code) in DTYPES.items()}
+    parts = {name: array(code) for name, code in CODES.items()}
     truncated = blank = 0
     for chunk in chunks:
         for name, values in _flat(chunk).items():
             parts[name].extend(values)
         truncated, blank = truncated + chunk.truncated, blank + chunk.blank
-    tensors = {name: torch.frombuffer(part, dtype=DTYPES[name][0]) for name, part in parts.items()}
-    return Tokens(**tensors, truncated=truncated, blank=blank)
+    views: dict[str, Any] = {name: memoryview(part) for name, part in parts.items()}
+    return Tokens(**views, truncated=truncated, blank=blank)
+
+
+def _of_bytes(parts: Mapping[str, bytes], truncated: int, blank: int) -> Tokens:
+    views: dict[str, Any] = {name: memoryview(part).cast(CODES[name]) for name, part in parts.items()}
+    return Tokens(**views, truncated=truncated, blank=blank)
 
 
 def cached(name: str, chunks: Iterable[Encoded]) -> Tokens:
@@ -121,8 +135,8 @@ def _moved(temporary: Path, entry: Path) -> Tokens | None:
 
 def _write(folder: Path, chunks: Iterable[Encoded]) -> None:
     truncated = blank = 0
-    sizes, checksums = dict.fromkeys(DTYPES, 0), dict.fromkeys(DTYPES, 0)
-    files = {name: (folder / name).open("wb") for name in DTYPES}
+    sizes, checksums = dict.fromkeys(CODES, 0), dict.fromkeys(CODES, 0)
+    files = {name: (folder / name).open("wb") for name in CODES}
     try:
         for chunk in chunks:
             truncated, blank = truncated + chunk.truncated, blank + chunk.blank
@@ -159,17 +173,22 @@ def _open(entry: Path) -> Tokens | None:
         if int(checksum) != zlib.crc32(text.encode()):
             return None
         summary = _Summary(**json.loads(text))
-        tensors = {}
-        for name, (dtype, _) in DTYPES.items():
-            size = (entry / name).stat().st_size
-            if size != summary.sizes[name] or size == 0:
+        views: dict[str, Any] = {}
+        for name, code in CODES.items():
+            with (entry / name).open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            if len(mapped) != summary.sizes[name] or _checksum(entry / name) != summary.checksums[name]:
                 return None
-            tensors[name] = torch.from_file(str(entry / name), size=size // dtype.itemsize, dtype=dtype)
-            if _checksum(entry / name) != summary.checksums[name]:
-                return None
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError):  # the last is torch's for a file that is gone
+            views[name] = memoryview(mapped).cast(code)
+    except (OSError, ValueError, TypeError, KeyError):  # of an empty file: nothing to map
         return None
-    return Tokens(**tensors, truncated=summary.truncated, blank=summary.blank)
+    return Tokens(**views, truncated=summary.truncated, blank=summary.blank, entry=entry)
+
+
+def _reopened(entry: Path) -> Tokens:
+    if (tokens := _open(entry)) is None:
+        raise MinitrainError(f"{entry}: was deleted or damaged while it was in use; run again")
+    return tokens
 
 
 def _checksum(path: Path) -> int:

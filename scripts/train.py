@@ -6,10 +6,13 @@ from minitrain.imports import uncollected
 
 
 def train(config: TrainConfig) -> None:
-    with uncollected(for_good=True):
-        from minitrain import run  # torch comes with it: --help and a mistyped flag answer without
+    from minitrain.ahead import reading_ahead
 
-    run.train(config)
+    with reading_ahead(config) as ahead:
+        with uncollected(for_good=True):
+            from minitrain import run  # torch comes with it: --help and a mistyped flag answer without
+
+        run.train(config, ahead)
 
 
 if __name__ == "__main__":

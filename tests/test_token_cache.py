@@ -16,7 +16,7 @@ from minitrain import token_cache
 from minitrain.data import CHUNK, Split, tokenize
 from minitrain.errors import MinitrainError
 from minitrain.tables import Table
-from minitrain.token_cache import DTYPES, SUMMARY, Tokens, cache_folder, cached, fingerprint
+from minitrain.token_cache import CODES, SUMMARY, Tokens, cache_folder, cached, fingerprint
 from minitrain.tokenizer import Encoded, Example, Tokenizer, load_tokenizer
 
 ROWS = 2 * CHUNK + 3  # three chunks
@@ -62,7 +62,7 @@ def test_tokens_from_the_disk_are_those_in_memory(
     assert plain.truncated > 0 and plain.blank > 0 and not folder.exists()
     assert_same(split(tokenizer, table()), plain)
     (entry,) = folder.iterdir()  # nothing half-written stands beside it
-    assert {file.name for file in entry.iterdir()} == {*DTYPES, SUMMARY}
+    assert {file.name for file in entry.iterdir()} == {*CODES, SUMMARY}
     refuse_to_encode(monkeypatch)
     assert_same(split(tokenizer, table()), plain)
 
@@ -85,7 +85,7 @@ def test_where_one_text_ends_is_part_of_the_fingerprint() -> None:
     assert fingerprint("1", [["a"]]) != fingerprint("2", [["a"]])
 
 
-@pytest.mark.parametrize("name", [*DTYPES, SUMMARY])
+@pytest.mark.parametrize("name", [*CODES, SUMMARY])
 @pytest.mark.parametrize("damage", ["gone", "cut", "flipped", "empty"])
 def test_a_damaged_entry_is_made_anew(tokenizer: Tokenizer, folder: Path, name: str, damage: str) -> None:
     expected = split(tokenizer, table())
@@ -150,7 +150,7 @@ def test_the_entry_of_a_run_that_was_quicker_is_kept_and_used(folder: Path) -> N
 
     ours = cached("entry", slow())
     ((tokens, inode),) = theirs
-    assert torch.equal(ours.input_ids, tokens.input_ids) and file.stat().st_ino == inode
+    assert ours.input_ids == tokens.input_ids and file.stat().st_ino == inode
     assert [entry.name for entry in folder.iterdir()] == ["entry"]
 
 
