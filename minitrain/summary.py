@@ -14,6 +14,7 @@ from minitrain.config import TrainConfig
 from minitrain.data import Splits
 from minitrain.evaluation import Evaluation
 from minitrain.plan import make_sampler, plan
+from minitrain.products import onednn_multiplies
 from minitrain.report import class_block, duration, result_lines
 from minitrain.weights import LoadReport
 
@@ -43,6 +44,7 @@ def header(
         f"minitrain {version('minitrain')}  torch {torch.__version__}  {device}, {torch.get_num_threads()} threads"
         f"  {'bf16' if config.bf16 else 'fp32'}, {config.kernels} kernels  "
         + ("1 process" if processes == 1 else f"{processes} processes"),
+        *_slow_arithmetic(config, device),
         "data     " + ", ".join(f"{name} {len(split)}" for name, split in sizes.items()),
         *(f"         {note}" for note in splits.notes),
         "labels   " + _label_counts(splits),
@@ -53,6 +55,12 @@ def header(
         f"{steps.warmup_steps} of warm-up; seed {config.seed}",
         "",
     ]
+
+
+def _slow_arithmetic(config: TrainConfig, device: torch.device) -> list[str]:
+    if config.bf16 and device.type == "cpu" and not onednn_multiplies(torch.bfloat16):
+        return ["         this processor has no bfloat16 and emulates it, far slower than fp32: leave out --bf16"]
+    return []
 
 
 def _label_counts(splits: Splits) -> str:

@@ -6,7 +6,8 @@ highest, and `--json` writes them with everything measured. The sides: minitrain
 settings; Trainer with its defaults; Trainer with its fastest flags (bf16, fused AdamW, grouped by length); pipeline
 at its default batch size. All train the same number of steps of the same size, and must come to the same loss.
 
-`--growth` measures minitrain alone, on 4,000 to 1,000,000 examples made by repeating the rows of the dataset.
+`--device cuda` does the same on a GPU. `--growth` measures minitrain alone, on 4,000 to 1,000,000 examples made by
+repeating the rows of the dataset.
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,9 @@ class BenchmarkConfig:
     warmup: int = flag(50, "of them not timed: the first steps compile")
     rounds: int = flag(3, "times that each side runs")
     threads: int = flag(2, "threads of each side")
+    device: str = flag("cpu", "where all sides compute", ("cpu", "cuda"))
     quick: bool = flag(False, "one round of 60 steps, 20 of them not timed: under ten minutes")
+    fp32_only: bool = flag(False, "leave out bf16, which a processor without it takes forever to emulate")
     growth: bool = flag(False, "minitrain alone, on 4,000, 40,000, 400,000 and 1,000,000 examples")
     json: str | None = flag(None, "write all that was measured to this file too")
 

@@ -22,6 +22,7 @@ KEYS = {
     "startup_ratio",
     "memory_ratio",
     "ceiling_share",
+    "ceiling_share_bf16",
 }
 
 
@@ -46,6 +47,7 @@ def test_every_side_runs_and_every_ratio_is_written(flags: list[Any], tmp_path: 
     assert list(measured) == list(speed.SIDES)
     for side in ("ours-fp32", "ours-bf16", "trainer", "trainer-best"):
         assert measured[side]["startup_seconds"] > 0 and 0.5 < measured[side]["loss"] < 1.0
+        assert measured[side]["training_seconds"] > 0
 
     def ratio(ours: str, theirs: str, what: str) -> float:
         return measured[ours][what] / measured[theirs][what]  # type: ignore[no-any-return]
@@ -63,6 +65,31 @@ def test_every_side_runs_and_every_ratio_is_written(flags: list[Any], tmp_path: 
     assert result["memory_ratio"] == ratio("ours-fp32", "trainer", "train_peak_memory_mb")
     for name in KEYS:
         assert f"\n{name} " in done.stdout
+
+
+def test_without_bf16_the_sides_and_ratios_in_fp32_are_left(
+    flags: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(race.__file__).parent.parent)
+    from benchmark import BenchmarkConfig
+
+    measured = {
+        "train_examples_per_second": 2.0,
+        "evaluate_examples_per_second": 3.0,
+        "predict_examples_per_second": 4.0,
+        "startup_seconds": 1.0,
+        "train_peak_memory_mb": 5.0,
+        "ceiling_share": 0.5,
+        "loss": 0.6,
+    }
+    asked: list[str] = []
+    monkeypatch.setattr(race, "_measure", lambda side, config: asked.append(side) or measured)
+    path = tmp_path / "result.json"
+    race.run(BenchmarkConfig(rounds=1, fp32_only=True, json=str(path)))
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert asked == ["ours-fp32", "trainer", "pipeline"]
+    assert result["train_fp32_ratio"] == 1.0 and result["ceiling_share"] == 0.5
+    assert not [name for name in result if "bf16" in name]
 
 
 def test_growth_runs_on_every_size(flags: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -401,6 +401,31 @@ def test_what_is_printed_before_the_first_step_moves_no_random_number(
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize(
+    ("asked", "has_it", "device", "warns"),
+    [
+        (True, False, "cpu", True),
+        (True, True, "cpu", False),
+        (False, False, "cpu", False),
+        (True, False, "cuda", False),
+    ],
+)
+def test_a_processor_that_emulates_bfloat16_is_named_before_the_first_step(
+    model: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: bool,
+    has_it: bool,
+    device: str,
+    warns: bool,
+) -> None:
+    parts = prepare(config(model, data, tmp_path / "run", bf16=asked))
+    monkeypatch.setattr("minitrain.summary.onednn_multiplies", lambda dtype: has_it)
+    lines = header(parts.config, torch.device(device), parts.splits, parts.report)
+    assert any("emulates it, far slower than fp32: leave out --bf16" in line for line in lines) == warns
+
+
 def test_three_classes_are_learned(model: Path, tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv", *named_reviews(96, classes=3))
     write_csv(tmp_path / "eval.csv", *named_reviews(30, seed=1, classes=3))

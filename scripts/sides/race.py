@@ -22,7 +22,7 @@ from minitrain.hub import resolve_model
 from minitrain.report import say
 from minitrain.run import rows_of
 from sides.compare import check_writable, write_json
-from sides.speed import SIDES
+from sides.speed import IN_BF16, SIDES
 
 GROWTH = (4_000, 40_000, 400_000, 1_000_000)
 # Nats: means over unlike orders of the rows and unlike dropout. It finds a side that diverges or trains on other
@@ -45,6 +45,7 @@ RATIOS: dict[str, Callable[[Round], float]] = {
     "startup_ratio": lambda r: r["ours-fp32"]["startup_seconds"] / r["trainer"]["startup_seconds"],
     "memory_ratio": lambda r: r["ours-fp32"]["train_peak_memory_mb"] / r["trainer"]["train_peak_memory_mb"],
     "ceiling_share": lambda r: r["ours-fp32"]["ceiling_share"],
+    "ceiling_share_bf16": lambda r: r["ours-bf16"]["ceiling_share"],
 }
 
 
@@ -56,14 +57,19 @@ def run(config: Any) -> None:
     """config: a BenchmarkConfig."""
     check_writable(config.json)
     rounds: list[Round] = []
+    sides = [side for side in SIDES if not (config.fp32_only and side in IN_BF16)]
     for number in range(1, config.rounds + 1):
         measured = {}
-        for side in SIDES:
+        for side in sides:
             measured[side] = _measure(side, config)
             say(f"round {number}  {side:<13} {_shown(measured[side])}")
         rounds.append(measured)
     check_losses(rounds)
-    ratios = {name: [ratio(measured) for measured in rounds] for name, ratio in RATIOS.items()}
+    ratios = {
+        name: [ratio(measured) for measured in rounds]
+        for name, ratio in RATIOS.items()
+        if not (config.fp32_only and "bf16" in name)
+    }
     say(f"\n{'ratio':<26}{'median':>8}{'lowest':>8}{'highest':>8}")
     for name, values in ratios.items():
         say(f"{name:<26}{statistics.median(values):>8.2f}{min(values):>8.2f}{max(values):>8.2f}")
@@ -146,17 +152,19 @@ def _shown(measured: dict[str, float]) -> str:
 
 def _circumstances(config: Any) -> dict[str, Any]:
     settings = {name: value for name, value in asdict(config).items() if name != "json"}
-    return {"settings": settings, "machine": machine()}
+    return {"settings": settings, "machine": machine(config.device)}
 
 
-def machine() -> dict[str, Any]:
+def machine(device: str = "cpu") -> dict[str, Any]:
     """What the figures hold for."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
         named = [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
         model = named[0] if named else model
-    return {"processor": model, "capability": torch.backends.cpu.get_cpu_capability(), "cores": os.cpu_count()}
+    gpu = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda} if device == "cuda" else {}
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {"processor": model, "capability": capability, "cores": os.cpu_count(), **gpu}
 
 
 def _measure(side: str, config: Any, more: Mapping[str, str] | None = None) -> dict[str, float]:
@@ -171,6 +179,7 @@ def _measure(side: str, config: Any, more: Mapping[str, str] | None = None) -> d
             "subset": config.subset,
             "per_device_train_batch_size": config.per_device_train_batch_size,
             "max_steps": config.steps,
+            "device": config.device,
             "output_dir": scratch,
             "warmup": config.warmup,
             **(more or {}),

@@ -5,6 +5,7 @@ Prints one JSON object as its last line. `benchmark.py` starts the sides in turn
 
 import json
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 SIDES = ("ours-fp32", "ours-bf16", "trainer", "trainer-best", "pipeline")
+IN_BF16 = ("ours-bf16", "trainer-best")
 
 
 def main(side: str, started: float, settings: dict[str, Any]) -> None:
@@ -30,6 +32,18 @@ def _peak_memory_mb() -> float:
     from minitrain.report import peak_memory_mb
 
     return peak_memory_mb()
+
+
+def _peak_memory_of_children_mb() -> float:
+    """Of the largest process that this one started and waited for."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
+
+
+def _gpu_memory(device: str) -> dict[str, float]:
+    """The most that tensors took of a GPU, where there is one."""
+    import torch
+
+    return {"gpu_peak_memory_mb": torch.cuda.max_memory_allocated() / 1e6} if device == "cuda" else {}
 
 
 def _speed(times: list[float], losses: list[float], batch_size: int, warmup: int) -> dict[str, Any]:
@@ -103,27 +117,31 @@ def _growth(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
 
 
 def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
+    from minitrain.ahead import reading_ahead
+    from minitrain.config import TrainConfig
     from minitrain.imports import uncollected
 
-    with uncollected(for_good=True):  # as train.py
-        import torch
-
-        from minitrain.config import TrainConfig
+    config = TrainConfig(**settings, bf16=side.endswith("bf16"), eval_strategy="no")
+    with reading_ahead(config) as ahead, uncollected(for_good=True):  # as train.py
         from minitrain.data import tokenize
-        from minitrain.evaluation import dtype_of_products, predict
+        from minitrain.evaluation import device_of, dtype_of_products, predict
         from minitrain.hub import resolve_model
         from minitrain.profiling import matrix_ceiling
         from minitrain.run import prepare, rows_of
         from minitrain.training import fit
 
-    config = TrainConfig(**settings, bf16=side.endswith("bf16"), eval_strategy="no")
-    parts, times = prepare(config), Times()
+        parts, times = prepare(config, ahead=ahead), Times()
+    while_reading = _peak_memory_mb() + _peak_memory_of_children_mb()
     pad = parts.tokenizer.pad_token_id
+    start = time.perf_counter()
     fit(parts.model, parts.splits.train, {}, config, observer=times, pad_token_id=pad)
+    training_seconds = time.perf_counter() - start
     batch_size = config.per_device_train_batch_size
     result = _speed(times.times, [log.loss for log in times.logs], batch_size, warmup)
-    result["train_peak_memory_mb"] = _peak_memory_mb()
-    ceiling = matrix_ceiling(dtype_of_products(config.bf16), torch.device("cpu"))
+    result["training_seconds"] = training_seconds
+    result["train_peak_memory_mb"] = max(_peak_memory_mb(), while_reading)
+    result |= _gpu_memory(config.device)
+    ceiling = matrix_ceiling(dtype_of_products(config.bf16), device_of(parts.model))
     result["ceiling_share"] = _rate(times, warmup) / ceiling
     split = next(iter(parts.splits.scored.values()))
     options: dict[str, Any] = {
@@ -169,6 +187,9 @@ def _trainer(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]
             self.losses: list[float] = []
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            # A GPU is still at work here. It is waited for where the time counts, which costs nothing elsewhere.
+            if config.device == "cuda" and state.global_step in (1, warmup + 1, args.max_steps):
+                torch.cuda.synchronize()
             self.times.append(time.time())
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
@@ -203,8 +224,8 @@ def _trainer(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]
                 save_strategy="no",
                 report_to="none",
                 disable_tqdm=True,
-                use_cpu=True,
-                dataloader_pin_memory=False,
+                use_cpu=config.device == "cpu",
+                dataloader_pin_memory=config.device == "cuda",
                 **(fastest if side == "trainer-best" else {}),
             ),
             data_collator=DataCollatorWithPadding(tokenizer),
@@ -212,9 +233,13 @@ def _trainer(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]
             callbacks=[times := TrainerTimes()],
         )
         trainer.remove_callback(PrinterCallback)
+        start = time.perf_counter()
         trainer.train()
+        training_seconds = time.perf_counter() - start
         result = _speed(times.times, times.losses, config.per_device_train_batch_size, warmup)
+        result["training_seconds"] = training_seconds
         result["train_peak_memory_mb"] = _peak_memory_mb()
+        result |= _gpu_memory(config.device)
         data = dataset(next(iter((rows.evaluation | rows.test).values())))
         result["evaluate_examples_per_second"] = len(data) / _seconds(lambda: trainer.predict(data))
     return result
@@ -232,7 +257,7 @@ def _pipeline(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any
     table = next(iter((rows.evaluation | rows.test).values()))
     model = AutoModelForSequenceClassification.from_pretrained(str(source))
     tokenizer = AutoTokenizer.from_pretrained(str(source))
-    classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+    classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device=settings["device"])
     columns = [table.column(name)[:] for name in rows.text_columns]
     texts: list[Any] = list(columns[0])
     if len(columns) == 2:
