@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from sides.reference import copied
 from sklearn.metrics import accuracy_score
 from test_training import NO_DROPOUT, Bench, Recorder, reviews, rows_of, split_of, write_tiny_model
 from torch.utils.data import DataLoader
@@ -335,6 +338,27 @@ def test_epochs_of_an_accumulated_run(still: Bench, tmp_path: Path) -> None:
     assert epochs == pytest.approx([3 / 8, 6 / 8, 1.0])  # of 8 batches
     recorder, *_ = still.fit(**flags)
     assert [log.epoch for log in recorder.steps] == [1 / 3, 2 / 3, 1.0]
+
+
+def test_weights_in_a_mapped_file(still: Bench, tmp_path: Path) -> None:
+    tensors = load_file(still.folder / "model.safetensors")
+    batch = collate([still.validation[0]])
+    odd, ours, copies = [], [], []
+    for padding in ("", "12345678"):
+        folder = tmp_path / f"model{padding}"
+        shutil.copytree(still.folder, folder)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt", "padding": padding})
+        torch.manual_seed(0)  # of the new head
+        reference = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+        odd.append(any(parameter.data_ptr() % 16 for parameter in reference.parameters()))
+        assert not any(parameter.data_ptr() % 64 for parameter in copied(reference).parameters())
+        copies.append(reference(**batch.inputs).logits)
+        torch.manual_seed(0)
+        model = load_classifier(folder, kernels="reference")
+        assert not any(parameter.data_ptr() % 64 for parameter in model.parameters())
+        ours.append(model(**batch.inputs))
+    assert any(odd)
+    assert all(torch.equal(logits, ours[0]) for logits in (ours[1], *copies))
 
 
 def test_defaults_of_evaluation_and_logging(still: Bench, tmp_path: Path) -> None:
