@@ -158,12 +158,20 @@ def choose_products(chosen: Mapping[str, int]) -> None:
 
 @torch.no_grad()
 def _seconds(ways: Sequence[Product], first: Tensor, second: Tensor) -> list[float]:
-    """Of the quickest call of each way, called in turn: what else the machine does slows down all of them."""
+    """Processor time of the quickest call of each way, called in turn, on one thread.
+
+    Not wall time, and not that of threads that wait for each other: on a busy machine they would say anything.
+    """
 
     def once(way: Product) -> float:
-        start = time.perf_counter()
+        start = time.thread_time()
         way(first, second, None)
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
-    rounds = [[once(way) for way in ways] for _ in range(5)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rounds = [[once(way) for way in ways] for _ in range(5)]
+    finally:
+        torch.set_num_threads(threads)
     return [min(times) for times in zip(*rounds, strict=True)]

@@ -331,13 +331,14 @@ def test_onednn_computes_the_products_that_pytorch_does(name: str, dtype: torch.
 def test_the_product_that_is_clearly_faster_is_chosen(
     slow: int | None, chosen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A delay stands for the slower product; without one both are the same, and PyTorch's own is kept."""
+    """More of the same work stands for the slower product; without, both are the same and PyTorch's own is kept."""
     calls = [0, 0]
 
     def candidate(which: int) -> Product:
         def way(first: Tensor, second: Tensor, bias: Tensor | None) -> Tensor:
             calls[which] += 1
-            time.sleep(0.02 if which == slow else 0.005)
+            for _ in range(8 if which == slow else 2):
+                first @ second
             return first
 
         return way
@@ -384,6 +385,21 @@ print(*train_step(state, [batch], 1e-3, bf16=True))
     assert done.returncode == 0, done.stderr
     loss, norm = map(float, done.stdout.split())
     assert 0.5 < loss < 1.0 and norm > 0
+
+
+def test_the_time_of_a_product_is_the_processors_and_of_one_thread() -> None:
+    """What else a busy machine does must not decide."""
+    threads = []
+
+    def waiting(first: Tensor, second: Tensor, bias: Tensor | None) -> Tensor:
+        threads.append(torch.get_num_threads())
+        time.sleep(0.02)
+        return first
+
+    before = torch.get_num_threads()
+    waited, multiplied = products._seconds([waiting, PRODUCTS["output"][0]], *torch.ones(2, 512, 512))
+    assert waited < 0.01 and waited < multiplied
+    assert threads == [1] * 5 and torch.get_num_threads() == before
 
 
 def test_onednn_carries_a_whole_step_where_it_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,7 +475,7 @@ def test_layers_without_bias_and_mixed_ones_are_those_of_each_layer(biases: list
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_layer_takes_the_fast_way_with_a_bias_and_without(bias: bool) -> None:
     (out,) = KERNELS["fast"].linear(torch.randn(2, 24), nn.Linear(24, 8, bias=bias))
-    assert out.grad_fn is not None and type(out.grad_fn).__name__ == "_LinearBackward"
+    assert out.grad_fn is not None and type(out.grad_fn).__name__ == "JointLinearBackward"
 
 
 def test_no_gradient_is_computed_for_an_input_that_needs_none() -> None:

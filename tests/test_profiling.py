@@ -12,7 +12,7 @@ from test_run import named_reviews, write_csv
 from test_training import write_tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 
-from minitrain import kernels as arithmetic
+from minitrain import products
 from minitrain.config import TrainConfig
 from minitrain.products import PRODUCTS
 from minitrain.profiling import PHASES, Clock, matrix_ceiling, profile_lines, training_flops
@@ -49,7 +49,7 @@ def test_operations_are_those_that_pytorch_counts(
     tmp_path: Path, kernels: str, family: str, shape: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Its counter does not know oneDNN's product, which some processors would choose.
-    monkeypatch.setattr(arithmetic, "product", lambda name, dtype: PRODUCTS[name][0])
+    monkeypatch.setattr(products, "product", lambda name, dtype: PRODUCTS[name][0])
     save_checkpoint(tmp_path, family, **WIDE, **shape)
     inputs = make_inputs(type("Config", (), {"vocab_size": 99, "pad_token_id": 0, "type_vocab_size": 2}))
     model = load_classifier(tmp_path, kernels=kernels).train()

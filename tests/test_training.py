@@ -169,7 +169,7 @@ CUTS = {"16x1": [1] * 16, "8x2": [2] * 8, "4x4": [4] * 4, "5+5+6": [5, 5, 6]}
 
 def assert_cuts_do_not_matter(model: SequenceClassifier, split: Split, cuts: list[list[int]]) -> None:
     model.eval()  # dropout off: its draws do depend on the cut
-    whole_loss = accumulate_gradients(model, [rows_of(split, range(16))])
+    whole_loss = accumulate_gradients(model, [rows_of(split, range(16))]).item()
     whole = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     assert len(whole) == len(list(model.parameters()))
     for sizes in cuts:
@@ -177,7 +177,7 @@ def assert_cuts_do_not_matter(model: SequenceClassifier, split: Split, cuts: lis
         parts = [rows_of(split, range(a, b)) for a, b in zip(starts, starts[1:], strict=False)]
         assert len({part.input_ids.size(1) for part in parts}) > 1  # so that padding differs from part to part
         model.zero_grad()
-        loss = accumulate_gradients(model, parts)
+        loss = accumulate_gradients(model, parts).item()
         assert loss == pytest.approx(whole_loss, abs=1e-6)  # sums of float32 in another order
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None
