@@ -3,6 +3,9 @@
 Each takes a second or more, and neither needs the other. The process is forked before torch is there, and is ready
 at once; it reads the tables, waits to be told what the model's files say, tokenizes, hands over and ends. What
 reading needs, `datasets` above all, then takes no memory beside the training.
+
+Only torch can tell all that the model's files say. What they say of most models is easily guessed, so that a small
+dataset is tokenized before the process is told, and once more where the guess was wrong.
 """
 
 import multiprocessing
@@ -10,16 +13,21 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import cast
 
 from minitrain.config import TrainConfig
-from minitrain.data import Splits, tokenize_rows
+from minitrain.data import Splits, length_limit, tokenize_rows
 from minitrain.errors import MinitrainError
-from minitrain.rows import chosen_rows, tables_of
+from minitrain.files import read_json
+from minitrain.hub import resolve_model
+from minitrain.rows import Tables, chosen_rows, tables_of
 from minitrain.tokenizer import load_tokenizer
+
+SMALL = 20_000  # rows: of more, the head start is nothing beside the time that they take
+Request = tuple[Path, tuple[str, ...] | None, int]  # the checkpoint's folder, its known labels, the maximal length
 
 
 class DataAhead:
@@ -88,12 +96,35 @@ def _serve(config: TrainConfig, connection: Connection, theirs: Connection) -> N
 
 
 def _splits(config: TrainConfig, connection: Connection) -> Splits:
-    error = None
+    error = guess = None
     try:
         tables = tables_of(config)
     except MinitrainError as found:
         error = found
-    source, known_labels, max_length = connection.recv()  # what is wrong with the model comes first
+    else:
+        with suppress(MinitrainError):  # what is asked for instead may be in order
+            guess = _guess(config, tables)
+    request: Request = connection.recv()  # what is wrong with the model comes first
     if error is not None:
         raise error
+    if guess is not None and guess[0] == request:
+        return guess[1]
+    source, known_labels, max_length = request
     return tokenize_rows(chosen_rows(config, tables, known_labels), load_tokenizer(source), max_length)
+
+
+def _guess(config: TrainConfig, tables: Tables) -> tuple[Request, Splits] | None:
+    """What will be asked for, and the answer: a local model without a trained head, and all the positions it names.
+
+    None where that cannot be, or would take long. Raises MinitrainError where it is wrong.
+    """
+    local = config.model == "demo" or os.path.isdir(config.model)
+    if not local or sum(map(len, tables.by_split.values())) > SMALL:
+        return None
+    source = resolve_model(config.model)
+    positions = read_json(source / "config.json").get("max_position_embeddings")
+    if not isinstance(positions, int):
+        return None
+    tokenizer = load_tokenizer(source)
+    max_length = length_limit(config.max_length, tokenizer, positions, config.pad_to_multiple_of or 1)
+    return (source, None, max_length), tokenize_rows(chosen_rows(config, tables, None), tokenizer, max_length)

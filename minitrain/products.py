@@ -135,7 +135,7 @@ def product(name: str, dtype: torch.dtype) -> Product:
     if key not in _chosen and dtype == torch.bfloat16:
         _chosen[key] = int(name == "output" and len(ways) > 1)
     if key not in _chosen:
-        plain, *others = _seconds(ways, *torch.ones(2, 512, 512, dtype=dtype))
+        plain, *others = _seconds(ways, *torch.ones(2, 384, 384, dtype=dtype))
         _chosen[key] = int(any(1.3 * other < plain for other in others))
     return ways[_chosen[key]]
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from test_training import write_tiny_model
+from transformers import RobertaConfig, RobertaModel
 
 from minitrain.ahead import reading_ahead
 from minitrain.config import TrainConfig
 from minitrain.data import Split, load_splits
-from minitrain.run import train
+from minitrain.run import prepare, train
 from minitrain.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -114,6 +115,57 @@ def test_splits_are_the_same_in_another_process(
             entry = split._tokens.entry
             assert entry == other._tokens.entry and (entry is not None) == bool(place)
             assert entry is None or entry.name.encode() in sent
+
+
+@pytest.mark.parametrize(
+    ("model", "small", "expected"),
+    [
+        ("as most", 20_000, ["early"]),
+        ("with a head", 20_000, ["early", "asked"]),
+        ("with positions after its padding", 20_000, ["early", "asked"]),
+        ("as most", 23, ["asked"]),
+    ],
+)
+def test_a_small_dataset_is_tokenized_before_the_model_is_known(
+    rows: Path, tmp_path: Path, model: str, small: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the model's files are guessed to say may be wrong: the splits are what they say."""
+    folder = write_tiny_model(tmp_path / "model")
+    if model == "with a head":
+        train(TrainConfig(**flags_of(folder, rows, tmp_path / "trained")))
+        folder = tmp_path / "trained"
+    if model == "with positions after its padding":  # of 64 positions, texts have 63
+        sizes = json.loads((folder / "config.json").read_text())
+        del sizes["model_type"]
+        RobertaModel(RobertaConfig(**sizes)).save_pretrained(folder)
+    code = f"""
+import minitrain.ahead as ahead
+from minitrain.config import TrainConfig
+
+tokenize, receive, told = ahead.tokenize_rows, ahead.Connection.recv, []
+
+def recorded(*args):
+    print("asked" if told else "early", flush=True)
+    return tokenize(*args)
+
+def recv(connection):
+    told.append(True)
+    return receive(connection)
+
+ahead.tokenize_rows, ahead.Connection.recv, ahead.SMALL = recorded, recv, {small}
+config = TrainConfig(**{flags_of(folder, rows, tmp_path / "out")!r})
+with ahead.reading_ahead(config) as process:
+    from minitrain import run
+
+    parts = run.prepare(config, ahead=process)
+print({{name: split.checksum() for name, split in parts.splits.all.items()}}, parts.splits.labels.names)
+"""
+    done = python(code, MINITRAIN_CACHE="")
+    assert done.returncode == 0, done.stderr
+    *when, found = done.stdout.splitlines()
+    assert when == expected
+    plain = prepare(TrainConfig(**flags_of(folder, rows, tmp_path / "out"))).splits
+    assert found == f"{ {name: split.checksum() for name, split in plain.all.items()} } {plain.labels.names}"
 
 
 @pytest.mark.parametrize("wrong", ["rows", "labels", "model and rows"])
