@@ -88,7 +88,7 @@ WITHIN: dict[str, set[str]] = {
     "rows": {"labels", "tables", "tokenizer"},
     "token_cache": {"tokenizer"},
     "data": {"labels", "rows", "tables", "token_cache", "tokenizer"},
-    "ahead": {"data", "rows", "tokenizer"},
+    "ahead": {"data", "hub", "rows", "tokenizer"},
     "batching": {"tokenizer"},
     "families": {"layers"},
     "model": {"families", "layers"},
