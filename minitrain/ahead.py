@@ -22,7 +22,7 @@ from minitrain.config import TrainConfig
 from minitrain.data import Splits, length_limit, tokenize_rows
 from minitrain.errors import MinitrainError
 from minitrain.files import read_json
-from minitrain.hub import resolve_model
+from minitrain.hub import is_local, resolve_model
 from minitrain.rows import Tables, chosen_rows, tables_of
 from minitrain.tokenizer import load_tokenizer
 
@@ -118,8 +118,7 @@ def _guess(config: TrainConfig, tables: Tables) -> tuple[Request, Splits] | None
 
     None where that cannot be, or would take long. Raises MinitrainError where it is wrong.
     """
-    local = config.model == "demo" or os.path.isdir(config.model)
-    if not local or sum(map(len, tables.by_split.values())) > SMALL:
+    if not is_local(config.model) or sum(map(len, tables.by_split.values())) > SMALL:
         return None
     source = resolve_model(config.model)
     positions = read_json(source / "config.json").get("max_position_embeddings")

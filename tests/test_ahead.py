@@ -127,7 +127,7 @@ def test_splits_are_the_same_in_another_process(
     ],
 )
 def test_a_small_dataset_is_tokenized_before_the_model_is_known(
-    rows: Path, tmp_path: Path, model: str, small: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
+    rows: Path, tmp_path: Path, model: str, small: int, expected: list[str]
 ) -> None:
     """What the model's files are guessed to say may be wrong: the splits are what they say."""
     folder = write_tiny_model(tmp_path / "model")
