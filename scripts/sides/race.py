@@ -88,11 +88,10 @@ def run_growth(config: Any) -> None:
     check_writable(config.json)
     sizes: dict[int, list[dict[str, float]]] = {size: [] for size in GROWTH}
     with tempfile.TemporaryDirectory() as scratch:
-        for size in GROWTH:
-            write_rows(config, size, Path(scratch) / f"{size}.parquet")
+        data = {size: write_rows(config, size, Path(scratch) / f"{size}.parquet") for size in GROWTH}
         for number in range(1, config.rounds + 1):
             for size, measured in sizes.items():
-                measured.append(_measure("growth", config, {"rows": f"{scratch}/{size}.parquet", "cache": scratch}))
+                measured.append(_measure("growth", config, {**data[size], "cache": scratch}))
                 say(f"round {number}  {size:>7} examples  {_shown(measured[-1])}")
     names = next(iter(sizes.values()))[0]
     medians = {
@@ -121,8 +120,8 @@ def run_growth(config: Any) -> None:
     write_json(config.json, facts)
 
 
-def write_rows(config: Any, count: int, path: Path) -> None:
-    """The training rows of a dataset, again and again, as a parquet file of `count` rows."""
+def write_rows(config: Any, count: int, path: Path) -> dict[str, Any]:
+    """The training rows of a dataset, again and again, as a parquet file of `count` rows; returns its settings."""
     import datasets
 
     settings = TrainConfig(model=config.model, dataset=config.dataset, subset=config.subset, eval_strategy="no")
@@ -132,6 +131,13 @@ def write_rows(config: Any, count: int, path: Path) -> None:
     again = datasets.concatenate_datasets([once] * -(-count // len(once)))
     datasets.disable_progress_bars()
     again.select(range(count)).to_parquet(path)
+    return {
+        "dataset": None,
+        "subset": None,
+        "train_file": str(path),
+        "text_columns": rows.text_columns,
+        "label_column": rows.label_column,
+    }
 
 
 def check_losses(rounds: list[Round]) -> None:
@@ -167,7 +173,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     return {"processor": model, "capability": capability, "cores": os.cpu_count(), **gpu}
 
 
-def _measure(side: str, config: Any, more: Mapping[str, str] | None = None) -> dict[str, float]:
+def _measure(side: str, config: Any, more: Mapping[str, Any] | None = None) -> dict[str, float]:
     """One side, in a process of its own; more: settings of this side.
 
     Raises MinitrainError with what it said, where it fails.

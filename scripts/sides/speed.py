@@ -85,24 +85,20 @@ def _private_memory_mb() -> float:
 
 
 def _growth(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
-    """minitrain on a parquet file `rows` with the columns of a dataset, tokens kept in `cache`."""
+    """minitrain alone on a file of rows, as train.py runs it. settings: also the folder where tokens are kept."""
+    from minitrain.ahead import reading_ahead
     from minitrain.config import TrainConfig
-    from minitrain.hub import resolve_model
-    from minitrain.run import prepare, rows_of
-    from minitrain.training import fit
+    from minitrain.imports import uncollected
 
-    file, os.environ["MINITRAIN_CACHE"] = settings.pop("rows"), settings.pop("cache")
-    known = rows_of(TrainConfig(**settings, eval_strategy="no"), resolve_model(settings["model"]))
-    own = settings | {
-        "dataset": None,
-        "subset": None,
-        "train_file": file,
-        "text_columns": known.text_columns,
-        "label_column": known.label_column,
-    }
-    config, times = TrainConfig(**own, eval_strategy="no"), Times()
+    os.environ["MINITRAIN_CACHE"] = settings.pop("cache")
+    settings["text_columns"] = tuple(settings["text_columns"])
+    config, times = TrainConfig(**settings, eval_strategy="no"), Times()
     start = time.perf_counter()
-    parts = prepare(config)
+    with reading_ahead(config) as ahead, uncollected(for_good=True):
+        from minitrain.run import prepare
+        from minitrain.training import fit
+
+        parts = prepare(config, ahead=ahead)
     prepared = time.perf_counter() - start
     fit(parts.model, parts.splits.train, {}, config, observer=times, pad_token_id=parts.tokenizer.pad_token_id)
     result = _speed(times.times, [log.loss for log in times.logs], config.per_device_train_batch_size, warmup)
@@ -113,6 +109,7 @@ def _growth(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
         "train_gflops_per_second": _rate(times, warmup) / 1e9,
         "prepare_seconds": prepared,
         "private_memory_mb": times.private_memory_mb,
+        "reading_memory_mb": _peak_memory_of_children_mb(),
     }
 
 
