@@ -240,6 +240,22 @@ def test_the_table_of_larger_batches_and_models_says_what_the_result_files_say()
     assert (base["settings"]["model"], base["settings"]["steps"]) == ("base", 150)
 
 
+def test_the_table_of_a_processor_without_bf16_says_what_the_result_files_say() -> None:
+    files = [ROOT / f"benchmarks/x86_64-2cores-avx2{kind}.json" for kind in ("", "-batch32", "-base")]
+    small, larger, base = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    rows = []
+    for name, meaning in SPEEDS.items():
+        if "bf16" not in name:
+            low, high = small["spread"][name]
+            cells = f"{small[name]:.2f} ({low:.2f} to {high:.2f}) | {larger[name]:.2f} | {base[name]:.2f}"
+            rows.append(f"| {meaning} | {cells} |")
+    assert len(rows) == 6 and "\n".join(rows) in README
+    products_alone = small["train_fp32_ratio"] / small["ceiling_share"]
+    assert f"would here be {products_alone:.1f} times as quick" in README
+    assert len(small["rounds"]) == 3 and small["machine"]["capability"] == "AVX2"
+    assert larger["settings"]["per_device_train_batch_size"] == 32 and base["settings"]["model"] == "base"
+
+
 def test_the_cost_of_saving_is_that_of_its_file() -> None:
     result = json.loads((ROOT / "benchmarks/saving.json").read_text(encoding="utf-8"))
     assert f"costs the demo\n{result['share']:.2%} of its time" in README
@@ -249,11 +265,18 @@ def test_the_cost_of_saving_is_that_of_its_file() -> None:
 def test_the_growth_table_says_what_the_result_file_says() -> None:
     result = json.loads((ROOT / "benchmarks/growth.json").read_text(encoding="utf-8"))
     rows = []
-    for size, (first, second, _) in result["rounds"].items():
-        names = {"train_examples_per_second": ".1f", "private_memory_mb": ".0f", "prepare_seconds": ".1f"}
+    names = {
+        "train_examples_per_second": ".1f",
+        "private_memory_mb": ".0f",
+        "reading_memory_mb": ".0f",
+        "prepare_seconds": ".1f",
+    }
+    for size, (first, second) in result["rounds"].items():
         cells = [f"{run[name]:{form}}" for name, form in names.items() for run in (first, second)]
         rows.append(f"| {int(size):,} | {' | '.join(cells)} |")
     assert len(rows) == 4 and "\n".join(rows) in README
+    assert f"has {result['slowest_to_fastest_examples']:.2f} of the fastest's examples a second" in README
+    assert f"a million examples take {result['memory_growth_mb']:.0f} MB more than 4,000" in README
 
 
 def test_the_tables_of_docs_scaling_are_those_that_its_script_prints() -> None:
