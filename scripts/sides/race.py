@@ -121,7 +121,7 @@ def run_growth(config: Any) -> None:
 
 
 def write_rows(config: Any, count: int, path: Path) -> dict[str, Any]:
-    """The training rows of a dataset, again and again, as a parquet file of `count` rows; returns its settings."""
+    """The training rows of a dataset, again and again, as a parquet file of `count` rows; returns its flags."""
     import datasets
 
     settings = TrainConfig(model=config.model, dataset=config.dataset, subset=config.subset, eval_strategy="no")

@@ -84,22 +84,30 @@ def _private_memory_mb() -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
+def _prepared(config: Any) -> Any:
+    """The Parts of a run, as train.py has them: their data is read by another process while torch is imported."""
+    from minitrain.ahead import reading_ahead
+    from minitrain.imports import uncollected
+
+    with reading_ahead(config) as ahead:
+        with uncollected(for_good=True):
+            from minitrain.run import prepare
+
+        return prepare(config, ahead=ahead)
+
+
 def _growth(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
     """minitrain alone on a file of rows, as train.py runs it. settings: also the folder where tokens are kept."""
-    from minitrain.ahead import reading_ahead
     from minitrain.config import TrainConfig
-    from minitrain.imports import uncollected
 
     os.environ["MINITRAIN_CACHE"] = settings.pop("cache")
     settings["text_columns"] = tuple(settings["text_columns"])
     config, times = TrainConfig(**settings, eval_strategy="no"), Times()
     start = time.perf_counter()
-    with reading_ahead(config) as ahead, uncollected(for_good=True):
-        from minitrain.run import prepare
-        from minitrain.training import fit
-
-        parts = prepare(config, ahead=ahead)
+    parts = _prepared(config)
     prepared = time.perf_counter() - start
+    from minitrain.training import fit
+
     fit(parts.model, parts.splits.train, {}, config, observer=times, pad_token_id=parts.tokenizer.pad_token_id)
     result = _speed(times.times, [log.loss for log in times.logs], config.per_device_train_batch_size, warmup)
     del result["first_step"]
@@ -114,20 +122,17 @@ def _growth(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
 
 
 def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
-    from minitrain.ahead import reading_ahead
     from minitrain.config import TrainConfig
-    from minitrain.imports import uncollected
 
     config = TrainConfig(**settings, bf16=side.endswith("bf16"), eval_strategy="no")
-    with reading_ahead(config) as ahead, uncollected(for_good=True):  # as train.py
-        from minitrain.data import tokenize
-        from minitrain.evaluation import device_of, dtype_of_products, predict
-        from minitrain.hub import resolve_model
-        from minitrain.profiling import matrix_ceiling
-        from minitrain.run import prepare, rows_of
-        from minitrain.training import fit
+    parts, times = _prepared(config), Times()
+    from minitrain.data import tokenize
+    from minitrain.evaluation import device_of, dtype_of_products, predict
+    from minitrain.hub import resolve_model
+    from minitrain.profiling import matrix_ceiling
+    from minitrain.run import rows_of
+    from minitrain.training import fit
 
-        parts, times = prepare(config, ahead=ahead), Times()
     while_reading = _peak_memory_mb() + _peak_memory_of_children_mb()
     pad = parts.tokenizer.pad_token_id
     start = time.perf_counter()
