@@ -1,8 +1,9 @@
 """Weights of linear layers made ready once, for forward passes between which none of them changes.
 
-Layers with one input are joined, and in bfloat16 cast. For an evaluation on a CPU they are laid out, too, as oneDNN
-has them for itself, which otherwise each product does anew; for a training step on a GPU one kernel casts them all.
-Nothing here notices that a weight has changed after all: hence `with` blocks around the passes.
+Layers with one input are joined, and in bfloat16 cast: for a training step all at once, to where they were before,
+which on a GPU is one kernel. For an evaluation on a CPU they are laid out, too, as oneDNN has them for itself,
+which otherwise each product does anew. Nothing here notices that a weight has changed after all: hence `with`
+blocks around the passes.
 """
 
 from collections.abc import Iterator, Sequence

@@ -44,6 +44,7 @@ class TrainState:
     parallel: what computes the passes: the model, compiled where that is asked for, and wrapped so that gradients
         are those of all processes where there are several.
     cast: the weights as a step's passes take them, where those are cast for all of them at once.
+    clips_late: whether AdamW divides the gradients on its way, which spares a pass over all of them before.
     graphs: the steps as a GPU has recorded them; None where they are computed operation by operation.
     """
 
@@ -53,6 +54,7 @@ class TrainState:
     epoch_random: Tensor
     world: World = World()
     cast: CastWeights | None = None
+    clips_late: bool = False
     graphs: StepGraphs | None = None
     step: int = 0
     epoch: float = 0.0
@@ -95,7 +97,8 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
         parallel=parallel,
         epoch_random=torch.get_rng_state(),
         world=world,
-        cast=CastWeights() if device.type == "cuda" else None,
+        cast=CastWeights() if config.bf16 or device.type == "cuda" else None,
+        clips_late=config.kernels == "fast" and optimizer.fused,
         graphs=StepGraphs(device) if is_recordable(config, device, world.size) else None,
     )
 
@@ -216,10 +219,11 @@ def begin_step(
         state.step = number
         return partial(_read_finite, state, read, number, rows)
     loss = gradients(batches).item()
-    norm = clip_grad_norm(state.model.parameters(), max_grad_norm).item()
+    length, divisor = _clip(state, max_grad_norm)
+    norm = length.item()
     clock.lap("clip")
     _check_finite(loss, norm, number, rows)
-    state.optimizer.step(learning_rate)
+    state.optimizer.step(learning_rate, divisor=divisor)
     state.optimizer.zero_grad()
     clock.lap("optimizer")
     state.step = number
@@ -234,14 +238,19 @@ def update_unseen(state: TrainState, loss: Tensor, rate: Tensor, max_grad_norm: 
     loss: of the step. rate: learning rate, 0-dim. skip: 0-dim, becomes 1 where loss or norm are not finite; while
     it is 1, nothing is updated. Returns (2,) loss and gradient norm before clipping.
     """
-    norm = clip_grad_norm(state.model.parameters(), 0.0)
+    norm, divisor = _clip(state, max_grad_norm)
     outcome = torch.stack([loss, norm])
     skip.copy_(torch.maximum(skip, (~outcome.isfinite()).any()))
-    # The kernel of AdamW divides on its way what clipping would have multiplied.
-    divisor = ((norm + 1e-6) / max_grad_norm).clamp(min=1.0) if 0.0 < max_grad_norm < math.inf else None
     state.optimizer.step(rate, divisor=divisor, skip=skip)
     state.optimizer.zero_grad()
     return outcome
+
+
+def _clip(state: TrainState, max_norm: float) -> tuple[Tensor, Tensor | None]:
+    """Clip, or say what AdamW shall divide the gradients by: (norm before that, the divisor or None)."""
+    late = state.clips_late and 0.0 < max_norm < math.inf
+    norm = clip_grad_norm(state.model.parameters(), 0.0 if late else max_norm)
+    return norm, ((norm + 1e-6) / max_norm).clamp(min=1.0).float() if late else None
 
 
 def _read_finite(state: TrainState, read: Read, number: int, rows: Sequence[int]) -> tuple[float, float]:

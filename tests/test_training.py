@@ -634,6 +634,41 @@ def test_gradient_norm_is_reported_before_clipping(bench: Bench, limit: float, c
     assert same(weights, unclipped) is not clipped
 
 
+def test_gradients_that_adamw_divides_are_clipped_ones(bench: Bench) -> None:
+    def state(**flags: Any) -> TrainState:
+        torch.manual_seed(0)
+        model = load_classifier(bench.folder, 2)  # as above; and weights decay, and word vectors are sparse
+        return make_state(model, TrainConfig(adam_epsilon=1.0, weight_decay=0.1, **flags))
+
+    late, before, norms = state(), state(), []
+    assert late.clips_late
+    assert not state(kernels="reference").clips_late and not state(optim="adamw_torch").clips_late
+    before.clips_late = False
+    for first in range(0, 64, 8):
+        batch = rows_of(bench.train, range(first, first + 8))
+        ours, expected = (train_step(each, [batch], 0.1, max_grad_norm=0.35) for each in (late, before))
+        assert ours == pytest.approx(expected, rel=1e-5)  # a division, not a product
+        norms.append(expected[1])
+    assert min(norms) < 0.35 < max(norms)  # some were clipped
+    for name, weight in weights_of(before.model).items():
+        assert torch.allclose(late.model.get_parameter(name), weight, atol=1e-6), name
+
+
+def test_weights_cast_once_a_step_are_those_of_every_pass(bench: Bench) -> None:
+    def state() -> TrainState:
+        torch.manual_seed(0)
+        return make_state(load_classifier(bench.folder, 2), TrainConfig(bf16=True))
+
+    once, each_time = state(), state()
+    each_time.cast = None
+    for first in range(0, 64, 16):
+        batches = [rows_of(bench.train, range(row, row + 8)) for row in (first, first + 8)]
+        ours, expected = (train_step(each, batches, 1e-2, bf16=True) for each in (once, each_time))
+        assert ours == expected
+        assert same(weights_of(once.model), weights_of(each_time.model))
+    assert once.cast is not None and len(once.cast._parts) > 0
+
+
 def test_gradients_are_gone_after_a_step(bench: Bench) -> None:
     model = load_classifier(bench.folder, 2)
     train_step(make_state(model, TrainConfig()), [rows_of(bench.train, range(8))], 1e-3)
