@@ -218,6 +218,7 @@ SPEEDS = {
     "startup_ratio": "time to the first step, as a share of Trainer's",
     "memory_ratio": "peak memory of training, as a share of Trainer's",
     "ceiling_share": "share of the machine's measured matrix ceiling, whole steps in fp32",
+    "ceiling_share_bf16": "the same in bf16",
 }
 
 
