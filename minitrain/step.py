@@ -98,7 +98,7 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
         epoch_random=torch.get_rng_state(),
         world=world,
         cast=CastWeights() if config.bf16 or device.type == "cuda" else None,
-        clips_late=config.kernels == "fast" and optimizer.fused,
+        clips_late=_is_fast(config),
         graphs=StepGraphs(device) if is_recordable(config, device, world.size) else None,
     )
 
@@ -108,9 +108,13 @@ def is_recordable(config: TrainConfig, device: torch.device, processes: int = 1)
 
     The exchange between processes is no part of a graph, and a profile waits for the device between its phases.
     """
-    fast = config.kernels == "fast" and config.optim == "adamw_torch_fused"
     alone = config.gradient_accumulation_steps == 1 and processes == 1
-    return config.cuda_graphs and device.type == "cuda" and fast and alone and not config.profile
+    return config.cuda_graphs and device.type == "cuda" and _is_fast(config) and alone and not config.profile
+
+
+def _is_fast(config: TrainConfig) -> bool:
+    """Whether passes and update both take their fast kernels."""
+    return config.kernels == "fast" and config.optim == "adamw_torch_fused"
 
 
 def accumulate_gradients(
@@ -218,18 +222,18 @@ def begin_step(
         read = state.graphs.launch(batches[0], learning_rate, compute, settings)
         state.step = number
         return partial(_read_finite, state, read, number, rows)
-    loss = gradients(batches).item()
-    length, divisor = _clip(state, max_grad_norm)
-    norm = length.item()
+    loss = gradients(batches)
+    norm, divisor = _clip(state, max_grad_norm)
+    outcome = loss.item(), norm.item()
     clock.lap("clip")
-    _check_finite(loss, norm, number, rows)
+    _check_finite(*outcome, number, rows)
     state.optimizer.step(learning_rate, divisor=divisor)
     state.optimizer.zero_grad()
     clock.lap("optimizer")
     state.step = number
     if state.graphs is not None:
         state.graphs.warm = True
-    return lambda: (loss, norm)
+    return lambda: outcome
 
 
 def update_unseen(state: TrainState, loss: Tensor, rate: Tensor, max_grad_norm: float, skip: Tensor) -> Tensor:
