@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from minitrain.batching import RandomBatchSampler as RandomBatchSampler
     from minitrain.batching import collate as collate
     from minitrain.batching import share as share
+    from minitrain.clipping import clip_grad_norm as clip_grad_norm
     from minitrain.config import TrainConfig as TrainConfig
     from minitrain.data import load_splits as load_splits
     from minitrain.data import tokenize as tokenize
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from minitrain.model import Encoder as Encoder
     from minitrain.model import SequenceClassifier as SequenceClassifier
     from minitrain.optim import AdamW as AdamW
-    from minitrain.optim import clip_grad_norm as clip_grad_norm
     from minitrain.optim import decay_groups as decay_groups
     from minitrain.run import train as train
     from minitrain.schedules import constant_schedule as constant_schedule
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "batching": ("Batch", "BucketBatchSampler", "RandomBatchSampler", "collate", "share"),
+    "clipping": ("clip_grad_norm",),
     "config": ("TrainConfig",),
     "data": ("load_splits", "tokenize"),
     "distributed": ("World", "data_parallel", "process_group"),
@@ -57,7 +58,7 @@ _HOMES = {
     "loss": ("cross_entropy", "mean_squared_error"),
     "metrics": ("GlueMetric", "accuracy", "f1"),
     "model": ("Encoder", "SequenceClassifier"),
-    "optim": ("AdamW", "clip_grad_norm", "decay_groups"),
+    "optim": ("AdamW", "decay_groups"),
     "run": ("train",),
     "schedules": ("constant_schedule", "cosine_schedule", "linear_schedule"),
     "tables": ("load_tables",),

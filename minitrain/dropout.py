@@ -71,15 +71,21 @@ def dropout_from_bits(x: Tensor, p: float, training: bool) -> Tensor:
 
 def draw_mask(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor:
     """0 with probability p, else what keeps the mean."""
+    kept, scale = draw_kept(shape, p, dtype)
+    return kept.mul_(scale)
+
+
+def draw_kept(shape: Sequence[int], p: float, dtype: torch.dtype) -> tuple[Tensor, float]:
+    """0 with probability p, else 1; and the factor that keeps the mean."""
     threshold = round(p * 65536)
     if threshold == 65536:
-        return torch.zeros(tuple(shape), dtype=dtype)
+        return torch.zeros(tuple(shape), dtype=dtype), 1.0
     streams = _STREAMS.get()
     bits = _bits(shape) if streams is None else streams.bits(shape)
     # Compared into floats at once: a boolean mask would have to be converted, which takes longer than the drawing.
-    mask = torch.empty(tuple(shape), dtype=dtype)
-    torch.ge(bits, threshold - 32768, out=mask)
-    return mask.mul_(65536 / (65536 - threshold))
+    kept = torch.empty(tuple(shape), dtype=dtype)
+    torch.ge(bits, threshold - 32768, out=kept)
+    return kept, 65536 / (65536 - threshold)
 
 
 def _bits(shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:

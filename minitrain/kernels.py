@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from minitrain.dropout import draw_mask, dropout_from_bits
+from minitrain.dropout import draw_kept, draw_mask, dropout_from_bits
 from minitrain.packing import by_onednn, packed_weights, ready_weights
 from minitrain.products import JointLinear
 
@@ -127,7 +127,8 @@ def _fast_dropout(x: Tensor, p: float, training: bool) -> Tensor:
 def _fast_add_dropped(residual: Tensor, x: Tensor, p: float, training: bool) -> Tensor:
     if not training or p == 0.0 or x.device.type != "cpu":
         return add_dropped(residual, x, p, training)
-    return torch.addcmul(residual, x, draw_mask(x.shape, p, residual.dtype))
+    kept, scale = draw_kept(x.shape, p, residual.dtype)
+    return torch.addcmul(residual, x, kept, value=scale)  # its backward pass multiplies by a value in any case
 
 
 # ---- attention: (B, N, L, D) three times -> (B, N, L, D) ---------------------------------------------------------
@@ -200,7 +201,9 @@ class _Attention(torch.autograd.Function):
             lowest = torch.finfo(q.dtype).min  # not infinity: a row that may look nowhere would make NaN
             bias = torch.where(mask, 0.0, lowest).to(q.dtype).expand(-1, heads, -1, -1).flatten(0, 1)
         scores = torch.baddbmm(bias, q, k.transpose(1, 2), beta=int(mask is not None), alpha=size**-0.5)
-        weights = scores.softmax(dim=-1)
+        # Of rows that are no multiple of 32 numbers PyTorch's softmax in bfloat16 takes the rest one by one.
+        ragged = scores.dtype == torch.bfloat16 and scores.size(2) % 32
+        weights = scores.softmax(dim=-1, dtype=torch.float32 if ragged else None).to(scores.dtype)
         kept = draw_mask((batch, heads, queries, k.size(1)), dropout_p, weights.dtype).view_as(weights)
         ctx.save_for_backward(q, k, v, weights, kept)
         ctx.shape = batch, heads

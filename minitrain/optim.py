@@ -1,11 +1,11 @@
-"""AdamW, its two groups of parameters, and gradient clipping.
+"""AdamW and its two groups of parameters.
 
 Nothing here remembers the learning rate: a schedule maps a step to a factor (`schedules.py`), the training loop
 multiplies it with the base rate and hands the product to `AdamW.step`. What must be saved to resume is therefore
 the step number and the two moments of each parameter, and nothing else. There is no AMSGrad and no rate per group.
 
 Source: Kingma & Ba 2014 (arXiv 1412.6980), Loshchilov & Hutter 2017 (arXiv 1711.05101); `torch/optim/adam.py`
-and `torch/nn/utils/clip_grad.py` of torch 2.13; `trainer.py` of transformers 5.23.
+of torch 2.13; `trainer.py` of transformers 5.23.
 """
 
 import math
@@ -265,36 +265,3 @@ def _require_at_least_zero(**numbers: float) -> None:
     for name, number in numbers.items():
         if not 0.0 <= number < math.inf:  # false for NaN too
             raise MinitrainError(f"{name} is {number}; it must be a finite number, zero or more")
-
-
-@torch.no_grad()
-def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
-    """Scale all gradients down by one factor, which keeps their direction, to an overall length of `max_norm`.
-
-    Args:
-        parameters: tensors whose `.grad`, where there is one, is changed in place; all on one device.
-        max_norm: longest L2 norm of all gradients seen as one vector; 0, less or infinity only measures.
-
-    Returns:
-        The norm before clipping, a 0-dim tensor; zero without any gradient. The order of the parameters
-        decides its last bit.
-
-    Source: Pascanu et al. 2012 (arXiv 1211.5063); `torch.nn.utils.clip_grad_norm_`, torch 2.13.
-    """
-    grads = [_numbers(p) for p in parameters if p.grad is not None]
-    if not grads:
-        return torch.tensor(0.0)
-    total_norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads, 2.0)))
-    if 0.0 < max_norm < math.inf:
-        # A factor clamped to 1 rather than `if total_norm > max_norm`: nobody waits for the device.
-        torch._foreach_mul_(grads, torch.clamp(max_norm / (total_norm + 1e-6), max=1.0))
-    return total_norm
-
-
-def _numbers(parameter: Tensor) -> Tensor:
-    """The gradient, or what stands in a sparse one, each row once; to be changed in place."""
-    assert parameter.grad is not None
-    if not parameter.grad.is_sparse:
-        return parameter.grad
-    parameter.grad = parameter.grad.coalesce()
-    return parameter.grad.values()

@@ -25,6 +25,7 @@ def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: s
     return out
 
 
+@cache
 def onednn_multiplies(dtype: torch.dtype) -> bool:
     """Whether oneDNN is there and takes the dtype on this processor."""
     if not torch.backends.mkldnn.is_available():

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from minitrain.batching import Batch
+from minitrain.clipping import clip_grad_norm, grad_norm
 from minitrain.compiling import check_compilable, compiled, pass_for_nothing
 from minitrain.config import TrainConfig
 from minitrain.distributed import World, data_parallel, exchanging
@@ -24,7 +25,7 @@ from minitrain.errors import MinitrainError
 from minitrain.evaluation import autocast, device_of, dtype_of_products, loss_of, naming_memory
 from minitrain.graphs import Read, StepGraphs
 from minitrain.model import SequenceClassifier
-from minitrain.optim import AdamW, clip_grad_norm, decay_groups
+from minitrain.optim import AdamW, decay_groups
 from minitrain.packing import CastWeights, casting
 from minitrain.products import choose_products, chosen_products
 from minitrain.profiling import Clock
@@ -252,9 +253,11 @@ def update_unseen(state: TrainState, loss: Tensor, rate: Tensor, max_grad_norm: 
 
 def _clip(state: TrainState, max_norm: float) -> tuple[Tensor, Tensor | None]:
     """Clip, or say what AdamW shall divide the gradients by: (norm before that, the divisor or None)."""
-    late = state.clips_late and 0.0 < max_norm < math.inf
-    norm = clip_grad_norm(state.model.parameters(), 0.0 if late else max_norm)
-    return norm, ((norm + 1e-6) / max_norm).clamp(min=1.0).float() if late else None
+    parameters = state.model.parameters()
+    if not state.clips_late:
+        return clip_grad_norm(parameters, max_norm), None
+    norm = grad_norm(parameters)
+    return norm, ((norm + 1e-6) / max_norm).clamp(min=1.0).float() if 0.0 < max_norm < math.inf else None
 
 
 def _read_finite(state: TrainState, read: Read, number: int, rows: Sequence[int]) -> tuple[float, float]:

@@ -30,6 +30,7 @@ class TouchedRows:
         self._weight, self._gradient, self._exp_avg, self._exp_avg_sq = (
             torch.empty_like(parameter, requires_grad=False) for _ in range(4)
         )
+        self._written = self.place[:0]  # where the gradient's rows last stood
 
     @property
     def rows(self) -> Tensor:
@@ -59,7 +60,9 @@ class TouchedRows:
         self._add(rows[self.place[rows] < 0])
         weight, dense = self._weight[: self.count], self._gradient[: self.count]
         torch.index_select(parameter, 0, self.rows, out=weight)
-        dense.zero_().index_copy_(0, self.place[rows], values)
+        dense.index_fill_(0, self._written, 0.0)  # the rows of the gradient before; all others are zero
+        self._written = self.place[rows]
+        dense.index_copy_(0, self._written, values)
         return weight, dense
 
     def scatter(self, parameter: Tensor) -> None:
@@ -86,8 +89,8 @@ class TouchedRows:
         end = self.count + len(new)
         self._rows[self.count : end] = new
         self.place[new] = torch.arange(self.count, end, device=new.device)
-        self._exp_avg[self.count : end] = 0.0
-        self._exp_avg_sq[self.count : end] = 0.0
+        for each in (self._gradient, self._exp_avg, self._exp_avg_sq):
+            each[self.count : end] = 0.0
         self.count = end
 
 

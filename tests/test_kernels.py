@@ -176,6 +176,16 @@ def test_fast_attention_that_drops_nothing_equals_the_reference(masked: bool) ->
     assert (fast - expected).abs().max() < 1e-6  # float32: the order of two multiplications differs
 
 
+@pytest.mark.parametrize("length", [9, 31, 32, 40])
+def test_fast_attention_in_bfloat16_is_as_exact_whatever_the_length(length: int) -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 4, length, 8).bfloat16()
+    fast = KERNELS["fast"].attention(q, k, v, None, 1e-6)  # a probability that rounds to 0
+    exact = attention(q.double(), k.double(), v.double(), None, 0.0)
+    assert fast.dtype == torch.bfloat16
+    assert (fast - exact).norm() < 2**-8 * exact.norm()  # bfloat16 keeps 8 bits
+
+
 @pytest.mark.parametrize("p", [0.1, 0.5])
 def test_fast_attention_drops_probabilities_by_bits(p: float) -> None:
     q, k, v, mask = heads()

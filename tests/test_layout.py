@@ -51,7 +51,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "weights",
         "checkpoint",
     ),
-    ("loss", "metrics", "optim", "touched"),
+    ("clipping", "loss", "metrics", "optim", "touched"),
     (
         "evaluation",
         "best",

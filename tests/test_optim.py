@@ -1,4 +1,4 @@
-"""The optimizer, clipping and schedules against torch and transformers: the same bits after every step."""
+"""The optimizer and schedules against torch and transformers: the same bits after every step."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, Trainer, get_scheduler
 
 from minitrain.errors import MinitrainError
-from minitrain.optim import AdamW, clip_grad_norm, decay_groups
+from minitrain.optim import AdamW, decay_groups
 from minitrain.schedules import SCHEDULES, constant_schedule, cosine_schedule, linear_schedule
 
 SHAPES = [(), (1,), (7,), (33, 5), (8, 16), (3, 4, 5), (64, 129)]
@@ -244,38 +244,6 @@ def test_decay_groups_are_those_of_the_trainer(make: Callable[[], nn.Module]) ->
     assert [[names[p] for p in group["params"]] for group in groups] == trainer_groups(model)
     assert [group["weight_decay"] for group in groups] == [0.01, 0.0]
     assert len(AdamW(groups).params) == sum(p.requires_grad for p in model.parameters())
-
-
-# clipping
-
-
-def gradients(parameters: list[Tensor]) -> list[Tensor]:
-    return [p.grad for p in parameters if p.grad is not None]
-
-
-@pytest.mark.parametrize("max_norm", [1.0, 0.01, 1e4, math.inf])
-def test_clipping_has_the_bits_of_torch(max_norm: float) -> None:
-    torch.manual_seed(0)
-    ours, theirs = twins()
-    for step in range(10, 20):
-        set_gradients(ours, theirs, step)
-        before = [g.clone() for g in gradients(ours)]
-        norm = clip_grad_norm(ours, max_norm)
-        assert torch.equal(norm, nn.utils.clip_grad_norm_(theirs, max_norm))
-        assert all(map(torch.equal, gradients(ours), gradients(theirs)))
-        assert all(map(torch.equal, gradients(ours), before)) == (norm <= max_norm)
-
-
-@pytest.mark.parametrize("max_norm", [0.0, -1.0, math.inf])
-def test_without_a_longest_norm_the_gradients_are_only_measured(max_norm: float) -> None:
-    weight = torch.zeros(2, requires_grad=True)
-    weight.grad = torch.tensor([3.0, 4.0])
-    assert clip_grad_norm(iter([weight]), max_norm) == 5.0
-    assert torch.equal(weight.grad, torch.tensor([3.0, 4.0]))
-
-
-def test_the_norm_of_no_gradients_is_zero() -> None:
-    assert torch.equal(clip_grad_norm([torch.zeros(2, requires_grad=True)], 1.0), torch.tensor(0.0))
 
 
 # schedules

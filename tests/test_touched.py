@@ -8,9 +8,10 @@ from parity.reference import save_checkpoint
 from torch import Tensor, nn
 
 from minitrain.batching import collate
+from minitrain.clipping import clip_grad_norm
 from minitrain.config import TrainConfig
 from minitrain.errors import MinitrainError
-from minitrain.optim import AdamW, clip_grad_norm
+from minitrain.optim import AdamW
 from minitrain.schedules import linear_schedule
 from minitrain.step import accumulate_gradients, make_state
 from minitrain.tokenizer import Example

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from transformers import Trainer
 
 from minitrain.batching import collate
+from minitrain.clipping import clip_grad_norm
 from minitrain.config import TrainConfig
 from minitrain.evaluation import autocast, device_of, loss_of
 from minitrain.families import FAMILIES
 from minitrain.model import SequenceClassifier
-from minitrain.optim import clip_grad_norm
 from minitrain.plan import make_sampler
 from minitrain.report import say
 from minitrain.run import Parts, prepare
