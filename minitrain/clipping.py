@@ -34,7 +34,7 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
 
 @torch.no_grad()
 def grad_norm(parameters: Iterable[Tensor]) -> Tensor:
-    """What `clip_grad_norm` returns, up to rounding, in a third of the time on a CPU: no gradient is changed.
+    """What `clip_grad_norm` returns, up to rounding, in half the time on a CPU: no gradient is changed.
 
     There PyTorch's norm of a whole tensor is the work of one thread, a product of vectors that of all.
     """
