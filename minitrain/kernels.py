@@ -8,20 +8,15 @@ of the `Kernels` they were given.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from minitrain.dropout import draw_kept, draw_mask, dropout_from_bits
+from minitrain.attention import attention, fast_attention
+from minitrain.dropout import draw_kept, dropout_from_bits
 from minitrain.packing import by_onednn, packed_weights, ready_weights
 from minitrain.products import JointLinear
-
-# Keys of a query, and tokens of a batch, beyond which cuDNN's attention is worth its start (measured on an H200).
-CUDNN_KEYS, CUDNN_TOKENS = 64, 2048
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -31,6 +26,7 @@ class Kernels:
     """One arithmetic: functions for what a model computes, as the plain ones below are called."""
 
     first_only: bool  # whether a classifier computes of its last block the first position alone, all that it reads
+    summand: Callable[[Tensor], Tensor]
     linear: Callable[..., tuple[Tensor, ...]]
     activated: Callable[[Tensor, nn.Linear, Activation], Tensor]
     dropout: Callable[[Tensor, float, bool], Tensor]
@@ -38,6 +34,23 @@ class Kernels:
     attention: Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
     rows_in_use: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     distance_scores: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+# ---- what a block normalises: (B, L, H) -> (B, L, H) -----------------------------------------------------------
+
+
+def summand(x: Tensor) -> Tensor:
+    """What a block is given, as it adds to it."""
+    return x
+
+
+def _fast_summand(x: Tensor) -> Tensor:
+    """In bfloat16 where an evaluation has its products in it: sums and norms then read half, and nothing is cast.
+
+    Trainer's `bf16_full_eval` rounds there too, and the weights of the norms besides. A training adds in float32.
+    """
+    dtype = _dtype_of_product(x)
+    return x.to(dtype) if packed_weights() is not None and by_onednn(dtype, x.device) else x
 
 
 # ---- linear layers: (B, L, in) -> (B, L, out) -----------------------------------------------------------------
@@ -131,100 +144,6 @@ def _fast_add_dropped(residual: Tensor, x: Tensor, p: float, training: bool) -> 
     return torch.addcmul(residual, x, kept, value=scale)  # its backward pass multiplies by a value in any case
 
 
-# ---- attention: (B, N, L, D) three times -> (B, N, L, D) ---------------------------------------------------------
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float) -> Tensor:
-    """Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762, equation 1).
-
-    q is (B, N, Q, D), k and v are (B, N, L, D); mask is boolean, (B, 1, Q or 1, L), True where a query may look,
-    or None. Returns (B, N, Q, D).
-    """
-    if mask is not None:
-        mask = mask.expand(-1, -1, q.size(2), -1)
-    scale = q.size(-1) ** -0.5
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, scale=scale)
-
-
-def _fast_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float) -> Tensor:
-    if q.device.type != "cpu":
-        return _gpu_attention(q, k, v, mask, dropout_p)
-    if dropout_p == 0.0:
-        if k.size(2) % 16 and k.dtype == torch.bfloat16 and not torch.is_grad_enabled():
-            k, v, mask = _to_sixteen(k, v, mask)
-        return attention(q, k, v, mask, dropout_p)
-    # Autocast would have the softmax in float32, which is how it computes inside anyway.
-    with torch.autocast("cpu", enabled=False):
-        out: Tensor = _Attention.apply(q, k, v, mask, dropout_p)
-        return out
-
-
-def _gpu_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float) -> Tensor:
-    """PyTorch's choice, which in bfloat16 is cuDNN, or the memory-efficient kernel where that is quicker.
-
-    cuDNN generates code for each shape, which takes 0.15 s.
-    """
-    large = k.size(2) > CUDNN_KEYS and q.size(0) * q.size(2) > CUDNN_TOKENS
-    if large or torch.compiler.is_compiling():
-        return attention(q, k, v, mask, dropout_p)
-    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
-        return attention(q, k, v, mask, dropout_p)
-
-
-def _to_sixteen(k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Keys and values that nobody looks at, up to a multiple of 16: PyTorch's kernel packs the rest of one slowly.
-
-    For 40 it takes longer than for 64.
-    """
-    batch, heads, length, size = k.shape
-    both = k.new_empty(2, batch, heads, length + -length % 16, size)
-    both[:, :, :, length:] = 0.0  # of NaN, a share of nothing would be NaN
-    both[0, :, :, :length], both[1, :, :, :length] = k, v
-    if mask is None:
-        mask = k.new_ones(1, 1, 1, length, dtype=torch.bool)
-    return both[0], both[1], F.pad(mask, (0, -length % 16))
-
-
-class _Attention(torch.autograd.Function):
-    """Attention with dropout, for which the CPU has no fused kernel: PyTorch's steps, but for the draw.
-
-    Mask and scale go into the first product, and what backward can compute again is not kept: of the tensors of
-    (B N, Q, L), the largest of a block, only the weights and the dropout's mask.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float) -> Tensor:
-        batch, heads, queries, size = q.shape
-        q, k, v = (part.reshape(batch * heads, -1, size) for part in (q, k, v))
-        bias = q.new_zeros(())
-        if mask is not None:
-            lowest = torch.finfo(q.dtype).min  # not infinity: a row that may look nowhere would make NaN
-            bias = torch.where(mask, 0.0, lowest).to(q.dtype).expand(-1, heads, -1, -1).flatten(0, 1)
-        scores = torch.baddbmm(bias, q, k.transpose(1, 2), beta=int(mask is not None), alpha=size**-0.5)
-        # Of rows that are no multiple of 32 numbers PyTorch's softmax in bfloat16 takes the rest one by one.
-        ragged = scores.dtype == torch.bfloat16 and scores.size(2) % 32
-        weights = scores.softmax(dim=-1, dtype=torch.float32 if ragged else None).to(scores.dtype)
-        kept = draw_mask((batch, heads, queries, k.size(1)), dropout_p, weights.dtype).view_as(weights)
-        ctx.save_for_backward(q, k, v, weights, kept)
-        ctx.shape = batch, heads
-        return ((weights * kept) @ v).view(batch, heads, queries, size)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, weights, kept = ctx.saved_tensors
-        g = gradients[0].reshape(q.shape)
-        of_v = (weights * kept).transpose(1, 2) @ g
-        of_weights = (g @ v.transpose(1, 2)).mul_(kept)
-        # Of a softmax: weights * (gradients - their mean by the weights).
-        of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(q.size(-1) ** -0.5)
-        return (
-            *(part.unflatten(0, ctx.shape) for part in (of_scores @ k, of_scores.transpose(1, 2) @ q, of_v)),
-            None,
-            None,
-        )
-
-
 # ---- scores of distances: (B N, R, D) and a table (N, S, D) -> (B, N, R, C) ------------------------------------
 
 
@@ -269,6 +188,7 @@ def _fast_distance_scores(x: Tensor, table: Tensor, index: Tensor, scale: Tensor
 KERNELS = {
     "reference": Kernels(
         first_only=False,
+        summand=summand,
         linear=linear,
         activated=activated,
         dropout=F.dropout,
@@ -279,11 +199,12 @@ KERNELS = {
     ),
     "fast": Kernels(
         first_only=True,
+        summand=_fast_summand,
         linear=_fast_linear,
         activated=_fast_activated,
         dropout=_fast_dropout,
         add_dropped=_fast_add_dropped,
-        attention=_fast_attention,
+        attention=fast_attention,
         rows_in_use=_fast_rows_in_use,
         distance_scores=_fast_distance_scores,
     ),

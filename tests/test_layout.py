@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     (
+        "attention",
         "carry",
         "config",
         "distributed",
@@ -79,7 +80,8 @@ WITHIN: dict[str, set[str]] = {
     "place": {"config"},
     "stopping": {"distributed"},
     "checkpoint": {"tensorfiles"},
-    "kernels": {"dropout", "packing", "products"},
+    "attention": {"dropout"},
+    "kernels": {"attention", "dropout", "packing", "products"},
     "packing": {"products"},
     "tokenizer": {"hub", "tokenizer_files"},
     "tokenizer_files": {"tokenizer_families"},
