@@ -22,7 +22,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: f
     """What each query makes of the values, by PyTorch's choice of kernel.
 
     q is (B, N, Q, D), k and v are (B, N, L, D); mask is boolean, (B, 1, Q or 1, L), True where a query may look,
-    or None. Returns (B, N, Q, D).
+    or what is added to the scores, or None. Returns (B, N, Q, D).
     """
     if mask is not None:
         mask = mask.expand(-1, -1, q.size(2), -1)
@@ -36,7 +36,7 @@ def fast_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout
         return _gpu_attention(q, k, v, mask, dropout_p)
     if dropout_p == 0.0:
         if k.dtype == torch.bfloat16 and not torch.is_grad_enabled():
-            return _bfloat16_attention(q, k, v, mask)
+            k, v, mask = _as_packed(k, v, mask)
         return attention(q, k, v, mask, dropout_p)
     # Autocast would have the softmax in float32, which is how it computes inside anyway.
     with torch.autocast("cpu", enabled=False):
@@ -56,10 +56,11 @@ def _gpu_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout
         return attention(q, k, v, mask, dropout_p)
 
 
-def _bfloat16_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """PyTorch's kernel, given keys to a multiple of 16, of which it packs the rest of one slowly: 40 after 64.
+def _as_packed(k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Keys, values and mask as PyTorch's kernel takes them quickest in bfloat16.
 
-    What is added is not looked at. The mask is in numbers already: of a boolean one PyTorch makes a row a query.
+    Keys that nobody looks at, up to a multiple of 16: it packs the rest of one slowly, 40 keys after 64. And a mask
+    in numbers: of a boolean one PyTorch makes a row a query first.
     """
     batch, heads, length, size = k.shape
     if mask is not None:
@@ -70,7 +71,7 @@ def _bfloat16_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) ->
         both[0, :, :, :length], both[1, :, :, :length] = k, v
         k, v = both
         mask = F.pad(k.new_zeros(1, 1, 1, length) if mask is None else mask, (0, -length % 16), value=-math.inf)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=size**-0.5)
+    return k, v, mask
 
 
 class _Attention(torch.autograd.Function):

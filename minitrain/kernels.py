@@ -26,7 +26,6 @@ class Kernels:
     """One arithmetic: functions for what a model computes, as the plain ones below are called."""
 
     first_only: bool  # whether a classifier computes of its last block the first position alone, all that it reads
-    summand: Callable[[Tensor], Tensor]
     linear: Callable[..., tuple[Tensor, ...]]
     activated: Callable[[Tensor, nn.Linear, Activation], Tensor]
     dropout: Callable[[Tensor, float, bool], Tensor]
@@ -34,23 +33,6 @@ class Kernels:
     attention: Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
     rows_in_use: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     distance_scores: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-
-
-# ---- what a block normalises: (B, L, H) -> (B, L, H) -----------------------------------------------------------
-
-
-def summand(x: Tensor) -> Tensor:
-    """What a block is given, as it adds to it."""
-    return x
-
-
-def _fast_summand(x: Tensor) -> Tensor:
-    """In bfloat16 where an evaluation has its products in it: sums and norms then read half, and nothing is cast.
-
-    Trainer's `bf16_full_eval` rounds there too, and the weights of the norms besides. A training adds in float32.
-    """
-    dtype = _dtype_of_product(x)
-    return x.to(dtype) if packed_weights() is not None and by_onednn(dtype, x.device) else x
 
 
 # ---- linear layers: (B, L, in) -> (B, L, out) -----------------------------------------------------------------
@@ -188,7 +170,6 @@ def _fast_distance_scores(x: Tensor, table: Tensor, index: Tensor, scale: Tensor
 KERNELS = {
     "reference": Kernels(
         first_only=False,
-        summand=summand,
         linear=linear,
         activated=activated,
         dropout=F.dropout,
@@ -199,7 +180,6 @@ KERNELS = {
     ),
     "fast": Kernels(
         first_only=True,
-        summand=_fast_summand,
         linear=_fast_linear,
         activated=_fast_activated,
         dropout=_fast_dropout,

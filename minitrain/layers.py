@@ -167,7 +167,6 @@ class Block(nn.Module):
     def forward(self, x: Tensor, context: Context, queries: int | None = None) -> Tensor:
         """queries: compute only the first so many positions, (B, queries, H); None for all."""
         add_dropped = context.kernels.add_dropped
-        x = context.kernels.summand(x)
         # Before x is sliced: the gradients of x are summed in the order of these two lines, to the last bit.
         mixed = self.attention(x, context, queries)
         x = self.attention_norm(add_dropped(x[:, :queries], mixed, self.attention_output_dropout, self.training))

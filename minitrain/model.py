@@ -67,14 +67,13 @@ class Encoder(nn.Module):
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
         x = self.embeddings(input_ids, token_type_ids, attention_mask, self.kernels)
-        dtype = x.dtype
         shared = self.shared(x, attention_mask, self.kernels) if self.shared is not None else None
         context = attention_context(attention_mask, self.kernels, shared)
         *others, last = (self.blocks[number] for number in self.layers)
         for block in others:
             x = self.run_block(block, x, context)
         x = self.run_block(last, x, context, 1 if first_only else None)
-        return cast(Tensor, x if self.final is None else self.final(x)).to(dtype)
+        return cast(Tensor, x if self.final is None else self.final(x))
 
 
 class SequenceClassifier(nn.Module):

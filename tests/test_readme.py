@@ -235,12 +235,9 @@ def test_the_speed_table_says_what_the_result_file_says() -> None:
 def test_the_table_of_larger_batches_and_models_says_what_the_result_files_say() -> None:
     names = ("x86_64-2cores-batch32", "x86_64-2cores-base")
     larger, base = (json.loads((ROOT / f"benchmarks/{name}.json").read_text(encoding="utf-8")) for name in names)
-    rows = []
-    for name, meaning in SPEEDS.items():
-        low, high = larger["spread"][name]
-        rows.append(f"| {meaning} | {larger[name]:.2f} ({low:.2f} to {high:.2f}) | {base[name]:.2f} |")
+    rows = [f"| {meaning} | {larger[name]:.2f} | {base[name]:.2f} |" for name, meaning in SPEEDS.items()]
     assert "\n".join(rows) in README
-    assert larger["settings"]["per_device_train_batch_size"] == 32 and len(larger["rounds"]) == 3
+    assert larger["settings"]["per_device_train_batch_size"] == 32
     assert (base["settings"]["model"], base["settings"]["steps"]) == ("base", 150)
 
 
