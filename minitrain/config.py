@@ -6,14 +6,13 @@ What `--match_trainer` and `--match_accelerate` mean stands in `TRAINER` and `AC
 """
 
 import math
-from dataclasses import MISSING, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from minitrain.data_config import DataConfig
 from minitrain.errors import MinitrainError
-from minitrain.ranges import check_flags
+from minitrain.options import Bounds, flag
 
-GLUE_REPOSITORY = "nyu-mll/glue"  # the default dataset, with the subset mrpc
-PROBLEM_TYPES = ("single_label_classification", "regression")
 ARITHMETICS = ("fast", "reference")
 # In bf16 oneDNN generates code for each length: with fewer it takes a quarter less time, half the memory. Recorded
 # steps, too, are one a length.
@@ -65,64 +64,53 @@ ACCELERATE: dict[str, Any] = {
 }
 
 
-def flag(default: Any, help: str, choices: tuple[str, ...] | None = None, bare: str | None = None) -> Any:
-    """A field with what its command-line flag needs (`flags.py`). bare: what the flag means without a value."""
-    return field(default=default, metadata={"help": help, "choices": choices, "shown": default, "bare": bare})
-
-
-def setting(name: str, help: str, choices: tuple[str, ...] | None = None) -> Any:
+def setting(name: str, help: str, choices: tuple[str, ...] | None = None, bounds: Bounds | None = None) -> Any:
     """A field of `DEFAULTS`, which is settled when the configuration is made."""
-    return field(default=None, metadata={"help": help, "choices": choices, "shown": DEFAULTS[name]})
+    return flag(None, help, choices, bounds=bounds, shown=DEFAULTS[name])
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(DataConfig):
     """One run: data, model, optimization, evaluation. Each field is a command-line flag of the same name.
 
     Fields of `DEFAULTS` that are not given are settled at once, as the match has them or by default. To match, ask
     for it when the configuration is made: `dataclasses.replace` hands on what was settled.
     """
 
-    # model and data
+    # model
     model: str = flag("google-bert/bert-base-uncased", "Hub id, local folder, or 'demo' (embedded MiniLM)")
-    dataset: str | None = flag(
-        None, "Hub id, local folder, or 'demo' (embedded movie reviews); nyu-mll/glue if none"
-    )
-    subset: str | None = flag(None, "configuration of the dataset, e.g. a GLUE task; mrpc of nyu-mll/glue")
     model_revision: str | None = flag(None, "branch, tag or commit of a model of the Hub")
-    dataset_revision: str | None = flag(None, "branch, tag or commit of a dataset of the Hub")
-    train_file: str | None = flag(None, "own training data: .csv, .tsv, .jsonl or .parquet")
-    eval_file: str | None = flag(None, "own evaluation data, same columns")
-    test_file: str | None = flag(None, "own test data, scored once, after training")
-    text_columns: tuple[str, ...] | None = flag(None, "one column, or two (a pair), separated by a comma")
-    label_column: str | None = flag(None, "column of the labels; 'label' where nothing is said")
-    eval_fraction: float = flag(0.0, "share of the training data to hold back for evaluation")
-    problem_type: str | None = flag(None, "what the labels are; by default as the data says", PROBLEM_TYPES)
-    max_length: int | None = flag(None, "tokens kept of a text or pair; by default all that the model takes")
-    pad_to_multiple_of: int | None = flag(None, "pad to a multiple of this length; 8 in bf16 or compiled")
-    max_train_samples: int | None = flag(None, "use only the first so many training examples")
-    max_eval_samples: int | None = flag(None, "use only the first so many evaluation examples")
+    max_length: int | None = flag(
+        None, "tokens kept of a text or pair; by default all that the model takes", bounds=(1, None)
+    )
+    pad_to_multiple_of: int | None = flag(
+        None, "pad to a multiple of this length; 8 in bf16 or compiled", bounds=(1, None)
+    )
     new_head: bool = flag(False, "replace a trained head of another size or other labels by a new one")
-    hidden_dropout_prob: float | None = flag(None, "overrides the checkpoint's")
-    attention_probs_dropout_prob: float | None = flag(None, "overrides the checkpoint's")
-    classifier_dropout: float | None = flag(None, "overrides the checkpoint's")
+    hidden_dropout_prob: float | None = flag(None, "overrides the checkpoint's", bounds=(0.0, 1.0))
+    attention_probs_dropout_prob: float | None = flag(None, "overrides the checkpoint's", bounds=(0.0, 1.0))
+    classifier_dropout: float | None = flag(None, "overrides the checkpoint's", bounds=(0.0, 1.0))
     # optimization
-    per_device_train_batch_size: int = flag(8, "examples a forward pass")
-    gradient_accumulation_steps: int = flag(1, "forward passes an optimizer step")
+    per_device_train_batch_size: int = flag(8, "examples a forward pass", bounds=(1, None))
+    gradient_accumulation_steps: int = flag(1, "forward passes an optimizer step", bounds=(1, None))
     num_train_epochs: float = flag(3.0, "passes over the training data")
     max_steps: int = flag(-1, "optimizer steps; overrides the epochs when positive")
-    learning_rate: float = flag(5e-5, "peak learning rate of AdamW")
+    learning_rate: float = flag(5e-5, "peak learning rate of AdamW", bounds=(0.0, None))
     lr_scheduler_type: str = flag(
         "linear", "learning rate after warm-up", ("linear", "cosine", "constant", "constant_with_warmup")
     )
-    warmup_steps: float = flag(0, "steps of warm-up, or a share of all steps when below 1")
-    weight_decay: float = flag(0.0, "AdamW's")
+    warmup_steps: float = flag(0, "steps of warm-up, or a share of all steps when below 1", bounds=(0, None))
+    weight_decay: float = flag(0.0, "AdamW's", bounds=(0.0, None))
     decay: str = setting("decay", "what decays: matrices, or all: biases and layer norms too", DECAYS)
-    adam_beta1: float = flag(0.9, "AdamW's first moment")
-    adam_beta2: float = flag(0.999, "AdamW's second moment")
-    adam_epsilon: float = flag(1e-8, "AdamW's denominator")
-    max_grad_norm: float = setting("max_grad_norm", "clip the gradient's norm to this; 0 to leave it")
-    label_smoothing_factor: float = flag(0.0, "share of the target spread over all classes")
+    adam_beta1: float = flag(0.9, "AdamW's first moment", bounds=(0.0, 0.9999999))
+    adam_beta2: float = flag(0.999, "AdamW's second moment", bounds=(0.0, 0.9999999))
+    adam_epsilon: float = flag(1e-8, "AdamW's denominator", bounds=(0.0, None))
+    max_grad_norm: float = setting(
+        "max_grad_norm", "clip the gradient's norm to this; 0 to leave it", bounds=(0.0, None)
+    )
+    label_smoothing_factor: float = flag(
+        0.0, "share of the target spread over all classes", bounds=(0.0, 0.9999999)
+    )
     accumulated_loss: str = setting(
         "accumulated_loss", "of a step: mean over its examples, or sum of its passes' means", ("mean", "sum")
     )
@@ -131,22 +119,23 @@ class TrainConfig:
         "sampler", "batches of like lengths, in random order, or in the random stream's order", SAMPLERS
     )
     dataloader_drop_last: bool = setting("dataloader_drop_last", "leave out the short last batch of an epoch")
-    seed: int = flag(42, "of the head, dropout and the order of examples")
-    data_seed: int | None = flag(None, "of the order of examples, where it shall differ from --seed")
+    data_seed: int | None = flag(
+        None, "of the order of examples, where it shall differ from --seed", bounds=(0, 2**63 - 1)
+    )
     bf16: bool = flag(False, "compute in bfloat16 (autocast); weights stay float32")
     device: str = flag("auto", "auto takes a GPU where there is one", ("auto", "cpu", "cuda"))
     cuda_graphs: bool = flag(True, "on a GPU record steps, one a length, and replay them")
     torch_compile: bool = flag(False, "compile a step's passes: for long runs on a GPU with large batches")
     # several processes
     global_batch_size: int | None = flag(
-        None, "examples a step in all processes and passes; decides per_device_train_batch_size"
+        None, "examples a step in all processes and passes; decides per_device_train_batch_size", bounds=(1, None)
     )
     dropout_stream: str = flag(
         "process",
         "dropout of an example: drawn from its process's stream, or from one of its own, however work is shared",
         STREAMS,
     )
-    ddp_timeout: float = flag(600.0, "seconds that processes wait for each other")
+    ddp_timeout: float = flag(600.0, "seconds that processes wait for each other", bounds=(1.0, None))
     # the same floats as a reference: two flags that decide many settings, and those that are of no other use
     match_trainer: bool = flag(False, "on the CPU, every float as transformers' Trainer has it with these flags")
     match_accelerate: bool = flag(False, "on the CPU, every float as the loop of accelerate's example has it")
@@ -155,23 +144,35 @@ class TrainConfig:
     restart_stream: bool = setting("restart_stream", "restart the random stream once the head is drawn")
     # evaluation and output
     eval_strategy: str = flag("epoch", "when to evaluate", STRATEGIES)
-    eval_steps: int | None = flag(None, "optimizer steps between evaluations with --eval_strategy steps")
+    eval_steps: int | None = flag(
+        None, "optimizer steps between evaluations with --eval_strategy steps", bounds=(1, None)
+    )
     eval_order: str = setting("eval_order", "evaluate like lengths together, or row by row", ("length", "rows"))
     per_device_eval_batch_size: int = setting(
-        "per_device_eval_batch_size", "examples a forward pass of an evaluation; 8 in a match, as in the references"
+        "per_device_eval_batch_size",
+        "examples a forward pass of an evaluation; 8 in a match, as in the references",
+        bounds=(1, None),
     )
     load_best_model_at_end: bool = flag(False, "save the best evaluated model rather than the last")
     metric_for_best_model: str | None = flag(None, "by default the first metric of the task")
     greater_is_better: bool | None = flag(None, "by default true for all but losses")
-    early_stopping_patience: int | None = flag(None, "stop after so many evaluations without a better one")
-    logging_steps: int | None = flag(None, "optimizer steps between log lines; by default 1% of the run")
+    early_stopping_patience: int | None = flag(
+        None, "stop after so many evaluations without a better one", bounds=(1, None)
+    )
+    logging_steps: int | None = flag(
+        None, "optimizer steps between log lines; by default 1% of the run", bounds=(1, None)
+    )
     profile: bool = flag(False, "say where the time of a step goes, at the end")
     output_dir: str | None = flag(None, "folder of the run; by default runs/<data>-<model>")
     overwrite_output_dir: bool = flag(False, "replace an earlier run in that folder")
     # going on after an interruption
     save_strategy: str = flag("no", "when to save a checkpoint; a signal to stop saves one too", STRATEGIES)
-    save_steps: int | None = flag(None, "optimizer steps between checkpoints with --save_strategy steps")
-    save_total_limit: int | None = flag(None, "checkpoints to keep: the newest so many, and the best")
+    save_steps: int | None = flag(
+        None, "optimizer steps between checkpoints with --save_strategy steps", bounds=(1, None)
+    )
+    save_total_limit: int | None = flag(
+        None, "checkpoints to keep: the newest so many, and the best", bounds=(1, None)
+    )
     resume: str | None = flag(
         None, "go on from a checkpoint's folder, or from the newest whole one of the run", bare="newest"
     )
@@ -179,7 +180,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _settle(self)
-        check_flags(self)
+        super().__post_init__()
         if self.max_steps <= 0 and not 0 < self.num_train_epochs < math.inf:
             raise MinitrainError(
                 f"--num_train_epochs is {self.num_train_epochs}; expected a number above 0, or --max_steps"
@@ -192,12 +193,6 @@ class TrainConfig:
             raise MinitrainError("--save_strategy steps and --save_steps N go together: pass both or neither")
         if self.resume is not None and self.overwrite_output_dir:
             raise MinitrainError("--resume goes on with a run, --overwrite_output_dir replaces it: pass one")
-        if self.dataset is not None and self.train_file is not None:
-            raise MinitrainError("--dataset and --train_file name two sets of data: pass one")
-        if self.subset is not None and (self.dataset == "demo" or self.train_file is not None):
-            raise MinitrainError(f"--subset {self.subset}: only a dataset of the Hub or of a folder has subsets")
-        if self.dataset_revision is not None and self.train_file is not None:
-            raise MinitrainError("--dataset_revision is of a dataset of the Hub; --train_file has none")
         watched = self.load_best_model_at_end or self.early_stopping_patience is not None
         if watched and self.eval_strategy == "no":
             raise MinitrainError(
@@ -214,51 +209,6 @@ class TrainConfig:
             raise MinitrainError("--torch_compile changes last bits, which a match is about: pass one of the two")
         if self.match_accelerate and self.bf16 and self.pad_to_multiple_of != 8:
             raise MinitrainError("--match_accelerate: in bf16 the example pads so; pass --pad_to_multiple_of 8")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """Scoring a saved run, on its own data or other."""
-
-    run: str = flag(MISSING, "folder that a training run saved")
-    dataset: str | None = flag(None, "other data than the run's: Hub id, local folder, or 'demo'")
-    subset: str | None = flag(None, "configuration of the dataset")
-    eval_file: str | None = flag(None, "own data: .csv, .tsv, .jsonl or .parquet")
-    split: str | None = flag(None, "split of the dataset, e.g. test; by default what the run evaluated on")
-    text_columns: tuple[str, ...] | None = flag(None, "by default the run's")
-    label_column: str | None = flag(None, "by default the run's")
-    max_length: int | None = flag(None, "by default the run's")
-    max_eval_samples: int | None = flag(None, "use only the first so many examples")
-    per_device_eval_batch_size: int = flag(32, "examples a forward pass")
-    bf16: bool = flag(False, "compute in bfloat16")
-    device: str = flag("auto", "auto takes a GPU where there is one", ("auto", "cpu", "cuda"))
-    kernels: str = flag("fast", "arithmetic", ARITHMETICS)
-    json: str | None = flag(None, "write the values to this file too")
-
-    def __post_init__(self) -> None:
-        check_flags(self)
-        if self.dataset is not None and self.eval_file is not None:
-            raise MinitrainError("--dataset and --eval_file name two sets of data: pass one")
-        if self.split is not None and self.eval_file is not None:
-            raise MinitrainError("--split is of a dataset or of the run's own files; --eval_file has none")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    """Labels and probabilities for new texts, as JSON lines."""
-
-    run: str = flag(MISSING, "folder that a training run saved, or any classifier in the Hub's layout")
-    input: str | None = flag(None, ".txt, .csv, .tsv, .jsonl or .parquet; by default standard input, a text a line")
-    output: str | None = flag(None, "JSON lines go here; by default to standard output")
-    text_columns: tuple[str, ...] | None = flag(None, "columns of a table; by default the run's")
-    max_length: int | None = flag(None, "by default the run's")
-    per_device_eval_batch_size: int = flag(32, "examples a forward pass")
-    bf16: bool = flag(False, "compute in bfloat16")
-    device: str = flag("auto", "auto takes a GPU where there is one", ("auto", "cpu", "cuda"))
-    kernels: str = flag("fast", "arithmetic", ARITHMETICS)
-
-    def __post_init__(self) -> None:
-        check_flags(self)
 
 
 def _settle(config: TrainConfig) -> None:

@@ -7,14 +7,15 @@ without torch, so that it can go on while torch is being imported (`ahead.py`).
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from minitrain.data_config import DataConfig
 from minitrain.errors import MinitrainError, listed
 from minitrain.labels import Labels, label_numbers
-from minitrain.ranges import check_columns
+from minitrain.options import check_columns
 from minitrain.rows import Rows, read_rows, read_tables
 from minitrain.tables import Table
 from minitrain.token_cache import Tokens, cached, fingerprint, in_memory
@@ -176,48 +177,22 @@ def load_splits(
     subset: str | None = None,
     *,
     tokenizer: Tokenizer,
-    train_file: str | None = None,
-    eval_file: str | None = None,
-    test_file: str | None = None,
-    text_columns: tuple[str, ...] | None = None,
-    label_column: str | None = None,
-    eval_fraction: float = 0.0,
     max_length: int | None = None,
-    problem_type: str | None = None,
     known_labels: tuple[str, ...] | None = None,
-    max_train_samples: int | None = None,
-    max_eval_samples: int | None = None,
-    seed: int = 42,
-    dataset_revision: str | None = None,
+    **options: Any,
 ) -> Splits:
     """Load and tokenize a dataset (a Hub id, a folder, "demo") or the user's own files.
 
-    max_length: tokens kept of a text or pair; by default all that the tokenizer takes. The rest as `read_tables`
-    and `read_rows`.
+    max_length: tokens kept of a text or pair; by default all that the tokenizer takes. known_labels: as of
+    `read_rows`. options: the fields of `DataConfig`, which have the names of the flags: train_file, text_columns,
+    label_column, eval_fraction and so on.
     Raises MinitrainError naming file or flag, row and column.
     """
-    tables = read_tables(
-        dataset,
-        subset,
-        train_file=train_file,
-        eval_file=eval_file,
-        test_file=test_file,
-        text_columns=text_columns,
-        label_column=label_column,
-        dataset_revision=dataset_revision,
-    )
-    rows = read_rows(
-        tables,
-        text_columns=text_columns,
-        label_column=label_column,
-        eval_fraction=eval_fraction,
-        problem_type=problem_type,
-        known_labels=known_labels,
-        max_train_samples=max_train_samples,
-        max_eval_samples=max_eval_samples,
-        seed=seed,
-    )
-    return tokenize_rows(rows, tokenizer, max_length)
+    known = [spec.name for spec in fields(DataConfig)]
+    if unknown := [name for name in options if name not in known]:
+        raise MinitrainError(f"load_splits has no option {unknown[0]!r}; it has {', '.join(known)}")
+    config = DataConfig(dataset=dataset, subset=subset, **options)
+    return tokenize_rows(read_rows(read_tables(config), config, known_labels), tokenizer, max_length)
 
 
 def tokenize_rows(rows: Rows, tokenizer: Tokenizer, max_length: int | None = None) -> Splits:

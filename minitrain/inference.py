@@ -15,12 +15,13 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 
-from minitrain.config import LENGTH_MULTIPLE, EvaluateConfig, PredictConfig
+from minitrain.config import LENGTH_MULTIPLE
 from minitrain.data import length_limit, tokenize
 from minitrain.distributed import World, choose_device, process_group, world_from_environment
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation, evaluate, predict
 from minitrain.files import json_text, read_json, whole_text_file, write_whole
+from minitrain.inference_config import EvaluateConfig, PredictConfig
 from minitrain.labels import Labels, positive_class
 from minitrain.metrics import metric_for
 from minitrain.model import SequenceClassifier

@@ -5,7 +5,8 @@ Still text: `data.py` tokenizes.
 
 from dataclasses import dataclass, replace
 
-from minitrain.config import GLUE_REPOSITORY, TrainConfig
+from minitrain.config import TrainConfig
+from minitrain.data_config import GLUE_REPOSITORY, DataConfig
 from minitrain.encoder_config import REGRESSION
 from minitrain.errors import MinitrainError, listed
 from minitrain.labels import Labels, find_labels, hidden, scores
@@ -51,27 +52,17 @@ class Tables:
     asked_for_test: bool  # the user named a test file, and means it to be scored
 
 
-def read_tables(
-    dataset: str | None = None,
-    subset: str | None = None,
-    *,
-    train_file: str | None = None,
-    eval_file: str | None = None,
-    test_file: str | None = None,
-    text_columns: tuple[str, ...] | None = None,
-    label_column: str | None = None,
-    dataset_revision: str | None = None,
-) -> Tables:
-    """Read a dataset (a Hub id, a folder, "demo") or the user's own files.
+def read_tables(config: DataConfig) -> Tables:
+    """Read the dataset that is named (a Hub id, a folder, "demo"), or the user's own files.
 
-    text_columns, label_column: fields that every row of JSON lines must have; without them, those of its first row.
-    dataset_revision: branch, tag or commit of a Hub id.
-    Raises MinitrainError naming file or flag, and row.
+    Every row of JSON lines must have the text columns and the label column; where they are not named, the fields
+    of its first row. Raises MinitrainError naming file or flag, and row.
     """
-    files = {"train": train_file, "validation": eval_file, "test": test_file}
+    dataset, subset = config.dataset, config.subset
+    files = {"train": config.train_file, "validation": config.eval_file, "test": config.test_file}
     own = {name: path for name, path in files.items() if path}
     if "train" in own:
-        needed = (*text_columns, label_column or LABEL) if text_columns else None
+        needed = (*config.text_columns, config.label_column or LABEL) if config.text_columns else None
         tables, subset = {name: read_file(path, needed) for name, path in own.items()}, None
     elif own:
         raise MinitrainError("--eval_file and --test_file go with --train_file")
@@ -79,52 +70,38 @@ def read_tables(
         raise MinitrainError("there is no data: pass --dataset or --train_file")
     else:
         subset = "mrpc" if dataset == GLUE_REPOSITORY and subset is None else subset
-        tables = load_tables(dataset, subset, dataset_revision)
+        tables = load_tables(dataset, subset, config.dataset_revision)
     if "train" not in tables:
         raise MinitrainError(f"--dataset {dataset}: has no split 'train'; it has {', '.join(tables)}")
-    return Tables(by_split=tables, subset=subset, asked_for_test=test_file is not None)
+    return Tables(by_split=tables, subset=subset, asked_for_test=config.test_file is not None)
 
 
-def read_rows(
-    tables: Tables,
-    *,
-    text_columns: tuple[str, ...] | None = None,
-    label_column: str | None = None,
-    eval_fraction: float = 0.0,
-    problem_type: str | None = None,
-    known_labels: tuple[str, ...] | None = None,
-    max_train_samples: int | None = None,
-    max_eval_samples: int | None = None,
-    seed: int = 42,
-) -> Rows:
+def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] | None = None) -> Rows:
     """Choose the rows of a run, and find out what their labels are.
 
-    text_columns: one column, or two for pairs; by default the GLUE task's, or the only column of text.
-    label_column: by default "label". eval_fraction: share of the training rows, drawn by `seed`, to evaluate on
-    where there is no evaluation split. known_labels: the classes of a trained head, whose order is kept.
-    max_train_samples, max_eval_samples: use the first so many rows, the latter of test splits too.
+    Without text columns in the configuration, the GLUE task's are taken, or the only column of text. known_labels:
+    the classes of a trained head, whose order is kept.
     Raises MinitrainError naming file or flag, row and column.
     """
-    label_column = label_column or LABEL
+    label_column = config.label_column or LABEL
     by_split, train, subset = tables.by_split, tables.by_split["train"], tables.subset
     task = subset if subset in GLUE_COLUMNS and set(GLUE_COLUMNS[subset]) <= set(train.columns) else None
-    columns = text_columns or (GLUE_COLUMNS[task] if task else _only_text_column(train, label_column))
-    labels = find_labels(
-        train, label_column, problem_type or (REGRESSION if task == "stsb" else None), known_labels
-    )
-    if eval_fraction:
+    columns = config.text_columns or (GLUE_COLUMNS[task] if task else _only_text_column(train, label_column))
+    problem_type = config.problem_type or (REGRESSION if task == "stsb" else None)
+    labels = find_labels(train, label_column, problem_type, known_labels)
+    if config.eval_fraction:
         _check_before_drawing(train, columns, label_column, labels)
-        by_split = _hold_back(by_split, eval_fraction, seed)
+        by_split = _hold_back(by_split, config.eval_fraction, config.seed)
     if tables.asked_for_test:
         by_split["test"].column(label_column)
     secret = [name for name, table in by_split.items() if name.startswith("test") and hidden(table, label_column)]
 
     def scored(kind: str) -> dict[str, Table]:
         names = [name for name in by_split if name.startswith(kind) and name not in secret]
-        return {name: by_split[name].head(max_eval_samples) for name in names}
+        return {name: by_split[name].head(config.max_eval_samples) for name in names}
 
     return Rows(
-        train=by_split["train"].head(max_train_samples),
+        train=by_split["train"].head(config.max_train_samples),
         evaluation=scored("validation"),
         test=scored("test"),
         labels=labels,
@@ -138,17 +115,7 @@ def read_rows(
 
 def tables_of(config: TrainConfig) -> Tables:
     """The data that a run names, MRPC where it names none. Raises MinitrainError as `read_tables`."""
-    config = with_default_data(config)
-    return read_tables(
-        config.dataset,
-        config.subset,
-        train_file=config.train_file,
-        eval_file=config.eval_file,
-        test_file=config.test_file,
-        text_columns=config.text_columns,
-        label_column=config.label_column,
-        dataset_revision=config.dataset_revision,
-    )
+    return read_tables(with_default_data(config))
 
 
 def chosen_rows(config: TrainConfig, tables: Tables, known_labels: tuple[str, ...] | None) -> Rows:
@@ -156,17 +123,7 @@ def chosen_rows(config: TrainConfig, tables: Tables, known_labels: tuple[str, ..
 
     Raises MinitrainError as `read_rows`; also where there should be evaluation data and is none.
     """
-    rows = read_rows(
-        tables,
-        text_columns=config.text_columns,
-        label_column=config.label_column,
-        eval_fraction=config.eval_fraction,
-        problem_type=config.problem_type,
-        known_labels=known_labels,
-        max_train_samples=config.max_train_samples,
-        max_eval_samples=config.max_eval_samples,
-        seed=config.seed,
-    )
+    rows = read_rows(tables, config, known_labels)
     if not rows.evaluation and config.eval_strategy != "no":
         raise MinitrainError(
             "there is no evaluation data: pass --eval_file, or --eval_fraction 0.1 to hold some of the training "

@@ -1,8 +1,8 @@
 """Score a saved run: `python scripts/evaluate.py RUN`, on its own evaluation data or other."""
 
-from minitrain.config import EvaluateConfig
 from minitrain.flags import command
 from minitrain.imports import uncollected
+from minitrain.inference_config import EvaluateConfig
 
 
 def evaluate(config: EvaluateConfig) -> None:

@@ -1,8 +1,8 @@
 """Label new texts with a saved run: `echo "great film" | python scripts/predict.py RUN`."""
 
-from minitrain.config import PredictConfig
 from minitrain.flags import command
 from minitrain.imports import uncollected
+from minitrain.inference_config import PredictConfig
 
 
 def predict(config: PredictConfig) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from minitrain.config import EvaluateConfig, PredictConfig, TrainConfig, flag
+from minitrain.config import TrainConfig
 from minitrain.errors import MinitrainError
 from minitrain.flags import RENAMED, command, parse
+from minitrain.inference_config import EvaluateConfig, PredictConfig
+from minitrain.options import flag
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -247,7 +249,7 @@ def test_a_command_ends_without_a_traceback(
 
 def test_output_into_a_closed_pipe_ends_without_a_traceback() -> None:
     code = (
-        "import sys; from minitrain.flags import command; from minitrain.config import EvaluateConfig\n"
+        "import sys; from minitrain.flags import command; from minitrain.inference_config import EvaluateConfig\n"
         "sys.argv = ['many.py', 'folder']\n"
         "command(EvaluateConfig, lambda config: [print('x' * 999) for _ in range(9999)], '', positional=('run',))"
     )

@@ -81,7 +81,8 @@ json.dump(sorted({name.split(".")[0] for name in sys.modules}), open(sys.argv[1]
 """
 RUN = """
 import sys
-from minitrain.config import EvaluateConfig, PredictConfig, TrainConfig
+from minitrain.config import TrainConfig
+from minitrain.inference_config import EvaluateConfig, PredictConfig
 from minitrain.inference import evaluate_run, predict_run
 from minitrain.run import train
 folder, out, kind = sys.argv[2:]
@@ -126,7 +127,7 @@ def test_prediction_starts_without_datasets(data: Path, tmp_path: Path) -> None:
     train(config(data / "tiny", data, tmp_path / "run", max_steps=1))
     code = """
 import sys
-from minitrain.config import PredictConfig
+from minitrain.inference_config import PredictConfig
 from minitrain.inference import predict_run
 predict_run(PredictConfig(run=sys.argv[2], input=sys.argv[3]))
 """

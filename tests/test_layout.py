@@ -16,6 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "attention",
         "carry",
         "config",
+        "data_config",
         "distributed",
         "download",
         "dropout",
@@ -23,11 +24,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "files",
         "flags",
         "imports",
+        "inference_config",
         "kernels",
+        "options",
         "packing",
         "place",
         "products",
-        "ranges",
+        "progress",
         "schedules",
         "stopping",
         "truncation",
@@ -75,7 +78,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 # Exactly the imports on one floor: hub -> tokenizer, tables -> labels -> rows -> data -> batching, and
 # layers -> families -> model -> weights.
 WITHIN: dict[str, set[str]] = {
-    "config": {"ranges"},
+    "config": {"data_config", "options"},
+    "data_config": {"options"},
+    "inference_config": {"config", "options"},
     "download": {"files"},
     "place": {"config"},
     "stopping": {"distributed"},
@@ -210,7 +215,7 @@ def test_slow_libraries_are_imported_where_they_are_used(path: Path) -> None:
     assert not third_party(top) & SLOW
 
 
-@pytest.mark.parametrize("unit", ["config", "errors", "flags", "ranges"])
+@pytest.mark.parametrize("unit", ["config", "data_config", "errors", "flags", "inference_config", "options"])
 def test_command_line_needs_no_torch(unit: str) -> None:
     assert third_party(tree_of(ROOT / f"minitrain/{unit}.py")) == set()
 

@@ -1,0 +1,39 @@
+"""Which data, and what is taken of it: the options that training, scoring and `load_splits` share."""
+
+from dataclasses import dataclass
+
+from minitrain.errors import MinitrainError
+from minitrain.options import check_flags, flag
+
+GLUE_REPOSITORY = "nyu-mll/glue"  # the default dataset, with the subset mrpc
+PROBLEM_TYPES = ("single_label_classification", "regression")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The data of a run: a dataset or files, their columns, and the rows that are used. A field is a flag."""
+
+    dataset: str | None = flag(
+        None, "Hub id, local folder, or 'demo' (embedded movie reviews); nyu-mll/glue if none"
+    )
+    subset: str | None = flag(None, "configuration of the dataset, e.g. a GLUE task; mrpc of nyu-mll/glue")
+    dataset_revision: str | None = flag(None, "branch, tag or commit of a dataset of the Hub")
+    train_file: str | None = flag(None, "own training data: .csv, .tsv, .jsonl or .parquet")
+    eval_file: str | None = flag(None, "own evaluation data, same columns")
+    test_file: str | None = flag(None, "own test data, scored once, after training")
+    text_columns: tuple[str, ...] | None = flag(None, "one column, or two (a pair), separated by a comma")
+    label_column: str | None = flag(None, "column of the labels; 'label' where nothing is said")
+    eval_fraction: float = flag(0.0, "share of the training data to hold back for evaluation", bounds=(0.0, 1.0))
+    problem_type: str | None = flag(None, "what the labels are; by default as the data says", PROBLEM_TYPES)
+    max_train_samples: int | None = flag(None, "use only the first so many training examples", bounds=(1, None))
+    max_eval_samples: int | None = flag(None, "use only the first so many evaluation examples", bounds=(1, None))
+    seed: int = flag(42, "of the head, dropout and the order of examples", bounds=(0, 2**63 - 1))
+
+    def __post_init__(self) -> None:
+        check_flags(self)
+        if self.dataset is not None and self.train_file is not None:
+            raise MinitrainError("--dataset and --train_file name two sets of data: pass one")
+        if self.subset is not None and (self.dataset == "demo" or self.train_file is not None):
+            raise MinitrainError(f"--subset {self.subset}: only a dataset of the Hub or of a folder has subsets")
+        if self.dataset_revision is not None and self.train_file is not None:
+            raise MinitrainError("--dataset_revision is of a dataset of the Hub; --train_file has none")

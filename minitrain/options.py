@@ -1,0 +1,61 @@
+"""What a field of a configuration is beside its default: its help, its choices and the bounds of its number.
+
+The configurations (`config.py`, `data_config.py`, `inference_config.py`) are frozen dataclasses of such fields, and
+the command line (`flags.py`) is derived from them.
+"""
+
+import sys
+from dataclasses import field, fields
+from typing import Any
+
+from minitrain.errors import MinitrainError
+
+Bounds = tuple[float | None, float | None]  # the lowest value allowed, and the highest; None is no bound
+
+
+def flag(
+    default: Any,
+    help: str,
+    choices: tuple[str, ...] | None = None,
+    bare: str | None = None,
+    bounds: Bounds | None = None,
+    shown: Any = None,
+) -> Any:
+    """A field with what its command-line flag needs.
+
+    bare: what the flag means without a value. bounds: of a number. shown: the default that --help names, where it
+    is not `default`.
+    """
+    metadata = {"help": help, "choices": choices, "bare": bare, "bounds": bounds}
+    return field(default=default, metadata=metadata | {"shown": default if shown is None else shown})
+
+
+def check_flags(config: Any) -> None:
+    """Raise MinitrainError naming the flag whose value is no choice, or whose number is out of its bounds.
+
+    The command line sees to choices by itself; a configuration made in Python passes here.
+    """
+    for spec in fields(config):
+        value, choices, bounds = getattr(config, spec.name), spec.metadata["choices"], spec.metadata["bounds"]
+        if value is None:
+            continue
+        if choices is not None and value not in choices:
+            raise MinitrainError(f"--{spec.name} is {value!r}; expected one of {', '.join(choices)}")
+        if bounds is not None:
+            _check_bounds(spec.name, value, *bounds)
+    if getattr(config, "text_columns", None) is not None:
+        check_columns(config.text_columns)
+
+
+def _check_bounds(name: str, value: float, lowest: float | None, highest: float | None) -> None:
+    # Written so that NaN fails, and so that an int too large for a float does not raise.
+    if not (lowest or 0) <= value <= (sys.float_info.max if highest is None else highest):
+        upper = "" if highest is None else f" and at most {highest}"
+        raise MinitrainError(f"--{name} is {value}; expected at least {lowest}{upper}")
+
+
+def check_columns(columns: tuple[str, ...]) -> None:
+    """Raise MinitrainError unless there are one or two columns of text."""
+    if isinstance(columns, str) or len(columns) > 2:
+        shown = columns if isinstance(columns, str) else ",".join(columns)
+        raise MinitrainError(f"--text_columns {shown}: expected one column, or two for pairs, as a tuple")
