@@ -66,9 +66,11 @@ def test_a_process_that_another_one_speaks_for_is_silent(
 def test_on_a_terminal_a_bar_moves_and_goes_away() -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))  # a new one has no width
-    process = subprocess.Popen([sys.executable, "-c", WORK], stderr=theirs, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.read() == "done\n"
-    assert process.wait() == 0
+    with subprocess.Popen(
+        [sys.executable, "-c", WORK], stderr=theirs, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.read() == "done\n"
+    assert process.returncode == 0
     shown = os.read(ours, 100_000).decode()  # while the other end is still open
     os.close(theirs)
     os.close(ours)
