@@ -21,6 +21,7 @@ from minitrain.distributed import World, choose_device, process_group, world_fro
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation, evaluate, predict
 from minitrain.files import json_text, read_json, whole_text_file, write_whole
+from minitrain.folders import what_it_holds
 from minitrain.labels import Labels, positive_class
 from minitrain.metrics import metric_for
 from minitrain.model import SequenceClassifier
@@ -57,9 +58,7 @@ def load_run(
     """Load a saved run onto a device. Raises MinitrainError where the folder is not there or not whole."""
     directory = Path(directory)
     if not (directory / "config.json").is_file():
-        raise MinitrainError(
-            f"{directory}: holds no saved model (no config.json); give a folder that train.py saved"
-        )
+        raise MinitrainError(what_it_holds(directory))
     directory = directory.resolve()  # a run in a folder called demo is no demo
     if trained_labels(directory) is None:
         raise MinitrainError(f"{directory}: holds no trained head, only an encoder; fine-tune it first")
