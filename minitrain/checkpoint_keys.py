@@ -14,7 +14,7 @@ from minitrain.errors import MinitrainError, listed
 from minitrain.families import Family
 
 # Heads of these classes have the keys that a sequence classifier's has, in some family: only `architectures` tells.
-OTHER_TASKS = ("ForTokenClassification", "ForMultipleChoice")
+OTHER_TASKS = ("ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
 # Keys that change no output, whatever the family: buffers of older versions, the counters of a profiler (thop), the
 # class weights of a loss.
 HARMLESS = (
