@@ -10,12 +10,20 @@ import shlex
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from minitrain.errors import MinitrainError, listed
 from minitrain.files import read_json
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth", "pytorch_model.pt")
+ADAPTERS = {  # peft's task type -> its class
+    "SEQ_CLS": "AutoPeftModelForSequenceClassification",
+    "TOKEN_CLS": "AutoPeftModelForTokenClassification",
+    "QUESTION_ANS": "AutoPeftModelForQuestionAnswering",
+    "FEATURE_EXTRACTION": "AutoPeftModelForFeatureExtraction",
+}
+HEADS = ("classifier.weight", "classifier.out_proj.weight")  # the last matrix of a classifier
 EXPORTS = {  # how the names of files end -> whose they are
     ".onnx": "ONNX",
     "openvino_model.xml": "OpenVINO",
@@ -49,7 +57,7 @@ def what_it_holds(directory: Path) -> str:
     names = set(_names(directory))
     place = f"{directory}: "
     if "adapter_config.json" in names:
-        return place + _adapter(str(directory), f"{directory}-merged", directory / "adapter_config.json")
+        return place + _adapter(str(directory), f"{directory}-merged", directory)
     if (step := _own_checkpoint(directory, names)) is not None:
         return place + step
     models = models_in(names)
@@ -135,21 +143,35 @@ def _by_number(name: str) -> tuple[str, int]:
     return (name[: found.start()], int(found[0])) if found else (name, 0)
 
 
-def _adapter(model: str, merged: str, settings: Path | None = None) -> str:
-    base = None
+def _adapter(model: str, merged: str, folder: Path | None = None) -> str:
+    """folder: the adapter's, which says of what base and for what task it is; None where it is not here."""
+    settings: dict[str, Any] = {}
     with suppress(MinitrainError):
-        base = read_json(settings).get("base_model_name_or_path") if settings else None
+        settings = read_json(folder / "adapter_config.json") if folder else {}
+    base, task = settings.get("base_model_name_or_path"), str(settings.get("task_type"))
     base = base if isinstance(base, str) else None
+    classes = _classes_of(folder / "adapter_model.safetensors") if folder and task == "SEQ_CLS" else None
+    options = f", num_labels={classes}" if classes else ""
     command = (
-        "from peft import AutoPeftModelForSequenceClassification as M; "
+        f"from peft import {ADAPTERS.get(task, ADAPTERS['SEQ_CLS'])} as M; "
         "from transformers import AutoTokenizer as T; "
-        f"M.from_pretrained({model!r}).merge_and_unload().save_pretrained({merged!r}); "
+        f"M.from_pretrained({model!r}{options}).merge_and_unload().save_pretrained({merged!r}); "
         f"T.from_pretrained({base or model!r}).save_pretrained({merged!r})"
     )
     return (
         f"holds an adapter{f' of {base}' if base else ''} (adapter_config.json), no whole model: merge the two, "
         f'with peft and transformers installed, and pass --model {merged}\n  python -c "{command}"'
     )
+
+
+def _classes_of(file: Path) -> int | None:
+    """How many classes the head in an adapter's file has, which peft has to be told."""
+    try:
+        with file.open("rb") as opened:
+            header = json.loads(opened.read(min(int.from_bytes(opened.read(8), "little"), 2**22)))
+        return next((int(v["shape"][0]) for k, v in header.items() if k.endswith(HEADS)), None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        return None
 
 
 def _own_checkpoint(directory: Path, names: Collection[str]) -> str | None:
