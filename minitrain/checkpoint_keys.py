@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from minitrain.encoder_config import EncoderConfig
-from minitrain.errors import MinitrainError, listed
+from minitrain.errors import MinitrainError, listed, literal, python_command
 from minitrain.families import Family
 
 # Heads of these classes have the keys that a sequence classifier's has, in some family: only `architectures` tells.
@@ -115,10 +115,10 @@ def _before(keys: Iterable[str], module: str) -> set[str]:
 
 def _only(prefixes: set[str]) -> str:
     if len(prefixes) > 1:
-        one = sorted(prefixes)[0]
+        one = literal(sorted(prefixes)[0])
         raise MinitrainError(
             f"the weights hold {len(prefixes)} encoders, behind {listed(map(repr, sorted(prefixes)))}: keep one, "
-            f"with (in their folder)\n  {rewrite_command(f'k.removeprefix({one!r}): v', f'k.startswith({one!r})')}"
+            f"with (in their folder){rewrite_command(f'k.removeprefix({one}): v', f'k.startswith({one})')}"
         )
     return next(iter(prefixes))
 
@@ -126,8 +126,8 @@ def _only(prefixes: set[str]) -> str:
 def rewrite_command(entry: str, condition: str = "", file: str = "model.safetensors") -> str:
     """A command that rewrites a file where it is run. entry, condition: Python, of a key k and its value v."""
     kept = f"{{{entry} for k, v in w.items(){f' if {condition}' if condition else ''}}}"
-    return (
-        'python -c "from safetensors.torch import load_file, save_file; '
-        f"w = {{k: v.clone() for k, v in load_file({file!r}).items()}}; "
-        f"save_file({kept}, {file!r}, metadata={{'format': 'pt'}})\""
+    return python_command(
+        "from safetensors.torch import load_file, save_file; "
+        f"w = {{k: v.clone() for k, v in load_file({literal(file)}).items()}}; "
+        f'save_file({kept}, {literal(file)}, metadata={{"format": "pt"}})'
     )

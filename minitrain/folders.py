@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from minitrain.errors import MinitrainError, listed
+from minitrain.errors import MinitrainError, listed, literal, python_command, shown
 from minitrain.files import read_json
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -41,14 +41,12 @@ EXPORTS = {  # how the names of files end -> whose they are
 
 def convert(pickle: str) -> str:
     """How to make safetensors of a pickle, or of the shards that its index names: what to say after a semicolon."""
-    shards = pickle.endswith(".index.json")
-    files = "sorted(glob.glob('pytorch_model-*.bin'))" if shards else f"[{pickle!r}]"
-    return (
-        "convert it where you trust its source, in its folder, with\n"
-        '  python -c "import glob, torch; from safetensors.torch import save_file; '
-        f"w = {{k: v for f in {files} for k, v in torch.load(f, map_location='cpu', weights_only=True).items()}}; "
-        "save_file({k: v.clone() for k, v in w.get('state_dict', w).items()}, 'model.safetensors', "
-        "metadata={'format': 'pt'})\""
+    files = 'sorted(glob.glob("pytorch_model-*.bin"))' if pickle.endswith(".index.json") else f'["{pickle}"]'
+    return "convert it where you trust its source, in its folder, with" + python_command(
+        "import glob, torch; from safetensors.torch import save_file; "
+        f'w = {{k: v for f in {files} for k, v in torch.load(f, map_location="cpu", weights_only=True).items()}}; '
+        'save_file({k: v.clone() for k, v in w.get("state_dict", w).items()}, "model.safetensors", '
+        'metadata={"format": "pt"})'
     )
 
 
@@ -78,8 +76,9 @@ def what_a_repository_holds(name: str, names: Collection[str]) -> str | None:
     if _can_be_loaded(names):
         return None
     if models := models_in(names):
+        inside = shlex.quote(f"{models[0]}/*")
         return (
-            f"{name}: its model is in a folder: get it, with\n  hf download {name} --include '{models[0]}/*' "
+            f"{name}: its model is in a folder: get it, with\n  hf download {name} --include {inside} "
             f"--local-dir {local}\nand pass --model {local}/{models[0]}"
         )
     if "config.json" not in names:
@@ -152,15 +151,16 @@ def _adapter(model: str, merged: str, folder: Path | None = None) -> str:
     base = base if isinstance(base, str) else None
     classes = _classes_of(folder / "adapter_model.safetensors") if folder and task == "SEQ_CLS" else None
     options = f", num_labels={classes}" if classes else ""
-    command = (
+    command = python_command(
         f"from peft import {ADAPTERS.get(task, ADAPTERS['SEQ_CLS'])} as M; "
         "from transformers import AutoTokenizer as T; "
-        f"M.from_pretrained({model!r}{options}).merge_and_unload().save_pretrained({merged!r}); "
-        f"T.from_pretrained({base or model!r}).save_pretrained({merged!r})"
+        f"M.from_pretrained({literal(model)}{options}).merge_and_unload().save_pretrained({literal(merged)}); "
+        f"T.from_pretrained({literal(base or model)}).save_pretrained({literal(merged)})"
     )
+    of = f" of {shown(base)}" if base else ""
     return (
-        f"holds an adapter{f' of {base}' if base else ''} (adapter_config.json), no whole model: merge the two, "
-        f'with peft and transformers installed, and pass --model {merged}\n  python -c "{command}"'
+        f"holds an adapter{of} (adapter_config.json), no whole model: merge the two, "
+        f"with peft and transformers installed, and pass --model {merged}{command}"
     )
 
 

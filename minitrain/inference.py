@@ -58,7 +58,11 @@ def load_run(
     """Load a saved run onto a device. Raises MinitrainError where the folder is not there or not whole."""
     directory = Path(directory)
     if not (directory / "config.json").is_file():
-        raise MinitrainError(what_it_holds(directory))
+        if directory.is_dir():
+            raise MinitrainError(what_it_holds(directory))
+        raise MinitrainError(
+            f"{directory}: holds no saved model (no config.json); give a folder that train.py saved"
+        )
     directory = directory.resolve()  # a run in a folder called demo is no demo
     if trained_labels(directory) is None:
         raise MinitrainError(f"{directory}: holds no trained head, only an encoder; fine-tune it first")

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from minitrain.checkpoint_keys import ADAPTER, KeyMap, map_keys, rewrite_command
-from minitrain.errors import MinitrainError, shown
+from minitrain.errors import MinitrainError, literal, shown
 from minitrain.families import Family
 from minitrain.model import SequenceClassifier
 from minitrain.tensorfiles import checked, read_tensors, tensor_keys, weight_files
 
 # Of the heads of masked language models, whose matrix is mostly that of the word embeddings.
 DECODERS = ("decoder.weight", "vocab_projector.weight", "generator_lm_head.weight")
+
+LONG = 200  # characters: no command is made for a longer key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +89,8 @@ def fill(model: nn.Module, names: dict[str, str], family: Family, directory: Pat
                 continue
             if ours in loaded:
                 raise MinitrainError(
-                    f"{file}: {shown(key)} and {shown(loaded[ours])} are the same parameter; take one out, with "
-                    f"(in its folder)\n  {rewrite_command('k: v', f'k != {key!r}', file.name)}"
+                    f"{file}: {shown(key)} and {shown(loaded[ours])} are the same parameter: take one "
+                    + _out_of(file, key)
                 )
             remedy = "; --new_head leaves it out and trains a new one" if ours.startswith("head.") else ""
             with torch.no_grad():
@@ -126,7 +128,7 @@ def _check_needless(file: Path, key: str, tensor: Tensor, keys: KeyMap, keeps_he
     inside = keys.in_encoder(key)
     if not inside and (not keeps_head or not tensor.is_floating_point()):  # integers are counters, not weights
         return
-    take_out = f"take it out, with (in its folder)\n  {rewrite_command('k: v', f'k != {key!r}', file.name)}"
+    take_out = f"take it {_out_of(file, key)}"
     if ADAPTER.search(key):
         remedy = (
             "it is of a low-rank adapter; merge that first, with merge_and_unload() of peft, and save the model"
@@ -140,6 +142,12 @@ def _check_needless(file: Path, key: str, tensor: Tensor, keys: KeyMap, keeps_he
     )
 
 
+def _out_of(file: Path, key: str) -> str:
+    if len(key) > LONG:
+        return "out of the file"
+    return f"out, with (in its folder){rewrite_command('k: v', f'k != {literal(key)}', file.name)}"
+
+
 def _lack(directory: Path, missing: list[str], keys: KeyMap, names: dict[str, str]) -> str:
     """What to say of an encoder that is not whole."""
     behind = f" (behind {keys.prefix!r})" if keys.prefix else ""
@@ -148,9 +156,9 @@ def _lack(directory: Path, missing: list[str], keys: KeyMap, names: dict[str, st
     )
     decoder = next((key for key in keys.keys if key.endswith(DECODERS)), None)
     if decoder is not None and [names[key] for key in missing] == ["encoder.embeddings.word.weight"]:
-        renamed = rewrite_command(f"({missing[0]!r} if k == {decoder!r} else k): v")
+        renamed = rewrite_command(f"({literal(missing[0])} if k == {literal(decoder)} else k): v")
         return (
             f"{message}they hold {decoder!r}, the same tensor where the two were tied, as they mostly are: give it "
-            f"the encoder's name, with (in its folder)\n  {renamed}"
+            f"the encoder's name, with (in its folder){renamed}"
         )
     return f"{message}only a head may be missing: take weights and config.json of the same model"

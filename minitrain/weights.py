@@ -4,6 +4,7 @@ Every parameter is accounted for: loaded, or new because a head may be; every ke
 because no part of the encoder and of a trained head needs it (`checkpoint_keys.py`). Anything else is an error.
 """
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -37,7 +38,7 @@ class Saves(Protocol):
 def read_config(directory: Path) -> EncoderConfig:
     """The checked configuration of a local checkpoint. Raises MinitrainError naming file and field."""
     path = directory / "config.json"
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists raises for a folder that is not ours to read
         raise MinitrainError(what_it_holds(directory))
     raw = read_json(path)
     family = family_of(raw, path)

@@ -256,13 +256,13 @@ def test_an_adapter_names_its_base_and_how_to_merge_it(model: Path, data: Path, 
     (folder / "adapter_config.json").write_text(json.dumps(settings))
     (folder / "adapter_model.safetensors").touch()
     message = refusal(folder, data)
-    assert "holds an adapter of org/base (adapter_config.json), no whole model" in message
+    assert "holds an adapter of 'org/base' (adapter_config.json), no whole model" in message
     assert named_model(message) == tmp_path / "adapter-merged"
-    assert f"from_pretrained('{folder}').merge_and_unload().save_pretrained('{folder}-merged')" in message
+    assert f'from_pretrained("{folder}").merge_and_unload().save_pretrained("{folder}-merged")' in message
     head = {"base_model.model.classifier.weight": torch.ones(3, 4)}
     save_file(head, folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps(settings | {"task_type": "SEQ_CLS"}))
-    assert f"M.from_pretrained('{folder}', num_labels=3).merge_and_unload()" in what_it_holds(folder)
+    assert f'M.from_pretrained("{folder}", num_labels=3).merge_and_unload()' in what_it_holds(folder)
     (folder / "adapter_config.json").write_text(json.dumps(settings | {"task_type": "TOKEN_CLS"}))
     assert "AutoPeftModelForTokenClassification as M" in what_it_holds(folder)
     (folder / "adapter_config.json").write_text("[]")

@@ -4,6 +4,8 @@ import contextlib
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,6 +208,21 @@ def test_a_strangers_key_is_an_error_for_a_trained_head_and_none_for_a_new_one(k
     load_encoder(tmp_path)
     follow(message, tmp_path)
     assert report_of(tmp_path).ignored == []
+
+
+@pytest.mark.parametrize("key", ["a$(touch ran)", "b`touch ran`", "c'; touch ran; '", 'd"; touch ran; "', "e\\'\n"])
+def test_a_key_of_a_stranger_runs_nothing_in_the_command_that_is_pasted(key: str, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path)
+    edit(tmp_path, lambda tensors: tensors | {key: torch.ones(2)})
+    command = refused(lambda: load_classifier(tmp_path)).partition("\n  python -c ")[2]
+    subprocess.run(f"{shlex.quote(sys.executable)} -c {command}", shell=True, cwd=tmp_path, check=True, timeout=120)
+    assert not (tmp_path / "ran").exists() and report_of(tmp_path).ignored == []
+
+
+def test_a_long_key_makes_no_long_message(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path)
+    edit(tmp_path, lambda tensors: tensors | {"x" * 100_000: torch.ones(2)})
+    assert len(refused(lambda: load_classifier(tmp_path))) < 600
 
 
 @pytest.mark.parametrize("new_head", [False, True])
