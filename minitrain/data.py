@@ -50,6 +50,13 @@ class Split:
             return None
         return torch.frombuffer(self._labels, dtype=torch.int64 if self._labels.typecode == "q" else torch.float32)
 
+    @cached_property
+    def highest_type_id(self) -> int:
+        """Of all tokens; a model must have more embeddings of token types than that."""
+        import numpy
+
+        return int(numpy.frombuffer(self._tokens.type_ids, numpy.uint8).max(initial=0))
+
     def __len__(self) -> int:
         return len(self.lengths)
 

@@ -3,6 +3,7 @@
 Nothing is guessed: a size that is missing, negative or huge is an error that names the file and the key.
 """
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -11,8 +12,14 @@ from typing import Any, ClassVar
 
 from minitrain.errors import MinitrainError, shown
 
-ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh")
+# All that transformers 5.23 has under a name, but for those with parameters (prelu, xielu).
+ACTIVATIONS = (
+    *("gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh"),
+    *("gelu_pytorch_tanh", "hardswish", "laplace", "leaky_relu", "linear", "mish", "quick_gelu", "relu", "relu2"),
+    *("relu6", "sigmoid", "silu", "sqrtsoftplus", "swish", "tanh"),
+)
 CLASSIFICATION, REGRESSION = PROBLEM_TYPES = ("single_label_classification", "regression")
+MULTI_LABEL = "multi_label_classification"
 LARGEST_SIZE = 2**24  # of one dimension: beyond every encoder there is
 MOST_LABELS = 2**20  # their names are made where there are none
 MOST_LAYERS = 256  # each is made before its weights are looked for, which takes a few milliseconds
@@ -82,7 +89,9 @@ class EncoderConfig:
     """The shape of an encoder and its head, in minitrain's names; a family translates to the checkpoint's.
 
     Sizes are counts; dropouts are probabilities of zeroing an element. `label_names` is None when the
-    checkpoint never named its classes, `pad_token_id` when no embedding is kept from learning. The defaults are
+    checkpoint never named its classes, `pad_token_id` when no embedding is kept from learning. `head_fault` says
+    why a trained head cannot be used; a new one does not mind. `architecture` is the class that saved the
+    checkpoint. `chunk_size` is how many positions a feed-forward layer takes at once, 0 for all. The defaults are
     BERT's; a family with others, or with more fields, has a subclass.
     """
 
@@ -101,9 +110,12 @@ class EncoderConfig:
     initializer_range: float = positive(0.02)
     layer_norm_eps: float = positive(1e-12)
     pad_token_id: int | None = token_id(0)
+    chunk_size: int = size(0, smallest=-LARGEST_SIZE)
     num_labels: int = size(2, largest=MOST_LABELS)
     label_names: tuple[str, ...] | None = None
     problem_type: str | None = None
+    head_fault: str | None = None
+    architecture: str | None = None
 
     UNSUPPORTED: ClassVar[tuple[str, ...]] = ("is_decoder", "add_cross_attention")  # keys that must not be true
 
@@ -132,6 +144,15 @@ class EncoderConfig:
         if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
             return f"'pad_token_id' is {self.pad_token_id}, outside the vocabulary of {self.vocab_size}"
         return None
+
+
+def no_such_type(highest: int, config: EncoderConfig) -> str:
+    """What to say of token type ids up to `highest` where the model has no embedding for them."""
+    return (
+        f"the tokenizer gives token types up to {highest}, as of the second text of a pair, and the model has "
+        f"embeddings of {config.type_vocab_size} (type_vocab_size in config.json); to give every token the type 0, "
+        'put "model_input_names": ["input_ids", "attention_mask"] into tokenizer_config.json'
+    )
 
 
 def encoder_config(
@@ -166,25 +187,58 @@ def encoder_config(
 
 
 def _labels(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """`id2label` (string keys, as the Hub stores it) -> the number of labels and their names in order."""
+    """What config.json says of the head: how many labels, their names in order, and what is wrong with them."""
+    fault = None
     problem = raw.get("problem_type")
-    if problem is not None and problem not in PROBLEM_TYPES:
-        raise MinitrainError(
-            f"{path}: 'problem_type' is {shown(problem)}; minitrain trains {' and '.join(PROBLEM_TYPES)}"
+    if problem == MULTI_LABEL:
+        fault = (
+            f"'problem_type' is {MULTI_LABEL!r}: minitrain neither trains nor applies a head of several labels a "
+            "text; --new_head trains a new one on this encoder, and the pipeline of transformers applies this one"
         )
-    names = raw.get("id2label")
+    elif problem is not None and problem not in PROBLEM_TYPES:
+        fault = (
+            f"'problem_type' is {shown(problem)}; minitrain trains {' and '.join(PROBLEM_TYPES)}: put one of them "
+            "there, or train a new head with --new_head"
+        )
+    names, wrong = _label_names(raw.get("id2label"))
     if names is None:
         count = raw.get("num_labels", 2)
         if not (_is_whole(count) and 0 < count <= MOST_LABELS):
             raise MinitrainError(
                 f"{path}: 'num_labels' is {shown(count)}; expected an integer from 1 to {MOST_LABELS}"
             )
-        return {"num_labels": count, "problem_type": problem}
-    ids = [str(i) for i in range(len(names))] if isinstance(names, dict) else []
-    if not ids or set(names) != set(ids) or not all(isinstance(name, str) for name in names.values()):
-        raise MinitrainError(f"{path}: 'id2label' is {shown(names)}; expected ids 0, 1, ... with names")
+    architectures = raw.get("architectures")
+    first = architectures[0] if isinstance(architectures, list) and architectures else None
     return {
-        "num_labels": len(names),
-        "label_names": tuple(names[i] for i in ids),
-        "problem_type": problem,
+        "num_labels": count if names is None else len(names),
+        "label_names": names,
+        "problem_type": None if fault else problem,
+        "head_fault": fault or wrong,
+        "architecture": first if isinstance(first, str) else None,
     }
+
+
+def _label_names(table: Any) -> tuple[tuple[str, ...] | None, str | None]:
+    """`id2label` -> the names in order of their ids, None where there are none; and what is wrong with it.
+
+    Ids are counted from 0, or from 1 as some people do; names may be numbers, and may be a list.
+    """
+    if isinstance(table, list):
+        table = {str(i): name for i, name in enumerate(table)}
+    if table is None or table == {}:
+        return None, None
+    wrong = (
+        f"'id2label' is {shown(table)}; expected a name for each class, counted from 0: write "
+        '{"0": "no", "1": "yes"}, or train a new head with --new_head'
+    )
+    if not isinstance(table, dict) or len(table) > MOST_LABELS:
+        return None, wrong
+    if not all(
+        re.fullmatch(r"\d{1,9}", key, re.ASCII) and isinstance(v, str | int | float) for key, v in table.items()
+    ):
+        return None, wrong
+    names = {int(key): str(value) for key, value in table.items()}
+    first = min(names)
+    if first > 1 or sorted(names) != [*range(first, first + len(table))]:
+        return None, wrong
+    return tuple(names[i] for i in sorted(names)), None

@@ -4,7 +4,9 @@ A message says what was got, what was expected, where (file, row, column, key, f
 Broken invariants of our own are `assert`s, not this.
 """
 
+import json
 import reprlib
+import shlex
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any
@@ -26,6 +28,16 @@ def listed(names: Iterable[str]) -> str:
     short = [name if len(name) <= 100 else f"{name[:97]}..." for name in islice(names, 21)]
     text = ", ".join(short[:20]) + (" ..." if len(short) > 20 else "")
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def python_command(code: str) -> str:
+    """A line of a message that runs some Python, to be pasted: names in it may come from files of strangers."""
+    return f"\n  python -c {shlex.quote(code)}"
+
+
+def literal(text: str) -> str:
+    """A text as Python and JSON write it: in double quotes, which a shell leaves alone in single ones."""
+    return json.dumps(text)
 
 
 class MinitrainError(ValueError):

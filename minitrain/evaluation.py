@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 from minitrain.batching import Batch, Batches, batches_by_length, batches_by_row, collate
 from minitrain.data import Split
 from minitrain.distributed import World
+from minitrain.encoder_config import EncoderConfig, no_such_type
 from minitrain.errors import MinitrainError
+from minitrain.families import reads_types
 from minitrain.loss import cross_entropy, mean_squared_error
 from minitrain.metrics import Confusion, Metric
 from minitrain.model import SequenceClassifier
@@ -80,6 +83,16 @@ def _evaluating(model: nn.Module, passes: int) -> Iterator[None]:
         model.train(was_training)
 
 
+def check_token_types(config: EncoderConfig, split: Split, source: Path | None = None) -> None:
+    """Raise MinitrainError, with the way out, where tokens of a split have types that the model does not know.
+
+    source: the model's folder, for the message.
+    """
+    if reads_types(config) and split.highest_type_id >= config.type_vocab_size:
+        where = f"{source}: " if source else ""
+        raise MinitrainError(where + no_such_type(split.highest_type_id, config))
+
+
 def predict(
     model: SequenceClassifier,
     split: Split,
@@ -98,6 +111,7 @@ def predict(
     each some of the batches; all of them get all logits.
     Raises MinitrainError for NaN or infinity.
     """
+    check_token_types(model.config, split)
     device, world = device_of(model), world or World()
     logits = torch.zeros(len(split), model.config.num_labels)
     batches = _batches(split, batch_size, order)

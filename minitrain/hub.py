@@ -11,6 +11,7 @@ from pathlib import Path
 
 from minitrain.download import HubError, Repository
 from minitrain.errors import MinitrainError
+from minitrain.folders import what_a_repository_holds
 
 MODEL_FILES = (
     "config.json",
@@ -91,8 +92,8 @@ def _download(repository: Repository) -> Path:
     """A name that stands for no file in the cache is asked of the Hub; what the Hub fails to give, of the cache."""
     try:
         commit, names = repository.contents("config.json")
-        if "config.json" not in names:
-            raise MinitrainError(f"{repository.name}: has no file config.json, which minitrain needs")
+        if (fault := what_a_repository_holds(repository.name, names)) is not None:
+            raise MinitrainError(fault)
         wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in MODEL_FILES)]
         places = {name: repository.fetch(name, commit) for name in wanted}
         # Only when all are there does the cache learn that the branch stood for this commit.

@@ -21,6 +21,7 @@ from minitrain.distributed import World, choose_device, process_group, world_fro
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation, evaluate, predict
 from minitrain.files import json_text, read_json, whole_text_file, write_whole
+from minitrain.folders import what_it_holds
 from minitrain.inference_config import EvaluateConfig, PredictConfig
 from minitrain.labels import Labels, positive_class
 from minitrain.metrics import metric_for
@@ -58,6 +59,8 @@ def load_run(
     """Load a saved run onto a device. Raises MinitrainError where the folder is not there or not whole."""
     directory = Path(directory)
     if not (directory / "config.json").is_file():
+        if directory.is_dir():
+            raise MinitrainError(what_it_holds(directory))
         raise MinitrainError(
             f"{directory}: holds no saved model (no config.json); give a folder that train.py saved"
         )

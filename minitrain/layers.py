@@ -16,22 +16,77 @@ from torch import Tensor, nn
 
 from minitrain.kernels import Kernels
 
+# ---- activations, by the names that config.json has for them: (...) -> (...) ------------------------------------
 
-def _gelu_new(x: Tensor) -> Tensor:
-    # Written out as transformers has it: F.gelu(approximate="tanh") differs in the last bit.
-    return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))
+# Some are one function in other steps, with other last bits: written as in activations.py of transformers 5.23.
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
 
+def _gelu_new(x: Tensor) -> Tensor:
+    return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))
+
+
+def _gelu_python_tanh(x: Tensor) -> Tensor:
+    return x * 0.5 * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))
+
+
+def _gelu_fast(x: Tensor) -> Tensor:
+    return 0.5 * x * (1.0 + torch.tanh(x * 0.7978845608 * (1.0 + 0.044715 * x * x)))
+
+
+def _gelu_python(x: Tensor) -> Tensor:
+    return x * 0.5 * (1.0 + torch.erf(x / math.sqrt(2.0)))
+
+
+def _gelu_10(x: Tensor) -> Tensor:
+    return torch.clip(F.gelu(x), -10, 10)
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+def _laplace(x: Tensor) -> Tensor:
+    return 0.5 * (1.0 + torch.erf((x - 0.707107).div(0.282095 * math.sqrt(2.0))))
+
+
+def _relu2(x: Tensor) -> Tensor:
+    return torch.square(F.relu(x))
+
+
+def _linear(x: Tensor) -> Tensor:
+    return x
+
+
+def _sqrtsoftplus(x: Tensor) -> Tensor:
+    return F.softplus(x).sqrt()
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
+    "gelu_10": _gelu_10,
+    "gelu_accurate": _gelu_new,
+    "gelu_fast": _gelu_fast,
     "gelu_new": _gelu_new,
+    "gelu_python": _gelu_python,
+    "gelu_python_tanh": _gelu_python_tanh,
     "gelu_pytorch_tanh": _gelu_tanh,
+    "hardswish": F.hardswish,
+    "laplace": _laplace,
+    "leaky_relu": F.leaky_relu,
+    "linear": _linear,
+    "mish": F.mish,
+    "quick_gelu": _quick_gelu,
     "relu": F.relu,
+    "relu2": _relu2,
+    "relu6": F.relu6,
+    "sigmoid": torch.sigmoid,
     "silu": F.silu,
+    "sqrtsoftplus": _sqrtsoftplus,
+    "swish": F.silu,
     "tanh": torch.tanh,
 }
 
@@ -116,6 +171,16 @@ class FeedForward(nn.Module):
         return context.kernels.linear(wide, self.output)[0]
 
 
+def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, size: int) -> Tensor:
+    """A function of each position, in parts of `size` positions, of all at once where that is not positive.
+
+    (B, L, H) -> (B, L, H). Parts take less memory; the last may be shorter, which transformers 5.23 refuses.
+    """
+    if size <= 0:
+        return function(x)
+    return torch.cat([function(part) for part in x.split(size, dim=1)], dim=1)
+
+
 class GatedFeedForward(nn.Module):
     """Half of a wide projection, activated, times the other half; projected back: (B, L, H) -> (B, L, H).
 
@@ -142,7 +207,7 @@ class Block(nn.Module):
     """Attention, then feed-forward, each with dropout, a residual and a LayerNorm after: (B, L, H) -> (B, L, H).
 
     attention: module (x, context, queries) -> (B, queries, H). attention_output_dropout, feed_forward_dropout: of
-    what each of the two gives, before the residual is added.
+    what each of the two gives, before the residual is added. chunk_size: as of `in_chunks`.
     """
 
     def __init__(
@@ -155,8 +220,10 @@ class Block(nn.Module):
         attention_output_dropout: float,
         feed_forward_dropout: float,
         layer_norm_eps: float,
+        chunk_size: int = 0,
     ) -> None:
         super().__init__()
+        self.chunk_size = chunk_size
         self.attention_output_dropout = attention_output_dropout
         self.feed_forward_dropout = feed_forward_dropout
         self.attention = attention
@@ -170,5 +237,9 @@ class Block(nn.Module):
         # Before x is sliced: the gradients of x are summed in the order of these two lines, to the last bit.
         mixed = self.attention(x, context, queries)
         x = self.attention_norm(add_dropped(x[:, :queries], mixed, self.attention_output_dropout, self.training))
-        wide = self.feed_forward(x, context)
-        return self.feed_forward_norm(add_dropped(x, wide, self.feed_forward_dropout, self.training))
+
+        def rest(x: Tensor) -> Tensor:
+            wide = self.feed_forward(x, context)
+            return self.feed_forward_norm(add_dropped(x, wide, self.feed_forward_dropout, self.training))
+
+        return in_chunks(rest, x, self.chunk_size)

@@ -9,9 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from minitrain.encoder_config import EncoderConfig
+from minitrain.encoder_config import EncoderConfig, no_such_type
 from minitrain.errors import MinitrainError
-from minitrain.families import FAMILIES
+from minitrain.families import FAMILIES, reads_types
 from minitrain.kernels import KERNELS
 from minitrain.layers import Context, attention_context
 
@@ -19,6 +19,19 @@ from minitrain.layers import Context, attention_context
 def run_block(block: nn.Module, x: Tensor, context: Context, queries: int | None = None) -> Tensor:
     """(B, L, H) -> (B, L, H), or (B, queries, H): what an encoder does with each of its blocks."""
     return cast(Tensor, block(x, context, queries))
+
+
+def _out_of_range(config: EncoderConfig, input_ids: Tensor, token_type_ids: Tensor) -> Exception:
+    """What to say where an id has no row in its table."""
+    types = int(token_type_ids.max())
+    if reads_types(config) and types >= config.type_vocab_size:
+        return MinitrainError(no_such_type(types, config))
+    if (highest := int(input_ids.max())) >= config.vocab_size:
+        return MinitrainError(
+            f"a batch has the token id {highest}, the model has embeddings for ids up to {config.vocab_size - 1}: "
+            "take the tokenizer that belongs to it"
+        )
+    return IndexError(f"token ids from {int(input_ids.min())}, type ids from {int(token_type_ids.min())}")
 
 
 class Encoder(nn.Module):
@@ -66,7 +79,10 @@ class Encoder(nn.Module):
             )
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
-        x = self.embeddings(input_ids, token_type_ids, attention_mask, self.kernels)
+        try:
+            x = self.embeddings(input_ids, token_type_ids, attention_mask, self.kernels)
+        except IndexError as error:
+            raise _out_of_range(self.config, input_ids, token_type_ids) from error
         shared = self.shared(x, attention_mask, self.kernels) if self.shared is not None else None
         context = attention_context(attention_mask, self.kernels, shared)
         *others, last = (self.blocks[number] for number in self.layers)

@@ -28,9 +28,10 @@ from minitrain.data import Splits, length_limit, tokenize_rows
 from minitrain.distributed import World, choose_device, process_group
 from minitrain.download import commit_of
 from minitrain.errors import MinitrainError
-from minitrain.evaluation import Evaluation, device_of, dtype_of_products, majority
+from minitrain.evaluation import Evaluation, check_token_types, device_of, dtype_of_products, majority
 from minitrain.files import json_text, read_json, write_whole
 from minitrain.hub import resolve_model
+from minitrain.loading import LoadReport
 from minitrain.metrics import Metric, metric_for
 from minitrain.model import SequenceClassifier
 from minitrain.place import LOG, RESULTS, alone_in, is_finished, output_directory, output_path, start_anew
@@ -41,9 +42,10 @@ from minitrain.rows import Rows, chosen_rows, tables_of, with_default_data
 from minitrain.step import TrainState
 from minitrain.stopping import StopRequests
 from minitrain.summary import footer, header
+from minitrain.tensorfiles import weight_files
 from minitrain.tokenizer import Tokenizer, load_tokenizer
 from minitrain.training import evaluate_all, fit
-from minitrain.weights import LoadReport, load_classifier_with_report, read_config, save_classifier, trained_labels
+from minitrain.weights import load_classifier_with_report, read_config, save_classifier, trained_labels
 
 LIBRARIES = ("torch", "tokenizers", "datasets", "safetensors", "huggingface-hub")
 
@@ -146,11 +148,15 @@ def prepare(config: TrainConfig, world: World | None = None, ahead: DataAhead | 
     directory = output_directory(config) if world.is_main else output_path(config)
     with world.first_on_node("data"):
         source = resolve_model(config.model, config.model_revision)
-        tokenizer, encoder = load_tokenizer(source), read_config(source)
+        encoder = read_config(source)
+        weight_files(source)  # whoever lacks them as well as a tokenizer is told of the model first
+        tokenizer = load_tokenizer(source)
         tokenizer.check_fits(encoder.vocab_size, source)
         max_length = length_limit(config.max_length, tokenizer, encoder.max_length, config.pad_to_multiple_of or 1)
         splits = ahead and ahead.splits(source, _known_labels(config, source), max_length)
         splits = splits or tokenize_rows(rows_of(config, source), tokenizer, max_length)
+        for split in splits.all.values():
+            check_token_types(encoder, split, source)
     world.check_agreement(_must_agree(config, source, splits) if world.size > 1 else {})
     torch.manual_seed(config.seed)  # the new head is drawn next
     model, report = load_classifier_with_report(
@@ -248,6 +254,7 @@ def _facts(parts: Parts, state: TrainState, best: Best, final: Mapping[str, Eval
         "text_columns": list(splits.text_columns),
         "label_column": splits.label_column,
         "labels": splits.labels.names,
+        "weights": parts.report.facts(),
         "max_length": parts.max_length,
         "steps": state.step,
         "epochs": state.epoch,

@@ -13,10 +13,10 @@ from minitrain.best import Best
 from minitrain.config import TrainConfig
 from minitrain.data import Splits
 from minitrain.evaluation import Evaluation
+from minitrain.loading import LoadReport
 from minitrain.plan import make_sampler, plan
 from minitrain.products import onednn_multiplies
 from minitrain.report import class_block, duration, result_lines
-from minitrain.weights import LoadReport
 
 
 def header(
@@ -39,7 +39,6 @@ def header(
     truncated = sum(split.truncated for split in sizes.values())
     blank = sum(split.blank for split in sizes.values())
     cut = f"{truncated / rows:.1%} truncated" + (f", {blank} with a blank text" if blank else "")
-    new = f"{len(report.new)} new ({', '.join(report.new)})" if report.new else "none new"
     return [
         f"minitrain {version('minitrain')}  torch {torch.__version__}  {device}, {torch.get_num_threads()} threads"
         f"  {'bf16' if config.bf16 else 'fp32'}, {config.kernels} kernels  "
@@ -50,7 +49,7 @@ def header(
         "labels   " + _label_counts(splits),
         f"lengths  median {ordered[len(ordered) // 2]}, 95% within {ordered[int(len(ordered) * 0.95)]} tokens; "
         f"{cut}; {padding:.1%} padding ({config.sampler} sampler)",
-        f"weights  {config.model}: {len(report.loaded)} loaded, {len(report.ignored)} ignored, {new}",
+        f"weights  {config.model}: {report.line()}",
         f"plan     {steps.total_steps} steps of {batch} examples{cut_up}, {steps.steps_per_epoch} an epoch, "
         f"{steps.warmup_steps} of warm-up; seed {config.seed}",
         "",

@@ -1,7 +1,8 @@
 """Tensors out of a folder of safetensors, one by one, each checked before it is handed on.
 
-Only safetensors are opened: a pickle can run code, so it is refused with the way to convert it. The library's own
-errors name no file; these do. Format: https://github.com/huggingface/safetensors, version 0.5 and later.
+Only safetensors are opened: a pickle can run code, so it is refused with the way to convert it (`folders.py`). The
+library's own errors name no file; these do. Format: https://github.com/huggingface/safetensors, version 0.5 and
+later.
 """
 
 import math
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from minitrain.errors import MinitrainError, shown
 from minitrain.files import read_json, strict_json
+from minitrain.folders import convert, what_it_holds
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # Bytes an element, of what a file may hold: a tensor that no model here uses may have any of them.
@@ -26,11 +28,6 @@ BYTES = {
 }
 LARGEST_HEADER = 2**22  # bytes, of some 30,000 tensors: more than any encoder has, and parsed within a second
 MOST_DIMENSIONS = 16
-PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
-CONVERT = (
-    "convert it where you trust its source: torch.load(..., weights_only=True), then "
-    "safetensors.torch.save_file(..., 'model.safetensors', metadata={'format': 'pt'})"
-)
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -43,10 +40,7 @@ def weight_files(directory: Path) -> list[Path]:
         return [single]
     if index.is_file():
         return _shards(index)
-    for name in PICKLES:
-        if (directory / name).exists():
-            raise MinitrainError(f"{directory / name}: is a pickle, which is never opened; {CONVERT}")
-    raise MinitrainError(f"{directory}: holds no model.safetensors and no model.safetensors.index.json")
+    raise MinitrainError(what_it_holds(directory))
 
 
 def _shards(index: Path) -> list[Path]:
@@ -104,7 +98,7 @@ def _check_start(file: Path, start: bytes) -> None:
     if start.lstrip()[:1] == b"<":
         raise MinitrainError(f"{file}: is a web page, not the weights; download the file itself")
     if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
-        raise MinitrainError(f"{file}: is a pickle under another name, which is never opened; {CONVERT}")
+        raise MinitrainError(f"{file}: is a pickle under another name, which is never opened; {convert(file.name)}")
 
 
 class _Malformed(ValueError):
@@ -161,14 +155,15 @@ def _are_sizes(value: Any, smallest: int) -> bool:
     return isinstance(value, list) and all(type(size) is int and smallest <= size < 2**63 for size in value)
 
 
-def checked(file: Path, key: str, tensor: Tensor, shape: torch.Size) -> Tensor:
-    """`tensor` as float32 when it can stand for a parameter of this shape.
+def checked(file: Path, key: str, tensor: Tensor, shape: torch.Size, remedy: str = "") -> Tensor:
+    """`tensor` as float32 when it can stand for a parameter of this shape. remedy: for one of another shape.
 
     Raises MinitrainError naming file, key, what was expected and what was found: shape, dtype, NaN or infinity.
     """
     if tensor.shape != shape:
         raise MinitrainError(
             f"{file}: {shown(key)} has shape {tuple(tensor.shape)}; config.json makes it {tuple(shape)}"
+            + (remedy or ": take weights and config.json of the same model")
         )
     if tensor.dtype not in FLOATS:
         found = str(tensor.dtype).removeprefix("torch.")

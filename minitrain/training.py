@@ -22,7 +22,7 @@ from minitrain.data import Split
 from minitrain.distributed import World
 from minitrain.dropout import ExampleStreams
 from minitrain.errors import MinitrainError, Stopped
-from minitrain.evaluation import Evaluation, device_of, evaluate
+from minitrain.evaluation import Evaluation, check_token_types, device_of, evaluate
 from minitrain.metrics import Metric, metric_for
 from minitrain.model import SequenceClassifier
 from minitrain.plan import Plan, Sampler, make_sampler, plan, shared_out
@@ -62,10 +62,13 @@ def fit(
     `config.seed` here, after the head was drawn, as Trainer's does, unless `restart_stream` is off; other processes
     than the first add their rank. checkpoints: saves, and takes up what was saved. stop: is asked after every step
     whether to save and leave, by raising Stopped. With `load_best_model_at_end` the model ends with its best
-    weights. Raises MinitrainError where there is nothing to evaluate on but should be.
+    weights. Raises MinitrainError where there is nothing to evaluate on but should be, or tokens have types that
+    the model does not know.
     """
     if not evaluation and config.eval_strategy != "no":
         raise MinitrainError(f"eval_strategy is {config.eval_strategy!r}, but there is no split to evaluate on")
+    for split in (train, *evaluation.values()):
+        check_token_types(model.config, split)
     new_metric, observer, world = new_metric or _metric_of(model), observer or _Silent(), world or World()
     config = shared_out(config, world.size)
     if config.restart_stream or world.size > 1:

@@ -1,12 +1,13 @@
 """Checkpoints in the Hub's layout: strict loading with a report, saving under the reference's names.
 
-Every parameter is accounted for: loaded, or new because a head may be; every key of the file too: used, or on the
-family's list of what a classifier does not need. Anything else is an error.
+Every parameter is accounted for: loaded, or new because a head may be; every key of the file too: used, or ignored
+because no part of the encoder and of a trained head needs it (`checkpoint_keys.py`). Anything else is an error.
 """
 
+import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,9 +20,11 @@ from minitrain.encoder_config import CLASSIFICATION, REGRESSION, EncoderConfig, 
 from minitrain.errors import MinitrainError, shown
 from minitrain.families import FAMILIES, Family, family_of
 from minitrain.files import json_text, read_json, whole_files
+from minitrain.folders import what_it_holds
 from minitrain.hub import resolve_model
+from minitrain.loading import LoadReport as LoadReport
+from minitrain.loading import fill, key_map
 from minitrain.model import Encoder, SequenceClassifier
-from minitrain.tensorfiles import checked, read_tensors, tensor_keys, weight_files
 
 Model = TypeVar("Model", Encoder, SequenceClassifier)
 
@@ -32,18 +35,11 @@ class Saves(Protocol):
     def save(self, directory: Path) -> None: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoadReport:
-    """What became of each key: the file's `loaded` and `ignored`, the model's `new` (drawn at random)."""
-
-    loaded: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-    new: list[str] = field(default_factory=list)
-
-
 def read_config(directory: Path) -> EncoderConfig:
     """The checked configuration of a local checkpoint. Raises MinitrainError naming file and field."""
     path = directory / "config.json"
+    if not os.path.exists(path):  # Path.exists raises for a folder that is not ours to read
+        raise MinitrainError(what_it_holds(directory))
     raw = read_json(path)
     family = family_of(raw, path)
     try:
@@ -56,6 +52,7 @@ def read_config(directory: Path) -> EncoderConfig:
 def load_encoder(name_or_dir: str | Path, *, kernels: str = "fast") -> Encoder:
     """Load the encoder alone, without pooler or head, in evaluation mode on the CPU, float32.
 
+    Whatever head the checkpoint has is left where it is: of a classifier, of another task, of pretraining.
     name_or_dir: a Hub id, a local folder, or "demo". Raises MinitrainError naming what does not fit.
     """
     directory = resolve_model(name_or_dir)
@@ -78,8 +75,9 @@ def load_classifier(
 ) -> SequenceClassifier:
     """Load an encoder with a classification head, in evaluation mode on the CPU, float32.
 
-    A checkpoint without a head gets a new one, drawn from torch's global generator: normal with the config's
-    `initializer_range`, bias 0, as transformers 5.23 does. name_or_dir: a Hub id, a local folder, or "demo".
+    A checkpoint without a head, or with another task's, gets a new one, drawn from torch's global generator: normal
+    with the config's `initializer_range`, bias 0, as transformers 5.23 does. name_or_dir: a Hub id, a local folder,
+    or "demo".
     num_labels, label_names: of the data, by default the checkpoint's. new_head: replace a head that is there.
     The dropouts are probabilities; None keeps the checkpoint's.
     Raises MinitrainError where the head and the data disagree, naming both.
@@ -125,19 +123,23 @@ def load_classifier_with_report(
         config = replace(config, problem_type=problem_type)  # the old head's says nothing of another size
     if not new_head and trained_labels(directory) is not None:
         _check_head(own, config, directory)
+    elif own.head_fault is not None and count is None:
+        raise MinitrainError(f"{directory / 'config.json'}: {own.head_fault}; or say how many labels: num_labels=2")
     return _build(lambda: SequenceClassifier(config, kernels), directory, "", new_head)
 
 
 def trained_labels(directory: Path) -> tuple[str, ...] | None:
-    """The class names of the head that the checkpoint's files hold, LABEL_0 and so on where it has no names.
+    """The class names of the trained head in the checkpoint's files, LABEL_0 and so on where it has no names.
 
-    None when the files hold no head, whatever config.json says.
+    None when the files hold no head, or that of another task, whatever config.json says. Raises MinitrainError
+    where the head's labels cannot be told, or are of a kind that is not trained here.
     """
     config = read_config(directory)
-    renames = dict((ours, theirs) for theirs, ours in FAMILIES[config.model_type].renames)
-    key = f"{renames['head.output']}.weight"
-    held = any(key in tensor_keys(file) for file in weight_files(directory))
-    return names_or_default(config) if held else None
+    if not key_map(directory, FAMILIES[config.model_type]).has_head(config):
+        return None
+    if config.head_fault is not None:
+        raise MinitrainError(f"{directory / 'config.json'}: {config.head_fault}")
+    return names_or_default(config)
 
 
 def names_or_default(config: EncoderConfig) -> tuple[str, ...]:
@@ -200,61 +202,11 @@ def _build(
         ) from error
     family = FAMILIES[model.config.model_type]
     names = reference_names(family, model.config, model, ours_prefix)
-    report = _fill(model, names, family, directory, new_head)
+    report = fill(model, names, family, directory, new_head)
     with torch.no_grad():
         for name in report.new:
             family.initialise(name, model.get_parameter(name), model.config)
     return model.eval(), report
-
-
-def _fill(model: nn.Module, names: dict[str, str], family: Family, directory: Path, new_head: bool) -> LoadReport:
-    parameters = dict(model.named_parameters())
-    loaded: dict[str, str] = {}  # our name -> the file's key
-    ignored: list[str] = []
-    for file in weight_files(directory):
-        for key, tensor in read_tensors(file):
-            ours = names.get(_canonical(key, names, family))
-            dropped = new_head and ours is not None and ours.startswith("head.output.")
-            if ours is None and not _may_be_ignored(key, family, names):
-                raise MinitrainError(
-                    f"{file}: holds {shown(key)}, which a {family.architecture} of this config.json has not; "
-                    "do the weights and config.json belong together?"
-                )
-            if ours is None or dropped:
-                ignored.append(key)
-                continue
-            if ours in loaded:
-                raise MinitrainError(f"{file}: {shown(key)} and {shown(loaded[ours])} are the same parameter")
-            with torch.no_grad():
-                parameters[ours].copy_(checked(file, key, tensor, parameters[ours].shape))
-            loaded[ours] = key
-    new = [name for name in parameters if name not in loaded]
-    missing = [theirs for theirs, ours in names.items() if ours in new and not ours.startswith("head.")]
-    if missing:
-        raise MinitrainError(
-            f"{directory}: the weights lack {len(missing)} keys of the encoder, the first {missing[0]!r}; "
-            "only a head may be missing: do the weights and config.json belong together?"
-        )
-    return LoadReport(loaded=list(loaded.values()), ignored=ignored, new=new)
-
-
-def _canonical(key: str, names: dict[str, str], family: Family) -> str:
-    """The reference's name of today for a key that may lack the prefix or be called gamma or beta."""
-    if key.endswith(".gamma"):  # TensorFlow's names, in checkpoints of 2018 and 2019
-        key = key.removesuffix("gamma") + "weight"
-    elif key.endswith(".beta"):
-        key = key.removesuffix("beta") + "bias"
-    return key if key in names else family.prefix + key
-
-
-def _may_be_ignored(key: str, family: Family, names: dict[str, str]) -> bool:
-    if any(re.fullmatch(pattern, key) for pattern in family.ignored):
-        return True
-    if any(ours.startswith("head.") for ours in names.values()):
-        return False
-    # An encoder alone leaves the head's keys, the pooler among them, where they are.
-    heads = tuple(f"{theirs}." for theirs, ours in family.renames if ours.startswith("head."))
-    return key.startswith(heads) or (family.prefix + key).startswith(heads)
 
 
 def save_classifier(model: SequenceClassifier, tokenizer: Saves, directory: str | Path) -> None:

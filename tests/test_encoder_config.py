@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity.reference import REFERENCES, Twins, assert_same_logits, load_twins, make_inputs, save_checkpoint
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig
+from transformers import BertConfig, pipeline
 
 from minitrain.encoder_config import ACTIVATIONS, LARGEST_SIZE, EncoderConfig
 from minitrain.errors import MinitrainError
 from minitrain.families import FAMILIES
 from minitrain.layers import ACTIVATIONS as FUNCTIONS
-from minitrain.weights import load_classifier, load_encoder, read_config
+from minitrain.tokenizer import load_tokenizer
+from minitrain.weights import load_classifier, load_encoder, read_config, trained_labels
 
 SMALL = {"model_type": "bert", **REFERENCES["bert"].small}
 LABELS = {"id2label": {"0": "no", "1": "yes", "2": "perhaps"}}
@@ -98,7 +99,7 @@ def test_every_activation_that_a_config_may_name_exists() -> None:
 
 
 @pytest.mark.fault(43)
-@pytest.mark.parametrize("value", [..., None, "gpt2", "BERT", "", 3, True, ["bert"], {"bert": 1}])
+@pytest.mark.parametrize("value", ["gpt2", "BERT", "", 3, True, ["bert"], {"bert": 1}])
 def test_an_unknown_model_type_is_an_error_that_lists_the_known_ones(value: Any, tmp_path: Path) -> None:
     assert_names(write(tmp_path, model_type=value), "model_type", "minitrain knows", *FAMILIES)
 
@@ -152,9 +153,9 @@ def test_nan_and_infinity_are_refused_though_json_dumps_writes_them(value: str, 
 
 
 @pytest.mark.fault(43)
-@pytest.mark.parametrize("value", ["swish", "GELU", "", 3, ["gelu"], {"gelu": 1}])
+@pytest.mark.parametrize("value", ["prelu", "xielu", "GELU", "", 3, ["gelu"], {"gelu": 1}])
 def test_an_unknown_activation_is_named_with_the_known_ones(value: Any, tmp_path: Path) -> None:
-    assert_names(write(tmp_path, hidden_act=value), "hidden_act", "gelu, gelu_new, gelu_pytorch_tanh, relu, silu")
+    assert_names(write(tmp_path, hidden_act=value), "hidden_act", *ACTIVATIONS)
 
 
 @pytest.mark.fault(43)
@@ -172,15 +173,56 @@ def test_a_padding_id_outside_the_vocabulary_is_named(value: Any, complaint: str
     assert read_config(write(tmp_path, pad_token_id=98)).pad_token_id == 98
 
 
+NAMES: dict[str, tuple[Any, tuple[str, ...] | None]] = {  # id2label -> the names, None where there are none
+    "null": (None, None),
+    "an empty table": ({}, None),
+    "an empty list": ([], None),
+    "in another order": ({"1": "yes", "0": "no"}, ("no", "yes")),
+    "integers": ({"0": 0, "1": 1}, ("0", "1")),
+    "floats": ({"0": 0.5, "1": 1.5}, ("0.5", "1.5")),
+    "booleans": ({"0": False, "1": True}, ("False", "True")),
+    "counted from 1": ({"1": "no", "2": "yes"}, ("no", "yes")),
+    "a list": (["no", "yes"], ("no", "yes")),
+    "one name twice": ({"0": "no", "1": "no"}, ("no", "no")),
+    "leading zeros": ({"00": "no", "01": "yes"}, ("no", "yes")),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_table_of_labels_that_says_which_is_which_is_read(name: str, tmp_path: Path) -> None:
+    table, expected = NAMES[name]
+    config = read_config(write(tmp_path, id2label=table))
+    assert (config.label_names, config.num_labels, config.head_fault) == (expected, 2, None)
+    if name not in ("an empty table", "an empty list", "a list"):  # of which transformers makes nothing
+        theirs = BertConfig.from_pretrained(tmp_path)
+        assert theirs.num_labels == config.num_labels
+        named = expected or ("LABEL_0", "LABEL_1")
+        assert tuple(str(theirs.id2label[i]) for i in sorted(theirs.id2label)) == named
+
+
 @pytest.mark.parametrize(
     "value",
     [
-        {}, [], "a, b", 2, ["no", "yes"], {"0": "no", "2": "yes"}, {"1": "no", "2": "yes"}, {"0": "no", "1": None},
-        {"0": "no", "1": 1}, {"a": "no", "b": "yes"}, {"-1": "no", "0": "yes"}, {"00": "no", "1": "yes"},
+        "a, b", 2, True, {"0": "no", "2": "yes"}, {"2": "no", "3": "yes"}, {"0": "no", "1": None}, [None, "yes"],
+        {"a": "no", "b": "yes"}, {"no": 0, "yes": 1}, {"-1": "no", "0": "yes"}, {"0": "no", "00": "yes"},
+        {"0": ["no"], "1": ["yes"]}, {"0.0": "no", "1.0": "yes"}, {"9" * 30: "no"},
     ],
 )  # fmt: skip
-def test_malformed_label_names_are_named(value: Any, tmp_path: Path) -> None:
-    assert_names(write(tmp_path, id2label=value), "id2label", "expected ids 0, 1, ... with names")
+def test_a_table_of_labels_that_does_not_blocks_a_trained_head_alone(value: Any, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path)
+    set_config(tmp_path, id2label=value)
+    for refused in (lambda: load_classifier(tmp_path), lambda: trained_labels(tmp_path)):
+        with pytest.raises(MinitrainError) as caught:
+            refused()
+        message = str(caught.value)
+        assert message.startswith(f"{tmp_path / 'config.json'}: 'id2label' is ")
+        assert 'write {"0": "no", "1": "yes"}' in message and "--new_head" in message
+    assert load_encoder(tmp_path).config.hidden_size == 32
+    assert load_classifier(tmp_path, 3, new_head=True).config.num_labels == 3
+    with pytest.raises(MinitrainError, match="or say how many labels: num_labels=2"):
+        load_classifier(tmp_path, new_head=True)
+    set_config(tmp_path, id2label={"0": "no", "1": "yes"})  # as the message says
+    assert load_classifier(tmp_path).config.label_names == ("no", "yes")
 
 
 @pytest.mark.parametrize("text", ["[" * 60 + "]" * 60, '"' + "x" * 100_000 + '"', "9" * 4000])
@@ -203,9 +245,61 @@ def test_more_labels_than_any_task_has_are_refused_before_they_are_named(tmp_pat
 
 
 @pytest.mark.parametrize("value", ["multi_label_classification", "classification", 3, ["regression"], True])
-def test_a_problem_type_that_is_not_trained_here_is_named(value: Any, tmp_path: Path) -> None:
-    folder = write(tmp_path, problem_type=value)
-    assert_names(folder, "problem_type", "single_label_classification and regression")
+def test_a_problem_type_that_is_not_trained_here_blocks_a_trained_head_alone(value: Any, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, num_labels=3)
+    set_config(tmp_path, problem_type=value)
+    for refused in (lambda: load_classifier(tmp_path), lambda: trained_labels(tmp_path)):
+        with pytest.raises(MinitrainError, match="--new_head") as caught:
+            refused()
+        assert str(caught.value).startswith(f"{tmp_path / 'config.json'}: 'problem_type' is {value!r}")
+    model = load_classifier(tmp_path, 2, new_head=True)
+    assert model.config.problem_type is None and model.config.num_labels == 2
+    assert load_encoder(tmp_path).config.hidden_size == 32
+
+
+def test_a_head_of_several_labels_a_text_is_for_the_pipeline_of_transformers(tmp_path: Path) -> None:
+    """The way out that the message names."""
+    save_checkpoint(tmp_path, vocab_size=30522, num_labels=3, problem_type="multi_label_classification")
+    with pytest.raises(MinitrainError, match="the pipeline of transformers applies this one"):
+        load_classifier(tmp_path)
+    load_tokenizer("demo").save(tmp_path)
+    (found,) = pipeline("text-classification", model=str(tmp_path), device="cpu", top_k=None)(["a film"])
+    assert len(found) == 3 and abs(sum(entry["score"] for entry in found) - 1.0) > 0.01  # of a sigmoid each
+
+
+OLD_CONFIGS = [
+    ({}, "bert"),
+    ({"type_vocab_size": 1}, "roberta"),
+    ({"dim": 32}, "distilbert"),
+    ({"num_hidden_groups": 1}, "albert"),
+    ({"pos_att_type": "c2p"}, "deberta-v2"),
+    ({"architectures": ["CamembertForMaskedLM"]}, "camembert"),
+    ({"architectures": ["XLMRobertaModel"], "type_vocab_size": 1}, "xlm-roberta"),
+    ({"architectures": "broken"}, "bert"),
+]
+
+
+@pytest.mark.parametrize(("changes", "family"), OLD_CONFIGS)
+@pytest.mark.parametrize("value", [..., None])
+def test_a_config_without_model_type_is_told_the_line_to_add(
+    value: Any, changes: dict[str, Any], family: str, tmp_path: Path
+) -> None:
+    folder = write(tmp_path, model_type=value, **changes)
+    line = f'"model_type": "{family}",'
+    assert_names(folder, "model_type", f"if it is a {family}, add the line {line}", *FAMILIES)
+
+
+def test_the_line_that_is_named_makes_the_config_readable(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({key: config[key] for key in config if key not in ("model_type", "architectures")}))
+    with pytest.raises(MinitrainError, match="add the line") as caught:
+        load_classifier(tmp_path)
+    line = re.search(r'"model_type": "\w+",', str(caught.value))
+    assert line is not None
+    path.write_text("{" + line[0] + path.read_text()[1:])
+    assert load_classifier(tmp_path).config.model_type == "bert"
 
 
 @pytest.mark.parametrize("key", ["is_decoder", "add_cross_attention"])
@@ -216,9 +310,10 @@ def test_a_decoder_is_named(key: str, tmp_path: Path) -> None:
 
 def test_a_config_that_is_missing_or_no_json_object_is_named(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    for content in (None, "", "[]", "{", '{"model_type": "bert", "model_type": "bert"}'):
-        if content is not None:
-            path.write_text(content)
+    with pytest.raises(MinitrainError, match=re.escape(f"{tmp_path}: is no model: expected config.json")):
+        load_classifier(tmp_path)
+    for content in ("", "[]", "{", '{"model_type": "bert", "model_type": "bert"}'):
+        path.write_text(content)
         with pytest.raises(MinitrainError, match=re.escape(f"{path}: ")):
             load_classifier(tmp_path)
 
@@ -234,8 +329,12 @@ def relative_checkpoint(folder: Path) -> None:
 
 
 def set_positions(folder: Path, kind: str) -> None:
+    set_config(folder, position_embedding_type=kind)
+
+
+def set_config(folder: Path, **changes: Any) -> None:
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"position_embedding_type": kind}))
+    (folder / "config.json").write_text(json.dumps(config | changes))
 
 
 def test_relative_positions_are_refused_by_their_weights(tmp_path: Path) -> None:

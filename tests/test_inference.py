@@ -357,7 +357,8 @@ def test_what_is_no_run_is_said_to_be_none(tmp_path: Path, what: str) -> None:
         lambda: evaluate_run(EvaluateConfig(run=str(tmp_path / what))),
         lambda: predict_run(PredictConfig(run=str(tmp_path / what))),
     ):
-        with pytest.raises(MinitrainError, match=rf"{what}: holds no saved model \(no config\.json\)"):
+        expected = "is no model: expected " if what == "empty folder" else r"holds no saved model \(no "
+        with pytest.raises(MinitrainError, match=rf"{what}: {expected}config\.json"):
             work()
 
 

@@ -130,6 +130,7 @@ def test_results_say_what_was_done(finished: tuple[Path, dict[str, Any]], model:
         "text_columns",
         "label_column",
         "labels",
+        "weights",
         "max_length",
         "steps",
         "epochs",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from minitrain.encoder_config import EncoderConfig
 from minitrain.errors import MinitrainError, shown
 from minitrain.families.albert import ALBERT
 from minitrain.families.bert import BERT
@@ -35,6 +36,12 @@ def family_of(raw: Mapping[str, Any], path: Path) -> Family:
     Raises MinitrainError naming the file and the families there are.
     """
     name = raw.get("model_type")
+    if name is None:
+        likely = _likely(raw)
+        raise MinitrainError(
+            f"{path}: has no 'model_type', so it is not said what the model is; if it is a {likely}, add the line "
+            f'"model_type": "{likely}",  (minitrain knows {", ".join(sorted(FAMILIES))})'
+        )
     if not isinstance(name, str) or name not in FAMILIES:
         raise MinitrainError(
             f"{path}: 'model_type' is {shown(name)}; minitrain knows {', '.join(sorted(FAMILIES))}"
@@ -42,4 +49,31 @@ def family_of(raw: Mapping[str, Any], path: Path) -> Family:
     return FAMILIES[name]
 
 
-__all__ = ["FAMILIES", "Family", "family_of"]
+def reads_types(config: EncoderConfig) -> bool:
+    """Whether the types of tokens enter the embeddings: of some families never, of DeBERTa where it has a table."""
+    return "type_vocab_size" in FAMILIES[config.model_type].config_names and config.type_vocab_size > 0
+
+
+# Keys of config.json that one family alone has.
+_OWN_KEYS = {
+    "dim": "distilbert",
+    "num_hidden_groups": "albert",
+    "pos_att_type": "deberta-v2",
+    "global_attn_every_n_layers": "modernbert",
+    "relative_attention_num_buckets": "mpnet",
+    "embedding_size": "electra",
+}
+
+
+def _likely(raw: Mapping[str, Any]) -> str:
+    """The family that a config.json without model_type is probably of."""
+    classes = raw.get("architectures")
+    for name in classes if isinstance(classes, list) else []:
+        for family in FAMILIES.values():
+            if str(name).startswith(family.architecture.removesuffix("ForSequenceClassification")):
+                return family.model_type
+    found = next((family for key, family in _OWN_KEYS.items() if key in raw), None)
+    return found or ("roberta" if raw.get("type_vocab_size") == 1 else "bert")
+
+
+__all__ = ["FAMILIES", "Family", "family_of", "reads_types"]

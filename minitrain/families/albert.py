@@ -12,7 +12,7 @@ from minitrain.encoder_config import ACTIVATIONS, MOST_LAYERS, EncoderConfig, ch
 from minitrain.families.bert import CONFIG_NAMES, BertHead
 from minitrain.families.common import SummedEmbeddings
 from minitrain.families.family import Family
-from minitrain.layers import Attention, Context, FeedForward
+from minitrain.layers import Attention, Context, FeedForward, in_chunks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class AlbertBlock(nn.Module):
 
     def __init__(self, config: AlbertConfig) -> None:
         super().__init__()
-        self.dropout = config.hidden_dropout_prob
+        self.dropout, self.chunk_size = config.hidden_dropout_prob, config.chunk_size
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = Attention(config.hidden_size, config.num_heads, config.attention_probs_dropout_prob)
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -62,7 +62,8 @@ class AlbertBlock(nn.Module):
         """queries: compute only the first so many positions, (B, queries, H); None for all."""
         mixed = self.attention(x, context, queries)
         x = self.attention_norm(context.kernels.add_dropped(x[:, :queries], mixed, self.dropout, self.training))
-        return self.feed_forward_norm(self.feed_forward(x, context) + x)
+        wide = in_chunks(lambda part: self.feed_forward(part, context), x, self.chunk_size)
+        return self.feed_forward_norm(wide + x)
 
 
 def _embeddings(config: AlbertConfig) -> SummedEmbeddings:

@@ -42,6 +42,7 @@ CONFIG_NAMES = {
     "initializer_range": "initializer_range",
     "layer_norm_eps": "layer_norm_eps",
     "pad_token_id": "pad_token_id",
+    "chunk_size": "chunk_size_feed_forward",
 }
 # The encoder's modules, without the prefix, which several families have from BERT.
 MODULES = (

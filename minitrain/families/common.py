@@ -55,6 +55,7 @@ def post_norm_block(config: EncoderConfig, number: int) -> Block:
         attention_output_dropout=config.hidden_dropout_prob,
         feed_forward_dropout=config.hidden_dropout_prob,
         layer_norm_eps=config.layer_norm_eps,
+        chunk_size=config.chunk_size,
     )
 
 

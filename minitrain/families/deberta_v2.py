@@ -93,11 +93,20 @@ class DebertaV2Config(EncoderConfig):
 
 
 def _translate(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`pos_att_type` as a tuple, of a list or of "p2c|c2p": the Hub has both."""
+    """`pos_att_type` as a tuple, of a list or of "p2c|c2p": the Hub has both.
+
+    The reference looks for c2p and p2c, in lower case where it is a list. "p2p", "none" and "" say nothing to it.
+    """
     types = raw.get("pos_att_type")
     if isinstance(types, str):
-        types = [name.strip() for name in types.lower().split("|") if name.strip()]
-    return {**raw, "pos_att_type": tuple(types) if isinstance(types, list) else types}
+        types = [name.strip() for name in types.lower().split("|")]
+    if isinstance(types, list):
+        types = tuple(name for name in types if not _is_no_kind(name))
+    return {**raw, "pos_att_type": types}
+
+
+def _is_no_kind(name: Any) -> bool:
+    return isinstance(name, str) and name not in KINDS and name.lower() in (*KINDS, "p2p", "none", "")
 
 
 class DebertaV2Embeddings(nn.Module):
@@ -241,7 +250,7 @@ DEBERTA_V2 = Family(
     prefix="deberta.",
     config=DebertaV2Config,
     # The fields that BERT has not are called as the config's keys.
-    config_names=CONFIG_NAMES
+    config_names={ours: theirs for ours, theirs in CONFIG_NAMES.items() if ours != "chunk_size"}
     | {name: name for name in DebertaV2Config.__annotations__}
     | {"classifier_dropout": "cls_dropout"},
     translate=_translate,

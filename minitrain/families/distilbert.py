@@ -67,6 +67,7 @@ def _block(config: DistilBertConfig, number: int) -> Block:
         attention_output_dropout=0.0,
         feed_forward_dropout=config.hidden_dropout_prob,
         layer_norm_eps=EPS,
+        chunk_size=config.chunk_size,
     )
 
 
@@ -88,6 +89,7 @@ DISTILBERT = Family(
         "max_position_embeddings": "max_position_embeddings",
         "initializer_range": "initializer_range",
         "pad_token_id": "pad_token_id",
+        "chunk_size": "chunk_size_feed_forward",
     },
     renames=(
         ("distilbert.embeddings.word_embeddings", "encoder.embeddings.word"),

@@ -109,7 +109,7 @@ def _head(config: MPNetConfig) -> DenseHead:
     return DenseHead(config, torch.tanh)
 
 
-_ABSENT = ("type_vocab_size", "classifier_dropout")
+_ABSENT = ("type_vocab_size", "classifier_dropout", "chunk_size")
 _BLOCK = "mpnet.encoder.layer.{i}."
 
 MPNET = Family(

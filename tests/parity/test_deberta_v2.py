@@ -275,8 +275,8 @@ def test_a_config_of_the_hub_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "complaint"),
     [
-        ("pos_att_type", "p2p|c2p", "expected a list of any of c2p, p2c"),
-        ("pos_att_type", ["C2P"], "expected a list of any of c2p, p2c"),
+        ("pos_att_type", "c2q|c2p", "expected a list of any of c2p, p2c"),
+        ("pos_att_type", ["c2p,p2c"], "expected a list of any of c2p, p2c"),
         ("pos_att_type", [["c2p"]], "expected a list of any of c2p, p2c"),
         ("pos_att_type", 3, "expected a list of any of c2p, p2c"),
         ("pos_att_type", {"c2p": True}, "expected a list of any of c2p, p2c"),
@@ -307,6 +307,35 @@ def test_a_value_that_makes_no_model_is_named(key: str, value: Any, complaint: s
         read_config(write(tmp_path, SMALL | {key: value}))
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'config.json'}: ") and f"'{key}'" in message and complaint in message
+
+
+@pytest.mark.parametrize("share_att_key", [False, True])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "None", "none", "", [], None, ["p2p"], ["none"], ["C2P"], "p2p|c2p", " C2P | p2p ", "c2p|p2c", "P2C|C2P",
+        ["p2p", "p2c"], ["p2c", "C2P"], "c2p|None",
+    ],
+)  # fmt: skip
+def test_kinds_of_distances_are_read_as_transformers_reads_them(
+    value: Any, share_att_key: bool, tmp_path: Path
+) -> None:
+    """Whatever is no c2p and no p2c is no such term; case counts in a list, and does not in a text."""
+    save_checkpoint(tmp_path, "deberta-v2", pos_att_type=value, share_att_key=share_att_key)
+    assert json.loads((tmp_path / "config.json").read_text()).get("pos_att_type") is not None or value is None
+    config = json.loads((tmp_path / "config.json").read_text())
+    write(tmp_path, config | {"pos_att_type": value})  # the reference writes a list
+    twins = load_twins(tmp_path)
+    inputs = make_inputs(twins.config)
+    assert_same_order(twins)
+    assert_same_logits(twins, inputs)
+    if read(tmp_path).pos_att_type:
+        assert_same_training_step(twins, inputs)
+    else:  # the vectors of the distances get no gradient
+        torch.manual_seed(3)
+        theirs = twins.theirs.train()(**inputs).logits
+        torch.manual_seed(3)
+        assert torch.equal(twins.ours.train()(**inputs), theirs)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
