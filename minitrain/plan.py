@@ -54,6 +54,11 @@ def _passes(config: TrainConfig, processes: int) -> int:
     return config.gradient_accumulation_steps * processes
 
 
+def global_batch(config: TrainConfig, processes: int) -> int:
+    """Examples an optimizer step, in all processes and forward passes."""
+    return config.per_device_train_batch_size * _passes(config, processes)
+
+
 def shared_out(config: TrainConfig, processes: int) -> TrainConfig:
     """The configuration with the batch size of one process in it, where it names that of all.
 

@@ -60,6 +60,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "graphs",
         "plan",
         "profiling",
+        "resuming",
         "step",
         "steplog",
         "checkpointing",
@@ -99,7 +100,7 @@ WITHIN: dict[str, set[str]] = {
     "best": {"evaluation"},
     "compiling": {"evaluation"},
     "step": {"compiling", "evaluation", "graphs", "profiling"},
-    "checkpointing": {"best", "evaluation", "step"},
+    "checkpointing": {"best", "evaluation", "plan", "resuming", "step"},
     "training": {"best", "checkpointing", "evaluation", "plan", "profiling", "step", "steplog"},
 }
 RUN_TIME = {"torch", "tokenizers", "datasets", "safetensors", "huggingface_hub", "tqdm", "numpy"}
