@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from minitrain.model import Encoder as Encoder
     from minitrain.model import SequenceClassifier as SequenceClassifier
     from minitrain.optim import AdamW as AdamW
-    from minitrain.optim import decay_groups as decay_groups
+    from minitrain.param_groups import decay_groups as decay_groups
     from minitrain.run import train as train
     from minitrain.schedules import constant_schedule as constant_schedule
     from minitrain.schedules import cosine_schedule as cosine_schedule
@@ -58,7 +58,8 @@ _HOMES = {
     "loss": ("cross_entropy", "mean_squared_error"),
     "metrics": ("GlueMetric", "accuracy", "f1"),
     "model": ("Encoder", "SequenceClassifier"),
-    "optim": ("AdamW", "decay_groups"),
+    "optim": ("AdamW",),
+    "param_groups": ("decay_groups",),
     "run": ("train",),
     "schedules": ("constant_schedule", "cosine_schedule", "linear_schedule"),
     "tables": ("load_tables",),

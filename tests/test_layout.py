@@ -52,7 +52,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "weights",
         "checkpoint",
     ),
-    ("clipping", "loss", "metrics", "optim", "touched"),
+    ("clipping", "loss", "metrics", "optim", "param_groups", "touched"),
     (
         "evaluation",
         "best",
@@ -96,7 +96,8 @@ WITHIN: dict[str, set[str]] = {
     "families": {"layers"},
     "model": {"families", "layers"},
     "weights": {"families", "hub", "model", "tensorfiles"},
-    "optim": {"touched"},
+    "clipping": {"param_groups"},
+    "optim": {"param_groups", "touched"},
     "best": {"evaluation"},
     "compiling": {"evaluation"},
     "step": {"compiling", "evaluation", "graphs", "profiling"},
@@ -186,9 +187,9 @@ def test_imports_on_one_floor_are_those_that_are_drawn() -> None:
     assert actual == WITHIN
 
 
-@pytest.mark.parametrize("unit", ["loss", "metrics", "optim", "touched"])
+@pytest.mark.parametrize("unit", ["clipping", "loss", "metrics", "optim", "param_groups", "touched"])
 def test_arithmetic_of_the_third_floor_sees_tensors_only(unit: str) -> None:
-    assert own_imports(ROOT / f"minitrain/{unit}.py") <= {"errors", "touched"}
+    assert own_imports(ROOT / f"minitrain/{unit}.py") <= {"errors", "param_groups", "touched"}
 
 
 @of(CODE)
