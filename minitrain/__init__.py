@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from minitrain.loss import cross_entropy as cross_entropy
     from minitrain.loss import mean_squared_error as mean_squared_error
     from minitrain.metrics import GlueMetric as GlueMetric
+    from minitrain.metrics import Metric as Metric
     from minitrain.metrics import accuracy as accuracy
     from minitrain.metrics import f1 as f1
+    from minitrain.metrics import metric_for as metric_for
     from minitrain.model import Encoder as Encoder
     from minitrain.model import SequenceClassifier as SequenceClassifier
     from minitrain.optim import AdamW as AdamW
@@ -56,7 +58,7 @@ _HOMES = {
     "evaluation": ("evaluate", "predict"),
     "launcher": ("launch",),
     "loss": ("cross_entropy", "mean_squared_error"),
-    "metrics": ("GlueMetric", "accuracy", "f1"),
+    "metrics": ("GlueMetric", "Metric", "accuracy", "f1", "metric_for"),
     "model": ("Encoder", "SequenceClassifier"),
     "optim": ("AdamW",),
     "param_groups": ("decay_groups",),

@@ -17,6 +17,7 @@ from warnings import warn
 from torch import Tensor, nn
 
 from minitrain.errors import MinitrainError, shown
+from minitrain.scalars import plain
 
 # The Trainer's patterns for what does not decay, matched against the lower-cased name of a parameter.
 _NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
@@ -169,8 +170,8 @@ def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     lr, betas = settings["lr"], settings["betas"]
     if not isinstance(betas, Sequence) or isinstance(betas, str) or len(betas) != 2:
         raise MinitrainError(f"betas are {shown(betas)}; expected two numbers in [0, 1), as (0.9, 0.999)")
-    plain = tuple(plain_number(beta, "betas") for beta in betas)
-    if not all(0.0 <= beta < 1.0 for beta in plain):
+    own = tuple(plain_number(beta, "betas") for beta in betas)
+    if not all(0.0 <= beta < 1.0 for beta in own):
         raise MinitrainError(f"betas are {tuple(betas)}; both must be in [0, 1)")
     numbers = {name: plain_number(settings[name], name) for name in ("eps", "weight_decay")}
     require_at_least_zero(lr=plain_number(lr, "lr"), **numbers)
@@ -179,7 +180,7 @@ def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     fused = bool(settings["fused"])
     return {
         "lr": lr if isinstance(lr, Tensor) else plain_number(lr, "lr"),
-        "betas": plain,
+        "betas": own,
         **numbers,
         "fused": fused,
     }
@@ -187,13 +188,12 @@ def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def plain_number(value: Any, name: str) -> float:
     """A number of Python, numpy or torch as one of Python. Raises MinitrainError for anything else."""
-    if isinstance(value, Tensor):
-        if value.numel() != 1 or value.is_complex():
-            raise MinitrainError(f"{name} is a tensor {tuple(value.shape)} of {value.dtype}; expected one number")
-        return float(value.item())
-    if isinstance(value, bool) or not isinstance(value, Real):
+    number = plain(value)
+    if isinstance(number, Tensor):
+        raise MinitrainError(f"{name} is a tensor {tuple(value.shape)} of {value.dtype}; expected one number")
+    if isinstance(number, bool) or not isinstance(number, Real):
         raise MinitrainError(f"{name} is {_named(value)}; expected a number")
-    return float(value)
+    return float(number)
 
 
 def check_rate(lr: Any) -> None:

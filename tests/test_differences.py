@@ -35,6 +35,7 @@ from minitrain.distributed import process_group
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import evaluate
 from minitrain.launcher import launch
+from minitrain.loss import cross_entropy
 from minitrain.metrics import GlueMetric, metric_for
 from minitrain.plan import make_sampler
 from minitrain.schedules import linear_schedule
@@ -231,6 +232,18 @@ def test_hidden_labels() -> None:
     assert accuracy_score(hidden, predictions) == 0.0  # evaluate's glue metric, which calls it: no word said
     with pytest.raises(MinitrainError, match=r"labels\[0\] is -1; class ids go from 0 to 1"):
         GlueMetric("sst2").update(predictions, hidden)
+
+
+def test_labels_that_say_ignore_me(still: Bench) -> None:
+    """The way out that the refusal names has the bits of the reference."""
+    model = AutoModelForSequenceClassification.from_pretrained(still.folder, num_labels=2, dtype=torch.float32)
+    ids, labels = torch.arange(2, 22).view(5, 4), torch.tensor([0, -100, 1, 1, -100])
+    theirs = model.eval()(input_ids=ids, labels=labels)
+    with pytest.raises(MinitrainError, match=r"labels\[1\] is -100; .*kept = labels != -100, then logits\[kept\]"):
+        cross_entropy(theirs.logits, labels)
+    kept = labels != -100
+    loss, count = cross_entropy(theirs.logits[kept], labels[kept])
+    assert (loss / count).item() == theirs.loss.item() and count == 3
 
 
 def test_rows_that_drop_last_leaves_unscored(still: Bench, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "place",
         "products",
         "ranges",
+        "scalars",
         "schedules",
         "stopping",
         "truncation",
@@ -46,13 +47,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "data",
         "ahead",
         "batching",
+        "collating",
         "layers",
         "families",
         "model",
         "weights",
         "checkpoint",
     ),
-    ("clipping", "loss", "metrics", "optim", "param_groups", "touched"),
+    ("clipping", "loss", "metrics", "optim", "param_groups", "touched", "values"),
     (
         "evaluation",
         "best",
@@ -92,11 +94,13 @@ WITHIN: dict[str, set[str]] = {
     "token_cache": {"tokenizer"},
     "data": {"labels", "rows", "tables", "token_cache", "tokenizer"},
     "ahead": {"data", "hub", "rows", "tokenizer"},
-    "batching": {"tokenizer"},
+    "batching": {"collating", "tokenizer"},
+    "collating": {"tokenizer"},
     "families": {"layers"},
     "model": {"families", "layers"},
     "weights": {"families", "hub", "model", "tensorfiles"},
     "clipping": {"param_groups"},
+    "metrics": {"values"},
     "optim": {"param_groups", "touched"},
     "best": {"evaluation"},
     "compiling": {"evaluation"},
@@ -187,9 +191,9 @@ def test_imports_on_one_floor_are_those_that_are_drawn() -> None:
     assert actual == WITHIN
 
 
-@pytest.mark.parametrize("unit", ["clipping", "loss", "metrics", "optim", "param_groups", "touched"])
+@pytest.mark.parametrize("unit", ["clipping", "loss", "metrics", "optim", "param_groups", "touched", "values"])
 def test_arithmetic_of_the_third_floor_sees_tensors_only(unit: str) -> None:
-    assert own_imports(ROOT / f"minitrain/{unit}.py") <= {"errors", "param_groups", "touched"}
+    assert own_imports(ROOT / f"minitrain/{unit}.py") <= {"errors", "param_groups", "scalars", "touched", "values"}
 
 
 @of(CODE)
@@ -212,7 +216,7 @@ def test_slow_libraries_are_imported_where_they_are_used(path: Path) -> None:
     assert not third_party(top) & SLOW
 
 
-@pytest.mark.parametrize("unit", ["config", "errors", "flags", "ranges"])
+@pytest.mark.parametrize("unit", ["config", "errors", "flags", "ranges", "scalars"])
 def test_command_line_needs_no_torch(unit: str) -> None:
     assert third_party(tree_of(ROOT / f"minitrain/{unit}.py")) == set()
 
