@@ -24,6 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "flags",
         "imports",
         "kernels",
+        "known_flags",
         "packing",
         "place",
         "products",
@@ -84,6 +85,7 @@ WITHIN: dict[str, set[str]] = {
     "stopping": {"distributed"},
     "checkpoint": {"tensorfiles"},
     "attention": {"dropout"},
+    "flags": {"known_flags"},
     "kernels": {"attention", "dropout", "packing", "products"},
     "packing": {"products"},
     "tokenizer": {"hub", "tokenizer_files"},
@@ -216,7 +218,7 @@ def test_slow_libraries_are_imported_where_they_are_used(path: Path) -> None:
     assert not third_party(top) & SLOW
 
 
-@pytest.mark.parametrize("unit", ["config", "errors", "flags", "ranges", "scalars"])
+@pytest.mark.parametrize("unit", ["config", "errors", "flags", "known_flags", "ranges", "scalars"])
 def test_command_line_needs_no_torch(unit: str) -> None:
     assert third_party(tree_of(ROOT / f"minitrain/{unit}.py")) == set()
 
