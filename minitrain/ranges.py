@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from minitrain.errors import MinitrainError
+from minitrain.field_types import check_types
 
 # Lowest value allowed, highest, for every flag that is a number; None is no bound.
 RANGES: dict[str, tuple[float | None, float | None]] = {
@@ -45,6 +46,7 @@ def check_flags(config: Any) -> None:
 
     The command line sees to choices by itself; a configuration made in Python passes here.
     """
+    check_types(config)
     for spec in fields(config):
         value, choices = getattr(config, spec.name), spec.metadata["choices"]
         if choices is not None and value is not None and value not in choices:

@@ -20,6 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "download",
         "dropout",
         "encoder_config",
+        "field_types",
         "files",
         "flags",
         "imports",
@@ -81,7 +82,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 WITHIN: dict[str, set[str]] = {
     "config": {"ranges"},
     "download": {"files"},
+    "field_types": {"scalars"},
     "place": {"config"},
+    "ranges": {"field_types"},
     "stopping": {"distributed"},
     "checkpoint": {"tensorfiles"},
     "attention": {"dropout"},
@@ -218,7 +221,7 @@ def test_slow_libraries_are_imported_where_they_are_used(path: Path) -> None:
     assert not third_party(top) & SLOW
 
 
-@pytest.mark.parametrize("unit", ["config", "errors", "flags", "known_flags", "ranges", "scalars"])
+@pytest.mark.parametrize("unit", ["config", "errors", "field_types", "flags", "known_flags", "ranges", "scalars"])
 def test_command_line_needs_no_torch(unit: str) -> None:
     assert third_party(tree_of(ROOT / f"minitrain/{unit}.py")) == set()
 
