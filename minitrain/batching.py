@@ -7,6 +7,7 @@ batch that `drop_last` leaves out. (`StreamBatchSampler` is the exception: its o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import overload
 
 import torch
@@ -277,6 +278,9 @@ def _cut(rows: Tensor, size: int, unit: int = 1) -> Batches:
 
 
 def _check(count: int, batch_size: int) -> None:
+    for name, number in (("number of examples", count), ("batch size", batch_size)):
+        if not isinstance(number, Integral) or isinstance(number, bool):
+            raise MinitrainError(f"the {name} is {number!r} ({type(number).__name__}); expected an integer")
     if count < 1:
         raise MinitrainError("there are no examples to make batches of")
     if batch_size < 1:

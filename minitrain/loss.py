@@ -38,6 +38,7 @@ def cross_entropy(
     Raises:
         MinitrainError: if the shapes or dtypes do not fit, a label is no class, or the smoothing is outside [0, 1).
     """
+    _check_tensors("cross_entropy", logits, labels)
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.dtype != torch.int64:
         raise MinitrainError(
             "cross_entropy needs logits (B, C) and labels (B,) of torch.int64, got "
@@ -55,6 +56,14 @@ def cross_entropy(
         _check_classes(labels, logits.shape[1])
         raise error
     return loss, labels.shape[0]
+
+
+def _check_tensors(where: str, logits: Tensor, labels: Tensor) -> None:
+    for name, value in (("logits", logits), ("labels", labels)):
+        if not isinstance(value, Tensor):
+            raise MinitrainError(
+                f"{where} got {name} as {type(value).__name__}, expected a tensor: collate makes one of labels"
+            )
 
 
 def _check_classes(labels: Tensor, classes: int) -> None:
@@ -91,6 +100,7 @@ def mean_squared_error(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
     Raises:
         MinitrainError: if the shapes or dtypes do not fit.
     """
+    _check_tensors("mean_squared_error", logits, labels)
     # Without this check (B, 1) - (B,) would broadcast to (B, B) and train on nonsense.
     if logits.shape != (*labels.shape, 1) or labels.ndim != 1 or not labels.is_floating_point():
         raise MinitrainError(

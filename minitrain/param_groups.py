@@ -46,8 +46,14 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     Returns:
         Two groups for `AdamW`, the decaying one first, each in registration order. Either may be empty.
 
+    Raises:
+        MinitrainError: for what is no module, or a decay that is no number.
+
     Source: `Trainer.create_optimizer` and `get_parameter_names`, transformers 5.23.
     """
+    if not isinstance(model, nn.Module):
+        raise MinitrainError(f"decay_groups got a {type(model).__name__}, expected a model: names say what decays")
+    require_at_least_zero(weight_decay=plain_number(weight_decay, "weight_decay"))
     modules = model.named_modules()
     norms = tuple(f"{name}." for name, module in modules if isinstance(module, nn.LayerNorm))
     decaying: list[Tensor] = []

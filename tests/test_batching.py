@@ -254,6 +254,10 @@ def test_batches_of_nothing_or_of_no_size_are_errors() -> None:
             make()
     with pytest.raises(MinitrainError, match="no examples"):
         list(batches_by_length([], 8))
+    with pytest.raises(MinitrainError, match=r"the batch size is 2.5 \(float\); expected an integer"):
+        RandomBatchSampler(8, 2.5)  # type: ignore[arg-type]
+    with pytest.raises(MinitrainError, match=r"the number of examples is '8' \(str\)"):
+        RandomBatchSampler("8", 2)  # type: ignore[arg-type]
 
 
 # --- Collate ---

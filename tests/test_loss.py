@@ -170,3 +170,11 @@ def test_squared_error_names_shapes_that_do_not_fit(logits: Tensor, labels: Tens
 def test_smoothing_outside_its_range_is_refused(epsilon: float) -> None:
     with pytest.raises(MinitrainError, match=r"must be in \[0, 1\)"):
         cross_entropy(torch.zeros(2, 2), torch.tensor([0, 1]), epsilon)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, mean_squared_error])
+def test_lists_are_named(loss: Any) -> None:
+    with pytest.raises(MinitrainError, match="got labels as list, expected a tensor"):
+        loss(torch.zeros(2, 1), [0, 0])
+    with pytest.raises(MinitrainError, match="got logits as list, expected a tensor"):
+        loss([[0.0]], torch.zeros(1))

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import lr_scheduler as schedulers
+from transformers import get_scheduler
 
 from minitrain.clipping import clip_grad_norm
 from minitrain.errors import MinitrainError
 from minitrain.optim import AdamW
+from minitrain.param_groups import decay_groups
 
 STEPS = 20
 LAYER = nn.Linear(2, 2)
@@ -436,3 +439,28 @@ def test_generator_that_was_read_before_is_warned_of() -> None:
     assert len(list(parameters)) == 2
     with pytest.warns(UserWarning, match="empty generator: was it read before"):
         assert clip_grad_norm(parameters, 1.0) == 0.0
+
+
+def test_decay_groups_want_a_model_and_a_number() -> None:
+    with pytest.raises(MinitrainError, match="decay_groups got .*, expected a model"):
+        decay_groups(list(LAYER.parameters()), 0.1)  # type: ignore[arg-type]
+    with pytest.raises(MinitrainError, match="weight_decay is '0.1'"):
+        decay_groups(LAYER, "0.1")  # type: ignore[arg-type]
+
+
+def test_accelerate_and_the_schedules_of_transformers_take_it() -> None:
+    accelerator = Accelerator(cpu=True)
+    nets: list[Any] = [model(), model()]
+    ours = accelerator.prepare(AdamW(decay_groups(nets[0], 0.1), lr=1e-2))
+    theirs = torch.optim.AdamW(decay_groups(nets[1], 0.1), lr=1e-2, fused=True)
+    pairs = [
+        (net, optimizer, get_scheduler("cosine", optimizer, 2, STEPS))
+        for net, optimizer in zip(nets, (ours, theirs), strict=True)
+    ]
+    for step in range(STEPS):
+        for net, optimizer, scheduler in pairs:
+            loss_of(net, step).backward()
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+    assert all(map(torch.equal, weights(nets[0]), weights(nets[1])))
