@@ -34,6 +34,7 @@ from minitrain.data import Split
 from minitrain.distributed import process_group
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import evaluate
+from minitrain.kernels import KERNELS
 from minitrain.launcher import launch
 from minitrain.loss import cross_entropy
 from minitrain.metrics import GlueMetric, metric_for
@@ -258,6 +259,17 @@ def test_rows_that_drop_last_leaves_unscored(still: Bench, tmp_path: Path) -> No
     assert recorder.evaluations[0][2]["validation"].examples == 22
     with pytest.raises(MinitrainError, match="--match_trainer means --dataloader_drop_last False"):
         TrainConfig(match_trainer=True, dataloader_drop_last=True)
+
+
+def test_dropout_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    x = (torch.rand(1000, 1000) + 0.5).bfloat16()
+    kept_mean = {}
+    for name in ("reference", "fast"):
+        dropped = KERNELS[name].dropout(x, 0.1, True).double()
+        kept_mean[name] = (dropped.sum() / (x.double() * (dropped != 0)).sum()).item() * 0.9
+    assert kept_mean["reference"] == pytest.approx(0.9984, abs=6e-4)
+    assert kept_mean["fast"] == pytest.approx(1.0, abs=1e-4)
 
 
 class _Spoil(TrainerCallback):
