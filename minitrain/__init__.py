@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from minitrain.loss import cross_entropy as cross_entropy
     from minitrain.loss import mean_squared_error as mean_squared_error
     from minitrain.metrics import GlueMetric as GlueMetric
+    from minitrain.metrics import Metric as Metric
     from minitrain.metrics import accuracy as accuracy
     from minitrain.metrics import f1 as f1
+    from minitrain.metrics import metric_for as metric_for
     from minitrain.model import Encoder as Encoder
     from minitrain.model import SequenceClassifier as SequenceClassifier
     from minitrain.optim import AdamW as AdamW
-    from minitrain.optim import decay_groups as decay_groups
+    from minitrain.param_groups import decay_groups as decay_groups
     from minitrain.run import train as train
     from minitrain.schedules import constant_schedule as constant_schedule
     from minitrain.schedules import cosine_schedule as cosine_schedule
@@ -56,9 +58,10 @@ _HOMES = {
     "evaluation": ("evaluate", "predict"),
     "launcher": ("launch",),
     "loss": ("cross_entropy", "mean_squared_error"),
-    "metrics": ("GlueMetric", "accuracy", "f1"),
+    "metrics": ("GlueMetric", "Metric", "accuracy", "f1", "metric_for"),
     "model": ("Encoder", "SequenceClassifier"),
-    "optim": ("AdamW", "decay_groups"),
+    "optim": ("AdamW",),
+    "param_groups": ("decay_groups",),
     "run": ("train",),
     "schedules": ("constant_schedule", "cosine_schedule", "linear_schedule"),
     "tables": ("load_tables",),

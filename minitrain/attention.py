@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from minitrain.dropout import draw_mask
+from minitrain.dropout import draw_kept
 
 # Keys of a query, and tokens of a batch, beyond which cuDNN's attention is worth its start (measured on an H200).
 CUDNN_KEYS, CUDNN_TOKENS = 64, 2048
@@ -77,8 +77,9 @@ def _as_packed(k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tenso
 class _Attention(torch.autograd.Function):
     """Attention with dropout, for which the CPU has no fused kernel: PyTorch's steps, but for the draw.
 
-    Mask and scale go into the first product, and what backward can compute again is not kept: of the tensors of
-    (B N, Q, L), the largest of a block, only the weights and the dropout's mask.
+    Mask and scale go into the first product, and dropout's scale into others, where it multiplies float32 sums: in
+    bfloat16, 1/0.9 would be 1.109375. What backward can compute again is not kept: of the tensors of (B N, Q, L),
+    the largest of a block, only the weights and the dropout's mask of zeros and ones.
     """
 
     @staticmethod
@@ -93,18 +94,19 @@ class _Attention(torch.autograd.Function):
         # Of rows that are no multiple of 32 numbers PyTorch's softmax in bfloat16 takes the rest one by one.
         ragged = scores.dtype == torch.bfloat16 and scores.size(2) % 32
         weights = scores.softmax(dim=-1, dtype=torch.float32 if ragged else None).to(scores.dtype)
-        kept = draw_mask((batch, heads, queries, k.size(1)), dropout_p, weights.dtype).view_as(weights)
+        kept, scale = draw_kept((batch, heads, queries, k.size(1)), dropout_p, weights.dtype)
+        kept = kept.view_as(weights)
         ctx.save_for_backward(q, k, v, weights, kept)
-        ctx.shape = batch, heads
-        return ((weights * kept) @ v).view(batch, heads, queries, size)
+        ctx.shape, ctx.scale = (batch, heads), scale
+        return _scaled_product(weights * kept, v, scale).view(batch, heads, queries, size)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, weights, kept = ctx.saved_tensors
         g = gradients[0].reshape(q.shape)
-        of_v = (weights * kept).transpose(1, 2) @ g
-        of_weights = (g @ v.transpose(1, 2)).mul_(kept)
+        of_v = _scaled_product((weights * kept).transpose(1, 2), g, ctx.scale)
+        of_weights = _scaled_product(g, v.transpose(1, 2), ctx.scale).mul_(kept)
         # Of a softmax: weights * (gradients - their mean by the weights).
         of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(q.size(-1) ** -0.5)
         return (
@@ -112,3 +114,8 @@ class _Attention(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """(B, R, S) @ (B, S, C) * scale, which costs nothing."""
+    return torch.baddbmm(a.new_zeros(()), a, b, beta=0, alpha=scale)

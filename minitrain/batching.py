@@ -7,11 +7,13 @@ batch that `drop_last` leaves out. (`StreamBatchSampler` is the exception: its o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import overload
 
 import torch
 from torch import Tensor
 
+from minitrain.collating import checked_examples, label_tensor
 from minitrain.errors import MinitrainError
 from minitrain.tokenizer import Example
 
@@ -66,12 +68,11 @@ class Batch:
 def collate(examples: Sequence[Example], pad_token_id: int = 0, pad_to_multiple_of: int | None = None) -> Batch:
     """Pad examples on the right to the longest of them, as transformers' DataCollatorWithPadding does.
 
-    pad_to_multiple_of: round the length up to a multiple, which some GPU kernels prefer. Labels become int64 when
-    the first is an int, float32 otherwise, None when it is None. Never touches a device.
-    Raises MinitrainError when there are no examples.
+    pad_to_multiple_of: round the length up to a multiple, which some GPU kernels prefer. Labels that are integers
+    become int64, floats float32, of Python, numpy or torch alike; None stays None. Never touches a device.
+    Raises MinitrainError when there are no examples, and naming the one that is none or whose label is of no use.
     """
-    if not examples:
-        raise MinitrainError("collate() was given no examples; a batch has at least one")
+    examples = checked_examples(examples)
     length = max(len(example.input_ids) for example in examples)
     if pad_to_multiple_of is not None:
         length = -(-length // pad_to_multiple_of) * pad_to_multiple_of
@@ -80,7 +81,7 @@ def collate(examples: Sequence[Example], pad_token_id: int = 0, pad_to_multiple_
         input_ids=_matrix([e.input_ids + [pad_token_id] * n for e, n in zip(examples, padding, strict=True)]),
         attention_mask=_matrix([[1] * (length - n) + [0] * n for n in padding]),
         token_type_ids=_matrix([e.token_type_ids + [0] * n for e, n in zip(examples, padding, strict=True)]),
-        labels=_labels([example.label for example in examples]),
+        labels=label_tensor([example.label for example in examples]),
     )
 
 
@@ -89,12 +90,6 @@ def _matrix(rows: list[list[int]]) -> Tensor:
     import numpy
 
     return torch.from_numpy(numpy.array(rows, dtype=numpy.int64))
-
-
-def _labels(labels: list[int | float | None]) -> Tensor | None:
-    if labels[0] is None:
-        return None
-    return torch.tensor(labels, dtype=torch.int64 if isinstance(labels[0], int) else torch.float32)
 
 
 class Batches(Sequence[list[int]]):
@@ -143,22 +138,28 @@ class RandomBatchSampler:
 
     count: number of examples. batch_size: examples a batch; the last one may be short, and is left out with
     drop_last. seed: of all epochs. passes: batches an optimizer step, over all processes: they are given as one,
-    for `share` to cut up.
+    for `share` to cut up. processes: with drop_last all of them have a full batch in every pass, as in accelerate.
     """
 
     def __init__(
-        self, count: int, batch_size: int, seed: int = 42, drop_last: bool = False, passes: int = 1
+        self,
+        count: int,
+        batch_size: int,
+        seed: int = 42,
+        drop_last: bool = False,
+        passes: int = 1,
+        processes: int = 1,
     ) -> None:
-        self.count, self.batch_size, self.seed, self.drop_last = count, batch_size, seed, drop_last
-        self.passes = passes
-        self._length = count_steps(count, batch_size, drop_last, passes)
+        self.count, self.batch_size, self.seed, self.passes = count, batch_size, seed, passes
+        self.unit = batch_size * processes if drop_last else 1
+        self._length = count_steps(count, batch_size, drop_last, passes, processes)
 
     def __len__(self) -> int:
         return self._length
 
     def batches(self, epoch: int) -> Batches:
         """The epoch's batches, each a list of row numbers counted from 0."""
-        return _cut(_permutation(self.count, self.seed + epoch), self.batch_size, self.drop_last, self.passes)
+        return _cut(_permutation(self.count, self.seed + epoch), self.batch_size * self.passes, self.unit)
 
 
 class StreamBatchSampler:
@@ -171,7 +172,8 @@ class StreamBatchSampler:
     """
 
     def __init__(self, count: int, batch_size: int, drop_last: bool = False, passes: int = 1) -> None:
-        self.count, self.batch_size, self.drop_last, self.passes = count, batch_size, drop_last, passes
+        self.count, self.batch_size, self.passes = count, batch_size, passes
+        self.unit = batch_size if drop_last else 1
         self._length = count_steps(count, batch_size, drop_last, passes)
 
     def __len__(self) -> int:
@@ -179,7 +181,7 @@ class StreamBatchSampler:
 
     def batches(self, epoch: int) -> Batches:
         """New batches at each call, whatever the epoch; draws one number from the global stream."""
-        return _cut(_permutation(self.count, draw_seed()), self.batch_size, self.drop_last, self.passes)
+        return _cut(_permutation(self.count, draw_seed()), self.batch_size * self.passes, self.unit)
 
 
 class BucketBatchSampler:
@@ -189,7 +191,8 @@ class BucketBatchSampler:
     and the batches shuffled: company changes every epoch, and no example is ever favoured by its length.
 
     lengths: tokens of each example. batch_size: examples a batch; one of them may be short, and is left out with
-    drop_last. seed: of all epochs. passes: as of RandomBatchSampler; the batches of a step are of like lengths too.
+    drop_last. seed: of all epochs. passes, processes: as of RandomBatchSampler; the batches of a step are of like
+    lengths too.
     """
 
     def __init__(
@@ -199,10 +202,12 @@ class BucketBatchSampler:
         seed: int = 42,
         drop_last: bool = False,
         passes: int = 1,
+        processes: int = 1,
     ) -> None:
         self.lengths = torch.as_tensor(lengths)
-        self.batch_size, self.seed, self.drop_last, self.passes = batch_size, seed, drop_last, passes
-        self._length = count_steps(len(lengths), batch_size, drop_last, passes)
+        self.batch_size, self.seed, self.passes = batch_size, seed, passes
+        self.unit = batch_size * processes if drop_last else 1
+        self._length = count_steps(len(lengths), batch_size, drop_last, passes, processes)
 
     def __len__(self) -> int:
         return self._length
@@ -210,8 +215,7 @@ class BucketBatchSampler:
     def batches(self, epoch: int) -> Batches:
         """The epoch's batches, each a list of row numbers counted from 0."""
         order = _permutation(len(self.lengths), self.seed + epoch)
-        if self.drop_last:  # before the sorting, which puts the longest at the end
-            order = order[: len(order) - len(order) % self.batch_size]
+        order = order[: len(order) - len(order) % self.unit]  # before the sorting: it puts the longest at the end
         lengths = self.lengths[order]
         size = self.batch_size * self.passes
         pool = torch.arange(len(order)) // (size * POOL)
@@ -251,12 +255,15 @@ def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> f
     return 1.0 - sum(lengths[row] for batch in batches for row in batch) / positions
 
 
-def count_steps(count: int, batch_size: int, drop_last: bool, passes: int = 1) -> int:
+def count_steps(count: int, batch_size: int, drop_last: bool, passes: int = 1, processes: int = 1) -> int:
     """Optimizer steps an epoch, of so many batches each. Raises MinitrainError where there would be none."""
     _check(count, batch_size)
-    if drop_last and count < batch_size:
-        raise MinitrainError(f"drop_last leaves no batch: {count} examples are fewer than a batch of {batch_size}")
-    batches = count // batch_size if drop_last else -(-count // batch_size)
+    if drop_last and count < batch_size * processes:
+        each = f" in each of {processes} processes" if processes > 1 else ""
+        raise MinitrainError(
+            f"drop_last leaves no batch: {count} examples are fewer than a batch of {batch_size}{each}"
+        )
+    batches = count // (batch_size * processes) * processes if drop_last else -(-count // batch_size)
     return -(-batches // passes)
 
 
@@ -265,12 +272,15 @@ def draw_seed() -> int:
     return int(torch.empty((), dtype=torch.int64).random_().item())
 
 
-def _cut(rows: Tensor, batch_size: int, drop_last: bool = False, passes: int = 1) -> Batches:
-    kept = rows[: len(rows) - len(rows) % batch_size] if drop_last else rows
-    return Batches(kept, batch_size * passes)
+def _cut(rows: Tensor, size: int, unit: int = 1) -> Batches:
+    """Batches of so many rows; of the last one, which may be short, a multiple of `unit` is kept."""
+    return Batches(rows[: len(rows) - len(rows) % unit], size)
 
 
 def _check(count: int, batch_size: int) -> None:
+    for name, number in (("number of examples", count), ("batch size", batch_size)):
+        if not isinstance(number, Integral) or isinstance(number, bool):
+            raise MinitrainError(f"the {name} is {number!r} ({type(number).__name__}); expected an integer")
     if count < 1:
         raise MinitrainError("there are no examples to make batches of")
     if batch_size < 1:

@@ -163,7 +163,10 @@ def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> Checkpoint |
             tell(f"not resumed from {path.name}: {error}")
             failures.append(error)
     if failures:
-        raise MinitrainError(f"{folder}: none of {len(failures)} checkpoints can be read; {failures[0]}")
+        raise MinitrainError(
+            f"{folder}: none of {len(failures)} checkpoints can be read; {failures[0]}. --overwrite_output_dir "
+            "instead of --resume starts anew, and another --output_dir keeps what is here"
+        )
     return None
 
 

@@ -20,28 +20,12 @@ from minitrain.best import Best
 from minitrain.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, rotate, save_checkpoint, set_aside
 from minitrain.config import TrainConfig
 from minitrain.distributed import World
-from minitrain.errors import MinitrainError
 from minitrain.evaluation import device_of, dtype_of_products
 from minitrain.place import CHECKPOINTS
+from minitrain.plan import global_batch
 from minitrain.products import choose_products, chosen_products
+from minitrain.resuming import check_data, check_goes_on, check_settings, other_machine
 from minitrain.step import TrainState
-
-# What may differ between a run and the one that takes it up: it changes no float of the training.
-FREE = {
-    "output_dir",
-    "overwrite_output_dir",
-    "resume",
-    "resume_changed",
-    "save_strategy",
-    "save_steps",
-    "save_total_limit",
-    "logging_steps",
-    "profile",
-    "ddp_timeout",
-    "per_device_train_batch_size",  # these three are compared by their product with the number of processes
-    "gradient_accumulation_steps",
-    "global_batch_size",
-}
 
 
 class Checkpointer:
@@ -64,15 +48,16 @@ class Checkpointer:
         self.tell, self.on_restore = tell, on_restore
         self.saved_step: int | None = None  # the newest
 
-    def restore(self, state: TrainState, best: Best) -> Tensor | None:
+    def restore(self, state: TrainState, best: Best, total_steps: int) -> Tensor | None:
         """Take up what `--resume` asks for; None where there is nothing yet, or nothing is asked.
 
         Returns the random state in which the epoch began, for `fit` to find its order again. Raises MinitrainError
-        for a checkpoint that is damaged, of other data, or of other settings, with old and new.
+        for a checkpoint that is damaged, of other data, or of other settings, with old and new, and where it would
+        replace a finished run. total_steps: of the run as it is asked for.
         """
         if self.config.resume is None:
             return None
-        checkpoint = self._shared(self._found() if self.world.is_main else None)
+        checkpoint = self._shared(self._found(total_steps) if self.world.is_main else None)
         if checkpoint is None:
             self.on_restore(0)
             return None
@@ -82,15 +67,12 @@ class Checkpointer:
         facts, tensors = checkpoint.facts, checkpoint.tensors
         choose_products(facts.get("products", {}))  # a machine that is busy with other things may choose otherwise
         device = device_of(state.model)
+        if note := other_machine(facts.get("machine", {}), machine(device)):
+            self.tell(note)
         state.model.load_state_dict({name: tensor.to(device) for name, tensor in tensors["model"].items()})
         state.optimizer.load_state_dict(dict(tensors["optimizer"]))
         state.step, state.epoch, self.saved_step = facts["step"], facts["epoch"], facts["step"]
-        saved = facts["best"]
-        if (saved["name"], saved["greater_is_better"]) == (best.name, best.greater_is_better):
-            for name, value in saved.items():
-                setattr(best, name, value)
-            if self.config.load_best_model_at_end:
-                best.weights = {name: tensor.to(device) for name, tensor in tensors.get("best", {}).items()}
+        self._restore_best(best, facts["best"], tensors.get("best", {}), device)
         self._restore_random(tensors["random"], device)
         self.on_restore(state.step)
         if self.world.is_main:
@@ -100,10 +82,32 @@ class Checkpointer:
         epoch = tensors["random"]["epoch"]
         return epoch[min(self.world.rank, len(epoch) - 1)].clone()
 
-    def is_due(self, step: int, epoch_ended: bool) -> bool:
-        """Whether the strategy says to save after this step."""
+    def _restore_best(
+        self, best: Best, saved: Mapping[str, Any], weights: Mapping[str, Tensor], device: torch.device
+    ) -> None:
+        """Take up the best evaluation so far where it is by the same value, with its weights where they count."""
+        if (saved["name"], saved["greater_is_better"]) != (best.name, best.greater_is_better):
+            return
+        if self.config.load_best_model_at_end and saved["value"] is not None and not weights:
+            self.tell(
+                f"changed  the best evaluation so far ({saved['name']} {saved['value']:.4f}, step {saved['step']}) "
+                "does not count, since the checkpoint has not its weights: those from here on are compared"
+            )
+            return
+        for name, value in saved.items():
+            setattr(best, name, value)
+        if self.config.load_best_model_at_end:
+            best.weights = {name: tensor.to(device) for name, tensor in weights.items()}
+
+    def is_due(self, step: int, epoch_ended: bool, done: bool) -> bool:
+        """Whether the strategy says to save after this step: also after the last, as Trainer does.
+
+        From there a finished run goes on when more of it is asked for.
+        """
         strategy, interval = self.config.save_strategy, self.config.save_steps
-        return (strategy == "epoch" and epoch_ended) or (strategy == "steps" and step % (interval or 1) == 0)
+        if strategy == "no":
+            return False
+        return done or (epoch_ended if strategy == "epoch" else step % (interval or 1) == 0)
 
     def save(self, state: TrainState, best: Best) -> None:
         """Save, and delete what the limit leaves no room for. Every process calls this; the first one writes.
@@ -130,22 +134,25 @@ class Checkpointer:
             "best": {name: getattr(best, name) for name in kept},
             **self._facts(),
             "products": chosen_products(dtype_of_products(self.config.bf16)),
+            "machine": machine(device),
         }
         if self.world.is_main:
             save_checkpoint(self.folder, Checkpoint(tensors=tensors, facts=facts))
             rotate(self.folder, self.config.save_total_limit, best.step)
         self.saved_step = state.step
 
-    def _found(self) -> Checkpoint | None:
+    def _found(self, total_steps: int) -> Checkpoint | None:
         if self.config.resume == "newest":
-            return newest_checkpoint(self.folder, self.tell)
-        return load_checkpoint(Path(self.config.resume or ""))
+            found = newest_checkpoint(self.folder, self.tell)
+        else:
+            found = load_checkpoint(Path(self.config.resume or ""))
+        check_goes_on(self.folder.parent, found, self.config, total_steps)
+        return found
 
     def _facts(self) -> dict[str, Any]:
         config = self.config
-        passes = config.gradient_accumulation_steps * self.world.size
         return {
-            "global_batch": config.per_device_train_batch_size * passes,
+            "global_batch": global_batch(config, self.world.size),
             "processes": self.world.size,
             "config": asdict(config),
             "data": dict(self.data()),
@@ -187,33 +194,11 @@ class Checkpointer:
             torch.cuda.set_rng_state(saved["cuda"][rank].clone(), device)
 
 
-def check_data(old: Mapping[str, str], new: Mapping[str, str]) -> None:
-    """Raise MinitrainError naming the first of a run's data that are others than those of its checkpoint."""
-    for name, value in new.items():
-        if (before := old.get(name)) != value:
-            raise MinitrainError(
-                f"--resume: the checkpoint is of {name} {before}, this run has {value}; resume with what it was "
-                "trained on, or start another run with another --output_dir"
-            )
-
-
-def check_settings(
-    old: Mapping[str, Any], new: Mapping[str, Any], changed: bool, tell: Callable[[str], None]
-) -> None:
-    """Raise MinitrainError listing the settings that differ, unless that is wanted.
-
-    old, new: "config", and "global_batch" where the number of processes is known.
-    """
-    settings = [(name, old["config"].get(name), value) for name, value in new["config"].items() if name not in FREE]
-    if "global_batch" in old:
-        settings.append(("examples a step, in all processes", old["global_batch"], new["global_batch"]))
-    plain = [(name, before, json.loads(json.dumps(value))) for name, before, value in settings]
-    differing = [f"{name}: {before} -> {value}" for name, before, value in plain if before != value]
-    if not differing:
-        return
-    if not changed:
-        raise MinitrainError(
-            f"--resume: the run was trained with other settings: {'; '.join(differing)}. Give the same ones, or "
-            "pass --resume_changed to go on with the new ones"
-        )
-    tell(f"changed  {'; '.join(differing)}")
+def machine(device: torch.device) -> dict[str, str]:
+    """What of this machine and process decides last bits, besides the run's settings."""
+    return {
+        "threads": str(torch.get_num_threads()),
+        "CPU": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
+    }

@@ -9,26 +9,36 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from minitrain.errors import MinitrainError
+from minitrain.param_groups import plain_number, tensors_of
+
 
 @torch.no_grad()
-def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
+def clip_grad_norm(parameters: Tensor | Iterable[Tensor] | Iterable[tuple[str, Tensor]], max_norm: float) -> Tensor:
     """Scale all gradients down by one factor, which keeps their direction, to an overall length of `max_norm`.
 
     Args:
-        parameters: tensors whose `.grad`, where there is one, is changed in place; all on one device.
+        parameters: tensors, (name, tensor) pairs or one tensor alone, whose `.grad`, where there is one, is changed
+            in place; all on one device.
         max_norm: longest L2 norm of all gradients seen as one vector; 0, less or infinity only measures.
 
     Returns:
         The norm before clipping, a 0-dim tensor; zero without any gradient. The order of the parameters
         decides its last bit.
 
+    Raises:
+        MinitrainError: for what holds no tensors, as a model does, and for a `max_norm` that is no number.
+
     Source: `torch.nn.utils.clip_grad_norm_`, torch 2.13.
     """
-    grads = _numbers(parameters)
+    longest = plain_number(max_norm, "max_norm")
+    if math.isnan(longest):
+        raise MinitrainError("max_norm is nan; expected a number, 0 or infinity to measure only")
+    grads = _numbers(tensors_of(parameters, "clip_grad_norm"))
     total_norm = _norm(grads)
-    if grads and 0.0 < max_norm < math.inf:
+    if grads and 0.0 < longest < math.inf:
         # A factor clamped to 1 rather than `if total_norm > max_norm`: nobody waits for the device.
-        torch._foreach_mul_(grads, torch.clamp(max_norm / (total_norm + 1e-6), max=1.0))
+        torch._foreach_mul_(grads, torch.clamp(longest / (total_norm + 1e-6), max=1.0))
     return total_norm
 
 

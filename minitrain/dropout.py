@@ -66,7 +66,17 @@ def dropout_from_bits(x: Tensor, p: float, training: bool) -> Tensor:
 
     The probability is p rounded to 1/65536, and the scale is exact for the rounded one, so the mean of x is kept.
     """
-    return x * draw_mask(x.shape, p, x.dtype) if training and p != 0.0 else x
+    if not training or p == 0.0:
+        return x
+    if is_half(x.dtype):
+        kept, scale = draw_kept(x.shape, p, x.dtype)
+        return x * kept * scale  # a number multiplies in float32, a mask that holds it has it rounded
+    return x * draw_mask(x.shape, p, x.dtype)
+
+
+def is_half(dtype: torch.dtype) -> bool:
+    """Whether a scale such as 1/0.9 must not be stored in it: in bfloat16 that is 1.109375, and the mean 0.9984."""
+    return dtype in (torch.bfloat16, torch.float16)
 
 
 def draw_mask(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor:

@@ -183,7 +183,8 @@ def evaluate(
 
     metric: fresh, of the kind the labels are. label_smoothing: of the loss, as in training. The rest as `predict`.
     """
-    assert split.labels is not None, "a split without labels cannot be evaluated"
+    if split.labels is None:
+        raise MinitrainError("the split has no labels to score by; predict(model, split) gives its logits")
     start = time.perf_counter()
     logits = predict(
         model,

@@ -1,12 +1,13 @@
 """The command line, derived from the fields of a configuration dataclass.
 
 Nothing here imports torch: `--help` and a mistyped flag answer at once. Flags take Trainer's names, with
-underscores or dashes. An unknown one is answered with the nearest, a renamed one with today's name.
+underscores or dashes. An unknown one is answered by `known_flags.py`, or with the nearest where that is near.
 """
 
 import argparse
 import difflib
 import os
+import re
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -15,39 +16,13 @@ from io import TextIOWrapper
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from minitrain.errors import MinitrainError, PeerError, Stopped
+from minitrain.known_flags import ANSWERS
+from minitrain.known_flags import RENAMED as RENAMED
 
 Config = TypeVar("Config")
 
-# What the references once called it, or call it elsewhere -> what it is called here.
-RENAMED = {
-    "evaluation_strategy": "eval_strategy",
-    "model_name_or_path": "model",
-    "tokenizer": "model",
-    "tokenizer_name": "model",
-    "processing_class": "model",
-    "dataset_name": "dataset",
-    "dataset_config_name": "subset",
-    "task_name": "subset",
-    "validation_file": "eval_file",
-    "max_seq_length": "max_length",
-    "per_gpu_train_batch_size": "per_device_train_batch_size",
-    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
-    "train_batch_size": "per_device_train_batch_size",
-    "eval_batch_size": "per_device_eval_batch_size",
-    "batch_size": "per_device_train_batch_size",
-    "total_train_batch_size": "global_batch_size",
-    "num_epochs": "num_train_epochs",
-    "epochs": "num_train_epochs",
-    "lr": "learning_rate",
-    "warmup_ratio": "warmup_steps",
-    "num_warmup_steps": "warmup_steps",
-    "label_smoothing": "label_smoothing_factor",
-    "group_by_length": "sampler",
-    "train_sampling_strategy": "sampler",
-    "no_cuda": "device",
-    "use_cpu": "device",
-    "max_validation_samples": "max_eval_samples",
-}
+# How alike, from 0 to 1, a name must be to one that there is for a slip of the finger: a letter or two.
+NEAR = 0.8
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,10 +35,28 @@ class _Parser(argparse.ArgumentParser):
 
     def unknown(self, flag: str, known: Sequence[str]) -> NoReturn:
         name = flag.lstrip("-").split("=")[0].replace("-", "_")
-        if name in RENAMED and RENAMED[name] in known:
-            self.error(f"no flag --{name}; here it is called --{RENAMED[name]}")
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        self.error(f"no flag {flag}" + (f"; did you mean --{nearest[0]}?" if nearest else ""))
+        self.error(f"no flag --{name}{hint(name, known)}" if flag.startswith("--") else f"no flag {flag}")
+
+
+def hint(name: str, known: Sequence[str]) -> str:
+    """What to do instead of a flag that is unknown; empty where nothing is sure to help."""
+    renamed = {old: new for old, new in RENAMED.items() if new in known}
+    if name in renamed:
+        return f"; here it is called --{renamed[name]}"
+    named = re.findall(r"--(\w+)", ANSWERS.get(name, ""))
+    if name in ANSWERS and all(flag in known or flag == "nproc_per_node" for flag in named):
+        return f"; {ANSWERS[name]}"
+    if name in ANSWERS:
+        return ""  # what would help is a flag of another script
+    near = difflib.get_close_matches(name, [*known, *renamed], n=1, cutoff=NEAR) or _completed(name, known)
+    return f"; did you mean --{renamed.get(near[0], near[0])}?" if near else ""
+
+
+def _completed(name: str, known: Sequence[str]) -> list[str]:
+    """The one flag that begins with the words of a name, or has them in it: beta1 -> adam_beta1."""
+    begins = [flag for flag in known if f"{flag}_".startswith(f"{name}_")]
+    inside = [flag for flag in known if f"_{name}_" in f"_{flag}_"]
+    return begins if len(begins) == 1 else inside if len(inside) == 1 else []
 
 
 def _truth(text: str) -> bool:

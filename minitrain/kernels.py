@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitrain.attention import attention, fast_attention
-from minitrain.dropout import draw_kept, dropout_from_bits
+from minitrain.dropout import draw_kept, dropout_from_bits, is_half
 from minitrain.packing import by_onednn, packed_weights, ready_weights
 from minitrain.products import JointLinear
 
@@ -122,6 +122,8 @@ def _fast_dropout(x: Tensor, p: float, training: bool) -> Tensor:
 def _fast_add_dropped(residual: Tensor, x: Tensor, p: float, training: bool) -> Tensor:
     if not training or p == 0.0 or x.device.type != "cpu":
         return add_dropped(residual, x, p, training)
+    if is_half(residual.dtype):  # where the value would be rounded on the way back
+        return residual + dropout_from_bits(x, p, training)
     kept, scale = draw_kept(x.shape, p, residual.dtype)
     return torch.addcmul(residual, x, kept, value=scale)  # its backward pass multiplies by a value in any case
 

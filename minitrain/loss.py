@@ -36,8 +36,9 @@ def cross_entropy(
         The loss in nats, a 0-dim tensor with graph, and B. float32, or float64 when smoothed.
 
     Raises:
-        MinitrainError: if the shapes or dtypes do not fit, or the smoothing is outside [0, 1).
+        MinitrainError: if the shapes or dtypes do not fit, a label is no class, or the smoothing is outside [0, 1).
     """
+    _check_tensors("cross_entropy", logits, labels)
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.dtype != torch.int64:
         raise MinitrainError(
             "cross_entropy needs logits (B, C) and labels (B,) of torch.int64, got "
@@ -46,11 +47,35 @@ def cross_entropy(
         )
     if not 0.0 <= label_smoothing < 1.0:
         raise MinitrainError(f"label_smoothing is {label_smoothing}; it must be in [0, 1)")
-    if label_smoothing == 0.0:
-        loss = F.cross_entropy(logits.float(), labels, reduction="sum", ignore_index=_IGNORE_NOTHING)
-    else:
-        loss = _smoothed(logits.float(), labels, label_smoothing, examples or labels.shape[0])
+    try:
+        if label_smoothing == 0.0:
+            loss = F.cross_entropy(logits.float(), labels, reduction="sum", ignore_index=_IGNORE_NOTHING)
+        else:
+            loss = _smoothed(logits.float(), labels, label_smoothing, examples or labels.shape[0])
+    except (IndexError, RuntimeError) as error:
+        _check_classes(labels, logits.shape[1])
+        raise error
     return loss, labels.shape[0]
+
+
+def _check_tensors(where: str, logits: Tensor, labels: Tensor) -> None:
+    for name, value in (("logits", logits), ("labels", labels)):
+        if not isinstance(value, Tensor):
+            raise MinitrainError(
+                f"{where} got {name} as {type(value).__name__}, expected a tensor: collate makes one of labels"
+            )
+
+
+def _check_classes(labels: Tensor, classes: int) -> None:
+    """Name the first label that is no class. Asked when it is too late: on a GPU looking would take longer."""
+    if labels.device.type != "cpu":
+        return
+    for row, label in enumerate(labels.tolist()):
+        if not 0 <= label < classes:
+            raise MinitrainError(
+                f"labels[{row}] is {label}; class ids go from 0 to {classes - 1}. To leave rows out, as torch does "
+                f"where the label is -100: kept = labels != {label}, then logits[kept] and labels[kept]"
+            )
 
 
 def _smoothed(logits: Tensor, labels: Tensor, epsilon: float, examples: int) -> Tensor:
@@ -75,6 +100,7 @@ def mean_squared_error(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
     Raises:
         MinitrainError: if the shapes or dtypes do not fit.
     """
+    _check_tensors("mean_squared_error", logits, labels)
     # Without this check (B, 1) - (B,) would broadcast to (B, B) and train on nonsense.
     if logits.shape != (*labels.shape, 1) or labels.ndim != 1 or not labels.is_floating_point():
         raise MinitrainError(

@@ -12,14 +12,13 @@ That digit depends on the order of a sum: four functions take numpy's (it comes 
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from minitrain.errors import MinitrainError
-
-Values = Tensor | Sequence[int] | Sequence[float]
+from minitrain.values import Values, class_ids, scores
 
 GLUE_METRICS: dict[str, tuple[str, ...]] = {
     "cola": ("matthews_correlation",),
@@ -50,7 +49,7 @@ class Confusion:
         Raises MinitrainError for two lengths, or an id that is no class (GLUE's hidden test labels are -1).
         """
         num_classes = len(self.counts)
-        predicted, true = _class_ids(predictions, labels, num_classes)
+        predicted, true = class_ids(predictions, labels, num_classes)
         cells = torch.bincount(true * num_classes + predicted, minlength=num_classes**2)
         self.counts += cells.view(num_classes, num_classes)
 
@@ -92,7 +91,13 @@ class Confusion:
         variance_predicted = total**2 - sum(predicted**2 for _, predicted, _ in rows)
         variance_true = total**2 - sum(true**2 for _, _, true in rows)
         variances = variance_predicted * variance_true
-        return covariance / math.sqrt(variances) if variances else 0.0
+        if variances == 0:
+            which = "predictions" if variance_predicted == 0 else "labels"
+            warnings.warn(
+                f"matthews_correlation is 0/0, set to 0.0: all {total} {which} are of one class", stacklevel=2
+            )
+            return 0.0
+        return covariance / math.sqrt(variances)
 
     def precision_recall_f1(self) -> list[tuple[float, float, float, int]]:
         """Precision, recall, F1 and number of examples of each class; a ratio of 0/0 is 0.0."""
@@ -122,7 +127,7 @@ def _ratio(numerator: int, denominator: int) -> float:
 
 def accuracy(predictions: Values, labels: Values) -> float:
     """Share of equal pairs of (N,) class ids; MinitrainError for none, two lengths or a negative id."""
-    predicted, true = _class_ids(predictions, labels)
+    predicted, true = class_ids(predictions, labels)
     return int((predicted == true).sum()) / _at_least(1, len(true))
 
 
@@ -135,7 +140,7 @@ def f1(predictions: Values, labels: Values) -> float:
 
 def matthews_correlation(predictions: Values, labels: Values) -> float:
     """Matthews correlation of (N,) class ids; MinitrainError for none, two lengths or a negative id."""
-    both = torch.stack(_class_ids(predictions, labels))
+    both = torch.stack(class_ids(predictions, labels))
     classes, both = both.unique(return_inverse=True)  # only the classes that occur get a row
     confusion = Confusion(len(classes))
     confusion.update(both[0], both[1])
@@ -150,7 +155,7 @@ def pearson(predictions: Values, labels: Values) -> float:
     """
     import numpy
 
-    predicted, true = _scores(predictions, labels)
+    predicted, true = scores(predictions, labels)
     _at_least(2, len(true))
     if _does_not_vary("pearson", predicted, true):
         return math.nan
@@ -169,7 +174,7 @@ def spearman(predictions: Values, labels: Values) -> float:
     """Pearson's, in float64, of the ranks, as `scipy.stats.spearmanr`; NaN also for one example or NaN scores."""
     import numpy
 
-    x, y = _scores(predictions, labels)
+    x, y = scores(predictions, labels)
     if _at_least(1, len(x)) == 1 or bool(x.isnan().any() | y.isnan().any()) or _does_not_vary("spearmanr", x, y):
         return math.nan
     return float(numpy.corrcoef(_ranks(x).numpy(), _ranks(y).numpy())[1, 0])
@@ -185,7 +190,7 @@ def mean_squared_error(predictions: Values, labels: Values) -> float:
     """Mean squared difference of (N,) scores, float32 as scikit-learn's; MinitrainError for none or two lengths."""
     import numpy
 
-    x, y = _scores(predictions, labels)
+    x, y = scores(predictions, labels)
     _at_least(1, len(x))
     return float(numpy.average((y - x).square().numpy()[:, None], axis=0)[0])  # (N,) would add up in another order
 
@@ -209,6 +214,7 @@ class Metric:
                 any other raises MinitrainError.
             num_classes: number of classes, None for scores. positive: the class that f1 is about.
         """
+        names = (names,) if isinstance(names, str) else tuple(names)
         known = _OF_SCORES.keys() if num_classes is None else _OF_CLASSES.keys()
         if unknown := [name for name in names if name not in known]:
             raise MinitrainError(f"no metric {unknown[0]!r} for this kind of label; there are {', '.join(known)}")
@@ -219,7 +225,7 @@ class Metric:
     def update(self, predictions: Values, labels: Values) -> None:
         """Add one batch: (B,) class ids, or (B,) scores; it may be empty."""
         if self.confusion is None:
-            self.scores.append(torch.stack(_scores(predictions, labels)))
+            self.scores.append(torch.stack(scores(predictions, labels)))
         else:
             self.confusion.update(predictions, labels)
 
@@ -257,8 +263,11 @@ class GlueMetric(Metric):
 
     def __init__(self, task: str) -> None:
         """Start with no examples of `task`, one of `GLUE_METRICS`; any other raises MinitrainError."""
-        if task not in GLUE_METRICS:
-            raise MinitrainError(f"no GLUE task {task!r}; there are {', '.join(GLUE_METRICS)}")
+        if not isinstance(task, str) or task not in GLUE_METRICS:
+            raise MinitrainError(
+                f"no GLUE task {task!r}; there are {', '.join(GLUE_METRICS)}. For data of your own: "
+                "Metric(('accuracy', 'macro_f1'), num_classes=3), or Metric(('pearson',), None) for scores"
+            )
         # hans has two classes, but is made to question models of mnli.
         num_classes = 3 if task == "hans" or task.startswith("mnli") else 2
         super().__init__(GLUE_METRICS[task], None if task == "stsb" else num_classes)
@@ -269,32 +278,3 @@ def metric_for(task: str | None, num_classes: int | None, positive: int = 1) -> 
     of_classes = ("accuracy", "f1" if num_classes == 2 else "macro_f1")
     names = ("pearson", "spearmanr", "mse") if num_classes is None else of_classes
     return Metric(GLUE_METRICS[task] if task else names, num_classes, positive)
-
-
-def _class_ids(predictions: Values, labels: Values, num_classes: int | None = None) -> tuple[Tensor, Tensor]:
-    """Both as (B,) int64 on the CPU; without a number of classes any id from 0 will do."""
-    predicted, true = _pair(predictions, labels)
-    for name, values in (("predictions", predicted), ("labels", true)):
-        if values.is_floating_point() and len(values):
-            raise MinitrainError(f"{name} are {values.dtype}; class ids are integers: the argmax of the logits")
-        wrong = values < 0 if num_classes is None else (values < 0) | (values >= num_classes)
-        if wrong.any():
-            index = int(wrong.nonzero()[0])
-            limit = "upwards" if num_classes is None else f"to {num_classes - 1}"
-            raise MinitrainError(
-                f"{name}[{index}] is {values[index]}; class ids go from 0 {limit}. GLUE's test splits hide their "
-                "labels as -1: evaluate on the validation split"
-            )
-    return predicted.long(), true.long()
-
-
-def _scores(predictions: Values, labels: Values) -> list[Tensor]:
-    return [values.float() for values in _pair(predictions, labels)]
-
-
-def _pair(predictions: Values, labels: Values) -> tuple[Tensor, Tensor]:
-    predicted, true = (torch.as_tensor(values).detach().cpu() for values in (predictions, labels))
-    if predicted.ndim != 1 or predicted.shape != true.shape:
-        shapes = f"predictions {tuple(predicted.shape)}, labels {tuple(true.shape)}"
-        raise MinitrainError(f"got {shapes}; both must be (B,), of one length")
-    return predicted, true

@@ -9,6 +9,7 @@ from dataclasses import field, fields
 from typing import Any
 
 from minitrain.errors import MinitrainError
+from minitrain.field_types import check_types
 
 Bounds = tuple[float | None, float | None]  # the lowest value allowed, and the highest; None is no bound
 
@@ -31,10 +32,11 @@ def flag(
 
 
 def check_flags(config: Any) -> None:
-    """Raise MinitrainError naming the flag whose value is no choice, or whose number is out of its bounds.
+    """Raise MinitrainError naming the flag whose value is of another type, is no choice, or is out of its bounds.
 
     The command line sees to choices by itself; a configuration made in Python passes here.
     """
+    check_types(config)
     for spec in fields(config):
         value, choices, bounds = getattr(config, spec.name), spec.metadata["choices"], spec.metadata["bounds"]
         if value is None:

@@ -52,8 +52,7 @@ def output_directory(config: TrainConfig) -> Path:
 def _check_free(directory: Path, config: TrainConfig) -> None:
     if config.overwrite_output_dir or config.resume is not None:
         return
-    held = [name for name in OWN_FILES if (directory / name).exists()]
-    if held:
+    if held := held_files(directory):
         raise MinitrainError(
             f"{directory}: holds a run already ({', '.join(held)}); pass --overwrite_output_dir to replace it, "
             "or another --output_dir"
@@ -63,6 +62,11 @@ def _check_free(directory: Path, config: TrainConfig) -> None:
             f"{directory}: holds checkpoints of a run that was interrupted; pass --resume to go on with it, "
             "--overwrite_output_dir to start anew, or another --output_dir"
         )
+
+
+def held_files(directory: Path) -> list[str]:
+    """What is in the folder of the files that a run saves at its end."""
+    return [name for name in OWN_FILES if (directory / name).exists()]
 
 
 def is_finished(directory: Path) -> bool:

@@ -23,7 +23,11 @@ class Plan:
 def plan(config: TrainConfig, examples: int, processes: int = 1) -> Plan:
     """Count steps as Trainer does (5.23): a short last batch, and a short last accumulation, make a step."""
     per_epoch = count_steps(
-        examples, config.per_device_train_batch_size, config.dataloader_drop_last, _passes(config, processes)
+        examples,
+        config.per_device_train_batch_size,
+        config.dataloader_drop_last,
+        _passes(config, processes),
+        processes,
     )
     total = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * per_epoch)
     warmup = config.warmup_steps
@@ -43,15 +47,20 @@ def make_sampler(config: TrainConfig, train: Split, processes: int = 1) -> Sampl
     batch_size, drop_last = config.per_device_train_batch_size, config.dataloader_drop_last
     passes = _passes(config, processes)
     if config.sampler == "bucket":
-        return BucketBatchSampler(train.lengths, batch_size, seed, drop_last, passes)
+        return BucketBatchSampler(train.lengths, batch_size, seed, drop_last, passes, processes)
     if config.sampler == "random":
-        return RandomBatchSampler(len(train), batch_size, seed, drop_last, passes)
+        return RandomBatchSampler(len(train), batch_size, seed, drop_last, passes, processes)
     return StreamBatchSampler(len(train), batch_size, drop_last, passes)
 
 
 def _passes(config: TrainConfig, processes: int) -> int:
     """Forward passes an optimizer step, over all processes."""
     return config.gradient_accumulation_steps * processes
+
+
+def global_batch(config: TrainConfig, processes: int) -> int:
+    """Examples an optimizer step, in all processes and forward passes."""
+    return config.per_device_train_batch_size * _passes(config, processes)
 
 
 def shared_out(config: TrainConfig, processes: int) -> TrainConfig:

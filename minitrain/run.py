@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from minitrain.ahead import DataAhead
 from minitrain.best import Best, best_by
 from minitrain.card import model_card
-from minitrain.checkpointing import Checkpointer, check_settings
+from minitrain.checkpointing import Checkpointer
 from minitrain.compiling import check_compilable
 from minitrain.config import TrainConfig
 from minitrain.data import Splits, length_limit, tokenize_rows
@@ -29,15 +29,16 @@ from minitrain.distributed import World, choose_device, process_group
 from minitrain.download import commit_of
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation, check_token_types, device_of, dtype_of_products, majority
-from minitrain.files import json_text, read_json, write_whole
+from minitrain.files import json_text, write_whole
 from minitrain.hub import resolve_model
 from minitrain.loading import LoadReport
 from minitrain.metrics import Metric, metric_for
 from minitrain.model import SequenceClassifier
-from minitrain.place import LOG, RESULTS, alone_in, is_finished, output_directory, output_path, start_anew
-from minitrain.plan import plan, shared_out
+from minitrain.place import LOG, RESULTS, alone_in, output_directory, output_path, start_anew
+from minitrain.plan import global_batch, plan, shared_out
 from minitrain.profiling import matrix_ceiling, profile_lines
 from minitrain.report import Console, finite_values, peak_memory_mb, say
+from minitrain.resuming import finished_run
 from minitrain.rows import Rows, chosen_rows, tables_of, with_default_data
 from minitrain.step import TrainState
 from minitrain.stopping import StopRequests
@@ -124,11 +125,8 @@ def _say_nothing(line: str = "") -> None:
 
 def _finished(config: TrainConfig, world: World) -> dict[str, Any]:
     """What the run to be resumed came to, where it has come to its end; nothing where there is something to do."""
-    found: dict[str, Any] = {}
-    directory = output_path(config)
-    if world.is_main and config.resume == "newest" and not config.resume_changed and is_finished(directory):
-        found = read_json(directory / RESULTS)
-        check_settings(found, {"config": asdict(config)}, False, say)
+    batch = global_batch(shared_out(config, world.size), world.size)
+    found = finished_run(output_path(config), config, batch) if world.is_main else {}
     found = json.loads(world.tell_all("finished run", json.dumps(found)))
     return found
 
@@ -258,6 +256,7 @@ def _facts(parts: Parts, state: TrainState, best: Best, final: Mapping[str, Eval
         "max_length": parts.max_length,
         "steps": state.step,
         "epochs": state.epoch,
+        "global_batch": global_batch(config, state.world.size),
         "best": {"step": best.step, "epoch": best.epoch, best.name: best.value},
         "saved": "best" if best.weights else "last",
         "baseline": {name: majority(splits.train, split) for name, split in splits.scored.items()},

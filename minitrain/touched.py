@@ -69,6 +69,10 @@ class TouchedRows:
         """Put what `gather` gave, updated in place, where it came from."""
         parameter.index_copy_(0, self.rows, self._weight[: self.count])
 
+    def saved(self, name: str) -> dict[str, Tensor]:
+        """`{name}.rows`, `{name}.exp_avg` and `{name}.exp_avg_sq`, live."""
+        return {f"{name}.{kind}": getattr(self, kind) for kind in ("rows", "exp_avg", "exp_avg_sq")}
+
     def load(self, state: Mapping[str, Tensor], name: str) -> None:
         """Take over `{name}.rows`, `{name}.exp_avg` and `{name}.exp_avg_sq`.
 
@@ -95,7 +99,11 @@ class TouchedRows:
 
 
 def checked(state: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
-    """A tensor of a saved optimizer state. Raises MinitrainError where it has not the shape that is needed."""
+    """A tensor of a saved optimizer state. Raises MinitrainError where it is none, or has not the shape needed."""
+    if not isinstance(state[name], Tensor):
+        raise MinitrainError(
+            f"optimizer state: {name!r} is a {type(state[name]).__name__}, expected a tensor, as state_dict gives"
+        )
     if state[name].shape != like.shape:
         raise MinitrainError(
             f"optimizer state: {name!r} has shape {tuple(state[name].shape)}, its parameter needs "

@@ -77,7 +77,7 @@ def fit(
     best = best_by(config, new_metric())
     steps = plan(config, len(train), world.size)
     sampler = make_sampler(config, train, world.size)
-    began = checkpoints.restore(state, best) if checkpoints is not None else None
+    began = checkpoints.restore(state, best, steps.total_steps) if checkpoints is not None else None
     patience = config.early_stopping_patience or math.inf
     done = state.step >= steps.total_steps or best.evaluations_since >= patience
     underway = Underway(behind=state.graphs is not None)
@@ -106,7 +106,8 @@ def fit(
                 is_best = best.remember(results, model, state.step, state.epoch, config.load_best_model_at_end)
                 observer.on_evaluation(state.step, state.epoch, results, is_best)
                 done = done or best.evaluations_since >= patience
-            _save_or_leave(state, best, checkpoints, stop, state.step % steps.steps_per_epoch == 0, finish)
+            epoch_ended = state.step % steps.steps_per_epoch == 0
+            _save_or_leave(state, best, checkpoints, stop, epoch_ended, done, finish)
             if done:
                 break
     if best.weights:
@@ -139,6 +140,7 @@ def _save_or_leave(
     checkpoints: Checkpointer | None,
     stop: StopRequests | None,
     epoch_ended: bool,
+    done: bool,
     finish: Callable[[], None],
 ) -> None:
     """What follows a step: a checkpoint where one is due, and the end where a signal asked for it.
@@ -146,7 +148,7 @@ def _save_or_leave(
     finish: waits for the step, which must have gone well before it is saved.
     """
     world = state.world
-    if checkpoints is not None and checkpoints.is_due(state.step, epoch_ended):
+    if checkpoints is not None and checkpoints.is_due(state.step, epoch_ended, done):
         finish()
         with world.at(f"saving after step {state.step}"):
             checkpoints.save(state, best)

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
 from minitrain.batching import (
@@ -22,6 +24,7 @@ from minitrain.batching import (
     collate,
     draw_seed,
     padding_share,
+    share,
 )
 from minitrain.data import tokenize
 from minitrain.errors import MinitrainError
@@ -146,6 +149,28 @@ def test_short_batch_can_be_left_out(count: int) -> None:
     assert RandomBatchSampler(count, 8, 5, drop_last=True).batches(1) == kept
 
 
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("count", [24, 25, 29, 30, 35, 36, 47])
+def test_short_batches_of_several_processes_are_left_out_as_in_accelerate(
+    processes: int, accumulation: int, count: int
+) -> None:
+    order = RandomBatchSampler(count, count, 5).batches(1)[0]
+    whole = BatchSampler(order, 4, drop_last=True)
+    expected = [list(BatchSamplerShard(whole, processes, rank)) for rank in range(processes)]
+    sampler = RandomBatchSampler(count, 4, 5, True, accumulation * processes, processes)
+    steps = list(sampler.batches(1))
+    found = [[batch for rows in steps for batch in share(rows, 4, rank, processes)] for rank in range(processes)]
+    assert found == expected
+    lengths = [1 + row % 7 for row in range(count)]
+    bucket = BucketBatchSampler(lengths, 4, 5, True, accumulation * processes, processes)
+    kept = sum(len(rows) for rows in bucket.batches(1))
+    assert kept == 4 * sum(map(len, expected))
+    assert (
+        len(steps) == len(sampler) == len(bucket) == len(bucket.batches(1)) == -(-len(expected[0]) // accumulation)
+    )
+
+
 def test_what_is_left_out_is_not_chosen_by_its_length() -> None:
     """Of 43 rows three are left out; the longest must not always be among them."""
     sampler = BucketBatchSampler(list(range(1, 44)), 8, 5, drop_last=True)
@@ -167,6 +192,8 @@ def test_leaving_out_the_only_batch_is_an_error() -> None:
             make(7, 8, drop_last=True)
     with pytest.raises(MinitrainError, match="drop_last leaves no batch"):
         BucketBatchSampler([3] * 7, 8, drop_last=True)
+    with pytest.raises(MinitrainError, match="fewer than a batch of 4 in each of 2 processes"):
+        BucketBatchSampler([3] * 7, 4, drop_last=True, passes=2, processes=2)
 
 
 def test_buckets_leave_little_padding_on_mrpc_where_random_order_leaves_much(mrpc_lengths: list[int]) -> None:
@@ -227,6 +254,10 @@ def test_batches_of_nothing_or_of_no_size_are_errors() -> None:
             make()
     with pytest.raises(MinitrainError, match="no examples"):
         list(batches_by_length([], 8))
+    with pytest.raises(MinitrainError, match=r"the batch size is 2.5 \(float\); expected an integer"):
+        RandomBatchSampler(8, 2.5)  # type: ignore[arg-type]
+    with pytest.raises(MinitrainError, match=r"the number of examples is '8' \(str\)"):
+        RandomBatchSampler("8", 2)  # type: ignore[arg-type]
 
 
 # --- Collate ---
@@ -247,14 +278,81 @@ def test_collate_rounds_the_length_up(multiple: int, length: int) -> None:
     assert collate([Example([1, 2, 3], [0, 0, 0])], pad_to_multiple_of=multiple).input_ids.shape == (1, length)
 
 
-def test_labels_are_int64_classes_float32_scores_or_none() -> None:
-    def labels(*values: int | float | None) -> torch.Tensor | None:
-        return collate([Example([1], [0], value) for value in values]).labels
+def labels_of(*values: Any) -> torch.Tensor | None:
+    return collate([Example([1], [0], value) for value in values]).labels
 
-    classes, scores = labels(1, 0), labels(0.5, 1.0)
-    assert classes is not None and torch.equal(classes, torch.tensor([1, 0]))
-    assert scores is not None and torch.equal(scores, torch.tensor([0.5, 1.0])) and scores.dtype == torch.float32
-    assert labels(None, None) is None
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((1, 0), torch.tensor([1, 0])),
+        ((0.5, 1.0), torch.tensor([0.5, 1.0])),
+        ((True, False), torch.tensor([1, 0])),
+        ((np.int64(1), np.int32(0)), torch.tensor([1, 0])),
+        ((np.bool_(True), 2), torch.tensor([1, 2])),
+        ((torch.tensor(3), torch.tensor([0])), torch.tensor([3, 0])),
+        ((torch.tensor(True),), torch.tensor([1])),
+        ((np.array(4), np.array([2])), torch.tensor([4, 2])),
+        ((np.float32(0.5), np.float64(2)), torch.tensor([0.5, 2.0])),
+        ((torch.tensor(0.25), 1.5), torch.tensor([0.25, 1.5])),
+    ],
+)
+def test_labels_are_int64_classes_or_float32_scores_of_whatever_library(
+    values: tuple[Any, ...], expected: torch.Tensor
+) -> None:
+    labels = labels_of(*values)
+    assert labels is not None and labels.dtype == expected.dtype and torch.equal(labels, expected)
+    assert labels_of(None, None) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ((1, None), "example 2 of the batch has the label None, example 1 1: a batch has classes"),
+        ((None, 0.5), "example 2 of the batch has the label 0.5, example 1 None"),
+        ((1, 0.5), "example 2 of the batch has the label 0.5, example 1 1"),
+        ((0.5, 1), "example 2 of the batch has the label 1, example 1 0.5"),
+        ((0, -100), "example 2 of the batch has the label -100; classes count from 0.*leave the example out"),
+        ((np.int64(-1),), "example 1 of the batch has the label -1"),
+        ((2**70,), "example 1 of the batch has the label 1180591620717411303424"),
+        ((0.5, float("nan")), "example 2 of the batch has the label nan; expected a finite score"),
+        (("good",), r"example 1 of the batch has the label 'good' \(str\), expected a class"),
+        (([0, 1],), r"the label \[0, 1\] \(list\)"),
+        ((np.array([0, 1]),), r"the label array\(\[0, 1\]\)"),
+        ((torch.zeros(2),), r"\(Tensor\), expected a class"),
+        ((1j,), "the label 1j"),
+    ],
+)
+def test_label_of_no_use_is_named_with_its_place(values: tuple[Any, ...], said: str) -> None:
+    with pytest.raises(MinitrainError, match=said):
+        labels_of(*values)
+
+
+@pytest.mark.parametrize(
+    ("examples", "said"),
+    [
+        (None, "was given None"),
+        ("text", r"was given 'text' \(str\), expected a list of examples"),
+        (Example([1], [0]), "expected a list of examples"),
+        ([{"input_ids": [1]}], r"example 1 of the batch is \{'input_ids': \[1\]\} \(dict\), expected an Example"),
+        ([Example([1], [0]), None], "example 2 of the batch is None"),
+        ([Example([], [])], "has 0 input_ids and 0 token_type_ids"),
+        ([Example([1, 2], [0])], "has 2 input_ids and 1 token_type_ids"),
+        ([Example("ab", "cd")], "has ids 'ab'"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_example_is_named_with_its_place(examples: Any, said: str) -> None:
+    with pytest.raises(MinitrainError, match=said):
+        collate(examples)
+
+
+def test_ids_of_numpy_are_padded_and_not_added_to() -> None:
+    """An array plus a list of as many zeros is a sum."""
+    ids: Any = np.array([5, 6])
+    types: Any = torch.tensor([0, 1])
+    batch = collate([Example(ids, types), Example([1, 2, 3, 4], [0, 0, 0, 0])], pad_token_id=9)
+    assert batch.input_ids.tolist() == [[5, 6, 9, 9], [1, 2, 3, 4]]
+    assert batch.token_type_ids.tolist() == [[0, 1, 0, 0], [0, 0, 0, 0]]
 
 
 def test_collating_nothing_is_an_error() -> None:

@@ -1,11 +1,15 @@
 """Defaults against transformers', and what contradicts itself."""
 
+import json
 import math
 import re
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, asdict, fields, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import transformers
 
 from minitrain.config import ACCELERATE, TRAINER, TrainConfig
@@ -107,7 +111,7 @@ def test_a_number_out_of_its_bounds_is_an_error_with_its_flag(name: str) -> None
     config: Any = TrainConfig
     outside = [lowest - 1, math.nan, math.inf, -math.inf, 10**400] + ([] if highest is None else [highest * 1.01])
     for value in outside:
-        with pytest.raises(MinitrainError, match=f"--{name} is .*; expected at least {lowest}"):
+        with pytest.raises(MinitrainError, match=f"--{name} is .*; expected (at least {lowest}|an integer)"):
             config(**{name: value})
     needed = {f"{name[:4]}_strategy": "steps"} if name in ("eval_steps", "save_steps") else {}
     for value in [lowest] if highest is None else [lowest, highest]:
@@ -210,3 +214,65 @@ def test_evaluation_takes_one_set_of_data() -> None:
     for config in (EvaluateConfig, PredictConfig):
         with pytest.raises(MinitrainError, match="--text_columns a,b,c"):
             config(run="folder", text_columns=("a", "b", "c"))
+
+
+# --- Types, where a configuration is made in Python ---
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("num_train_epochs", "3", r"--num_train_epochs is '3' \(str\); expected a number"),
+        ("max_steps", "5", r"--max_steps is '5' \(str\); expected an integer"),
+        ("max_steps", 5.0, r"--max_steps is 5.0 \(float\); expected an integer"),
+        ("seed", True, r"--seed is True \(bool\); expected an integer"),
+        ("learning_rate", None, r"--learning_rate is None \(NoneType\); expected a number$"),
+        ("learning_rate", [1e-3], r"expected a number$"),
+        ("learning_rate", True, r"--learning_rate is True"),
+        ("eval_steps", "4", r"expected an integer or None"),
+        ("bf16", "false", r"--bf16 is 'false' \(str\); expected True or False"),
+        ("bf16", 1, "expected True or False"),
+        ("match_trainer", "no", "--match_trainer is 'no'"),
+        ("model", 5, r"--model is 5 \(int\); expected text"),
+        ("model", None, r"--model is None .* expected text$"),
+        ("output_dir", b"run", r"--output_dir is b'run' \(bytes\); expected text or None"),
+        ("eval_strategy", 3, "--eval_strategy is 3"),
+        ("text_columns", 5, "--text_columns is 5 .*; expected names, as a tuple of text or None"),
+        ("text_columns", ("a", 5), r"--text_columns is \('a', 5\)"),
+        ("learning_rate", np.array([1e-3, 2e-3]), r"--learning_rate is array"),
+    ],
+)
+def test_value_of_a_wrong_type_is_named_with_its_field(field: str, value: Any, said: str) -> None:
+    with pytest.raises(MinitrainError, match=said):
+        TrainConfig(**{field: value})
+
+
+def test_every_field_refuses_what_it_cannot_hold() -> None:
+    for config in (TrainConfig, EvaluateConfig, PredictConfig):
+        run = {} if config is TrainConfig else {"run": "folder"}
+        for spec in fields(config):
+            with pytest.raises(MinitrainError, match=f"--{spec.name} is <object"):
+                config(**(run | {spec.name: object()}))
+
+
+def test_numbers_of_numpy_and_torch_paths_and_lists_are_taken_as_pythons(tmp_path: Path) -> None:
+    config = TrainConfig(
+        learning_rate=np.float32(0.5),
+        num_train_epochs=np.int64(2),
+        seed=np.int32(7),
+        warmup_steps=torch.tensor(0.25),  # type: ignore[arg-type]
+        bf16=np.bool_(True),  # type: ignore[arg-type]
+        model=tmp_path,  # type: ignore[arg-type]
+        text_columns=["a", "b"],  # type: ignore[arg-type]
+    )
+    same = TrainConfig(
+        learning_rate=0.5,
+        num_train_epochs=2,
+        seed=7,
+        warmup_steps=0.25,
+        bf16=True,
+        model=str(tmp_path),
+        text_columns=("a", "b"),
+    )
+    assert config == same and json.dumps(asdict(config)) == json.dumps(asdict(same))
+    assert type(TrainConfig(num_train_epochs=3).num_train_epochs) is int  # as it was given

@@ -34,7 +34,9 @@ from minitrain.data import Split
 from minitrain.distributed import process_group
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import evaluate
+from minitrain.kernels import KERNELS
 from minitrain.launcher import launch
+from minitrain.loss import cross_entropy
 from minitrain.metrics import GlueMetric, metric_for
 from minitrain.plan import make_sampler
 from minitrain.schedules import linear_schedule
@@ -233,6 +235,18 @@ def test_hidden_labels() -> None:
         GlueMetric("sst2").update(predictions, hidden)
 
 
+def test_labels_that_say_ignore_me(still: Bench) -> None:
+    """The way out that the refusal names has the bits of the reference."""
+    model = AutoModelForSequenceClassification.from_pretrained(still.folder, num_labels=2, dtype=torch.float32)
+    ids, labels = torch.arange(2, 22).view(5, 4), torch.tensor([0, -100, 1, 1, -100])
+    theirs = model.eval()(input_ids=ids, labels=labels)
+    with pytest.raises(MinitrainError, match=r"labels\[1\] is -100; .*kept = labels != -100, then logits\[kept\]"):
+        cross_entropy(theirs.logits, labels)
+    kept = labels != -100
+    loss, count = cross_entropy(theirs.logits[kept], labels[kept])
+    assert (loss / count).item() == theirs.loss.item() and count == 3
+
+
 def test_rows_that_drop_last_leaves_unscored(still: Bench, tmp_path: Path) -> None:
     flags: dict[str, Any] = {"dataloader_drop_last": True, "per_device_train_batch_size": 6, "num_train_epochs": 1}
     theirs = trainer_of(still, tmp_path, **flags)
@@ -245,6 +259,17 @@ def test_rows_that_drop_last_leaves_unscored(still: Bench, tmp_path: Path) -> No
     assert recorder.evaluations[0][2]["validation"].examples == 22
     with pytest.raises(MinitrainError, match="--match_trainer means --dataloader_drop_last False"):
         TrainConfig(match_trainer=True, dataloader_drop_last=True)
+
+
+def test_dropout_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    x = (torch.rand(1000, 1000) + 0.5).bfloat16()
+    kept_mean = {}
+    for name in ("reference", "fast"):
+        dropped = KERNELS[name].dropout(x, 0.1, True).double()
+        kept_mean[name] = (dropped.sum() / (x.double() * (dropped != 0)).sum()).item() * 0.9
+    assert kept_mean["reference"] == pytest.approx(0.9984, abs=6e-4)
+    assert kept_mean["fast"] == pytest.approx(1.0, abs=1e-4)
 
 
 class _Spoil(TrainerCallback):

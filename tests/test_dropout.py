@@ -4,8 +4,10 @@ import pytest
 import torch
 from test_training import write_tiny_model
 
+from minitrain.attention import fast_attention
 from minitrain.batching import collate
-from minitrain.dropout import ExampleStreams, draw_mask, drawing_from, dropout_from_bits
+from minitrain.dropout import ExampleStreams, draw_kept, draw_mask, drawing_from, dropout_from_bits
+from minitrain.kernels import KERNELS
 from minitrain.tokenizer import Example
 from minitrain.weights import load_classifier
 
@@ -85,3 +87,77 @@ def test_whole_model_drops_alike_alone_and_in_company(tmp_path_factory: pytest.T
     together = logits([0, 1])
     assert torch.allclose(together, torch.cat([logits([0]), logits([1])]), atol=1e-6)
     assert not torch.allclose(together, model(**collate(examples).inputs), atol=1e-3)
+
+
+HALVES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+
+
+def ratio(dropped: torch.Tensor, whole: torch.Tensor) -> float:
+    return (dropped.double().mean() / whole.double().mean()).item()
+
+
+@HALVES
+def test_mean_is_kept_in_half_precision_too(dtype: torch.dtype) -> None:
+    """PyTorch's own rounds 1/0.9 to 1.109375 in bfloat16: its mean is 0.9984 of what it was."""
+    torch.manual_seed(0)
+    x = (torch.rand(4000, 1000) + 0.5).to(dtype)
+    leaf = x.clone().requires_grad_()
+    dropped = dropout_from_bits(leaf, 0.1, True)
+    kept = dropped != 0
+    assert ratio(dropped, x * kept) == pytest.approx(1 / 0.9, rel=1e-4)
+    dropped.backward(x)
+    assert leaf.grad is not None and leaf.grad.dtype == dtype
+    assert torch.equal(leaf.grad, dropped), "backward is not the same linear map as forward"
+    if dtype == torch.bfloat16:
+        theirs = torch.nn.functional.dropout(x, 0.1)
+        assert ratio(theirs, x * (theirs != 0)) != pytest.approx(1 / 0.9, rel=1e-3)
+
+
+@HALVES
+@pytest.mark.parametrize("residual", [torch.float32, None])
+def test_mean_of_what_is_added_to_a_residual_is_kept(dtype: torch.dtype, residual: torch.dtype | None) -> None:
+    torch.manual_seed(0)
+    x = (torch.rand(400, 1000) + 0.5).to(dtype)
+    zeros = torch.zeros_like(x, dtype=residual)
+    leaf = x.clone().requires_grad_()
+    dropped = KERNELS["fast"].add_dropped(zeros, leaf, 0.1, True)
+    assert ratio(dropped, x * (dropped != 0)) == pytest.approx(1 / 0.9, rel=2e-4)
+    dropped.backward(x.to(dropped.dtype))
+    assert leaf.grad is not None and ratio(leaf.grad, x * (dropped != 0)) == pytest.approx(1 / 0.9, rel=2e-4)
+
+
+def test_mean_of_attention_over_ones_is_one_in_bfloat16() -> None:
+    """Of ones, a row of weights gives the sum of those that are kept, times the scale; so does the way back."""
+    torch.manual_seed(0)
+    q, k = (torch.randn(64, 4, 64, 32).bfloat16() for _ in range(2))
+    v = torch.ones(64, 4, 64, 32, dtype=torch.bfloat16, requires_grad=True)
+    means = [ratio(fast_attention(q, k, v, None, 0.1), torch.ones(1)) for _ in range(8)]
+    # A million weights a draw, of very unequal size: what is kept of them deviates by some 1e-3, over draws less.
+    assert sum(means) / len(means) == pytest.approx(1.0, abs=4e-4)
+    out = fast_attention(q, k, v, None, 0.1)
+    out.backward(torch.ones_like(out))
+    assert v.grad is not None  # every weight that is kept comes back once: as much as went out
+    assert ratio(v.grad, out) == pytest.approx(1.0, abs=2e-4)
+
+
+def test_gradients_of_attention_in_bfloat16_are_those_of_its_mask() -> None:
+    """Beside float64, where autograd finds them, with the same mask."""
+    torch.manual_seed(0)
+    inputs = [torch.randn(8, 2, 48, 16).bfloat16() for _ in range(3)]
+    gradient = torch.randn(8, 2, 48, 16).bfloat16()
+    halves, doubles = (
+        [x.detach().clone().to(d).requires_grad_() for x in inputs] for d in (torch.bfloat16, torch.float64)
+    )
+    for leaves in (halves, doubles):
+        torch.manual_seed(1)
+        fast_attention(*leaves, None, 0.1).backward(gradient.to(leaves[0].dtype))
+    torch.manual_seed(1)
+    kept, scale = draw_kept((8, 2, 48, 48), 0.1, torch.float64)
+    q, k, v = (x.detach().double().requires_grad_() for x in inputs)
+    ((q @ k.transpose(-1, -2) * 0.25).softmax(-1) * kept * scale @ v).backward(gradient.double())
+    for ours, exact, by_autograd in zip(halves, doubles, (q, k, v), strict=True):
+        assert ours.grad is not None and exact.grad is not None and by_autograd.grad is not None
+        torch.testing.assert_close(exact.grad, by_autograd.grad, rtol=1e-10, atol=1e-12)
+        # Along the exact one, where rounding averages out: a scale of 1.109375 on the way back would show.
+        along = (ours.grad.double() * exact.grad).sum() / exact.grad.square().sum()
+        assert along.item() == pytest.approx(1.0, abs=5e-4)

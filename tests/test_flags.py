@@ -1,5 +1,6 @@
 """The command line: what it accepts, what it says to what it does not, and that it answers without torch."""
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, fields
@@ -7,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ladder import LadderConfig
+from transformers import TrainingArguments
 
 from minitrain.config import TrainConfig
 from minitrain.errors import MinitrainError
-from minitrain.flags import RENAMED, command, parse
+from minitrain.flags import RENAMED, command, hint, parse
 from minitrain.inference_config import EvaluateConfig, PredictConfig
+from minitrain.known_flags import ANSWERS
 from minitrain.options import flag
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -24,7 +28,7 @@ def train(*words: str) -> TrainConfig:
 def refusal(capsys: pytest.CaptureFixture[str], *words: str, config: Any = TrainConfig) -> str:
     """What is said on standard error to flags that are wrong."""
     with pytest.raises(SystemExit) as caught:
-        parse(config, "", words, positional=() if config is TrainConfig else ("run",))
+        parse(config, "", words, positional=("run",) if config in (EvaluateConfig, PredictConfig) else ())
     said = capsys.readouterr()
     assert caught.value.code == 2 and said.out == "" and "--help lists the flags" in said.err
     return said.err
@@ -141,6 +145,64 @@ def test_an_unknown_flag_is_answered_with_the_nearest(
 ) -> None:
     said = refusal(capsys, wrong, "5")
     assert f"did you mean {meant}?" in said and wrong.split("=")[0].lstrip("-").split("-")[0] in said
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("--beta1", "adam_beta1"),
+        ("--warmup", "warmup_steps"),
+        ("--output", "output_dir"),
+        ("--epoch", "num_train_epochs"),
+    ],
+)
+def test_a_part_of_a_flag_and_a_slip_in_another_programs_are_understood(
+    capsys: pytest.CaptureFixture[str], wrong: str, meant: str
+) -> None:
+    assert f"did you mean --{meant}?" in refusal(capsys, wrong, "5")
+
+
+TRIED = ["report_to", "do_train", "version", "freeze", "quiet", "gradient_checkpointing", "auto_find_batch_size"]
+TRIED += ["class_weights", "fp16", "push_to_hub", "logging_dir", "deepspeed", "fsdp", "num_workers", "do_predict"]
+
+
+@pytest.mark.parametrize("name", TRIED)
+@pytest.mark.parametrize("dashes", [False, True])
+def test_a_flag_that_is_nowhere_here_is_answered_by_what_to_do(
+    capsys: pytest.CaptureFixture[str], name: str, dashes: bool
+) -> None:
+    said = refusal(capsys, f"--{name.replace('_', '-') if dashes else name}=x")
+    assert f"no flag --{name}; {ANSWERS[name]}\n" in said and "did you mean" not in said
+
+
+def test_every_argument_of_trainer_is_a_flag_or_answered() -> None:
+    known = [spec.name for spec in fields(TrainConfig)]
+    of_trainer = {spec.name for spec in fields(TrainingArguments)} - set(known) - {"do_eval"}
+    assert len(of_trainer) > 80
+    assert of_trainer - set(RENAMED) - set(ANSWERS) == set()
+    assert all(hint(name, known) and "did you mean" not in hint(name, known) for name in of_trainer)
+    assert "did you mean" not in hint("do_eval", known)
+
+
+def test_answers_name_flags_that_there_are_and_are_given_where_these_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ladder = {"examples", "model", "dataset", "subset", "json"}
+    known = {spec.name for spec in fields(TrainConfig)}
+    for name, answer in ANSWERS.items():
+        named = set(re.findall(r"--(\w+)", answer)) - {"nproc_per_node"}
+        assert named <= known or named <= ladder, name
+        assert len(answer) <= 116 and not answer.endswith("."), name
+        assert (name in known) == (named == {"examples"}), f"{name} is a flag of train.py"
+    assert not set(ANSWERS) & set(RENAMED)
+    assert "gradient_accumulation" not in refusal(capsys, "r", "--gradient_checkpointing", config=PredictConfig)
+    assert "; --bf16 computes in 16 bits" in refusal(capsys, "r", "--fp16", config=PredictConfig)
+
+
+@pytest.mark.parametrize("name", ["max_steps", "num_train_epochs", "max_train_samples"])
+def test_the_ladder_says_what_its_size_is(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    said = refusal(capsys, f"--{name}", "5", config=LadderConfig)
+    assert f"no flag --{name}; its size is --examples" in said
 
 
 def test_a_flag_like_no_other_is_named_without_a_guess(capsys: pytest.CaptureFixture[str]) -> None:

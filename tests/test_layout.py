@@ -21,6 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "download",
         "dropout",
         "encoder_config",
+        "field_types",
         "files",
         "flags",
         "imports",
@@ -31,6 +32,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "place",
         "products",
         "progress",
+        "known_flags",
+        "scalars",
         "schedules",
         "stopping",
         "truncation",
@@ -50,6 +53,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "data",
         "ahead",
         "batching",
+        "collating",
         "layers",
         "families",
         "model",
@@ -58,7 +62,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "weights",
         "checkpoint",
     ),
-    ("clipping", "loss", "metrics", "optim", "touched"),
+    ("clipping", "loss", "metrics", "optim", "param_groups", "touched", "values"),
     (
         "evaluation",
         "best",
@@ -66,6 +70,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "graphs",
         "plan",
         "profiling",
+        "resuming",
         "step",
         "steplog",
         "checkpointing",
@@ -81,37 +86,43 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 # Exactly the imports on one floor: hub -> tokenizer, tables -> labels -> rows -> data -> batching, and
 # layers -> families -> model -> weights.
 WITHIN: dict[str, set[str]] = {
+    "attention": {"dropout"},
     "config": {"data_config", "options"},
     "data_config": {"options"},
-    "inference_config": {"config", "options"},
     "download": {"files"},
+    "field_types": {"scalars"},
+    "flags": {"known_flags"},
+    "inference_config": {"config", "options"},
+    "kernels": {"attention", "dropout", "packing", "products"},
+    "options": {"field_types"},
+    "packing": {"products"},
     "place": {"config"},
     "stopping": {"distributed"},
-    "checkpoint": {"tensorfiles"},
-    "attention": {"dropout"},
-    "kernels": {"attention", "dropout", "packing", "products"},
-    "packing": {"products"},
-    "tokenizer": {"hub", "tokenizer_files"},
+    "hub": {"folders"},
+    "tensorfiles": {"folders"},
     "tokenizer_files": {"tokenizer_families"},
+    "tokenizer": {"hub", "tokenizer_files"},
+    "token_cache": {"tokenizer"},
     "tables": {"hub", "hub_datasets"},
     "labels": {"tables"},
     "rows": {"labels", "tables", "tokenizer"},
-    "token_cache": {"tokenizer"},
     "data": {"labels", "rows", "tables", "token_cache", "tokenizer"},
     "ahead": {"data", "hub", "rows", "tokenizer"},
-    "batching": {"tokenizer"},
+    "batching": {"collating", "tokenizer"},
+    "collating": {"tokenizer"},
     "families": {"layers"},
     "model": {"families", "layers"},
-    "hub": {"folders"},
-    "tensorfiles": {"folders"},
     "checkpoint_keys": {"families"},
     "loading": {"checkpoint_keys", "families", "model", "tensorfiles"},
     "weights": {"families", "folders", "hub", "loading", "model"},
-    "optim": {"touched"},
+    "checkpoint": {"tensorfiles"},
+    "clipping": {"param_groups"},
+    "metrics": {"values"},
+    "optim": {"param_groups", "touched"},
     "best": {"evaluation"},
     "compiling": {"evaluation"},
     "step": {"compiling", "evaluation", "graphs", "profiling"},
-    "checkpointing": {"best", "evaluation", "step"},
+    "checkpointing": {"best", "evaluation", "plan", "resuming", "step"},
     "training": {"best", "checkpointing", "evaluation", "plan", "profiling", "step", "steplog"},
 }
 RUN_TIME = {"torch", "tokenizers", "datasets", "safetensors", "huggingface_hub", "tqdm", "numpy"}
@@ -197,9 +208,9 @@ def test_imports_on_one_floor_are_those_that_are_drawn() -> None:
     assert actual == WITHIN
 
 
-@pytest.mark.parametrize("unit", ["loss", "metrics", "optim", "touched"])
+@pytest.mark.parametrize("unit", ["clipping", "loss", "metrics", "optim", "param_groups", "touched", "values"])
 def test_arithmetic_of_the_third_floor_sees_tensors_only(unit: str) -> None:
-    assert own_imports(ROOT / f"minitrain/{unit}.py") <= {"errors", "touched"}
+    assert own_imports(ROOT / f"minitrain/{unit}.py") <= {"errors", "param_groups", "scalars", "touched", "values"}
 
 
 @of(CODE)
@@ -222,7 +233,20 @@ def test_slow_libraries_are_imported_where_they_are_used(path: Path) -> None:
     assert not third_party(top) & SLOW
 
 
-@pytest.mark.parametrize("unit", ["config", "data_config", "errors", "flags", "inference_config", "options"])
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "config",
+        "data_config",
+        "errors",
+        "field_types",
+        "flags",
+        "inference_config",
+        "known_flags",
+        "options",
+        "scalars",
+    ],
+)
 def test_command_line_needs_no_torch(unit: str) -> None:
     assert third_party(tree_of(ROOT / f"minitrain/{unit}.py")) == set()
 

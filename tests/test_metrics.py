@@ -8,8 +8,10 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,6 +20,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import f1_score, matthews_corrcoef, mean_squared_error, precision_recall_fscore_support
 from torch import Tensor
 
+import minitrain
 from minitrain.errors import MinitrainError
 from minitrain.metrics import (
     GLUE_METRICS,
@@ -31,6 +34,7 @@ from minitrain.metrics import (
     pearson,
     spearman,
 )
+from minitrain.metrics import mean_squared_error as squared_error
 
 EXAMPLES = int(os.environ.get("MINITRAIN_FUZZ_EXAMPLES", "300"))
 fuzz = settings(max_examples=EXAMPLES, deadline=None, database=None, print_blob=True)
@@ -212,9 +216,22 @@ def test_f1_without_any_positive_is_zero_with_one_warning() -> None:
     assert len(caught) == 1
 
 
-@pytest.mark.parametrize(("predictions", "labels"), [([1, 1, 1], [0, 1, 1]), ([0, 1, 2], [2, 2, 2])])
-def test_matthews_is_zero_without_variance(predictions: list[int], labels: list[int]) -> None:
-    assert matthews_correlation(predictions, labels) == matthews_corrcoef(labels, predictions) == 0.0
+@pytest.mark.parametrize(
+    ("predictions", "labels", "which"),
+    [([1, 1], [0, 1], "predictions"), ([0, 1, 2], [2, 2, 2], "labels"), ([0, 0, 0], [0, 0, 0], "predictions")],
+)
+def test_matthews_is_zero_without_variance_and_says_why_once(
+    predictions: list[int], labels: list[int], which: str
+) -> None:
+    with pytest.warns(UserWarning, match=f"set to 0.0: all {len(labels)} {which} are of one class") as caught:
+        assert matthews_correlation(predictions, labels) == 0.0
+    assert len(caught) == 1
+    with quiet():
+        assert matthews_corrcoef(labels, predictions) == 0.0
+    metric = GlueMetric("cola")
+    metric.update([0, 0], [0, 1])
+    with pytest.warns(UserWarning, match="all 2 predictions are of one class"):
+        assert metric.compute() == {"matthews_correlation": 0.0}
 
 
 @pytest.mark.parametrize("function", [pearson, spearman])
@@ -304,6 +321,108 @@ def test_metrics_of_different_kinds_do_not_merge() -> None:
         GlueMetric("mrpc").merge(GlueMetric("rte"))
     with pytest.raises(MinitrainError, match="cannot merge counts of 2 classes into 3"):
         GlueMetric("mnli").merge(GlueMetric("rte"))
+
+
+# whatever they come in
+
+BOXES: dict[str, Callable[[list[int]], Any]] = {
+    "list": list,
+    "tuple": tuple,
+    "int64": np.array,
+    "int32": lambda ids: np.array(ids, dtype=np.int32),
+    "uint8": lambda ids: np.array(ids, dtype=np.uint8),
+    "uint64": lambda ids: np.array(ids, dtype=np.uint64),
+    "objects": lambda ids: np.array(ids, dtype=object),
+    "booleans": lambda ids: np.array(ids, dtype=bool),
+    "numpy scalars": lambda ids: [np.int64(i) for i in ids],
+    "numpy booleans": lambda ids: [np.bool_(i) for i in ids],
+    "Python booleans": lambda ids: [bool(i) for i in ids],
+    "torch scalars": lambda ids: [torch.tensor(i) for i in ids],
+    "torch": torch.tensor,
+    "torch uint8": lambda ids: torch.tensor(ids, dtype=torch.uint8),
+    "torch booleans": lambda ids: torch.tensor(ids, dtype=torch.bool),
+    "generator": iter,
+    "pandas": lambda ids: pandas.Series(ids),
+}
+
+
+@pytest.mark.parametrize("box", BOXES)
+def test_class_ids_are_right_in_every_box(box: str) -> None:
+    predictions, labels = [1, 0, 1, 0, 1], [1, 0, 0, 1, 1]
+    make = BOXES[box]
+    assert accuracy(make(predictions), make(labels)) == 0.6
+    assert f1(make(predictions), labels) == f1_score(labels, predictions)
+    assert matthews_correlation(predictions, make(labels)) == matthews_corrcoef(labels, predictions)
+    metric = GlueMetric("mrpc")
+    metric.update(make(predictions), make(labels))
+    assert metric.compute() == {"accuracy": 0.6, "f1": f1_score(labels, predictions)}
+    ours, plain = pearson(make(predictions), make(labels)), pearson(predictions, labels)
+    assert ours == plain == pytest.approx(pearsonr(predictions, labels)[0])
+
+
+FUNCTIONS: list[Callable[[Any, Any], Any]] = [
+    accuracy,
+    f1,
+    matthews_correlation,
+    pearson,
+    spearman,
+    squared_error,
+    lambda p, y: Metric(("accuracy",), 2).update(p, y),
+    lambda p, y: GlueMetric("stsb").update(p, y),
+    lambda p, y: Confusion(2).update(p, y),
+]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (["good", "bad"], r"\[0\] is 'good' \(str\); expected class ids, the places of the names"),
+        (np.array(["good", "bad"]), r"\[0\] is 'good'"),
+        ([0, None], r"\[1\] is None \(NoneType\); expected a number"),
+        (np.array([0, None], dtype=object), r"\[1\] is None"),
+        ([0, [1]], r"\[1\] is \[1\] \(list\)"),
+        ([[0], [1]], r"\(2, 1\).* both must be \(B,\), of one length"),
+        ([[0, 1], [1]], r"both must be \(B,\)"),
+        (np.zeros((2, 2)), r"\(2, 2\).* both must be \(B,\)"),
+        ("ab", "are 'ab'"),
+        (None, "are None"),
+        (1, "are 1"),
+        ({"a": 1, "b": 0}, "are {'a': 1, 'b': 0}"),
+        (np.array(1), r"both must be \(B,\)"),
+        (torch.tensor(1), r"both must be \(B,\)"),
+        (torch.tensor([1j, 0]), "complex64; expected real numbers"),
+        ([1j, 0], r"\[0\] is 1j"),
+        ([2**70, 0], r"\[0\] is 1180591620717411303424"),
+    ],
+)
+@pytest.mark.parametrize("side", ["predictions", "labels"])
+def test_values_that_are_no_numbers_are_named(
+    function: Callable[[Any, Any], Any], values: Any, said: str, side: str
+) -> None:
+    both = (values, [0, 1]) if side == "predictions" else ([0, 1], values)
+    with pytest.raises(MinitrainError, match=said) as caught:
+        function(*both)
+    assert side in str(caught.value)
+
+
+def test_logits_are_answered_with_argmax_and_floats_too() -> None:
+    with pytest.raises(MinitrainError, match=r"of logits \(B, C\) take .argmax\(-1\)"):
+        accuracy(torch.randn(4, 2), torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(MinitrainError, match="predictions are torch.float32; class ids are integers"):
+        accuracy([1.0, 0.0], [1, 0])
+
+
+def test_metric_of_ones_own_is_the_way_out_that_is_named() -> None:
+    for wrong in ("accuracy", None, ["mrpc"]):
+        with pytest.raises(MinitrainError, match=r"Metric\(\('accuracy', 'macro_f1'\), num_classes=3\), or Metric"):
+            GlueMetric(wrong)  # type: ignore[arg-type]
+    metric = minitrain.Metric(("accuracy", "macro_f1"), num_classes=3)
+    metric.update([0, 1, 2], [0, 1, 1])
+    assert metric.compute()["accuracy"] == 2 / 3
+    assert minitrain.Metric("accuracy", 2).names == ("accuracy",)  # type: ignore[arg-type]
+    assert minitrain.Metric(("pearson",), None).names == ("pearson",)
+    assert minitrain.metric_for(None, 2).names == ("accuracy", "f1")
 
 
 # data that is no GLUE task

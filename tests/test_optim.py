@@ -35,9 +35,10 @@ def set_gradients(ours: list[Tensor], theirs: list[Tensor], step: int) -> None:
 def assert_same(ours: AdamW, theirs: torch.optim.AdamW) -> None:
     for i, (our, their) in enumerate(zip(ours.params, theirs.param_groups[0]["params"], strict=True)):
         assert torch.equal(our, their)
-        assert len(theirs.state[their]) == (3 if f"{i}.step" in ours.state else 0)
+        state = ours.state_dict()
+        assert len(theirs.state[their]) == (3 if f"{i}.step" in state else 0)
         for name, tensor in theirs.state[their].items():
-            assert torch.equal(ours.state[f"{i}.{name}"], tensor), (i, name)
+            assert torch.equal(state[f"{i}.{name}"], tensor), (i, name)
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -124,8 +125,9 @@ def test_a_resumed_optimizer_continues_with_the_same_bits(fused: bool, tmp_path:
         one.step()
         second.step()
     assert all(torch.equal(a, b) for a, b in zip(straight, resumed, strict=True))
-    assert one.state.keys() == second.state.keys()
-    assert all(torch.equal(one.state[name], second.state[name]) for name in one.state)
+    states = one.state_dict(), second.state_dict()
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_a_loaded_state_is_a_copy() -> None:
@@ -135,7 +137,7 @@ def test_a_loaded_state_is_a_copy() -> None:
     optimizer = AdamW([weight])
     optimizer.load_state_dict(saved)
     optimizer.step()
-    assert optimizer.state["0.step"] == 5 and saved["0.step"] == 4
+    assert optimizer.state_dict()["0.step"] == 5 and saved["0.step"] == 4
     assert torch.equal(saved["0.exp_avg"], torch.zeros(3))
 
 
@@ -193,8 +195,6 @@ def test_parameters_that_cannot_be_trained_right_are_refused() -> None:
         AdamW([])
     with pytest.raises(MinitrainError, match="twice"):
         AdamW([weight, weight])
-    with pytest.raises(MinitrainError, match=r"keys \['lr', 'params'\]"):
-        AdamW([{"params": [weight], "lr": 1.0}])
     with pytest.raises(MinitrainError, match="weight_decay is -1"):
         AdamW([{"params": [weight], "weight_decay": -1.0}])
 

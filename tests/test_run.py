@@ -134,6 +134,7 @@ def test_results_say_what_was_done(finished: tuple[Path, dict[str, Any]], model:
         "max_length",
         "steps",
         "epochs",
+        "global_batch",
         "best",
         "saved",
         "baseline",

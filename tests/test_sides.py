@@ -301,6 +301,7 @@ def test_ladder_ends_where_trainer_is(flags: dict[str, Any], tmp_path: Path) -> 
     longer = flags | {"train_file": str(tmp_path / "train.csv"), "num_train_epochs": 2}
     *lower, last = rungs.measure(longer)
     assert last.equal == last.steps == 16 and last.largest_difference == 0.0
+    assert lower[0].mean_loss != last.mean_loss and 0.1 < last.mean_loss < 1.0
     assert len(lower) == len(rungs.RUNGS) - 1
     assert all(rung.equal < rung.steps for rung in lower[:-1])
     assert lower[0].largest_difference > 1e-2 > lower[-1].largest_difference
@@ -315,15 +316,15 @@ def test_ladder_ends_where_trainer_is(flags: dict[str, Any], tmp_path: Path) -> 
 
 def test_ladder_prints_a_line_a_rung(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     made = [
-        rungs.Rung(change="the start", flags="", equal=0, steps=4, largest_difference=0.25),
-        rungs.Rung(change="one thing", flags="--seed 42", equal=3, steps=4, largest_difference=1e-7),
+        rungs.Rung(change="the start", flags="", mean_loss=0.75, equal=0, steps=4, largest_difference=0.25),
+        rungs.Rung(change="one thing", flags="--seed 42", mean_loss=0.5, equal=3, steps=4, largest_difference=1e-7),
     ]
     threads = []
     monkeypatch.setattr(rungs, "measure", lambda settings: iter(made))
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     assert not rungs.climb("demo", "demo", None, 8)
     out = capsys.readouterr().out
-    assert re.search(r"^the start +0 of 4 +2\.5e-01$", out, re.MULTILINE) and "NOT Trainer's run" in out
+    assert re.search(r"^the start +0\.750000 +0 of 4 +2\.5e-01$", out, re.MULTILINE) and "NOT Trainer's run" in out
     made.append(replace(made[1], equal=4, largest_difference=0.0))
     assert rungs.climb("demo", "demo", None, 8)
     assert threads == [1, 1]  # as Trainer's side: more threads add up in another order

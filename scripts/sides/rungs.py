@@ -56,10 +56,11 @@ RUNGS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Rung:
-    """How near a rung comes: equal steps of all, and the largest difference of a loss, in nats."""
+    """How near a rung comes: its mean loss, equal steps of all, and the largest difference of a loss, in nats."""
 
     change: str
     flags: str
+    mean_loss: float
     equal: int
     steps: int
     largest_difference: float
@@ -84,10 +85,11 @@ def climb(model: str, dataset: str | None, subset: str | None, examples: int, pa
     torch.set_num_threads(1)  # as Trainer's side has: sums over more threads have other last bits
     data = {"model": model, "dataset": dataset, "subset": subset}
     size = {"num_train_epochs": EPOCHS, "max_train_samples": examples, "max_eval_samples": 40}
-    say(f"{'what changes':<64}{'equal steps':>14}{'largest gap':>14}")
+    say(f"{'what changes':<64}{'mean loss':>12}{'equal steps':>14}{'largest gap':>14}")
     rungs = []
     for rung in measure(data | size):
-        say(f"{rung.change:<64}{f'{rung.equal} of {rung.steps}':>14}{rung.largest_difference:>14.1e}")
+        equal = f"{rung.equal} of {rung.steps}"
+        say(f"{rung.change:<64}{rung.mean_loss:>12.6f}{equal:>14}{rung.largest_difference:>14.1e}")
         rungs.append(rung)
     reached = rungs[-1].equal == rungs[-1].steps
     say("\nevery loss is Trainer's, bit for bit" if reached else "\nthe last rung is NOT Trainer's run")
@@ -106,6 +108,7 @@ def measure(settings: dict[str, Any]) -> Iterator[Rung]:
         yield Rung(
             change=change,
             flags=" ".join(f"--{name} {value}" for name, value in (step or COURSE).items()),
+            mean_loss=sum(losses) / len(losses),
             equal=gaps.count(0.0),
             steps=len(gaps),
             largest_difference=max(gaps),

@@ -135,7 +135,7 @@ def test_kill_at_every_point_of_a_save_and_a_rotation(place: Path, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert ("resumed  at step" in done.stdout) == first_save_stands
     assert weights(out) == weights(whole)
-    assert names(out / "checkpoints") == names(whole / "checkpoints") == ["step-00000008"]
+    assert names(out / "checkpoints") == names(whole / "checkpoints") == ["step-00000009"]
 
 
 @pytest.mark.fault(3)
