@@ -4,6 +4,7 @@ A number is a class by its name. It is one by its place only where the training 
 before, says what its numbers stand for. What is neither is an error with its row, and with what would help.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -34,13 +35,14 @@ class Labels:
     """names: the classes in order of their ids, or None for regression, where a label is a score.
 
     positive: the id of the class that F1 is about, of two. numbers_are_ids: whether a number stands for the class
-    at its place, because the training data or its head numbers the classes so. label_map: other names for labels
-    as the data has them. alphabetical: whether only the alphabet has put the classes in this order.
+    at its place, because the training data or its head numbers the classes so; None leaves that to the names, which
+    numbers stand for where some are numbers themselves. label_map: other names for labels as the data has them.
+    alphabetical: whether only the alphabet has put the classes in this order.
     """
 
     names: tuple[str, ...] | None
     positive: int = 1
-    numbers_are_ids: bool = False
+    numbers_are_ids: bool | None = field(default=None, compare=False)
     label_map: Mapping[str, str] | None = None
     alphabetical: bool = field(default=False, compare=False)
 
@@ -66,7 +68,10 @@ class Labels:
     @property
     def by_place(self) -> bool:
         """Whether a number is an id: as recorded, or because the names (LABEL_0, LABEL_1, ...) say no more."""
-        return self.numbers_are_ids or self.names == default_names(self.num_classes or 0)
+        if self.names is None or self.names == default_names(len(self.names)):
+            return self.names is not None
+        known = self.numbers_are_ids
+        return not any(map(is_integer, self.names)) if known is None else known
 
 
 def saved_labels(names: tuple[str, ...] | None, facts: Mapping[str, Any]) -> Labels:
@@ -147,13 +152,15 @@ class Classes:
             return place if self.by_place else self._only(self.own[number])
         name = str(number)
         named = self._only(name) if name in self.by_name else None
-        if self.by_place and named not in (None, place):
+        if not self.by_place or not is_integer(str(value)):  # 1.0 is the class "1", but no place
+            return named
+        if named not in (None, place):
             raise MinitrainError(
                 f"{self.table.source}, column {self.column!r}: the number {name} is a place in the list of the "
                 f"classes, {quoted(self.names)}, and one of their names, too; say which class it is, as in "
                 f"{as_flag({name: self.names[number if place is not None else named or 0]})}"
             )
-        return place if self.by_place else named
+        return place
 
     def _only(self, name: str) -> int:
         if (count := self.names.count(name)) > 1:
@@ -175,21 +182,25 @@ class Classes:
 
     def _remedy(self, value: Any, raw: Sequence[Any]) -> str:
         untyped = self.table.untyped
-        same = [name for name in self.names if alike(name) == alike(str(value))]
-        if same and isinstance(value, str):
-            joined = as_flag({str(value): same[0]})
-            return f"it differs from {same[0]!r} by blanks or case alone: {joined} takes it for that"
+        if isinstance(value, str) and (same := self._alike(str(value))) is not None:
+            others = [v for v in dict.fromkeys(raw) if isinstance(v, str) and v not in self.by_name]
+            joined = as_flag({v: name for v in others[:20] if (name := self._alike(v)) is not None})
+            return f"it differs from {same!r} by blanks, case or Unicode's form alone: {joined} takes it for that"
         if value == -1 and self.own:
             return "in GLUE's test splits -1 marks a hidden label"
         numbers = {n for v in raw if type(v) is not bool and (n := whole_number(v, untyped)) is not None}
         words = not self.own and not self.by_place and not any(map(is_integer, self.names))
-        if words and (type(value) is bool or whole_number(value, untyped) is not None):
-            truths = sorted({v for v in raw if type(v) is bool})
-            old = [str(v) for v in truths] or [str(n) for n in sorted(numbers)]
+        if type(value) is bool or (words and whole_number(value, untyped) is not None):
+            old = ["False", "True"] if type(value) is bool else [str(n) for n in sorted(numbers)]
             pairs = as_flag(dict(zip(old[:20], self.names, strict=False)))
-            return f"say which is which, as in {pairs} (or the other way round): numbers are no places in that list"
-        pairs = as_flag({str(value): self.names[0]})
-        return f"no training row has it: leave the row out, or say which class it is, as in {pairs}"
+            return f"say which is which, as in {pairs} (or in another order): it is not guessed"
+        pairs = as_flag({str(value): "NAME"})
+        return f"the training data has no such label: leave the row out, or say which class it is: {pairs}"
+
+    def _alike(self, value: str) -> str | None:
+        """The only class whose name differs from the value by blanks, case or Unicode's form alone."""
+        same = [name for name in self.names if alike(name) == alike(value)]
+        return same[0] if len(same) == 1 else None
 
 
 def label_numbers(table: Table, column: str, labels: Labels) -> list[int] | list[float]:
@@ -199,13 +210,31 @@ def label_numbers(table: Table, column: str, labels: Labels) -> list[int] | list
 
 def class_ids(table: Table, column: str, labels: Labels) -> list[int]:
     """The class id of every row. Raises MinitrainError naming source, row, column and value."""
-    keys = label_keys(table, column, label_values(table, column, labels.label_map))
+    keys, found = _found(table, column, labels)
+    return list(map(found.__getitem__, keys))
+
+
+def class_counts(table: Table, column: str, labels: Labels) -> Counter[int]:
+    """How many rows each class id has. Raises MinitrainError as `class_ids`."""
+    keys, found = _found(table, column, labels)
+    counts: Counter[int] = Counter()
+    for key, count in Counter(keys).items():
+        counts[found[key]] += count
+    return counts
+
+
+def _found(table: Table, column: str, labels: Labels) -> tuple[Sequence[Any], dict[Any, int]]:
+    """A key of each label, and the class id of each key."""
+    values = label_values(table, column, labels.label_map)
+    keys, distinct = label_keys(table, column, values)
     classes = Classes(table, column, labels)
-    found = {key: classes.find(key[1]) for key in dict.fromkeys(keys)}
-    if None in found.values():
-        row = next(i for i, key in enumerate(keys) if found[key] is None)
-        classes.refuse(row, keys[row][1], raw_values(table, column))
-    return [found[key] for key in keys]  # type: ignore[misc]  # none is None
+    found = {}
+    for key, value in distinct.items():
+        if (number := classes.find(value)) is None:
+            row = next(i for i, other in enumerate(keys) if other == key or other is key)
+            classes.refuse(row, values[row], raw_values(table, column))
+        found[key] = number
+    return keys, found
 
 
 def scores(table: Table, column: str) -> list[float]:

@@ -1,9 +1,9 @@
 """What a run says of its labels that nobody asked for, but a person would want to know before training on them."""
 
-from collections import Counter
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 
-from minitrain.label_ids import Labels, class_ids
+from minitrain.label_ids import Labels, class_counts
 from minitrain.label_map import as_flag
 from minitrain.label_values import alike, whole_number
 from minitrain.tables import Table
@@ -22,8 +22,7 @@ def label_notes(
     """
     if labels.names is None:
         return []
-    ids = class_ids(tables["train"], column, labels)
-    counts = Counter(ids)
+    counts = class_counts(tables["train"], column, labels)
     return [
         *_which_is_positive(labels),
         *numbers_as_ids(tables, column, labels, unscored),
@@ -38,7 +37,8 @@ def _which_is_positive(labels: Labels) -> list[str]:
     if not labels.alphabetical or labels.names is None or len(labels.names) != 2 or labels.positive != 1:
         return []
     other, positive = (plain(name) for name in labels.names)
-    return [f"f1 is of {positive!r}, the second by the alphabet; --positive_label {other!r} makes it that class's"]
+    choice = f"--positive_label {shlex.quote(other)}"
+    return [f"f1 is of '{positive}', the second by the alphabet; {choice} makes it the other's"]
 
 
 def numbers_as_ids(
@@ -54,14 +54,14 @@ def numbers_as_ids(
         numbers = {whole_number(value, table.untyped) for value in set(table.column(column)[:])}
         found = sorted(number for number in numbers if number is not None)[:SHOWN]
         if found:
-            pairs = ", ".join(f"{number} is {plain(names[number])!r}" for number in found if number < len(names))
-            return [f"numbers in {split} are the ids of known classes: {pairs}; --label_map says otherwise"]
+            pairs = ", ".join(f"{number} is '{plain(names[number])}'" for number in found if number < len(names))
+            return [f"numbers in {split} are read as ids: {pairs} (--label_map reads them otherwise)"]
     return []
 
 
 def _without_rows(labels: Labels, counts: Mapping[int, int]) -> list[str]:
     missing = [name for i, name in enumerate(labels.names or ()) if not counts[i]]
-    return [f"no training row is {_few(missing)}: the model cannot learn it"] if missing else []
+    return [f"no training row has the label {_few(missing)}, which the model cannot learn"] if missing else []
 
 
 def _alike(labels: Labels, counts: Mapping[int, int]) -> list[str]:
@@ -71,10 +71,12 @@ def _alike(labels: Labels, counts: Mapping[int, int]) -> list[str]:
     names = labels.names or ()
     notes = []
     for group in [group for group in groups.values() if len(group) > 1][:SHOWN]:
-        rows = ", ".join(f"{plain(names[i])!r} {counts[i]}" for i in group)
+        rows = ", ".join(f"'{plain(names[i])}' {counts[i]}" for i in group)
         chosen = names[max(group, key=lambda i: (counts[i], names[i] == names[i].strip()))]
         pairs = {names[i]: chosen for i in group if names[i] != chosen}
-        notes.append(f"classes that differ by blanks or case alone: {rows}; {as_flag(pairs)} joins them")
+        notes.append(
+            f"classes that differ by blanks, case or Unicode's form alone: {rows}; {as_flag(pairs)} joins them"
+        )
     return notes
 
 
@@ -93,13 +95,14 @@ def _too_many(labels: Labels, counts: Mapping[int, int], column: str) -> list[st
 
 
 def _joined(names: Sequence[str]) -> list[str]:
-    """Names that are several of a few words: x|y beside x and y, or more combinations than there are words."""
+    """Names that are several of a few words: x|y beside x, or more combinations than there are words."""
     for sign in "|;,":
         joined = [name for name in names if sign in name and all(part.strip() for part in name.split(sign))]
         parts = {part.strip() for name in joined for part in name.split(sign)}
-        if joined and (parts <= set(names) or len(joined) * 2 > len(names) > len(parts)):
+        alone = parts & set(names) if sign in "|;" else parts <= set(names)
+        if joined and (alone or len(joined) * 2 > len(names) > len(parts)):
             return [
-                f"{plain(joined[0])!r} may be several labels in one; here a text has one label, so that this is a "
+                f"'{plain(joined[0])}' may be several labels in one; here a text has one label, so that this is a "
                 "class of its own"
             ]
     return []
@@ -107,7 +110,12 @@ def _joined(names: Sequence[str]) -> list[str]:
 
 def _few(names: Sequence[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(repr(plain(name)) for name in names[:SHOWN]) + more
+    return ", ".join(f"'{plain(name)}'" for name in names[:SHOWN]) + more
+
+
+def in_table(name: str) -> str:
+    """A name as a table shows it: `plain`, in quotes where it begins or ends with a blank."""
+    return plain(name) if name == name.strip() else f"'{plain(name)}'"
 
 
 def plain(name: str, limit: int = 40) -> str:

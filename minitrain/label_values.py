@@ -118,6 +118,14 @@ def bad_label(table: Table, column: str, index: int, value: Any, expected: str) 
     )
 
 
+def _can_be_key(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
 def _spellings(value: Any, untyped: bool) -> list[str]:
     number = whole_number(value, untyped)
     if isinstance(value, bool):
@@ -139,12 +147,15 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def label_keys(table: Table, column: str, values: Sequence[Any]) -> list[tuple[type, Any]]:
-    """Values with their types, because 1, True and 1.0 are one key; MinitrainError for what no key can be."""
-    keys = list(zip(map(type, values), values, strict=True))
-    for row, key in enumerate(keys):
-        try:
-            hash(key)
-        except TypeError:
-            bad_label(table, column, row, values[row], "one class a text")
-    return keys
+def label_keys(table: Table, column: str, values: Sequence[Any]) -> tuple[Sequence[Any], dict[Any, Any]]:
+    """A key of each label, which keeps 1, True and 1.0 apart, and the distinct labels by key, as they appear.
+
+    Raises MinitrainError for what no key can be, a list above all.
+    """
+    # A million labels of one type need no pairs.
+    keys = values if len(set(map(type, values))) == 1 else list(zip(map(type, values), values, strict=True))
+    try:
+        return keys, dict(zip(keys, values, strict=True))
+    except TypeError:
+        row = next(row for row, value in enumerate(values) if not _can_be_key(value))
+        bad_label(table, column, row, values[row], "one class a text")

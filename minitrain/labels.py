@@ -12,7 +12,16 @@ from typing import Any, NoReturn
 
 from minitrain.encoder_config import CLASSIFICATION, REGRESSION
 from minitrain.errors import MinitrainError, listed, shown
-from minitrain.label_ids import Labels, class_ids, display_names, hidden, label_numbers, quoted, scores
+from minitrain.label_ids import (
+    Labels,
+    class_counts,
+    class_ids,
+    display_names,
+    hidden,
+    label_numbers,
+    quoted,
+    scores,
+)
 from minitrain.label_map import as_flag
 from minitrain.label_values import (
     LARGEST,
@@ -123,7 +132,7 @@ def _scores_only(label_map: Mapping[str, str] | None, positive_label: str | None
 
 
 def _check_classes(table: Table, column: str, labels: Labels) -> None:
-    seen = set(class_ids(table, column, labels))
+    seen = set(class_counts(table, column, labels))
     if len(seen) < 2:
         only = labels.names[seen.pop()] if labels.names else ""
         raise MinitrainError(
@@ -142,8 +151,8 @@ def _check_scores(table: Table, column: str, values: Sequence[float]) -> None:
         bad_label(table, column, row, raw[row], "a number as in the other rows")
     row = next((i for i, value in enumerate(raw) if type(value) is float or not is_integer(value)), 0)
     raise MinitrainError(
-        f"{table.source}, row {row + 1}, column {column!r}: the label is {shown(values[row])}, a whole number with "
-        f"a decimal point; {UNASKED}"
+        f"{table.source}, row {row + 1}, column {column!r}: the label is {shown(values[row])}; whole "
+        f"numbers with a decimal point are classes or scores: {UNASKED}"
     )
 
 
@@ -154,7 +163,7 @@ def _typed(
     values = label_values(table, column, label_map)
     if not values:
         raise MinitrainError(f"{table.source}: has no rows")
-    for _, value in dict.fromkeys(label_keys(table, column, values)):
+    for value in label_keys(table, column, values)[1].values():
         _check_value(table, column, values, value)
     kinds = set(map(type, values))
     if Name in kinds:
@@ -167,7 +176,9 @@ def _typed(
         bad_label(table, column, row, values[row], f"{where}{numbers or '; write all labels in one type'}")
     if kind is float and problem_type == CLASSIFICATION:
         return int, _whole(table, column, values), False
-    values = [kind(value) for value in values] if table.untyped else values
+    if table.untyped:
+        by_text = {text: kind(text) for text in set(values)}
+        values = [by_text[text] for text in values]
     if kind is int and problem_type != CLASSIFICATION and min(values) < 0:
         _refuse_negative(table, column, values)
     return kind, values, False
@@ -225,9 +236,9 @@ def _refuse_negative(table: Table, column: str, values: Sequence[int]) -> NoRetu
     names = dict(zip(map(str, sorted(set(values))), ("no", "yes", "perhaps"), strict=False))
     raise MinitrainError(
         f"{table.source}, row {row + 1}, column {column!r}: the label is {values[row]} (int); expected a class "
-        f"counted from 0. If it marks a row without a label, leave the row out; if it is a class, name it, as in {as_flag(names)}, or pass "
-        f"--problem_type {CLASSIFICATION} to name it {str(values[row])!r}; for scores pass "
-        f"--problem_type {REGRESSION}"
+        f"counted from 0. If it marks a row without a label, leave the row out; if it is a class, name it, as in "
+        f"{as_flag(names)}, or pass --problem_type {CLASSIFICATION} to call it {str(values[row])!r}; for scores "
+        f"pass --problem_type {REGRESSION}"
     )
 
 

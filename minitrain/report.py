@@ -23,7 +23,7 @@ from tqdm import tqdm
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation
 from minitrain.label_ids import display_names
-from minitrain.label_notes import plain
+from minitrain.label_notes import in_table, plain
 from minitrain.metrics import Confusion
 from minitrain.place import LOG
 from minitrain.steplog import StepLog
@@ -196,7 +196,7 @@ def metric_name(name: str, positive: str | None, width: int = 60) -> str:
     """A metric as a line names it: f1 -> f1 of 'spam', in so many characters."""
     if name != "f1" or positive is None:
         return name
-    return f"f1 of {plain(positive, width - 8)!r}"
+    return f"f1 of '{plain(positive, width - 8)}'"
 
 
 def result_lines(split: str, result: Evaluation, baseline: float | None, positive: str | None = None) -> list[str]:
@@ -212,14 +212,14 @@ def result_lines(split: str, result: Evaluation, baseline: float | None, positiv
             line += f"   95% interval {low:.4f} to {high:.4f}"
             line += "" if baseline is None else f"; always the majority class: {baseline:.4f}"
         if name == "f1" and positive is not None:
-            line += f"   of {plain(positive)!r}"
+            line += f"   of '{plain(positive)}'"
         lines.append(line)
     return lines
 
 
 def class_lines(confusion: Confusion, names: Sequence[str]) -> list[str]:
     """Precision, recall and F1 of each class, and the confusion matrix, as text."""
-    names = [plain(name) for name in display_names(names)]
+    names = [in_table(name) for name in display_names(names)]
     width = max(len(name) for name in (*names, MATRIX)) + 2
     column = max(11, *(len(name) + 2 for name in names))
     lines = [f"{'class':<{width}}{'precision':>11}{'recall':>11}{'f1':>11}{'examples':>11}"]

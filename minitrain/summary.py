@@ -14,7 +14,7 @@ from minitrain.config import TrainConfig
 from minitrain.data import Splits
 from minitrain.evaluation import Evaluation
 from minitrain.label_ids import display_names
-from minitrain.label_notes import plain
+from minitrain.label_notes import in_table
 from minitrain.plan import make_sampler, plan
 from minitrain.products import onednn_multiplies
 from minitrain.report import class_block, duration, metric_name, result_lines
@@ -71,7 +71,7 @@ def _label_counts(splits: Splits) -> str:
     if names is None:
         return f"scores from {labels.min():.2f} to {labels.max():.2f}, mean {labels.mean():.2f}"
     counts = Counter(labels.tolist())
-    shown = ", ".join(f"{plain(name)} {counts[i]}" for i, name in enumerate(display_names(names)[:10]))
+    shown = ", ".join(f"{in_table(name)} {counts[i]}" for i, name in enumerate(display_names(names)[:10]))
     more = f", and {len(names) - 10} more" if len(names) > 10 else ""
     return f"{shown}{more}; majority {max(counts.values()) / len(labels):.1%}"
 
