@@ -23,6 +23,7 @@ from minitrain.evaluation import Evaluation, evaluate, predict
 from minitrain.files import json_text, read_json, whole_text_file, write_whole
 from minitrain.inference_config import EvaluateConfig, PredictConfig
 from minitrain.label_ids import Labels, positive_of_data, saved_labels
+from minitrain.label_map import as_flag
 from minitrain.label_notes import numbers_as_ids
 from minitrain.label_values import check_label_map
 from minitrain.labels import display_names, with_positive
@@ -138,6 +139,8 @@ def _evaluate_run(config: EvaluateConfig, world: World) -> dict[str, Evaluation]
 def _labels_to_score(config: EvaluateConfig, run: SavedRun, table: Table, column: str) -> Labels:
     """The run's labels, with what the flags say of them; F1 is about the run's class, or the data's class 1."""
     labels = run.labels
+    if config.label_map and labels.names is None:
+        raise MinitrainError(f"{as_flag(config.label_map)}: {config.run} gives scores, not classes; leave it out")
     if config.label_map:
         labels = replace(labels, label_map={**(labels.label_map or {}), **config.label_map})
     if config.positive_label is None and not run.facts.get("positive_label"):

@@ -1,11 +1,11 @@
 """What a run says of its labels that nobody asked for, but a person would want to know before training on them."""
 
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from minitrain.label_ids import Labels, class_counts
 from minitrain.label_map import as_flag
-from minitrain.label_values import alike, whole_number
+from minitrain.label_values import Name, alike, label_keys, label_values, whole_number
 from minitrain.tables import Table
 
 MANY = 50  # classes, from which on an id or a text may have been given for a label
@@ -13,19 +13,14 @@ LONG = 100  # characters: longer labels are texts
 SHOWN = 5  # names or pairs in a note
 
 
-def label_notes(
-    tables: Mapping[str, Table], column: str, labels: Labels, unscored: Collection[str] = ()
-) -> list[str]:
-    """Lines on the classes of a run's tables; none for scores.
-
-    tables: by split, `train` among them. unscored: the splits whose labels nobody looks at.
-    """
+def label_notes(tables: Mapping[str, Table], column: str, labels: Labels) -> list[str]:
+    """Lines on the classes of a run's tables by split, `train` among them; none for scores."""
     if labels.names is None:
         return []
     counts = class_counts(tables["train"], column, labels)
     return [
         *_which_is_positive(labels),
-        *numbers_as_ids(tables, column, labels, unscored),
+        *numbers_as_ids(tables, column, labels),
         *_without_rows(labels, counts),
         *_alike(labels, counts),
         *_too_many(labels, counts, column),
@@ -41,20 +36,19 @@ def _which_is_positive(labels: Labels) -> list[str]:
     return [f"f1 is of '{positive}', the second by the alphabet; {choice} makes it the other's"]
 
 
-def numbers_as_ids(
-    tables: Mapping[str, Table], column: str, labels: Labels, unscored: Collection[str] = ()
-) -> list[str]:
+def numbers_as_ids(tables: Mapping[str, Table], column: str, labels: Labels) -> list[str]:
     """A line on numbers that are read as places among names, where the column itself does not say so."""
     names = labels.names or ()
-    if not labels.numbers_are_ids or all(name in (str(i), f"LABEL_{i}") for i, name in enumerate(names)):
+    if not labels.by_place or all(name in (str(i), f"LABEL_{i}") for i, name in enumerate(names)):
         return []
     for split, table in tables.items():
-        if split in unscored or column not in table.columns or column in table.class_names:
+        if column not in table.columns or column in table.class_names:
             continue
-        numbers = {whole_number(value, table.untyped) for value in set(table.column(column)[:])}
-        found = sorted(number for number in numbers if number is not None)[:SHOWN]
+        distinct = label_keys(table, column, label_values(table, column, labels.label_map))[1]
+        numbers = {whole_number(value, table.untyped) for value in distinct.values() if type(value) is not Name}
+        found = sorted(number for number in numbers if number is not None and 0 <= number < len(names))
         if found:
-            pairs = ", ".join(f"{number} is '{plain(names[number])}'" for number in found if number < len(names))
+            pairs = ", ".join(f"{number} is '{plain(names[number])}'" for number in found[:SHOWN])
             return [f"numbers in {split} are read as ids: {pairs} (--label_map reads them otherwise)"]
     return []
 

@@ -97,8 +97,10 @@ def alike(name: str) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a row has no label: None, NaN, or an empty text."""
-    return value is None or (type(value) is str and value == "") or (type(value) is float and math.isnan(value))
+    """Whether a row has no label: None, NaN, pandas' NA and NaT, or an empty text."""
+    if type(value) is float:
+        return math.isnan(value)
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or (type(value) is str and value == "")
 
 
 def bad_label(table: Table, column: str, index: int, value: Any, expected: str) -> NoReturn:

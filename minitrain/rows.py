@@ -99,6 +99,7 @@ def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] 
         label_map=config.label_map,
         positive_label=config.positive_label,
     )
+    notes = label_notes(by_split, label_column, labels)
     if config.eval_fraction:
         _check_before_drawing(train, columns, label_column, labels)
         by_split = _hold_back(by_split, config.eval_fraction, config.seed)
@@ -120,10 +121,7 @@ def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] 
         text_columns=columns,
         label_column=label_column,
         task=task,
-        notes=[
-            *label_notes(by_split, label_column, labels, secret),
-            *(f"{name}: labels are hidden, not scored" for name in secret),
-        ],
+        notes=[*notes, *(f"{name}: labels are hidden, not scored" for name in secret)],
         commit=train.commit,
     )
 
