@@ -195,7 +195,7 @@ class Classes:
             pairs = as_flag(dict(zip(old[:20], self.names, strict=False)))
             return f"say which is which, as in {pairs} (or in another order): it is not guessed"
         pairs = as_flag({str(value): "NAME"})
-        return f"the training data has no such label: leave the row out, or say which class it is: {pairs}"
+        return f"the training data has no such label: leave the row out, or say which class: {pairs}"
 
     def _alike(self, value: str) -> str | None:
         """The only class whose name differs from the value by blanks, case or Unicode's form alone."""
