@@ -122,7 +122,7 @@ def with_positive(labels: Labels, positive_label: str | None) -> Labels:
         )
     if labels.names.count(positive_label) != 1:
         raise MinitrainError(f"{where}: the classes are {quoted(labels.names)}; expected one of them")
-    return replace(labels, positive=labels.names.index(positive_label))
+    return replace(labels, positive=labels.names.index(positive_label), alphabetical=False)
 
 
 def _scores_only(label_map: Mapping[str, str] | None, positive_label: str | None) -> Labels:

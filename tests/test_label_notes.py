@@ -34,7 +34,7 @@ def test_of_two_words_it_is_said_which_f1_is_of(csv: bool) -> None:
     words = table(["legit", "fraud"], csv=csv)
     said = "f1 is of 'legit', the second by the alphabet; --positive_label fraud makes it the other's"
     assert notes(words) == [said]
-    assert notes(words, positive_label="fraud") == []
+    assert notes(words, positive_label="fraud") == notes(words, positive_label="legit") == []
     assert find_labels(words, "label", positive_label="fraud").positive_label == "fraud"
 
 
