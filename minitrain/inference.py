@@ -8,7 +8,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,7 +23,11 @@ from minitrain.evaluation import Evaluation, evaluate, predict
 from minitrain.files import json_text, read_json, whole_text_file, write_whole
 from minitrain.folders import what_it_holds
 from minitrain.inference_config import EvaluateConfig, PredictConfig
-from minitrain.labels import Labels, positive_class
+from minitrain.label_ids import Labels, positive_of_data, saved_labels
+from minitrain.label_map import as_flag
+from minitrain.label_notes import numbers_as_ids
+from minitrain.label_values import check_label_map
+from minitrain.labels import display_names, with_positive
 from minitrain.metrics import metric_for
 from minitrain.model import SequenceClassifier
 from minitrain.place import RESULTS
@@ -75,7 +79,7 @@ def load_run(
     return SavedRun(
         model=model,
         tokenizer=tokenizer,
-        labels=Labels(names=None if model.config.is_regression else names_or_default(model.config)),
+        labels=saved_labels(None if model.config.is_regression else names_or_default(model.config), facts),
         facts=facts,
         max_length=remembered or length_limit(max_length, tokenizer, model.config.max_length),
     )
@@ -108,11 +112,14 @@ def _evaluate_run(config: EvaluateConfig, world: World) -> dict[str, Evaluation]
     if config.dataset is None and config.eval_file is None and config.split is None:
         limit = limit or trained.get("max_eval_samples")  # as the run scored itself
     results = {}
+    check_label_map(list(tables.values()), column, config.label_map)
     for name, table in tables.items():
+        labels = _labels_to_score(config, run, table, column)
+        notes = numbers_as_ids({name: table}, column, labels)
         results[name] = evaluate(
             run.model,
-            tokenize(table.head(limit), run.tokenizer, columns, column, run.labels, run.max_length),
-            metric_for(task, run.labels.num_classes, positive_class(table, column, run.labels.names)),
+            tokenize(table.head(limit), run.tokenizer, columns, column, labels, run.max_length),
+            metric_for(task, labels.num_classes, labels.positive),
             batch_size=config.per_device_eval_batch_size,
             bf16=config.bf16,
             pad_token_id=run.tokenizer.pad_token_id,
@@ -121,7 +128,8 @@ def _evaluate_run(config: EvaluateConfig, world: World) -> dict[str, Evaluation]
             world=world,
         )
         if world.is_main:
-            for line in [*result_lines(name, results[name], None), *class_block(results[name], run.labels.names)]:
+            lines = result_lines(name, results[name], None, labels.positive_label)
+            for line in [*notes, *lines, *class_block(results[name], labels.names)]:
                 say(line)
     if config.json is not None and world.is_main:
         try:
@@ -129,6 +137,18 @@ def _evaluate_run(config: EvaluateConfig, world: World) -> dict[str, Evaluation]
         except OSError as error:
             raise MinitrainError(f"--json {config.json}: cannot be written ({error.strerror or error})") from error
     return results
+
+
+def _labels_to_score(config: EvaluateConfig, run: SavedRun, table: Table, column: str) -> Labels:
+    """The run's labels, with what the flags say of them; F1 is about the run's class, or the data's class 1."""
+    labels = run.labels
+    if config.label_map and labels.names is None:
+        raise MinitrainError(f"{as_flag(config.label_map)}: {config.run} gives scores, not classes; leave it out")
+    if config.label_map:
+        labels = replace(labels, label_map={**(labels.label_map or {}), **config.label_map})
+    if config.positive_label is None and not run.facts.get("positive_label"):
+        labels = replace(labels, positive=positive_of_data(table, column, labels))
+    return with_positive(labels, config.positive_label)
 
 
 def _tables_to_score(
@@ -251,15 +271,16 @@ def _records(table: Table, columns: tuple[str, ...], logits: Tensor, labels: Lab
     texts = [table.column(name) for name in columns]
     keys = [f"input_{name}" if name in OUTPUTS else name for name in columns]
     chances = logits.double().softmax(-1)
+    names = display_names(labels.names or ())
     for i in range(len(table)):
         record: dict[str, Any] = {name: values[i] for name, values in zip(keys, texts, strict=True)}
         if labels.names is None:
             record["score"] = logits[i, 0].item()
         else:
             best = int(torch.argmax(logits[i]))
-            record["label"] = labels.names[best]
+            record["label"] = names[best]
             record["probability"] = chances[i, best].item()
-            record["probabilities"] = dict(zip(labels.names, chances[i].tolist(), strict=True))
+            record["probabilities"] = dict(zip(names, chances[i].tolist(), strict=True))
         yield record
 
 

@@ -27,6 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "imports",
         "inference_config",
         "kernels",
+        "label_map",
         "options",
         "packing",
         "place",
@@ -48,6 +49,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "token_cache",
         "hub_datasets",
         "tables",
+        "label_values",
+        "label_ids",
+        "label_notes",
         "labels",
         "rows",
         "data",
@@ -89,6 +93,8 @@ WITHIN: dict[str, set[str]] = {
     "attention": {"dropout"},
     "config": {"data_config", "options"},
     "data_config": {"options"},
+    "data_config": {"label_map", "options"},
+    "inference_config": {"config", "label_map", "options"},
     "download": {"files"},
     "field_types": {"scalars"},
     "flags": {"known_flags"},
@@ -106,6 +112,12 @@ WITHIN: dict[str, set[str]] = {
     "tables": {"hub", "hub_datasets"},
     "labels": {"tables"},
     "rows": {"labels", "tables", "tokenizer"},
+    "label_values": {"tables"},
+    "label_ids": {"label_values", "tables"},
+    "label_notes": {"label_ids", "label_values", "tables"},
+    "labels": {"label_ids", "label_values", "tables"},
+    "rows": {"label_notes", "label_values", "labels", "tables", "tokenizer"},
+    "token_cache": {"tokenizer"},
     "data": {"labels", "rows", "tables", "token_cache", "tokenizer"},
     "ahead": {"data", "hub", "rows", "tokenizer"},
     "batching": {"collating", "tokenizer"},
@@ -247,6 +259,10 @@ def test_slow_libraries_are_imported_where_they_are_used(path: Path) -> None:
         "scalars",
     ],
 )
+COMMAND_LINE = ["config", "data_config", "errors", "flags", "inference_config", "label_map", "options"]
+
+
+@pytest.mark.parametrize("unit", COMMAND_LINE)
 def test_command_line_needs_no_torch(unit: str) -> None:
     assert third_party(tree_of(ROOT / f"minitrain/{unit}.py")) == set()
 
