@@ -1,7 +1,7 @@
 """Whether the fields of a configuration made in Python hold what they are declared to; flags are read as such."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -16,6 +16,7 @@ _EXPECTED = {
     float: "a number",
     str: "text",
     tuple: "names, as a tuple of text",
+    dict: "names by what the data calls them, as a dict",
 }
 
 
@@ -53,6 +54,8 @@ def _taken(value: Any, kind: type) -> Any:
         return _own(value, own) if isinstance(value, Real) else None
     if kind is str:
         return os.fspath(value) if isinstance(value, str) or _is_path(value) else None
+    if kind is dict:  # what reads it takes text and files too
+        return value if isinstance(value, str | Mapping) or _is_path(value) else None
     if isinstance(value, str):  # one name, or several: what reads it knows what is meant
         return value
     names = isinstance(value, Sequence) and all(isinstance(name, str) for name in value)
