@@ -126,17 +126,16 @@ def _only(prefixes: set[str]) -> str:
 
 def _check_family(prefix: str, family: Family) -> None:
     """Raise MinitrainError where the prefix is another family's own: one's layers fit into the other."""
-    others = {
-        other.prefix: name for name, other in FAMILIES.items() if other.prefix not in (family.prefix, "model.")
-    }
     end = f"{prefix.rstrip('.').rpartition('.')[2]}."
-    if end not in others:
+    others = [name for name, other in FAMILIES.items() if other.prefix == end not in (family.prefix, "model.")]
+    if not others:
         return
+    other = end[:-1] if end[:-1] in others else others[0]
     start, own = literal(prefix), literal(prefix.removesuffix(end) + family.prefix)
     renamed = rewrite_command(f"({own} + k.removeprefix({start}) if k.startswith({start}) else k): v")
     raise MinitrainError(
-        f"the keys stand behind {prefix!r}, as a {others[end]}'s do, and config.json says {family.model_type}: make "
-        f"'model_type' {others[end]} if the weights are; or, if they are a {family.model_type}'s by another name, "
+        f"the keys stand behind {prefix!r}, as a {other}'s do, and config.json says {family.model_type}: make "
+        f"'model_type' {other} if the weights are; or, if they are a {family.model_type}'s by another name, "
         f"rename them, with (in their folder){renamed}"
     )
 
