@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from minitrain.encoder_config import EncoderConfig
 from minitrain.errors import MinitrainError, listed, literal, python_command
-from minitrain.families import Family
+from minitrain.families import FAMILIES, Family
 
 # Heads of these classes have the keys that a sequence classifier's has, in some family: only `architectures` tells.
 OTHER_TASKS = ("ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
@@ -103,6 +103,7 @@ def map_keys(keys: Iterable[str], family: Family) -> KeyMap:
         bare_keys -= {prefix + family.prefix for prefix in whole_keys}
         if found := whole_keys | bare_keys:
             prefix = "" if "" in found else _only(found)
+            _check_family(prefix, family)
             return KeyMap(family, keys, prefix, bare=prefix not in whole_keys)
     return KeyMap(family, keys, "", bare=False)
 
@@ -121,6 +122,22 @@ def _only(prefixes: set[str]) -> str:
             f"with (in their folder){rewrite_command(f'k.removeprefix({one}): v', f'k.startswith({one})')}"
         )
     return next(iter(prefixes))
+
+
+def _check_family(prefix: str, family: Family) -> None:
+    """Raise MinitrainError where the prefix is another family's own: one's layers fit into the other."""
+    end = f"{prefix.rstrip('.').rpartition('.')[2]}."
+    others = [name for name, other in FAMILIES.items() if other.prefix == end not in (family.prefix, "model.")]
+    if not others:
+        return
+    other = end[:-1] if end[:-1] in others else others[0]
+    start, own = literal(prefix), literal(prefix.removesuffix(end) + family.prefix)
+    renamed = rewrite_command(f"({own} + k.removeprefix({start}) if k.startswith({start}) else k): v")
+    raise MinitrainError(
+        f"the keys stand behind {prefix!r}, as a {other}'s do, and config.json says {family.model_type}: make "
+        f"'model_type' {other} if the weights are; or, if they are a {family.model_type}'s by another name, "
+        f"rename them, with (in their folder){renamed}"
+    )
 
 
 def rewrite_command(entry: str, condition: str = "", file: str = "model.safetensors") -> str:

@@ -16,7 +16,8 @@ from minitrain.errors import MinitrainError, listed, literal, python_command, sh
 from minitrain.files import read_json
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth", "pytorch_model.pt")
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
+NO_WEIGHTS = ("training_args.bin", "optimizer.", "scheduler.", "rng_state", "scaler.", "adapter_", "openvino_")
 ADAPTERS = {  # peft's task type -> its class
     "SEQ_CLS": "AutoPeftModelForSequenceClassification",
     "TOKEN_CLS": "AutoPeftModelForTokenClassification",
@@ -41,7 +42,7 @@ EXPORTS = {  # how the names of files end -> whose they are
 
 def convert(pickle: str) -> str:
     """How to make safetensors of a pickle, or of the shards that its index names: what to say after a semicolon."""
-    files = 'sorted(glob.glob("pytorch_model-*.bin"))' if pickle.endswith(".index.json") else f'["{pickle}"]'
+    files = 'sorted(glob.glob("pytorch_model-*.bin"))' if pickle.endswith(".index.json") else f"[{literal(pickle)}]"
     return "convert it where you trust its source, in its folder, with" + python_command(
         "import glob, torch; from safetensors.torch import save_file; "
         f'w = {{k: v for f in {files} for k, v in torch.load(f, map_location="cpu", weights_only=True).items()}}; '
@@ -63,7 +64,7 @@ def what_it_holds(directory: Path) -> str:
         return place + _models_inside(directory, names, models)
     if "config.json" not in names and not names.isdisjoint(WEIGHTS):
         return f"{place}holds no config.json, which says what the weights are: get it from where they came from"
-    if (pickle := next((pickle for pickle in PICKLES if pickle in names), None)) is not None:
+    if (pickle := _pickle_in(names)) is not None:
         return f"{directory / pickle}: is a pickle, which is never opened; {convert(pickle)}"
     return place + _other_weights(names)
 
@@ -83,7 +84,7 @@ def what_a_repository_holds(name: str, names: Collection[str]) -> str | None:
         )
     if "config.json" not in names:
         return f"{name}: has no file config.json, which minitrain needs"
-    if (pickle := next((pickle for pickle in PICKLES if pickle in names), None)) is not None:
+    if (pickle := _pickle_in(names)) is not None:
         return (
             f"{name}: holds its weights as a pickle ({pickle}), which is never opened; get it (hf download {name} "
             f"--local-dir {local}), {convert(pickle)}\nand pass --model {local}"
@@ -93,6 +94,15 @@ def what_a_repository_holds(name: str, names: Collection[str]) -> str | None:
 
 def _can_be_loaded(names: Collection[str]) -> bool:
     return "config.json" in names and any(name in names for name in WEIGHTS)
+
+
+def _pickle_in(names: Collection[str]) -> str | None:
+    """The file of weights that are no safetensors, by the usual names, or by any that ends so."""
+    usual = [name for name in PICKLES if name in names]
+    others = sorted(
+        n for n in names if n.endswith((".bin", ".pt", ".pth", ".ckpt")) and not n.startswith(NO_WEIGHTS)
+    )
+    return next((name for name in [*usual, *others] if "/" not in name), None)
 
 
 def _other_weights(names: Collection[str]) -> str:

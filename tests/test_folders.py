@@ -234,6 +234,19 @@ def test_a_pickle_is_converted_by_the_command_that_is_named(
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
+def test_a_checkpoint_of_lightning_is_converted_by_the_command_that_is_named(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    folder = without_weights(model, tmp_path / "lightning", "optimizer.pt", "training_args.bin")
+    tensors = {f"model.{key}": tensor for key, tensor in load_file(model / "model.safetensors").items()}
+    torch.save({"epoch": 3, "state_dict": tensors}, folder / "epoch=3.ckpt")
+    message = refusal(folder, data)
+    assert f"{folder / 'epoch=3.ckpt'}: is a pickle" in message
+    follow(message, folder)
+    ours, theirs = load_encoder(folder).state_dict(), load_encoder(model).state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
 def test_safetensors_of_another_name(model: Path, data: Path, tmp_path: Path) -> None:
     folder = copy(model, tmp_path / "named")
     (folder / "model.safetensors").rename(folder / "my weights.safetensors")

@@ -305,6 +305,20 @@ def test_a_prefix_a_foreign_head_and_old_names_at_once(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.encoder.state_dict().items())
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_weights_of_another_family_are_not_taken_for_a_prefix(prefix: str, tmp_path: Path) -> None:
+    """A RoBERTa's layers are a BERT's; but a class of one's own may have called its RoBERTa `bert`."""
+    save_checkpoint(tmp_path, "roberta").roberta.save_pretrained(tmp_path)
+    expected = load_encoder(tmp_path).state_dict()
+    edit(tmp_path, lambda tensors: {f"{prefix}bert.{key}": tensor for key, tensor in tensors.items()})
+    for call in (load_encoder, load_classifier, trained_labels):
+        message = refused(lambda call=call: call(tmp_path))  # type: ignore[misc]
+        assert f"stand behind '{prefix}bert.', as a bert's do, and config.json says roberta" in message
+    follow(message, tmp_path)
+    assert report_of(tmp_path).prefix == prefix
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in load_encoder(tmp_path).state_dict().items())
+
+
 def test_shards_behind_a_prefix_with_a_foreign_head(tmp_path: Path) -> None:
     save_task(tmp_path / "whole", "bert", "ForQuestionAnswering").save_pretrained(tmp_path, max_shard_size="20KB")
     shards = sorted(tmp_path.glob("model-*.safetensors"))
