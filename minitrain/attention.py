@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from minitrain.dropout import draw_kept
+from minitrain.dropout import draw_kept, is_half
 
 # Keys of a query, and tokens of a batch, beyond which cuDNN's attention is worth its start (measured on an H200).
 CUDNN_KEYS, CUDNN_TOKENS = 64, 2048
@@ -77,9 +77,9 @@ def _as_packed(k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tenso
 class _Attention(torch.autograd.Function):
     """Attention with dropout, for which the CPU has no fused kernel: PyTorch's steps, but for the draw.
 
-    Mask and scale go into the first product, and dropout's scale into others, where it multiplies float32 sums: in
-    bfloat16, 1/0.9 would be 1.109375. What backward can compute again is not kept: of the tensors of (B N, Q, L),
-    the largest of a block, only the weights and the dropout's mask of zeros and ones.
+    Mask and scale go into the first product, and in bfloat16, where 1/0.9 would be 1.109375, dropout's scale goes
+    into the others, which multiply float32 sums by it. What backward can compute again is not kept: of the tensors
+    of (B N, Q, L), the largest of a block, only the weights and the dropout's mask.
     """
 
     @staticmethod
@@ -96,6 +96,8 @@ class _Attention(torch.autograd.Function):
         weights = scores.softmax(dim=-1, dtype=torch.float32 if ragged else None).to(scores.dtype)
         kept, scale = draw_kept((batch, heads, queries, k.size(1)), dropout_p, weights.dtype)
         kept = kept.view_as(weights)
+        if not is_half(weights.dtype):
+            kept, scale = kept.mul_(scale), 1.0
         ctx.save_for_backward(q, k, v, weights, kept)
         ctx.shape, ctx.scale = (batch, heads), scale
         return _scaled_product(weights * kept, v, scale).view(batch, heads, queries, size)
@@ -118,4 +120,4 @@ class _Attention(torch.autograd.Function):
 
 def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
     """(B, R, S) @ (B, S, C) * scale, which costs nothing."""
-    return torch.baddbmm(a.new_zeros(()), a, b, beta=0, alpha=scale)
+    return a @ b if scale == 1.0 else torch.baddbmm(a.new_zeros(()), a, b, beta=0, alpha=scale)

@@ -237,7 +237,7 @@ def test_run_from_an_older_checkpoint_moves_the_newer_ones_out_of_its_way(
     place: Path, interrupted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     older = str(interrupted / "checkpoints/step-00000004")
-    changed = flags(place, interrupted, resume=older, learning_rate=1e-3, max_steps=10, resume_changed=True)
+    changed = flags(place, interrupted, resume=older, learning_rate=1e-3, max_steps=8, resume_changed=True)
     train(TrainConfig(**changed, save_strategy="steps", save_steps=4, save_total_limit=1))
     assert "moved    step-00000008, which is newer, into" in capsys.readouterr().out
     kept = sorted(path.name for path in (interrupted / "checkpoints").iterdir())
