@@ -130,6 +130,8 @@ def test_results_say_what_was_done(finished: tuple[Path, dict[str, Any]], model:
         "text_columns",
         "label_column",
         "labels",
+        "positive_label",
+        "numbers_are_ids",
         "max_length",
         "steps",
         "epochs",
