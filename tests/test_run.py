@@ -131,6 +131,8 @@ def test_results_say_what_was_done(finished: tuple[Path, dict[str, Any]], model:
         "label_column",
         "labels",
         "weights",
+        "positive_label",
+        "numbers_are_ids",
         "max_length",
         "steps",
         "epochs",
