@@ -6,7 +6,7 @@ without torch, so that it can go on while torch is being imported (`ahead.py`).
 
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -174,16 +174,19 @@ class _Chunks:
             yield start, [column[start : start + CHUNK] for column in self.columns]
 
 
-def unknown_warning(splits: Iterable[Split]) -> str | None:
-    """One line where more than 1% of the tokens of some splits are unknown ones, else None."""
-    splits = list(splits)
-    unknown, tokens = (sum(getattr(split, name) for split in splits) for name in ("unknown", "text_tokens"))
-    if unknown <= MANY_UNKNOWN * tokens:
+def unknown_warning(splits: Mapping[str, Split]) -> str | None:
+    """One line on the splits, by name, of which more than 1% of the tokens are unknown ones; None without any."""
+    many = [
+        f"{split.unknown / split.text_tokens:.1%} of the tokens in {name}"
+        for name, split in splits.items()
+        if split.unknown > MANY_UNKNOWN * split.text_tokens
+    ]
+    if not many:
         return None
     return (
-        f"{unknown / tokens:.1%} of the tokens are unknown to the tokenizer, and all the same to the model: check "
-        "that the model is for the language and script of these texts, that vocabulary and settings "
-        "(do_lower_case) are the model's own, and the file's encoding"
+        f"{', '.join(many)} are unknown to the tokenizer, and all the same to the model: check that the model is "
+        "for the language and script of these texts, that vocabulary and settings (do_lower_case) are the model's "
+        "own, and the file's encoding"
     )
 
 

@@ -109,7 +109,7 @@ def _evaluate_run(config: EvaluateConfig, world: World) -> dict[str, Evaluation]
     for name, table in tables.items():
         split = tokenize(table.head(limit), run.tokenizer, columns, column, run.labels, run.max_length)
         if world.is_main:
-            _warn(table.source, [unknown_warning([split])])
+            _warn(config.run, [unknown_warning({table.source: split})])
         results[name] = evaluate(
             run.model,
             split,
@@ -192,7 +192,7 @@ def _predictions(config: PredictConfig) -> Iterator[dict[str, Any]]:
         note = f"{split.truncated} of {len(split)} rows are longer than {run.max_length} tokens and were cut"
         _warn(table.source, [note])
     _warn(config.run, run.tokenizer.notes)
-    _warn(table.source, [unknown_warning([split])])
+    _warn(config.run, [unknown_warning({table.source: split})])
     logits = predict(
         run.model,
         split,

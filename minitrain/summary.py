@@ -53,7 +53,7 @@ def header(
         "labels   " + _label_counts(splits),
         f"lengths  median {ordered[len(ordered) // 2]}, 95% within {ordered[int(len(ordered) * 0.95)]} tokens; "
         f"{cut}; {padding:.1%} padding ({config.sampler} sampler)",
-        *([f"         {warning}"] if (warning := unknown_warning(sizes.values())) else []),
+        *([f"         {warning}"] if (warning := unknown_warning(sizes)) else []),
         f"weights  {config.model}: {len(report.loaded)} loaded, {len(report.ignored)} ignored, {new}",
         f"plan     {steps.total_steps} steps of {batch} examples{cut_up}, {steps.steps_per_epoch} an epoch, "
         f"{steps.warmup_steps} of warm-up; seed {config.seed}",

@@ -28,6 +28,8 @@ from minitrain.special_tokens import SPECIAL_ROLES
 from minitrain.tokenizer_files import PADDING_SIDES, read_files
 from minitrain.truncation import cut
 
+USUAL_PADDING = ("padding_side", PADDING_SIDES[0])
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -161,7 +163,9 @@ class Tokenizer:
 
     def fingerprint(self) -> str:
         """Tells this tokenizer from any that gives other ids, the library's version included."""
-        whole = self.backend.to_str() + json_text(self.settings) + tokenizers.__version__
+        # The usual side is as good as none, which is what runs of earlier versions have in their checkpoints.
+        settings = {key: self.settings[key] for key in self.settings if (key, self.settings[key]) != USUAL_PADDING}
+        whole = self.backend.to_str() + json_text(settings) + tokenizers.__version__
         return hashlib.sha256(whole.encode()).hexdigest()
 
     def num_special_tokens(self, pair: bool) -> int:

@@ -43,12 +43,12 @@ def write_data(path: Path, extra: str = "", count: int = 24) -> Path:
     return path
 
 
-def trained(model: Path, data: Path, out: Path) -> Path:
+def trained(model: Path, data: Path, out: Path, eval_file: Path | None = None) -> Path:
     train(
         TrainConfig(
             model=str(model),
             train_file=str(data),
-            eval_file=str(data),
+            eval_file=str(eval_file or data),
             output_dir=str(out),
             device="cpu",
             max_steps=2,
@@ -109,12 +109,25 @@ def test_the_share_of_unknown_tokens_is_shown_and_above_one_percent_warned_of(
     out = trained(tiny, data, tmp_path / "run")
     header = capsys.readouterr().out
     assert f" truncated, {share:.1%} unknown; " in header
-    assert header.count(f"         {share:.1%} of the tokens are unknown to the tokenizer") == 1
+    warning = f"{share:.1%} of the tokens in train, {share:.1%} of the tokens in validation are unknown to the"
+    assert header.count(f"         {warning} tokenizer") == 1
     evaluate_run(EvaluateConfig(run=str(out), device="cpu"))
-    assert f"{share:.1%} of the tokens are unknown to the tokenizer" in capsys.readouterr().err
+    assert f"{share:.1%} of the tokens in {data} are unknown to the tokenizer" in capsys.readouterr().err
     (tmp_path / "texts.txt").write_text("☃\n")
     predict_run(PredictConfig(run=str(out), input=str(tmp_path / "texts.txt"), output=str(tmp_path / "p.jsonl")))
-    assert "texts.txt: 100.0% of the tokens are unknown to the tokenizer" in capsys.readouterr().err
+    said = f"100.0% of the tokens in {tmp_path / 'texts.txt'} are unknown to the tokenizer"
+    assert capsys.readouterr().err.startswith(f"{out}: {said}")
+
+
+def test_one_split_of_many_unknown_tokens_is_enough_for_a_warning(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_file, eval_file = write_data(tmp_path / "a.csv", count=300), write_data(tmp_path / "b.csv", " ☃", count=2)
+    trained(tiny, train_file, tmp_path / "run", eval_file)
+    header = capsys.readouterr().out
+    (share,) = re.findall(r"truncated, (\d+\.\d)% unknown;", header)
+    assert float(share) <= 1.0
+    assert re.findall(r"% of the tokens in (\w+) are unknown", header) == ["validation"]
 
 
 def split_of(model: Path, texts: list[str]) -> Split:
