@@ -58,7 +58,7 @@ def train(model: SequenceClassifier, data: Split, pad_token_id: int, epochs: int
 
     model.train()
     for step, rows in enumerate(tqdm(order)):
-        batch = collate([data[row] for row in rows], pad_token_id)
+        batch = collate([data[row] for row in rows], pad_token_id, padding_side=data.padding_side)
         assert batch.labels is not None
         loss_sum, count = cross_entropy(model(**batch.inputs), batch.labels)
         (loss_sum / count).backward()

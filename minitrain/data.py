@@ -6,7 +6,7 @@ without torch, so that it can go on while torch is being imported (`ahead.py`).
 
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import accumulate
@@ -24,6 +24,7 @@ from minitrain.tokenizer import Encoded, Example, Tokenizer
 if TYPE_CHECKING:
     from torch import Tensor
 
+MANY_UNKNOWN = 0.01  # of the tokens: more is worth a word
 CHUNK = 1000  # rows tokenized at once: enough to keep every core busy, few enough to hold in memory twice
 
 
@@ -31,13 +32,25 @@ class Split:
     """Tokenized examples of one split, by row: `split[3]` is an Example, `len(split)` the number of rows.
 
     truncated, blank: how many rows were cut to the maximal length, and how many have a text with nothing in it.
+    unknown: how many tokens are the unknown one; text_tokens: how many there are, without those of the template.
+    pad_token_id, padding_side: how its tokenizer has rows padded.
     """
 
-    def __init__(self, tokens: Tokens, labels: "array[int] | array[float] | None") -> None:
-        """labels: int64 classes or float32 scores, `array` types q and f."""
+    def __init__(
+        self,
+        tokens: Tokens,
+        labels: "array[int] | array[float] | None",
+        *,
+        pad_token_id: int = 0,
+        padding_side: str = "right",
+        special: int = 0,
+    ) -> None:
+        """labels: int64 classes or float32 scores, `array` types q and f. special: tokens of a row's template."""
         self._tokens = tokens
         self._labels = labels
+        self.pad_token_id, self.padding_side = pad_token_id, padding_side
         self.lengths: list[int] = tokens.lengths.tolist()
+        self.unknown, self.text_tokens = tokens.unknown, sum(self.lengths) - special * len(self.lengths)
         self._ends = array("q", accumulate(self.lengths))
         self.truncated, self.blank = tokens.truncated, tokens.blank
 
@@ -129,7 +142,13 @@ def tokenize(
         numbers = array("f" if labels.names is None else "q", label_numbers(table, label_column, labels))
     chunks = _Chunks(table.source, tokenizer, text_columns, columns, max_length)
     name = chunks.fingerprint() if cache else None
-    return Split(in_memory(chunks) if name is None else cached(name, chunks), numbers)
+    return Split(
+        in_memory(chunks) if name is None else cached(name, chunks),
+        numbers,
+        pad_token_id=tokenizer.pad_token_id,
+        padding_side=tokenizer.padding_side,
+        special=tokenizer.num_special_tokens(pair=len(columns) == 2),
+    )
 
 
 @dataclass(frozen=True)
@@ -161,6 +180,22 @@ class _Chunks:
     def _pieces(self) -> Iterator[tuple[int, list[Sequence[str]]]]:
         for start in range(0, len(self.columns[0]), CHUNK):
             yield start, [column[start : start + CHUNK] for column in self.columns]
+
+
+def unknown_warning(splits: Mapping[str, Split]) -> str | None:
+    """One line on the splits, by name, of which more than 1% of the tokens are unknown ones; None without any."""
+    many = [
+        f"{split.unknown / split.text_tokens:.1%} of the tokens in {name}"
+        for name, split in splits.items()
+        if split.unknown > MANY_UNKNOWN * split.text_tokens
+    ]
+    if not many:
+        return None
+    return (
+        f"{', '.join(many)} are unknown to the tokenizer, and all the same to the model: check that the model is "
+        "for the language and script of these texts, that vocabulary and settings (do_lower_case) are the model's "
+        "own, and the file's encoding"
+    )
 
 
 def length_limit(asked: int | None, tokenizer: Tokenizer, positions: int, multiple: int = 1) -> int:
@@ -216,6 +251,6 @@ def tokenize_rows(rows: Rows, tokenizer: Tokenizer, max_length: int | None = Non
         text_columns=rows.text_columns,
         label_column=rows.label_column,
         task=rows.task,
-        notes=rows.notes,
+        notes=[*rows.notes, *tokenizer.notes],
         commit=rows.commit,
     )

@@ -26,11 +26,13 @@ class ExampleStreams:
     """One random stream for each example of a batch, for one forward pass.
 
     seed: of the run. step: optimizer steps done. rows: of the training data, one an example. lengths: tokens of
-    each, without padding.
+    each, without padding. padding_side: "right" or "left", where the padding of an example stands.
     """
 
-    def __init__(self, seed: int, step: int, rows: Sequence[int], lengths: Sequence[int]) -> None:
-        self.lengths = lengths
+    def __init__(
+        self, seed: int, step: int, rows: Sequence[int], lengths: Sequence[int], padding_side: str = "right"
+    ) -> None:
+        self.lengths, self.padding_side = lengths, padding_side
         self.generators = [torch.Generator().manual_seed(_key(seed, step, row)) for row in rows]
 
     def bits(self, shape: Sequence[int]) -> Tensor:
@@ -38,7 +40,9 @@ class ExampleStreams:
         bits = torch.zeros(tuple(shape), dtype=torch.int16)
         for part, generator, length in zip(bits, self.generators, self.lengths, strict=True):
             for dimension in _POSITIONS[len(shape)]:
-                part = part.narrow(dimension - 1, 0, min(length, shape[dimension]))
+                real = min(length, shape[dimension])
+                start = shape[dimension] - real if self.padding_side == "left" else 0
+                part = part.narrow(dimension - 1, start, real)
             part.copy_(_bits(part.shape, generator))
         return bits
 

@@ -100,26 +100,28 @@ def predict(
     batch_size: int = 32,
     order: str = "length",
     bf16: bool = False,
-    pad_token_id: int = 0,
+    pad_token_id: int | None = None,
     pad_to_multiple_of: int | None = None,
     world: World | None = None,
 ) -> Tensor:
     """Logits of every row of a split, (N, C) float32 on the CPU, in the split's order.
 
     batch_size: rows a forward pass. order: "length" puts rows of like length together, "rows" takes them as they
-    lie; padding moves the last bits. pad_to_multiple_of: as of `collate`. world: the processes that score together,
+    lie; padding moves the last bits. pad_token_id: by default that of the split's tokenizer, whose padding side it
+    knows too. pad_to_multiple_of: as of `collate`. world: the processes that score together,
     each some of the batches; all of them get all logits.
     Raises MinitrainError for NaN or infinity.
     """
     check_token_types(model.config, split)
     device, world = device_of(model), world or World()
+    pad = split.pad_token_id if pad_token_id is None else pad_token_id
     logits = torch.zeros(len(split), model.config.num_labels)
     batches = _batches(split, batch_size, order)
     own = range(world.rank, len(batches), world.size)
     with _evaluating(model, len(own)), autocast(device, bf16):
         for number in own:
             rows = batches[number]
-            batch = collate([split[row] for row in rows], pad_token_id, pad_to_multiple_of)
+            batch = collate([split[row] for row in rows], pad, pad_to_multiple_of, padding_side=split.padding_side)
             with naming_memory(batch, "evaluation", "lower --per_device_eval_batch_size or --max_length"):
                 logits[rows] = model(**batch.to(device).inputs).float().cpu()
     world.sum(logits)  # each row is zero in all processes but one, so the sum is exact
@@ -174,7 +176,7 @@ def evaluate(
     batch_size: int = 32,
     order: str = "length",
     bf16: bool = False,
-    pad_token_id: int = 0,
+    pad_token_id: int | None = None,
     pad_to_multiple_of: int | None = None,
     label_smoothing: float = 0.0,
     world: World | None = None,

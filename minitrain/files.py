@@ -13,13 +13,13 @@ from typing import Any, TextIO
 from minitrain.errors import MinitrainError, shown
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object as strictly as `strict_json`.
+def read_json(path: Path, infinite: bool = False) -> dict[str, Any]:
+    """Read a JSON object as strictly as `strict_json`, or with NaN and Infinity where they are `infinite`.
 
     Raises MinitrainError naming the file and what is wrong with it.
     """
     try:
-        value = strict_json(path.read_bytes())
+        value = strict_json(path.read_bytes(), infinite)
     except OSError as error:
         raise MinitrainError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
@@ -33,14 +33,17 @@ class _Fault(ValueError):
     """What is wrong with JSON that Python's own parser takes."""
 
 
-def strict_json(content: bytes) -> Any:
-    """Parse JSON: UTF-8, no NaN or Infinity, no key twice, no half of a surrogate pair, which no file can hold.
+def strict_json(content: bytes, infinite: bool = False) -> Any:
+    """Parse JSON: UTF-8, no key twice, no half of a surrogate pair, which no file can hold, no NaN or Infinity.
+
+    infinite: take these two, as Python's own parser does.
 
     Raises ValueError, whose message goes on from the name of a file: "is not valid JSON (...)".
     """
     try:
         text = content.decode("utf-8")
-        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+        constant = float if infinite else _no_constant
+        value = json.loads(text, parse_constant=constant, object_pairs_hook=_no_duplicates)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except _Fault:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from minitrain.config import LENGTH_MULTIPLE
-from minitrain.data import length_limit, tokenize
+from minitrain.data import length_limit, tokenize, unknown_warning
 from minitrain.distributed import World, choose_device, process_group, world_from_environment
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation, evaluate, predict
@@ -107,6 +107,8 @@ def _evaluate_run(config: EvaluateConfig, world: World) -> dict[str, Evaluation]
         raise MinitrainError(f"{config.run}: does not say which columns hold its texts; pass --text_columns")
     column = config.label_column or run.facts.get("label_column") or "label"
     tables, task = _tables_to_score(config, run, (*columns, column))
+    if world.is_main:
+        _warn(config.run, run.tokenizer.notes)
     trained = run.facts.get("config", {})
     limit = config.max_eval_samples
     if config.dataset is None and config.eval_file is None and config.split is None:
@@ -116,9 +118,12 @@ def _evaluate_run(config: EvaluateConfig, world: World) -> dict[str, Evaluation]
     for name, table in tables.items():
         labels = _labels_to_score(config, run, table, column)
         notes = numbers_as_ids({name: table}, column, labels)
+        split = tokenize(table.head(limit), run.tokenizer, columns, column, labels, run.max_length)
+        if world.is_main:
+            _warn(config.run, [unknown_warning({table.source: split})])
         results[name] = evaluate(
             run.model,
-            tokenize(table.head(limit), run.tokenizer, columns, column, labels, run.max_length),
+            split,
             metric_for(task, labels.num_classes, labels.positive),
             batch_size=config.per_device_eval_batch_size,
             bf16=config.bf16,
@@ -209,7 +214,9 @@ def _predictions(config: PredictConfig) -> Iterator[dict[str, Any]]:
     split = tokenize(table, run.tokenizer, columns, max_length=run.max_length)
     if split.truncated:
         note = f"{split.truncated} of {len(split)} rows are longer than {run.max_length} tokens and were cut"
-        print(f"{table.source}: {note}", file=sys.stderr)
+        _warn(table.source, [note])
+    _warn(config.run, run.tokenizer.notes)
+    _warn(config.run, [unknown_warning({table.source: split})])
     logits = predict(
         run.model,
         split,
@@ -219,6 +226,13 @@ def _predictions(config: PredictConfig) -> Iterator[dict[str, Any]]:
         pad_to_multiple_of=_multiple(config, run),
     )
     return _records(table, columns, logits, run.labels)
+
+
+def _warn(source: str, notes: Iterable[str | None]) -> None:
+    """Say on standard error what a user should know of a source; nothing for None."""
+    for note in notes:
+        if note is not None:
+            print(f"{source}: {note}", file=sys.stderr)
 
 
 def _texts(config: PredictConfig, run: SavedRun) -> tuple[Table, tuple[str, ...]]:

@@ -98,8 +98,7 @@ def _train(config: TrainConfig, world: World, ahead: DataAhead | None) -> dict[s
                 parts.splits.scored,
                 parts.config,
                 parts.new_metric,
-                parts.tokenizer.pad_token_id,
-                world,
+                world=world,
             )
         results = {
             **_facts(parts, state, best, final),
@@ -231,7 +230,6 @@ def _fit(
             config,
             new_metric=parts.new_metric,
             observer=console,
-            pad_token_id=parts.tokenizer.pad_token_id,
             world=world,
             checkpoints=checkpoints,
             stop=stop,

@@ -11,7 +11,7 @@ import torch
 from minitrain.batching import padding_share, share
 from minitrain.best import Best
 from minitrain.config import TrainConfig
-from minitrain.data import Splits
+from minitrain.data import Splits, unknown_warning
 from minitrain.evaluation import Evaluation
 from minitrain.label_ids import display_names
 from minitrain.label_notes import in_table
@@ -40,7 +40,10 @@ def header(
     rows = sum(len(split) for split in sizes.values())
     truncated = sum(split.truncated for split in sizes.values())
     blank = sum(split.blank for split in sizes.values())
-    cut = f"{truncated / rows:.1%} truncated" + (f", {blank} with a blank text" if blank else "")
+    unknown = sum(split.unknown for split in sizes.values()) / max(1, sum(s.text_tokens for s in sizes.values()))
+    cut = f"{truncated / rows:.1%} truncated, {unknown:.1%} unknown" + (
+        f", {blank} with a blank text" if blank else ""
+    )
     return [
         f"minitrain {version('minitrain')}  torch {torch.__version__}  {device}, {torch.get_num_threads()} threads"
         f"  {'bf16' if config.bf16 else 'fp32'}, {config.kernels} kernels  "
@@ -51,6 +54,7 @@ def header(
         "labels   " + _label_counts(splits),
         f"lengths  median {ordered[len(ordered) // 2]}, 95% within {ordered[int(len(ordered) * 0.95)]} tokens; "
         f"{cut}; {padding:.1%} padding ({config.sampler} sampler)",
+        *([f"         {warning}"] if (warning := unknown_warning(sizes)) else []),
         f"weights  {config.model}: {report.line()}",
         f"plan     {steps.total_steps} steps of {batch} examples{cut_up}, {steps.steps_per_epoch} an epoch, "
         f"{steps.warmup_steps} of warm-up; seed {config.seed}",

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from minitrain.errors import MinitrainError
 from minitrain.tokenizer import Encoded
 
-FORMAT = 1  # of the files; another number is another fingerprint
+FORMAT = 2  # of the files; another number is another fingerprint
 SUMMARY = "summary"  # the file of _Summary: a checksum, and below it JSON
 CODES: dict[str, Literal["i", "B"]] = {"input_ids": "i", "type_ids": "B", "lengths": "i"}  # int32, uint8
 
@@ -33,7 +33,8 @@ class Tokens:
     """Rows laid end to end: input_ids int32 and type_ids uint8, (tokens of all rows,), and lengths int32, (rows,).
 
     truncated, blank: how many rows were cut to the maximal length, and how many have a text with nothing in it.
-    entry: the folder that they are mapped from; None where they are in memory alone.
+    unknown: how many of the tokens are the unknown one. entry: the folder that they are mapped from; None where
+    they are in memory alone.
     """
 
     input_ids: memoryview
@@ -41,6 +42,7 @@ class Tokens:
     lengths: memoryview
     truncated: int
     blank: int
+    unknown: int
     entry: Path | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -48,7 +50,7 @@ class Tokens:
         if self.entry is not None:
             return _reopened, (self.entry,)
         copies = {name: getattr(self, name).tobytes() for name in CODES}
-        return _of_bytes, (copies, self.truncated, self.blank)
+        return _of_bytes, (copies, self.truncated, self.blank, self.unknown)
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class _Summary:
 
     truncated: int
     blank: int
+    unknown: int
     sizes: dict[str, int]  # bytes
     checksums: dict[str, int]  # CRC-32
 
@@ -88,18 +91,19 @@ def fingerprint(settings: str, columns: Iterable[Sequence[str]]) -> str:
 def in_memory(chunks: Iterable[Encoded]) -> Tokens:
     """Tokens that are kept nowhere else."""
     parts = {name: array(code) for name, code in CODES.items()}
-    truncated = blank = 0
+    truncated = blank = unknown = 0
     for chunk in chunks:
         for name, values in _flat(chunk).items():
             parts[name].extend(values)
         truncated, blank = truncated + chunk.truncated, blank + chunk.blank
+        unknown += chunk.unknown
     views: dict[str, Any] = {name: memoryview(part) for name, part in parts.items()}
-    return Tokens(**views, truncated=truncated, blank=blank)
+    return Tokens(**views, truncated=truncated, blank=blank, unknown=unknown)
 
 
-def _of_bytes(parts: Mapping[str, bytes], truncated: int, blank: int) -> Tokens:
+def _of_bytes(parts: Mapping[str, bytes], truncated: int, blank: int, unknown: int) -> Tokens:
     views: dict[str, Any] = {name: memoryview(part).cast(CODES[name]) for name, part in parts.items()}
-    return Tokens(**views, truncated=truncated, blank=blank)
+    return Tokens(**views, truncated=truncated, blank=blank, unknown=unknown)
 
 
 def cached(name: str, chunks: Iterable[Encoded]) -> Tokens:
@@ -134,12 +138,13 @@ def _moved(temporary: Path, entry: Path) -> Tokens | None:
 
 
 def _write(folder: Path, chunks: Iterable[Encoded]) -> None:
-    truncated = blank = 0
+    truncated = blank = unknown = 0
     sizes, checksums = dict.fromkeys(CODES, 0), dict.fromkeys(CODES, 0)
     files = {name: (folder / name).open("wb") for name in CODES}
     try:
         for chunk in chunks:
             truncated, blank = truncated + chunk.truncated, blank + chunk.blank
+            unknown += chunk.unknown
             for name, values in _flat(chunk).items():
                 data = values.tobytes()
                 files[name].write(data)
@@ -148,7 +153,7 @@ def _write(folder: Path, chunks: Iterable[Encoded]) -> None:
     finally:
         for file in files.values():
             file.close()
-    summary = json.dumps(asdict(_Summary(truncated, blank, sizes, checksums)))
+    summary = json.dumps(asdict(_Summary(truncated, blank, unknown, sizes, checksums)))
     (folder / SUMMARY).write_text(f"{zlib.crc32(summary.encode())}\n{summary}", encoding="utf-8")
 
 
@@ -182,7 +187,8 @@ def _open(entry: Path) -> Tokens | None:
             views[name] = memoryview(mapped).cast(code)
     except (OSError, ValueError, TypeError, KeyError):  # of an empty file: nothing to map
         return None
-    return Tokens(**views, truncated=summary.truncated, blank=summary.blank, entry=entry)
+    counts = {name: getattr(summary, name) for name in ("truncated", "blank", "unknown")}
+    return Tokens(**views, **counts, entry=entry)
 
 
 def _reopened(entry: Path) -> Tokens:

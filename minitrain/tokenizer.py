@@ -24,8 +24,11 @@ from tokenizers.models import WordPiece
 from minitrain.errors import MinitrainError, shown
 from minitrain.files import json_text
 from minitrain.hub import resolve_model
-from minitrain.tokenizer_files import SPECIAL_ROLES, read_files
+from minitrain.special_tokens import SPECIAL_ROLES
+from minitrain.tokenizer_files import PADDING_SIDES, read_files
 from minitrain.truncation import cut
+
+USUAL_PADDING = ("padding_side", PADDING_SIDES[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,15 @@ class Example:
 
 @dataclass(frozen=True)
 class Encoded:
-    """The examples of some rows, how many of them were cut to max_length, and how many hold a blank text."""
+    """The examples of some rows, how many of them were cut to max_length, and how many hold a blank text.
+
+    unknown: how many of their tokens are the unknown one, which stands for what the vocabulary lacks.
+    """
 
     examples: list[Example]
     truncated: int
     blank: int
+    unknown: int = 0
 
 
 class Tokenizer:
@@ -54,15 +61,21 @@ class Tokenizer:
         settings: what `save` writes as tokenizer_config.json: tokenizer_class, special tokens by role,
             model_input_names, model_max_length in tokens if there is one, and a value for each of CHOICES and of
             the class's own choices.
+        notes: what a user should know of how the files were read, a line each.
     """
 
     pad_token_id: int
+    padding_side: str  # "right" or "left"
     max_length: int | None  # tokens, special ones included; None where the folder names no limit
+    notes: tuple[str, ...]
 
-    def __init__(self, backend: Backend, settings: Mapping[str, Any]) -> None:
+    def __init__(self, backend: Backend, settings: Mapping[str, Any], notes: Sequence[str] = ()) -> None:
         backend.encode_special_tokens = settings["split_special_tokens"]
         self.backend = backend
         self.settings = dict(settings)
+        self.notes = tuple(notes)
+        self.padding_side = settings.get("padding_side", PADDING_SIDES[0])
+        self._unknown_id = _unknown_id(backend)
         self.max_length = settings.get("model_max_length")
         pad_token_id = backend.token_to_id(settings["pad_token"])
         assert pad_token_id is not None
@@ -135,6 +148,7 @@ class Tokenizer:
                 len(example.input_ids) == empty or any(not text or text.isspace() for text in row)
                 for example, row in zip(examples, zip(*inputs, strict=True), strict=True)
             ),
+            unknown=sum(example.input_ids.count(self._unknown_id) for example in examples),
         )
 
     def _room(self, max_length: int, pair: bool) -> int:
@@ -149,7 +163,9 @@ class Tokenizer:
 
     def fingerprint(self) -> str:
         """Tells this tokenizer from any that gives other ids, the library's version included."""
-        whole = self.backend.to_str() + json_text(self.settings) + tokenizers.__version__
+        # The usual side is as good as none, which is what runs of earlier versions have in their checkpoints.
+        settings = {key: self.settings[key] for key in self.settings if (key, self.settings[key]) != USUAL_PADDING}
+        whole = self.backend.to_str() + json_text(settings) + tokenizers.__version__
         return hashlib.sha256(whole.encode()).hexdigest()
 
     def num_special_tokens(self, pair: bool) -> int:
@@ -164,9 +180,15 @@ class Tokenizer:
     def check_fits(self, vocab_size: int, source: Path) -> None:
         """Raise MinitrainError when an id could come up for which a model of `vocab_size` has no embedding."""
         if self.highest_id >= vocab_size:
+            vocabulary = self.backend.get_vocab(with_added_tokens=True)
+            beyond = sorted((index, token) for token, index in vocabulary.items() if index >= vocab_size)
+            names = ", ".join(f"{token!r} {index}" for index, token in beyond[:3])
             raise MinitrainError(
                 f"{source}: the tokenizer's highest id is {self.highest_id}, but the model has embeddings for ids "
-                f"up to {vocab_size - 1}; do tokenizer.json and config.json belong together?"
+                f"up to {vocab_size - 1}; do tokenizer.json and config.json belong together? {len(beyond)} tokens "
+                f"have no embedding ({names}): where they were added by hand, take them out of the tokenizer's "
+                "files, or give the model rows for them in transformers, by "
+                "model.resize_token_embeddings(len(tokenizer)), and save both again"
             )
 
     def tokens(self, ids: Iterable[int]) -> list[str | None]:
@@ -190,6 +212,15 @@ class Tokenizer:
             files["vocab.txt"] = "".join(f"{token}\n" for token in lines)
         for name, content in files.items():
             (directory / name).write_text(content, encoding="utf-8", newline="\n")
+
+
+def _unknown_id(backend: Backend) -> int:
+    """The id that a model gives to what its vocabulary lacks; -1 where it lacks nothing, as byte-level ones."""
+    try:
+        tokens = backend.model.tokenize("\U0010ffff")  # no character, so in no vocabulary
+    except Exception:  # a model without an unknown token may raise one
+        return -1
+    return tokens[0].id if len(tokens) == 1 else -1
 
 
 def check_texts(values: Sequence[str], where: str, column: str, first_row: int) -> None:

@@ -1,11 +1,11 @@
-"""The tokenizer classes of transformers 5 that minitrain knows, a row each: what is built anew from a vocabulary.
+"""The kinds of tokenizer that transformers 5 builds anew from a vocabulary, and what each of them fixes.
 
-A class in `FAMILIES` makes normalizer, pre-tokenizer and template itself, whatever `tokenizer.json` says of them;
-of that file it takes the vocabulary, the merges, SentencePiece's table of characters and the added tokens. Any
-other class takes `tokenizer.json` as it stands. No file is read here (`tokenizer_files.py` does), and character
-offsets, which some of these classes trim, are not kept.
+A kind makes normalizer, pre-tokenizer and template itself, whatever `tokenizer.json` says of them; of that file it
+takes the vocabulary, the merges, SentencePiece's table of characters and the added tokens. Which class is of which
+kind stands in `tokenizer_classes.py`. No file is read here (`tokenizer_files.py` does), and character offsets,
+which some of these classes trim, are not kept.
 
-Source: transformers 5.23.0, models/*/tokenization_*.py and models/auto/tokenization_auto.py.
+Source: transformers 5.23.0, models/*/tokenization_*.py.
 """
 
 import base64
@@ -28,8 +28,20 @@ NORMALIZER_CHOICES: Choices = {
 }
 PREFIX_CHOICES: Choices = {"add_prefix_space": (True, False)}
 
+AS_IT_IS = (
+    'if these files are as published, "tokenizer_class": "PreTrainedTokenizerFast" and "pad_token" in '
+    "tokenizer_config.json take tokenizer.json as it is"
+)
 INPUT_NAMES = ("input_ids", "token_type_ids", "attention_mask")
 WITHOUT_TYPE_IDS = ("input_ids", "attention_mask")
+
+
+class Unfit(ValueError):
+    """Files that make no tokenizer of their class, though they may be as published; with the way out."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +90,27 @@ def byte_pairs(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Backend
     merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in saved["model"]["merges"]]
     vocabulary = saved["model"]["vocab"]
     if len(set(vocabulary.values())) < len(vocabulary):  # one of the two would be lost when it is saved
-        raise ValueError("two tokens of the vocabulary have the same id")
+        raise Unfit("two tokens of the vocabulary have the same id", "give one of them an id of its own there")
     backend = Backend(BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix=""))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=settings["add_prefix_space"])
     backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def herbert_pairs(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Backend:
+    """HerBERT's: BERT's words with their case and accents, pairs of characters merged, the end of a word marked."""
+    merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in saved["model"]["merges"]]
+    vocabulary = saved["model"]["vocab"]
+    ids = [vocabulary.get(settings[role]) for role in ("cls_token", "sep_token")]
+    if ids != [0, 2]:  # the reference writes these ids into its template, whatever the tokens' own are
+        raise Unfit(
+            f"the ids of {settings['cls_token']} and {settings['sep_token']} are {ids}, expected 0 and 2",
+            AS_IT_IS,
+        )
+    backend = Backend(BPE(vocabulary, merges, unk_token=settings["unk_token"], end_of_word_suffix="</w>"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.BPEDecoder(suffix="</w>")
     return backend
 
 
@@ -114,7 +143,10 @@ def deberta_v2_pieces(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> 
     """DeBERTa-v2's and v3's: blanks drawn together and NFC instead of SentencePiece's normalizer."""
     pieces, unknown = _pieces(saved), settings["unk_token"]
     if (unknown, 0.0) not in pieces:  # the reference would take id 1, which in these vocabularies is [CLS]
-        raise ValueError(f"the unk_token {unknown!r} is not in the vocabulary with a score of 0")
+        raise Unfit(
+            f"the unk_token {unknown!r} is not in the vocabulary with a score of 0",
+            'name the one that is, as "unk_token" in tokenizer_config.json',
+        )
     steps: list[Normalizer] = [normalizers.Lowercase()] if settings["do_lower_case"] else []
     steps += [normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " "), normalizers.NFC()]
     steps.append(normalizers.Strip(left=False, right=True))
@@ -227,36 +259,32 @@ ALBERT = replace(
     model_input_names=WITHOUT_TYPE_IDS,
     sentencepiece="spiece.model",
 )
-
-FAMILIES = {
-    "AlbertTokenizer": ALBERT,
-    "BertTokenizer": BERT,
-    "CamembertTokenizer": CAMEMBERT,
-    "DebertaV2Tokenizer": DEBERTA_V2,
-    "DistilBertTokenizer": replace(BERT, model_input_names=WITHOUT_TYPE_IDS),
-    "ElectraTokenizer": BERT,
-    "MobileBertTokenizer": BERT,
-    "MPNetTokenizer": MPNET,
-    "RobertaTokenizer": ROBERTA,
-    "SqueezeBertTokenizer": BERT,
-    "XLMRobertaTokenizer": XLM_ROBERTA,
-}
-AS_IT_STANDS = "TokenizersBackend"
-
-# The class by the model_type of config.json, for a folder that names none.
-CLASS_OF = {
-    "albert": "AlbertTokenizer",
-    "camembert": "CamembertTokenizer",
-    "deberta-v2": "DebertaV2Tokenizer",
-    "modernbert": AS_IT_STANDS,  # and whatever class its folder names
-    "mpnet": "MPNetTokenizer",
-    "roberta": "RobertaTokenizer",
-    "xlm-roberta": "XLMRobertaTokenizer",
-}
-DEFAULT_CLASS = "BertTokenizer"
-
-
-def class_for(named: Any, model_type: Any) -> Any:
-    """The class that counts: the one a folder names (None where it does not), or that of its kind of model."""
-    usual = CLASS_OF.get(model_type, DEFAULT_CLASS) if isinstance(model_type, str) else DEFAULT_CLASS
-    return usual if usual == AS_IT_STANDS else named or usual
+# As BERT's, but the first token has a type of its own, which a model with two types has no embedding for.
+FUNNEL = replace(
+    BERT,
+    special_tokens={
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "sep_token": "<sep>",
+        "pad_token": "<pad>",
+        "cls_token": "<cls>",
+        "mask_token": "<mask>",
+    },
+    single="{cls_token}:2 $A:0 {sep_token}:0",
+    pair="{cls_token}:2 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
+    model_input_names=WITHOUT_TYPE_IDS,
+)
+DEBERTA = replace(
+    ROBERTA,
+    special_tokens={**BERT.special_tokens, "bos_token": "[CLS]", "eos_token": "[SEP]"},
+    model_input_names=INPUT_NAMES,
+)
+HERBERT = replace(
+    ROBERTA,
+    build=herbert_pairs,
+    special_tokens={role: ROBERTA.special_tokens[role] for role in BERT.special_tokens},
+    single="{cls_token}:0 $A:0 {sep_token}:0",
+    pair="{cls_token}:0 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
+    choices={},
+)

@@ -49,7 +49,7 @@ def fit(
     *,
     new_metric: Callable[[], Metric] | None = None,
     observer: Observer | None = None,
-    pad_token_id: int = 0,
+    pad_token_id: int | None = None,
     world: World | None = None,
     checkpoints: Checkpointer | None = None,
     stop: StopRequests | None = None,
@@ -57,7 +57,8 @@ def fit(
     """Train a model in place, evaluating as the configuration says.
 
     new_metric: makes a fresh metric for each evaluation; by default what suits the labels. observer: is told of
-    every step and evaluation. world: the processes that train together, as `process_group` gives it; every one of
+    every step and evaluation. pad_token_id: by default that of the splits' tokenizer, whose padding side they
+    know too. world: the processes that train together, as `process_group` gives it; every one of
     them calls this, with the same arguments, and ends with the same weights. The random stream starts from
     `config.seed` here, after the head was drawn, as Trainer's does, unless `restart_stream` is off; other processes
     than the first add their rank. checkpoints: saves, and takes up what was saved. stop: is asked after every step
@@ -187,7 +188,7 @@ def evaluate_all(
     splits: dict[str, Split],
     config: TrainConfig,
     new_metric: Callable[[], Metric],
-    pad_token_id: int,
+    pad_token_id: int | None = None,
     world: World | None = None,
 ) -> dict[str, Evaluation]:
     """Score a model on several splits as the configuration says; the loss is smoothed as in training."""
@@ -216,7 +217,7 @@ def _begin(
     rows: list[int],
     config: TrainConfig,
     steps: Plan,
-    pad_token_id: int,
+    pad_token_id: int | None,
 ) -> Callable[[], StepLog]:
     """Begin a step; what it returns waits for it. rows: of the step, in all processes."""
     clock = Clock(device_of(state.model) if config.profile else None)
@@ -227,7 +228,8 @@ def _begin(
     taken = own or [rows[:1]]
     # Of recorded steps there is one a length.
     multiple = config.pad_to_multiple_of or (LENGTH_MULTIPLE if state.graphs is not None else None)
-    batches = [collate([train[row] for row in some], pad_token_id, multiple) for some in taken]
+    pad, side = train.pad_token_id if pad_token_id is None else pad_token_id, train.padding_side
+    batches = [collate([train[row] for row in some], pad, multiple, padding_side=side) for some in taken]
     if not own:
         batches = [replace(batch, labels=None) for batch in batches]
     clock.lap("data")
@@ -270,7 +272,10 @@ def streams_of(
     """The dropout of each batch's examples, where it is not drawn from the process's stream."""
     if config.dropout_stream == "process":
         return None
-    return [ExampleStreams(config.seed, state.step, rows, [train.lengths[row] for row in rows]) for rows in batches]
+    return [
+        ExampleStreams(config.seed, state.step, rows, [train.lengths[row] for row in rows], train.padding_side)
+        for rows in batches
+    ]
 
 
 def _evaluation_is_due(config: TrainConfig, step: int, steps_per_epoch: int, done: bool) -> bool:

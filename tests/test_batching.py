@@ -11,7 +11,14 @@ from accelerate.data_loader import BatchSamplerShard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader
-from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+)
 
 from minitrain.batching import (
     POOL,
@@ -271,6 +278,26 @@ def test_collate_pads_on_the_right_by_hand() -> None:
     assert batch.labels is not None and batch.labels.tolist() == [1, 0]
     assert [tensor.dtype for tensor in (*batch.inputs.values(), batch.labels)] == [torch.int64] * 4
     assert len(batch) == 2
+
+
+@pytest.mark.parametrize("multiple", [None, 8])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_collate_pads_on_either_side_as_the_reference_does(
+    side: str, multiple: int | None, demo_model: Path
+) -> None:
+    reference = AutoTokenizer.from_pretrained(str(demo_model), padding_side=side)
+    pairs = [("a dog", "fox"), ("a", "the fox"), ("the dog and a fox", "dog")]
+    expected = DataCollatorWithPadding(reference, pad_to_multiple_of=multiple)([reference(*pair) for pair in pairs])
+    examples = read_tokenizer(demo_model)(*map(list, zip(*pairs, strict=True)))
+    inputs = collate(examples, reference.pad_token_id, multiple, padding_side=side).inputs
+    assert set(expected) == set(inputs) and inputs["attention_mask"][1, 0] == (side == "right")
+    for name, tensor in inputs.items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_another_side_of_padding_is_refused() -> None:
+    with pytest.raises(MinitrainError, match="padding_side is 'middle'; give 'right' or 'left'"):
+        collate([Example([1], [0])], padding_side="middle")
 
 
 @pytest.mark.parametrize(("multiple", "length"), [(1, 3), (2, 4), (3, 3), (8, 8)])

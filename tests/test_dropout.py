@@ -31,6 +31,17 @@ def test_mask_of_an_example_does_not_depend_on_its_company_or_padding() -> None:
         assert torch.equal(together[2][place], alone[2][0])
 
 
+def test_padding_on_the_left_takes_nothing_from_the_stream_either() -> None:
+    """A short example among long ones, padded before its tokens, meets the dropout that it meets alone."""
+    shapes = [(2, 9, 4), (2, 3, 9, 9)]
+    with drawing_from(ExampleStreams(1, 0, [7, 8], [5, 9], "left")):
+        padded = [draw_mask(shape, 0.5, torch.float32)[0] for shape in shapes]
+    with drawing_from(ExampleStreams(1, 0, [7], [5])):
+        alone = [draw_mask(shape, 0.5, torch.float32)[0] for shape in [(1, 5, 4), (1, 3, 5, 5)]]
+    assert torch.equal(padded[0][4:], alone[0]) and torch.equal(padded[1][:, 4:, 4:], alone[1])
+    assert len(alone[0].unique()) == 2
+
+
 def test_mask_differs_with_row_step_seed_and_layer() -> None:
     whole = [
         masks([row], [64], 64, seed, step)[0] for row, seed, step in ((0, 1, 0), (1, 1, 0), (0, 2, 0), (0, 1, 1))

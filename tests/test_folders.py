@@ -15,10 +15,10 @@ from test_run import config as run_config
 from test_run import named_reviews, write_csv
 from test_training import write_tiny_model
 
-from minitrain.config import PredictConfig
 from minitrain.errors import MinitrainError
 from minitrain.folders import what_a_repository_holds, what_it_holds
 from minitrain.inference import predict_run
+from minitrain.inference_config import PredictConfig
 from minitrain.run import train
 from minitrain.weights import load_classifier, load_encoder
 

@@ -13,9 +13,9 @@ from test_run import config, named_reviews, read_results, write_csv, write_rows
 from test_training import reviews, write_tiny_model
 from transformers import pipeline
 
-from minitrain.config import EvaluateConfig, PredictConfig
 from minitrain.errors import MinitrainError
 from minitrain.inference import evaluate_run, lines_to_table, load_run, predict_run
+from minitrain.inference_config import EvaluateConfig, PredictConfig
 from minitrain.run import train
 
 Predict = Callable[..., list[dict[str, Any]]]

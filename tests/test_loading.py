@@ -20,9 +20,9 @@ from test_run import named_reviews, write_csv
 from test_training import VOCABULARY, write_tiny_model
 from torch import Tensor
 
-from minitrain.config import PredictConfig
 from minitrain.errors import MinitrainError
 from minitrain.inference import predict_run
+from minitrain.inference_config import PredictConfig
 from minitrain.loading import LoadReport
 from minitrain.model import SequenceClassifier
 from minitrain.run import train

@@ -233,7 +233,7 @@ def test_tokens_are_mapped_and_not_read_into_memory(tmp_path: Path) -> None:
         tensor.numpy().tofile(entry / name)
         sizes[name] = (entry / name).stat().st_size
         checksums[name] = token_cache._checksum(entry / name)
-    summary = json.dumps({"truncated": 0, "blank": 0, "sizes": sizes, "checksums": checksums})
+    summary = json.dumps({"truncated": 0, "blank": 0, "unknown": 0, "sizes": sizes, "checksums": checksums})
     (entry / SUMMARY).write_text(f"{zlib.crc32(summary.encode())}\n{summary}")
     code = """
 import re, sys

@@ -12,11 +12,12 @@ from test_training import VOCABULARY
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from minitrain.batching import collate
-from minitrain.config import EvaluateConfig, PredictConfig, TrainConfig
+from minitrain.config import TrainConfig
 from minitrain.data import Splits, load_splits
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import check_token_types, predict
 from minitrain.inference import evaluate_run, predict_run
+from minitrain.inference_config import EvaluateConfig, PredictConfig
 from minitrain.run import train
 from minitrain.tokenizer import load_tokenizer
 from minitrain.training import fit

@@ -420,12 +420,19 @@ def test_tokens_that_end_in_a_blank_are_not_saved_as_lines(vocabulary: dict[str,
     assert not (tmp_path / "saved" / "vocab.txt").exists()
 
 
-def test_a_missing_mask_token_gets_no_id(vocabulary: dict[str, int], tmp_path: Path) -> None:
+def test_a_missing_mask_token_gets_an_id_where_the_model_has_a_row_for_it(
+    vocabulary: dict[str, int], tmp_path: Path
+) -> None:
     tokens = [token for token in vocabulary if token != "[MASK]"]
     folder = write_folder(tmp_path, {token: index for index, token in enumerate(tokens)})
     theirs = AutoTokenizer.from_pretrained(str(folder))
-    assert theirs("[MASK]")["input_ids"][1] == len(tokens)  # a row that the model's embedding does not have
-    assert read_tokenizer(folder).highest_id == len(tokens) - 1
+    assert theirs("[MASK]")["input_ids"][1] == len(tokens)
+    for rows, highest in ((len(tokens), len(tokens) - 1), (len(tokens) + 1, len(tokens)), (None, len(tokens))):
+        write_folder(tmp_path, config={"model_type": "bert", "vocab_size": rows})
+        ours = read_tokenizer(folder)
+        assert ours.highest_id == highest
+        assert (ours("[MASK]")[0].input_ids == theirs("[MASK]")["input_ids"]) == (highest == len(tokens))
+        assert ours("a dog")[0].input_ids == theirs("a dog")["input_ids"]
 
 
 @pytest.mark.parametrize(
@@ -624,7 +631,7 @@ def test_a_template_that_no_model_can_follow_is_named(
     vocabulary: dict[str, int], tmp_path: Path, post_processor: dict[str, Any], complaint: str
 ) -> None:
     saved = tokenizer_json(vocabulary) | {"post_processor": post_processor}
-    config = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "token_type_ids"]}
     folder = write_folder(tmp_path, tokenizer=saved, tokenizer_config=config)
     Backend.from_file(str(folder / "tokenizer.json"))  # the library takes it
     with pytest.raises(MinitrainError) as error:

@@ -594,13 +594,19 @@ def test_padding_in_the_file_names_the_token_of_a_class_without_family(tmp_path:
     assert ours.pad_token_id == theirs.pad_token_id == 1
 
 
-def test_special_tokens_of_camembert_that_its_vocabulary_lacks_get_no_id(tmp_path: Path) -> None:
+def test_special_tokens_of_camembert_that_its_vocabulary_lacks_get_ids_where_the_model_has_rows(
+    tmp_path: Path,
+) -> None:
     path = write(tmp_path, CAMEMBERT) / "tokenizer.json"
     path.write_text(path.read_text().replace("NOTUSED", "gone"))
     theirs = AutoTokenizer.from_pretrained(str(tmp_path))
     size = len(json.loads(path.read_text())["model"]["vocab"])
-    assert max(theirs.get_vocab().values()) == size + 2  # rows that the model's embedding does not have
-    assert read_tokenizer(tmp_path).highest_id == size - 1
+    assert max(theirs.get_vocab().values()) == size + 2
+    for rows in (size, size + 2, size + 3):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "camembert", "vocab_size": rows}))
+        ours = read_tokenizer(tmp_path)
+        assert ours.highest_id == rows - 1 and len(ours.notes) == rows - size
+    assert_same(ours, theirs, TEXTS)
 
 
 # What is refused ------------------------------------------------------------------------------------------------

@@ -115,10 +115,12 @@ def rows_of_the_first_step(parts: Parts) -> list[int]:
 
 def our_step(parts: Parts, modules: Mapping[str, str]) -> Step:
     """A step of minitrain, dropout on."""
-    step, config, model = Step(), parts.config, parts.model.train()
+    step, config, model, tokenizer = Step(), parts.config, parts.model.train(), parts.tokenizer
     device = device_of(model)
     examples = [parts.splits.train[row] for row in rows_of_the_first_step(parts)]
-    batch = collate(examples, parts.tokenizer.pad_token_id, config.pad_to_multiple_of).to(device)
+    batch = collate(
+        examples, tokenizer.pad_token_id, config.pad_to_multiple_of, padding_side=tokenizer.padding_side
+    ).to(device)
     assert batch.labels is not None
     names = reference_names(FAMILIES[model.config.model_type], model.config, model, "")
     step.watch(model, modules)

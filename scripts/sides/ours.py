@@ -35,7 +35,8 @@ def first_batch(record: Record, parts: Parts, names: dict[str, str]) -> None:
     rows = range(min(len(train), config.per_device_train_batch_size))
     device = device_of(parts.model)
     examples = [train[row] for row in rows]
-    batch = collate(examples, parts.tokenizer.pad_token_id, config.pad_to_multiple_of).to(device)
+    pad, side = parts.tokenizer.pad_token_id, parts.tokenizer.padding_side
+    batch = collate(examples, pad, config.pad_to_multiple_of, padding_side=side).to(device)
 
     def forward() -> tuple[Tensor, Tensor]:
         assert batch.labels is not None

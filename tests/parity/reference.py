@@ -202,6 +202,15 @@ def make_inputs(config: Any, *, rows: int = 5, length: int = 17, padded: bool = 
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
+def padded_left(inputs: Inputs) -> Inputs:
+    """The same rows, each with its padding before its tokens."""
+    padding = (inputs["attention_mask"] == 0).sum(1).tolist()
+    return {
+        name: torch.stack([row.roll(count) for row, count in zip(tensor, padding, strict=True)])
+        for name, tensor in inputs.items()
+    }
+
+
 def make_labels(num_labels: int, rows: int) -> Tensor:
     """Classes, or scores for a head with one output."""
     return torch.arange(rows) % num_labels if num_labels > 1 else torch.linspace(-1.0, 1.0, rows)

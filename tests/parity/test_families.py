@@ -39,6 +39,7 @@ from parity.reference import (
     make_labels,
     make_twins,
     our_loss,
+    padded_left,
     save_checkpoint,
 )
 
@@ -105,6 +106,25 @@ def test_shapes_of_one_family_have_the_bits_of_transformers(name: str, tmp_path:
     assert_same_logits(twins, inputs)
     assert_same_training_step(twins, inputs)
     assert_same_logits(twins, inputs)
+
+
+@pytest.mark.parametrize(("family", "pooling"), [*((name, "cls") for name in REFERENCES), ("modernbert", "mean")])
+def test_rows_padded_on_the_left_give_what_transformers_gives(family: str, pooling: str, tmp_path: Path) -> None:
+    """The head then reads a position of padding, and fast kernels compute of the last block that position alone."""
+    twins = make_twins(tmp_path, family, **({"classifier_pooling": pooling} if family == "modernbert" else {}))
+    inputs = padded_left(make_inputs(twins.config))
+    assert inputs["attention_mask"][1:, 0].sum() == 0 and bool(inputs["attention_mask"][:, -1].all())
+    assert_same_logits(twins, inputs)
+    fast, labels = load_classifier(tmp_path, kernels="fast").eval(), make_labels(2, 5)
+    expected = twins.theirs(**twins.taken(inputs), labels=labels)
+    logits = fast(**inputs)
+    assert torch.allclose(logits, expected.logits, atol=1e-6, rtol=0)
+    expected.loss.backward()
+    our_loss(logits, labels).backward()
+    for (name, theirs), own in zip(twins.theirs.named_parameters(), fast.parameters(), strict=True):
+        assert torch.allclose(own.grad, theirs.grad, atol=1e-6, rtol=0), name
+    twins.theirs.zero_grad()
+    assert_same_training_step(twins, inputs)
 
 
 @pytest.mark.parametrize("padded", [False, True])

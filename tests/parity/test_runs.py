@@ -224,6 +224,7 @@ ODD: dict[str, dict[str, Any]] = {
     "half an epoch more": {"num_train_epochs": 1.5},
     "other numbers of AdamW": {"adam_epsilon": 1e-6, "adam_beta1": 0.8, "adam_beta2": 0.99},
     "two evaluation splits": {"subset": "mnli"},
+    "padding on the left": {},
     "large batches": {"per_device_train_batch_size": 64, "per_device_eval_batch_size": 64},
 }
 
@@ -238,6 +239,9 @@ def test_odd_runs_of_a_tiny_model_are_trainers(tmp_path: Path, beside: ProcessPo
     if kind == "two evaluation splits":
         flags = {name: value for name, value in flags.items() if not name.endswith("_file")}
         flags["dataset"] = str(two_validations(tmp_path / "two"))
+    if kind == "padding on the left":
+        path = tiny / "tokenizer_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"padding_side": "left"}))
     if isinstance(flags["model"], tuple):
         flags["model"] = trained_head(tiny, tmp_path / "head", flags["model"])
     comparisons = compare(tmp_path, beside, trainer.run, **flags, match_trainer=True)
