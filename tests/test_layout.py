@@ -121,7 +121,7 @@ WITHIN: dict[str, set[str]] = {
     "rows": {"label_notes", "label_values", "labels", "tables", "tokenizer"},
     "data": {"labels", "rows", "tables", "token_cache", "tokenizer"},
     "ahead": {"data", "hub", "rows", "tokenizer"},
-    "batching": {"collating", "tokenizer"},
+    "batching": {"collating"},
     "collating": {"tokenizer"},
     "families": {"layers"},
     "model": {"families", "layers"},
