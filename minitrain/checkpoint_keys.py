@@ -127,8 +127,8 @@ def _only(prefixes: set[str]) -> str:
 def _check_family(prefix: str, family: Family) -> None:
     """Raise MinitrainError where the prefix is another family's own: one's layers fit into the other."""
     end = f"{prefix.rstrip('.').rpartition('.')[2]}."
-    others = [name for name, other in FAMILIES.items() if other.prefix == end not in (family.prefix, "model.")]
-    if not others:
+    others = [name for name, other in FAMILIES.items() if other.prefix == end]
+    if not others or end == "model.":  # ModernBERT's, which wrappers use too
         return
     other = end[:-1] if end[:-1] in others else others[0]
     start, own = literal(prefix), literal(prefix.removesuffix(end) + family.prefix)

@@ -149,8 +149,8 @@ class EncoderConfig:
 def no_such_type(highest: int, config: EncoderConfig) -> str:
     """What to say of token type ids up to `highest` where the model has no embedding for them."""
     return (
-        f"the tokenizer gives token types up to {highest}, as of the second text of a pair, and the model has "
-        f"embeddings of {config.type_vocab_size} (type_vocab_size in config.json); to give every token the type 0, "
+        f"the tokenizer gives token types up to {highest}, as of the second text of a pair, but the model's "
+        f"type_vocab_size (config.json) is {config.type_vocab_size}; to give every token the type 0, "
         'put "model_input_names": ["input_ids", "attention_mask"] into tokenizer_config.json'
     )
 

@@ -18,6 +18,7 @@ from minitrain.files import read_json
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
 NO_WEIGHTS = ("training_args.bin", "optimizer.", "scheduler.", "rng_state", "scaler.", "adapter_", "openvino_")
+SENTENCEPIECES = ("spm.model", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 ADAPTERS = {  # peft's task type -> its class
     "SEQ_CLS": "AutoPeftModelForSequenceClassification",
     "TOKEN_CLS": "AutoPeftModelForTokenClassification",
@@ -51,6 +52,23 @@ def convert(pickle: str) -> str:
     )
 
 
+def _convert_both(directory: Path) -> str:
+    """The same where the tokenizer has to be converted too: a folder as DeBERTa's or ALBERT's are published."""
+    classes: Any = None
+    with suppress(MinitrainError):
+        classes = read_json(directory / "config.json").get("architectures")
+    whole = isinstance(classes, list) and str(classes[:1]).endswith("ForSequenceClassification']")
+    old, new = literal(str(directory)), literal(f"{directory}-converted")
+    return (
+        f"convert it, and its sentencepiece model, which is not read either, with transformers, sentencepiece and "
+        f"protobuf installed, and pass --model {directory}-converted"
+    ) + python_command(
+        f"from transformers import {'AutoModelForSequenceClassification' if whole else 'AutoModel'} as M, "
+        f"AutoTokenizer as T; M.from_pretrained({old}).save_pretrained({new}); "
+        f"T.from_pretrained({old}).save_pretrained({new})"
+    )
+
+
 def what_it_holds(directory: Path) -> str:
     """A message for a folder without config.json or without weights: what it is, and what to pass instead."""
     names = set(_names(directory))
@@ -65,7 +83,9 @@ def what_it_holds(directory: Path) -> str:
     if "config.json" not in names and not names.isdisjoint(WEIGHTS):
         return f"{place}holds no config.json, which says what the weights are: get it from where they came from"
     if (pickle := _pickle_in(names)) is not None:
-        return f"{directory / pickle}: is a pickle, which is never opened; {convert(pickle)}"
+        both = "tokenizer.json" not in names and not names.isdisjoint(SENTENCEPIECES)
+        remedy = _convert_both(directory) if both and "config.json" in names else convert(pickle)
+        return f"{directory / pickle}: is a pickle, which is never opened; {remedy}"
     return place + _other_weights(names)
 
 

@@ -20,6 +20,7 @@ from minitrain.folders import what_a_repository_holds, what_it_holds
 from minitrain.inference import predict_run
 from minitrain.inference_config import PredictConfig
 from minitrain.run import train
+from minitrain.tokenizer import load_tokenizer
 from minitrain.weights import load_classifier, load_encoder
 
 
@@ -245,6 +246,26 @@ def test_a_checkpoint_of_lightning_is_converted_by_the_command_that_is_named(
     follow(message, folder)
     ours, theirs = load_encoder(folder).state_dict(), load_encoder(model).state_dict()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_a_pickle_beside_a_sentencepiece_model_is_converted_with_it(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    """As DeBERTa is published. Tried with sentencepiece 0.2; here a vocabulary stands for its model."""
+    folder = without_weights(model, tmp_path / "as-published", "spm.model")
+    torch.save(load_file(model / "model.safetensors"), folder / "pytorch_model.bin")
+    message = refusal(folder, data)
+    assert f"{folder / 'pytorch_model.bin'}: is a pickle" in message and "sentencepiece and protobuf" in message
+    (folder / "spm.model").unlink()
+    follow(message, folder)
+    assert named_model(message) == tmp_path / "as-published-converted"
+    ours, theirs = load_encoder(named_model(message)).state_dict(), load_encoder(model).state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    load_tokenizer(named_model(message))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "spm.model").touch()
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["BertForSequenceClassification"]}))
+    assert "import AutoModelForSequenceClassification as M" in what_it_holds(folder)
 
 
 def test_safetensors_of_another_name(model: Path, data: Path, tmp_path: Path) -> None:

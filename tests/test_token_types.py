@@ -25,7 +25,6 @@ from minitrain.weights import load_classifier
 
 UNTYPED = ("distilbert", "mpnet", "modernbert")  # families without embeddings of types
 NO_TYPES = '"model_input_names": ["input_ids", "attention_mask"]'  # as the message writes it
-CLASS = {"modernbert": "PreTrainedTokenizerFast"}
 
 
 def save_model(folder: Path, family: str = "roberta", **config: Any) -> Path:
