@@ -77,8 +77,8 @@ class RandomBatchSampler:
         passes: int = 1,
         processes: int = 1,
     ) -> None:
-        self.count, self.batch_size, self.seed, self.passes = count, batch_size, seed, passes
-        self.unit = batch_size * processes if drop_last else 1
+        self.count, self.batch_size, self.seed, self.drop_last = count, batch_size, seed, drop_last
+        self.passes, self.unit = passes, batch_size * processes if drop_last else 1
         self._length = count_steps(count, batch_size, drop_last, passes, processes)
 
     def __len__(self) -> int:
@@ -99,7 +99,7 @@ class StreamBatchSampler:
     """
 
     def __init__(self, count: int, batch_size: int, drop_last: bool = False, passes: int = 1) -> None:
-        self.count, self.batch_size, self.passes = count, batch_size, passes
+        self.count, self.batch_size, self.drop_last, self.passes = count, batch_size, drop_last, passes
         self.unit = batch_size if drop_last else 1
         self._length = count_steps(count, batch_size, drop_last, passes)
 
@@ -132,7 +132,7 @@ class BucketBatchSampler:
         processes: int = 1,
     ) -> None:
         self.lengths = torch.as_tensor(lengths)
-        self.batch_size, self.seed, self.passes = batch_size, seed, passes
+        self.batch_size, self.seed, self.drop_last, self.passes = batch_size, seed, drop_last, passes
         self.unit = batch_size * processes if drop_last else 1
         self._length = count_steps(len(lengths), batch_size, drop_last, passes, processes)
 

@@ -281,3 +281,12 @@ def test_baseline_names_the_class_that_is_commonest_in_training(folder: Path) ->
     assert majority(train, split) == 0.25
     scores = split_of(folder, texts, [0.5, 1.5, 0.5, 0.5])
     assert majority(scores, scores) is None
+
+
+def test_split_without_labels_is_answered_with_what_gives_its_logits(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path)
+    model, split = load_classifier(folder, 2), split_of(folder, *reviews(4))
+    unlabelled = Split(split._tokens, None)
+    with pytest.raises(MinitrainError, match=r"no labels to score by; predict\(model, split\) gives its logits"):
+        evaluate(model, unlabelled, metric_for(None, 2))
+    assert predict(model, unlabelled).shape == (4, 2)
