@@ -97,10 +97,12 @@ def alike(name: str) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a row has no label: None, NaN, pandas' NA and NaT, or an empty text."""
+    """Whether a row has no label: None, NaN, pandas' NA and NaT, or a text with nothing in it."""
     if type(value) is float:
         return math.isnan(value)
-    return value is None or type(value).__name__ in ("NAType", "NaTType") or (type(value) is str and value == "")
+    if type(value) is str:
+        return not value.strip()
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def bad_label(table: Table, column: str, index: int, value: Any, expected: str) -> NoReturn:
@@ -108,6 +110,7 @@ def bad_label(table: Table, column: str, index: int, value: Any, expected: str) 
     hint = ""
     if is_missing(value):
         hint = "; the row has no label: leave it out, or fill it in"
+        hint += f", or name it, as in {as_flag({value: 'none'})}" if type(value) is str else ""
     elif isinstance(value, list | tuple | dict | set) or hasattr(value, "shape"):
         hint = "; a text has one label here: keep one of them, or train a model a label"
     elif isinstance(value, bytes):

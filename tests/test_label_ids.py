@@ -230,6 +230,25 @@ def test_a_row_without_a_label_is_an_error_in_every_format(tmp_path: Path, write
         find_labels(read(write, tmp_path, [0.0, None, 1.0]), "label", CLASSES)
 
 
+def test_integers_among_whole_floats_are_classes_where_the_user_says_so() -> None:
+    data = table([0, 1.0, 1, 2.0])
+    labels = find_labels(data, "label", CLASSES)
+    assert (labels.names, class_ids(data, "label", labels)) == (("0", "1", "2"), [0, 1, 1, 2])
+    with pytest.raises(
+        MinitrainError, match="row 2, .* for classes pass --problem_type single_label_classification"
+    ):
+        find_labels(data, "label")
+
+
+@pytest.mark.parametrize("csv", [False, True])
+def test_a_blank_label_is_missing_and_can_be_named(csv: bool) -> None:
+    data = table(["a", "", "b", " "], csv=csv)
+    with pytest.raises(MinitrainError, match="row 2, .* the row has no label"):
+        find_labels(data, "label")
+    named = find_labels(data, "label", label_map={"": "none", " ": "none"})
+    assert (named.names, class_ids(data, "label", named)) == (("a", "b", "none"), [0, 2, 1, 2])
+
+
 @pytest.mark.parametrize("value", [1.0, "1.0", " 1"])
 def test_a_float_is_the_class_of_its_number_and_no_place(value: Any) -> None:
     csv = isinstance(value, str)
@@ -329,7 +348,8 @@ def test_scores_may_be_scalars_of_numpy_and_torch() -> None:
     [
         (None, "leave it out"),
         (float("nan"), "leave it out"),
-        ("", "leave it out"),
+        ("", """or name it, as in --label_map '""=none'"""),
+        (" \t", "leave it out"),
         (pandas.NA, "leave it out"),
         (pandas.NaT, "leave it out"),
         (["x", "y"], "a text has one label here"),
