@@ -128,11 +128,12 @@ class Classes:
         self.own = class_names(table, column, labels.label_map)  # the data numbers its classes in its own order
         in_place = self.names in (tuple(map(str, range(len(self.names)))), default_names(len(self.names)))
         self.by_place = in_place if self.own else labels.by_place
-        if self.own and not in_place and set(self.own) != set(self.names):
-            pairs = dict(zip(dict.fromkeys(self.own), self.names, strict=False))
+        if self.own and not in_place and not set(self.own) & set(self.names):
+            pairs = {name: self._alike(name) or other for name, other in zip(self.own, self.names, strict=False)}
             raise MinitrainError(
                 f"{table.source}, column {column!r}: its classes are {quoted(self.own)}, those of the model "
-                f"{quoted(self.names)}; numbers do not tell which is which. Say it, as in {as_flag(pairs)}"
+                f"{quoted(self.names)}; numbers do not tell which is which. Say it, as in {as_flag(pairs)} (or in "
+                "another order)"
             )
 
     def find(self, value: Any) -> int | None:
@@ -149,7 +150,8 @@ class Classes:
         if self.own:
             if type(value) is not int or not 0 <= number < len(self.own):
                 return None
-            return place if self.by_place else self._only(self.own[number])
+            own = self.own[number]
+            return place if self.by_place else self._only(own) if own in self.by_name else None
         name = str(number)
         named = self._only(name) if name in self.by_name else None
         if not self.by_place or not is_integer(str(value)):  # 1.0 is the class "1", but no place
@@ -188,6 +190,11 @@ class Classes:
             return f"it differs from {same!r} by blanks, case or Unicode's form alone: {joined} takes it for that"
         if value == -1 and self.own:
             return "in GLUE's test splits -1 marks a hidden label"
+        if type(value) is int and 0 <= value < len(self.own):
+            value = self.own[value]
+            return (
+                f"it stands for {value!r} there: leave the row out, or say which class: {as_flag({value: 'NAME'})}"
+            )
         numbers = {n for v in raw if type(v) is not bool and (n := whole_number(v, untyped)) is not None}
         words = not self.own and not self.by_place and not any(map(is_integer, self.names))
         if type(value) is bool or (words and whole_number(value, untyped) is not None):

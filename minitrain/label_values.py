@@ -57,13 +57,12 @@ def check_label_map(tables: Sequence[Table], column: str, label_map: Mapping[str
         return
     occurring: dict[str, None] = {}
     for table in tables:
-        if any(name in label_map for name in table.class_names.get(column, ())):
+        names = table.class_names.get(column, ())
+        kinds = {str} if names else _PLAIN  # integers that have names go by them
+        found = {(type(v), v): v for v in [*names, *raw_values(table, column)] if type(v) in kinds}.values()
+        if any(type(renamed(value, table, label_map)) is Name for value in found):
             return
-        for value in {(type(v), v): v for v in raw_values(table, column) if type(v) in _PLAIN}.values():
-            if type(renamed(value, table, label_map)) is Name:
-                return
-            occurring.setdefault(shown(value))
-        occurring |= {shown(name): None for name in table.class_names.get(column, ())}
+        occurring |= {shown(value): None for value in found}
     raise MinitrainError(
         f"{as_flag(label_map)}: no label of column {column!r} is called {listed(map(repr, label_map))}; the data "
         f"has {listed(occurring)}: write old=new with the old names as the data has them"

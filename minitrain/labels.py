@@ -113,6 +113,7 @@ def with_positive(labels: Labels, positive_label: str | None) -> Labels:
     """
     if positive_label is None:
         return labels
+    positive_label = str(positive_label)  # in Python it may be a number
     where = f"--positive_label {positive_label}"
     if labels.names is None:
         raise MinitrainError(f"{where}: the labels are scores, which have no F1; leave it out")

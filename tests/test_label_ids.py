@@ -170,6 +170,17 @@ def test_a_number_that_is_a_place_and_another_ones_name_is_an_error() -> None:
     assert class_ids(table([1, 0]), "label", mapped) == [1, 0]
 
 
+def test_a_split_of_some_classes_more_or_fewer_is_met_by_name() -> None:
+    labels = find_labels(table([0, 1], names=("neg", "pos")), "label")
+    assert class_ids(table([0, 0], names=("pos",)), "label", labels) == [1, 1]
+    assert class_ids(table([2, 0], names=("pos", "neutral", "neg")), "label", labels) == [0, 1]
+    said = refused(labels, table([2, 1], names=("pos", "neutral", "neg")))
+    assert "row 2" in said and "it stands for 'neutral' there: leave the row out, or say which class" in said
+    assert "--label_map neutral=NAME" in said
+    said = refused(labels, table([0, 1], names=("Pos", "Neg")))
+    assert "as in --label_map Pos=pos,Neg=neg" in said
+
+
 def test_classes_numbered_in_another_order_are_met_by_name_and_others_are_an_error() -> None:
     labels = find_labels(table([0, 1], names=("neg", "pos")), "label")
     assert class_ids(table([0, 1], names=("pos", "neg")), "label", labels) == [1, 0]
