@@ -100,10 +100,15 @@ def display_names(names: Sequence[str]) -> tuple[str, ...]:
     >>> display_names(["a", "b", "a"])
     ('a (0)', 'b', 'a (2)')
     """
-    result = [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names)]
-    for i, name in enumerate(result):
-        while result.count(result[i]) > 1:  # a class may be called "a (0)" by itself
-            result[i] = name = f"{name} ({i})"
+    counts = Counter(names)
+    taken = {name for name, count in counts.items() if count == 1}
+    result = []
+    for i, name in enumerate(names):
+        shown = name
+        while counts[name] > 1 and (shown == name or shown in taken):  # a class may be called "a (0)" by itself
+            shown = f"{shown} ({i})"
+        taken.add(shown)
+        result.append(shown)
     return tuple(result)
 
 
@@ -125,6 +130,7 @@ class Classes:
         assert labels.names is not None
         self.table, self.column, self.labels, self.names = table, column, labels, labels.names
         self.by_name = {name: i for i, name in enumerate(self.names)}
+        self.counts = Counter(self.names)
         self.own = class_names(table, column, labels.label_map)  # the data numbers its classes in its own order
         in_place = self.names in (tuple(map(str, range(len(self.names)))), default_names(len(self.names)))
         self.by_place = in_place if self.own else labels.by_place
@@ -165,7 +171,7 @@ class Classes:
         return place
 
     def _only(self, name: str) -> int:
-        if (count := self.names.count(name)) > 1:
+        if (count := self.counts[name]) > 1:
             raise MinitrainError(
                 f"{self.table.source}, column {self.column!r}: the head has {count} classes that are called "
                 f"{name!r}; give each a name of its own in 'id2label' of its config.json, or start a --new_head"
