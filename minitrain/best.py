@@ -54,9 +54,7 @@ def best_by(config: TrainConfig, metric: Metric) -> Best:
     if name not in ("loss", *metric.names):
         raise MinitrainError(f"--metric_for_best_model {name}: expected loss, {', '.join(metric.names)}")
     if config.positive_label is not None and "f1" not in metric.names:
-        raise MinitrainError(
-            f"--positive_label {config.positive_label}: the metrics are {', '.join(metric.names)}, and f1 is none of "
-            "them; leave it out"
-        )
+        names = ", ".join(metric.names)
+        raise MinitrainError(f"--positive_label {config.positive_label}: f1 is not among {names}; leave it out")
     greater = config.greater_is_better
     return Best(name=name, greater_is_better=name not in ("loss", "mse") if greater is None else greater)
