@@ -46,9 +46,15 @@ class Best:
 
 
 def best_by(config: TrainConfig, metric: Metric) -> Best:
-    """What evaluations are compared by: a value of `metric`. Raises MinitrainError listing those there are."""
+    """What evaluations are compared by: a value of `metric`.
+
+    Raises MinitrainError listing those there are, and where a class is named for an F1 that is not among them.
+    """
     name = (config.metric_for_best_model or metric.names[0]).removeprefix("eval_")
     if name not in ("loss", *metric.names):
         raise MinitrainError(f"--metric_for_best_model {name}: expected loss, {', '.join(metric.names)}")
+    if config.positive_label is not None and "f1" not in metric.names:
+        names = ", ".join(metric.names)
+        raise MinitrainError(f"--positive_label {config.positive_label}: f1 is not among {names}; leave it out")
     greater = config.greater_is_better
     return Best(name=name, greater_is_better=name not in ("loss", "mse") if greater is None else greater)

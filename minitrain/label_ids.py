@@ -100,10 +100,15 @@ def display_names(names: Sequence[str]) -> tuple[str, ...]:
     >>> display_names(["a", "b", "a"])
     ('a (0)', 'b', 'a (2)')
     """
-    result = [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names)]
-    for i, name in enumerate(result):
-        while result.count(result[i]) > 1:  # a class may be called "a (0)" by itself
-            result[i] = name = f"{name} ({i})"
+    counts = Counter(names)
+    taken = {name for name, count in counts.items() if count == 1}
+    result = []
+    for i, name in enumerate(names):
+        shown = name
+        while counts[name] > 1 and (shown == name or shown in taken):  # a class may be called "a (0)" by itself
+            shown = f"{shown} ({i})"
+        taken.add(shown)
+        result.append(shown)
     return tuple(result)
 
 
@@ -125,14 +130,16 @@ class Classes:
         assert labels.names is not None
         self.table, self.column, self.labels, self.names = table, column, labels, labels.names
         self.by_name = {name: i for i, name in enumerate(self.names)}
+        self.counts = Counter(self.names)
         self.own = class_names(table, column, labels.label_map)  # the data numbers its classes in its own order
         in_place = self.names in (tuple(map(str, range(len(self.names)))), default_names(len(self.names)))
         self.by_place = in_place if self.own else labels.by_place
-        if self.own and not in_place and set(self.own) != set(self.names):
-            pairs = dict(zip(dict.fromkeys(self.own), self.names, strict=False))
+        if self.own and not in_place and not set(self.own) & set(self.names):
+            pairs = {name: self._alike(name) or other for name, other in zip(self.own, self.names, strict=False)}
             raise MinitrainError(
                 f"{table.source}, column {column!r}: its classes are {quoted(self.own)}, those of the model "
-                f"{quoted(self.names)}; numbers do not tell which is which. Say it, as in {as_flag(pairs)}"
+                f"{quoted(self.names)}; numbers do not tell which is which. Say it, as in {as_flag(pairs)} (or in "
+                "another order)"
             )
 
     def find(self, value: Any) -> int | None:
@@ -149,7 +156,8 @@ class Classes:
         if self.own:
             if type(value) is not int or not 0 <= number < len(self.own):
                 return None
-            return place if self.by_place else self._only(self.own[number])
+            own = self.own[number]
+            return place if self.by_place else self._only(own) if own in self.by_name else None
         name = str(number)
         named = self._only(name) if name in self.by_name else None
         if not self.by_place or not is_integer(str(value)):  # 1.0 is the class "1", but no place
@@ -163,7 +171,7 @@ class Classes:
         return place
 
     def _only(self, name: str) -> int:
-        if (count := self.names.count(name)) > 1:
+        if (count := self.counts[name]) > 1:
             raise MinitrainError(
                 f"{self.table.source}, column {self.column!r}: the head has {count} classes that are called "
                 f"{name!r}; give each a name of its own in 'id2label' of its config.json, or start a --new_head"
@@ -188,6 +196,11 @@ class Classes:
             return f"it differs from {same!r} by blanks, case or Unicode's form alone: {joined} takes it for that"
         if value == -1 and self.own:
             return "in GLUE's test splits -1 marks a hidden label"
+        if type(value) is int and 0 <= value < len(self.own):
+            value = self.own[value]
+            return (
+                f"it stands for {value!r} there: leave the row out, or say which class: {as_flag({value: 'NAME'})}"
+            )
         numbers = {n for v in raw if type(v) is not bool and (n := whole_number(v, untyped)) is not None}
         words = not self.own and not self.by_place and not any(map(is_integer, self.names))
         if type(value) is bool or (words and whole_number(value, untyped) is not None):

@@ -57,13 +57,12 @@ def check_label_map(tables: Sequence[Table], column: str, label_map: Mapping[str
         return
     occurring: dict[str, None] = {}
     for table in tables:
-        if any(name in label_map for name in table.class_names.get(column, ())):
+        names = table.class_names.get(column, ())
+        kinds = {str} if names else _PLAIN  # integers that have names go by them
+        found = {(type(v), v): v for v in [*names, *raw_values(table, column)] if type(v) in kinds}.values()
+        if any(type(renamed(value, table, label_map)) is Name for value in found):
             return
-        for value in {(type(v), v): v for v in raw_values(table, column) if type(v) in _PLAIN}.values():
-            if type(renamed(value, table, label_map)) is Name:
-                return
-            occurring.setdefault(shown(value))
-        occurring |= {shown(name): None for name in table.class_names.get(column, ())}
+        occurring |= {shown(value): None for value in found}
     raise MinitrainError(
         f"{as_flag(label_map)}: no label of column {column!r} is called {listed(map(repr, label_map))}; the data "
         f"has {listed(occurring)}: write old=new with the old names as the data has them"
@@ -97,10 +96,12 @@ def alike(name: str) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a row has no label: None, NaN, pandas' NA and NaT, or an empty text."""
+    """Whether a row has no label: None, NaN, pandas' NA and NaT, or a text with nothing in it."""
     if type(value) is float:
         return math.isnan(value)
-    return value is None or type(value).__name__ in ("NAType", "NaTType") or (type(value) is str and value == "")
+    if type(value) is str:
+        return not value.strip()
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def bad_label(table: Table, column: str, index: int, value: Any, expected: str) -> NoReturn:
@@ -108,6 +109,7 @@ def bad_label(table: Table, column: str, index: int, value: Any, expected: str) 
     hint = ""
     if is_missing(value):
         hint = "; the row has no label: leave it out, or fill it in"
+        hint += f", or name it, as in {as_flag({value: 'none'})}" if type(value) is str else ""
     elif isinstance(value, list | tuple | dict | set) or hasattr(value, "shape"):
         hint = "; a text has one label here: keep one of them, or train a model a label"
     elif isinstance(value, bytes):

@@ -29,6 +29,7 @@ from minitrain.label_values import (
     bad_label,
     class_names,
     is_integer,
+    is_missing,
     label_keys,
     label_values,
     raw_values,
@@ -112,6 +113,7 @@ def with_positive(labels: Labels, positive_label: str | None) -> Labels:
     """
     if positive_label is None:
         return labels
+    positive_label = str(positive_label)  # in Python it may be a number
     where = f"--positive_label {positive_label}"
     if labels.names is None:
         raise MinitrainError(f"{where}: the labels are scores, which have no F1; leave it out")
@@ -169,9 +171,11 @@ def _typed(
     if Name in kinds:
         return *_of_names(values, table.untyped), True
     kind = _kind(set(values)) if table.untyped else type(values[0])
+    if kinds == {int, float} and problem_type == CLASSIFICATION:
+        return int, _whole(table, column, values), False
     if not table.untyped and len(kinds) > 1:
         row = next(i for i, value in enumerate(values) if type(value) is not kind)
-        numbers = f"; for scores pass --problem_type {REGRESSION}" if kinds <= {int, float} else ""
+        numbers = f"; {UNASKED}" if kinds <= {int, float} else ""
         where = f"{kind.__name__} as in row 1, {shown(values[0])}"
         bad_label(table, column, row, values[row], f"{where}{numbers or '; write all labels in one type'}")
     if kind is float and problem_type == CLASSIFICATION:
@@ -185,7 +189,7 @@ def _typed(
 
 
 def _check_value(table: Table, column: str, values: Sequence[Any], value: Any) -> None:
-    if type(value) not in (int, float, str, bool, Name) or (type(value) is str and value == ""):
+    if type(value) not in (int, float, str, bool, Name) or is_missing(value):
         expected = "an integer, a string, true or false, or a number for regression"
         bad_label(table, column, _row_of(values, value), value, expected)
     if isinstance(value, str) and not writable(value):

@@ -170,6 +170,17 @@ def test_a_number_that_is_a_place_and_another_ones_name_is_an_error() -> None:
     assert class_ids(table([1, 0]), "label", mapped) == [1, 0]
 
 
+def test_a_split_of_some_classes_more_or_fewer_is_met_by_name() -> None:
+    labels = find_labels(table([0, 1], names=("neg", "pos")), "label")
+    assert class_ids(table([0, 0], names=("pos",)), "label", labels) == [1, 1]
+    assert class_ids(table([2, 0], names=("pos", "neutral", "neg")), "label", labels) == [0, 1]
+    said = refused(labels, table([2, 1], names=("pos", "neutral", "neg")))
+    assert "row 2" in said and "it stands for 'neutral' there: leave the row out, or say which class" in said
+    assert "--label_map neutral=NAME" in said
+    said = refused(labels, table([0, 1], names=("Pos", "Neg")))
+    assert "as in --label_map Pos=pos,Neg=neg" in said
+
+
 def test_classes_numbered_in_another_order_are_met_by_name_and_others_are_an_error() -> None:
     labels = find_labels(table([0, 1], names=("neg", "pos")), "label")
     assert class_ids(table([0, 1], names=("pos", "neg")), "label", labels) == [1, 0]
@@ -228,6 +239,25 @@ def test_whole_floats_are_classes_where_the_user_says_so(tmp_path: Path, write: 
 def test_a_row_without_a_label_is_an_error_in_every_format(tmp_path: Path, write: Writer) -> None:
     with pytest.raises(MinitrainError, match=r"row 2, .* the row has no label: leave it out, or fill it in"):
         find_labels(read(write, tmp_path, [0.0, None, 1.0]), "label", CLASSES)
+
+
+def test_integers_among_whole_floats_are_classes_where_the_user_says_so() -> None:
+    data = table([0, 1.0, 1, 2.0])
+    labels = find_labels(data, "label", CLASSES)
+    assert (labels.names, class_ids(data, "label", labels)) == (("0", "1", "2"), [0, 1, 1, 2])
+    with pytest.raises(
+        MinitrainError, match="row 2, .* for classes pass --problem_type single_label_classification"
+    ):
+        find_labels(data, "label")
+
+
+@pytest.mark.parametrize("csv", [False, True])
+def test_a_blank_label_is_missing_and_can_be_named(csv: bool) -> None:
+    data = table(["a", "", "b", " "], csv=csv)
+    with pytest.raises(MinitrainError, match="row 2, .* the row has no label"):
+        find_labels(data, "label")
+    named = find_labels(data, "label", label_map={"": "none", " ": "none"})
+    assert (named.names, class_ids(data, "label", named)) == (("a", "b", "none"), [0, 2, 1, 2])
 
 
 @pytest.mark.parametrize("value", [1.0, "1.0", " 1"])
@@ -329,7 +359,8 @@ def test_scores_may_be_scalars_of_numpy_and_torch() -> None:
     [
         (None, "leave it out"),
         (float("nan"), "leave it out"),
-        ("", "leave it out"),
+        ("", """or name it, as in --label_map '""=none'"""),
+        (" \t", "leave it out"),
         (pandas.NA, "leave it out"),
         (pandas.NaT, "leave it out"),
         (["x", "y"], "a text has one label here"),

@@ -112,3 +112,10 @@ def test_a_map_finds_a_label_of_any_type_by_its_text(value: Any) -> None:
     check_label_map([table], "label", {text: "a"})
     with pytest.raises(MinitrainError, match="no label of column 'label' is called '9'"):
         check_label_map([table], "label", {"9": "a"})
+
+
+def test_integers_with_names_are_mapped_by_them() -> None:
+    table = Table(source="x", columns={"label": [0, 1]}, class_names={"label": ("neg", "pos")})
+    check_label_map([table], "label", {"neg": "bad"})
+    with pytest.raises(MinitrainError, match="no label of column 'label' is called '0'; the data has 'neg', 'pos'"):
+        check_label_map([table], "label", {"0": "bad"})

@@ -36,6 +36,7 @@ def test_of_two_words_it_is_said_which_f1_is_of(csv: bool) -> None:
     assert notes(words) == [said]
     assert notes(words, positive_label="fraud") == notes(words, positive_label="legit") == []
     assert find_labels(words, "label", positive_label="fraud").positive_label == "fraud"
+    assert find_labels(table([0, 1]), "label", positive_label=0).positive_label == "0"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

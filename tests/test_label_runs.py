@@ -12,10 +12,12 @@ from huggingface_hub import ModelCard
 from sklearn.metrics import f1_score  # type: ignore[import-untyped]
 from test_training import reviews, write_tiny_model
 
+from minitrain.best import best_by
 from minitrain.config import TrainConfig
 from minitrain.errors import MinitrainError
 from minitrain.inference import evaluate_run, predict_run
 from minitrain.inference_config import EvaluateConfig, PredictConfig
+from minitrain.metrics import metric_for
 from minitrain.run import train
 
 WORDS = ("fraud", "legit")
@@ -102,6 +104,13 @@ def test_a_positive_label_that_cannot_be_is_an_error_before_training(
     assert not list((tmp_path / "run").glob("*"))
     with pytest.raises(MinitrainError, match="--positive_label spam: the classes are 'fraud', 'legit'"):
         evaluate_run(EvaluateConfig(run=str(of_words), positive_label="spam"))
+
+
+def test_a_positive_label_without_an_f1_is_an_error(model: Path) -> None:
+    config = TrainConfig(model=str(model), positive_label="1")
+    assert best_by(config, metric_for("mrpc", 2)).name == "accuracy"
+    with pytest.raises(MinitrainError, match="--positive_label 1: f1 is not among accuracy"):
+        best_by(config, metric_for("sst2", 2))
 
 
 # --- A saved run reads labels as its training did ---

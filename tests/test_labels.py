@@ -16,6 +16,7 @@ from minitrain.labels import Labels, class_ids, find_labels, hidden, scores
 from minitrain.tables import Table
 from minitrain.tokenizer import read_tokenizer
 
+NAMES = st.text(min_size=1, max_size=5).filter(lambda name: bool(name.strip()))
 CLASSES, SCORES = "single_label_classification", "regression"
 
 
@@ -75,7 +76,7 @@ def test_a_csv_file_and_typed_rows_have_the_same_classes(values: list[int]) -> N
 
 
 @settings(deadline=None)
-@given(st.lists(st.text(min_size=1, max_size=5), min_size=2, max_size=20).filter(lambda names: len(set(names)) > 1))
+@given(st.lists(NAMES, min_size=2, max_size=20).filter(lambda names: len(set(names)) > 1))
 def test_every_string_label_is_found_again_by_its_id(values: list[str]) -> None:
     names, numbers = ids(values)
     assert names is not None and [names[number] for number in numbers] == values
