@@ -6,6 +6,7 @@ from pathlib import Path
 
 from minitrain.config import ARITHMETICS
 from minitrain.errors import MinitrainError
+from minitrain.files import is_device
 from minitrain.options import check_flags, flag
 
 INPUT_FORMATS = ("text", "jsonl")  # of lines
@@ -39,8 +40,8 @@ class OutputConfig:
         kind = Path(self.output.removesuffix(".gz")).suffix.lower().removeprefix(".")
         if kind in OUTPUT_FORMATS:
             return kind
-        if os.path.exists(self.output) and not os.path.isfile(self.output):
-            return "jsonl"  # /dev/stdout, a pipe
+        if is_device(self.output):
+            return "jsonl"
         hint = " (.jsonl is JSON lines)" if kind == "json" else ""
         raise MinitrainError(
             f"--output {self.output}: its ending names no format; expected .jsonl, .csv or .tsv{hint}, each also "

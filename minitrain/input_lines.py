@@ -126,8 +126,9 @@ class LineParser:
 
     def _check_no_header(self, line: str) -> None:
         for delimiter in ("\t", ",", ";"):
-            names = [name.strip().strip('"') for name in line.split(delimiter)]
-            if len(names) > 1 and self.columns and set(self.columns) <= set(names):
+            names = [name.strip('"') for name in line.split(delimiter)]
+            prose = any(name != name.strip() for name in names)  # which has a blank after a comma
+            if len(names) > 1 and not prose and self.columns and set(self.columns) <= set(names):
                 raise MinitrainError(
                     f"{self._where}: is the header of a table ({listed(names)}), whose lines are no texts: write "
                     "it into a .csv or .tsv file and pass that as --input, or pass --input_format text"

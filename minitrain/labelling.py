@@ -20,7 +20,7 @@ from minitrain.data import tokenize
 from minitrain.distributed import world_from_environment
 from minitrain.errors import MinitrainError, listed
 from minitrain.evaluation import predict
-from minitrain.files import sha256_of
+from minitrain.files import is_device, sha256_of
 from minitrain.hub import MODEL_FILES
 from minitrain.inference_config import PredictConfig
 from minitrain.input_lines import LineParser, arriving, opened, whole_lines
@@ -66,7 +66,7 @@ def _check_input(name: str | None) -> None:
 
 def _is_stream(config: PredictConfig) -> bool:
     """Whether lines come one by one: on standard input, or by a pipe that has a name."""
-    return config.input is None or os.path.exists(config.input) and not os.path.isfile(config.input)
+    return config.input is None or is_device(config.input)
 
 
 def _is_complete(config: PredictConfig) -> bool:

@@ -5,6 +5,7 @@ many bytes that are, and what made them, so that an interrupted prediction can g
 file becomes OUTPUT, replacing an older one, and the journal goes.
 """
 
+import errno
 import fcntl
 import gzip
 import io
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from minitrain.errors import MinitrainError
-from minitrain.files import json_text, read_json, whole_files, write_whole
+from minitrain.files import is_device, json_text, read_json, whole_files, write_whole
 
 Facts = Callable[[], Mapping[str, str]]  # what made the rows, by names that tell a user where to look
 
@@ -164,13 +165,13 @@ def record_file(name: str | None, made_by: Facts | None = None, resume: bool = F
         yield _standard_output()
         return
     try:
+        if is_device(name):
+            with open(name, "a", encoding="utf-8", newline="") as device:
+                yield Stream(device.write, device.flush)
+            return
         output = Path(os.path.realpath(name))
         if output.is_dir():
-            raise IsADirectoryError(21, "Is a directory")
-        if output.exists() and not output.is_file():
-            with output.open("w", encoding="utf-8", newline="") as pipe:
-                yield Stream(pipe.write, pipe.flush)
-            return
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         file = PartFile(output, made_by, resume)
         try:
             yield file

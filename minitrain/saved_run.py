@@ -56,7 +56,7 @@ class SavedRun:
             takes = "pairs of texts" if self.pairs else "single texts"
             raise MinitrainError(
                 f"--text_columns {','.join(columns)}: {self.directory} was trained on {takes} "
-                f"({listed(self.text_columns)}); name {len(self.text_columns)}"
+                f"({listed(self.text_columns)}); name {'two columns' if self.pairs else 'one'}"
             )
         return columns
 

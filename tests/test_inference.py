@@ -156,7 +156,9 @@ def test_scores_are_those_of_the_pipeline(scores: Path, predicted: Predict) -> N
 
 
 def test_line_without_a_tab_is_named_where_pairs_are_expected(pairs: Path, predicted: Predict) -> None:
-    with pytest.raises(MinitrainError, match=r"^standard input, line 2: expected two texts with a tab .* 'no pair'"):
+    with pytest.raises(
+        MinitrainError, match=r"^standard input, line 2: expected two texts with a tab .* 'no pair'"
+    ):
         predicted(pairs, "good\tfilm\nno pair\n")
     (record,) = predicted(pairs, "good\tfilm\tplot\n")
     assert (record["text"], record["text_pair"]) == ("good", "film\tplot")

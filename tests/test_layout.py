@@ -81,7 +81,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 WITHIN: dict[str, set[str]] = {
     "config": {"data_config", "options"},
     "data_config": {"options"},
-    "inference_config": {"config", "options"},
+    "inference_config": {"config", "files", "options"},
     "download": {"files"},
     "place": {"config"},
     "stopping": {"distributed"},
