@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation, evaluate
 from minitrain.files import json_text, write_whole
 from minitrain.inference_config import EvaluateConfig
+from minitrain.label_ids import Labels, positive_of_data
+from minitrain.label_notes import numbers_as_ids
+from minitrain.label_values import check_label_map
 from minitrain.labelling import predict_run as predict_run
-from minitrain.labels import positive_class
+from minitrain.labels import display_names, with_positive
 from minitrain.metrics import metric_for
 from minitrain.progress import progress
 from minitrain.record_files import RecordFile, record_file
-from minitrain.records import SPLIT, TRUE, Records, kept_columns, told_apart
+from minitrain.records import SPLIT, TRUE, Records, kept_columns
 from minitrain.report import class_block, finite_values, result_lines, say
 from minitrain.rows import GLUE_COLUMNS
 from minitrain.saved_run import SavedRun as SavedRun
@@ -46,15 +50,18 @@ def _evaluate_run(config: EvaluateConfig, world: World, out: RecordFile | None) 
     limit = config.max_eval_samples
     if config.dataset is None and config.eval_file is None and config.split is None:
         limit = limit or trained.get("max_eval_samples")  # as the run scored itself
+    check_label_map(list(tables.values()), column, config.label_map)
     results, writer = {}, None if out is None else _Writer(config, run, columns, out, several=len(tables) > 1)
     for name, table in tables.items():
+        labels = _labels_to_score(config, run, table, column)
+        notes = numbers_as_ids({name: table}, column, labels)
         table = table.head(limit)
-        split = tokenize(table, run.tokenizer, columns, column, run.labels, run.max_length)
+        split = tokenize(table, run.tokenizer, columns, column, labels, run.max_length)
         with progress(f"evaluating {name}", len(split), silent=not world.is_main) as add:
             results[name] = evaluate(
                 run.model,
                 split,
-                metric_for(task, run.labels.num_classes, positive_class(table, column, run.labels.names)),
+                metric_for(task, labels.num_classes, labels.positive),
                 batch_size=config.per_device_eval_batch_size,
                 bf16=config.bf16,
                 pad_token_id=run.tokenizer.pad_token_id,
@@ -66,7 +73,8 @@ def _evaluate_run(config: EvaluateConfig, world: World, out: RecordFile | None) 
         if writer is not None:
             writer.write(name, table, split, results[name])
         if world.is_main:
-            for line in [*result_lines(name, results[name], None), *class_block(results[name], run.labels.names)]:
+            lines = result_lines(name, results[name], None, labels.positive_label)
+            for line in [*notes, *lines, *class_block(results[name], labels.names)]:
                 say(line)
     if config.json is not None and world.is_main:
         try:
@@ -74,6 +82,16 @@ def _evaluate_run(config: EvaluateConfig, world: World, out: RecordFile | None) 
         except OSError as error:
             raise MinitrainError(f"--json {config.json}: cannot be written ({error.strerror or error})") from error
     return results
+
+
+def _labels_to_score(config: EvaluateConfig, run: SavedRun, table: Table, column: str) -> Labels:
+    """The run's labels, with what the flags say of them; F1 is about the run's class, or the data's class 1."""
+    labels = run.labels
+    if config.label_map:
+        labels = replace(labels, label_map={**(labels.label_map or {}), **config.label_map})
+    if config.positive_label is None and not run.facts.get("positive_label"):
+        labels = replace(labels, positive=positive_of_data(table, column, labels))
+    return with_positive(labels, config.positive_label)
 
 
 def _tables_to_score(
@@ -112,7 +130,7 @@ class _Writer:
         self, config: EvaluateConfig, run: SavedRun, texts: tuple[str, ...], out: RecordFile, several: bool
     ) -> None:
         self.config, self.texts, self.out = config, texts, out
-        self.names = run.labels.names and told_apart(run.labels.names)
+        self.names = run.labels.names and display_names(run.labels.names)
         self.added = (SPLIT, TRUE) if several else (TRUE,)
         self.records = Records(format=config.format, labels=run.labels, added=self.added)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from minitrain.config import ARITHMETICS
 from minitrain.errors import MinitrainError
 from minitrain.files import is_device
+from minitrain.label_map import read_label_map
 from minitrain.options import check_flags, flag
 
 INPUT_FORMATS = ("text", "jsonl")  # of lines
@@ -60,6 +61,10 @@ class EvaluateConfig(OutputConfig):
     split: str | None = flag(None, "split of the dataset, e.g. test; by default what the run evaluated on")
     text_columns: tuple[str, ...] | None = flag(None, "by default the run's")
     label_column: str | None = flag(None, "by default the run's")
+    label_map: dict[str, str] | None = flag(
+        None, "other names for labels, beside the run's own: 0=good,1=bad, or a .json file"
+    )
+    positive_label: str | None = flag(None, "the class that f1 is about; by default the run's")
     max_length: int | None = flag(None, "by default the run's", bounds=(1, None))
     max_eval_samples: int | None = flag(None, "use only the first so many examples", bounds=(1, None))
     per_device_eval_batch_size: int = flag(32, "examples a forward pass", bounds=(1, None))
@@ -70,6 +75,7 @@ class EvaluateConfig(OutputConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "label_map", read_label_map(self.label_map))
         if self.dataset is not None and self.eval_file is not None:
             raise MinitrainError("--dataset and --eval_file name two sets of data: pass one")
         if self.split is not None and self.eval_file is not None:

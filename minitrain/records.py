@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from minitrain.errors import MinitrainError, listed
-from minitrain.labels import Labels
+from minitrain.labels import Labels, display_names
 from minitrain.tables import ABSENT, Table, writable
 
 OUTPUTS = ("label", "probability", "probabilities", "score")  # what a prediction adds
@@ -131,7 +131,7 @@ class Records:
 
     def __post_init__(self) -> None:
         nested = self.format == "jsonl" or self.labels.names is None
-        flat = [] if nested else [f"probability_{name}" for name in told_apart(self.labels.names or ())]
+        flat = [] if nested else [f"probability_{name}" for name in display_names(self.labels.names or ())]
         object.__setattr__(self, "outputs", (*self.added, *OUTPUTS, *flat))
 
     def of_columns(self, columns: Iterable[str]) -> "Records":
@@ -173,7 +173,7 @@ class Records:
         if self.labels.names is None:
             yield from ({"score": score} for score in logits[:, 0].tolist())
             return
-        names = told_apart(self.labels.names)
+        names = display_names(self.labels.names)
         chances = logits.double().softmax(-1)
         for best, row in zip(torch.argmax(logits, -1).tolist(), chances.tolist(), strict=True):
             probabilities = dict(zip(names, row, strict=True))
@@ -189,8 +189,3 @@ def _flat(answer: dict[str, Any]) -> list[Any]:
     """label, probability, and one of each class; or a score."""
     *first, last = answer.values()
     return [*first, *last.values()] if isinstance(last, dict) else [*first, last]
-
-
-def told_apart(names: Sequence[str]) -> list[str]:
-    """Names of classes, those that several have with their ids: good, bad (1), bad (2)."""
-    return [f"{name} ({i})" if names.count(name) > 1 else name for i, name in enumerate(names)]

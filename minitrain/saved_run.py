@@ -13,7 +13,7 @@ from minitrain.distributed import World, choose_device
 from minitrain.errors import MinitrainError, listed
 from minitrain.files import read_json
 from minitrain.inference_config import EvaluateConfig, PredictConfig
-from minitrain.labels import Labels
+from minitrain.label_ids import Labels, saved_labels
 from minitrain.model import SequenceClassifier
 from minitrain.place import RESULTS
 from minitrain.tokenizer import Tokenizer, load_tokenizer
@@ -82,7 +82,7 @@ def load_run(
         directory=named,
         model=model,
         tokenizer=tokenizer,
-        labels=Labels(names=None if model.config.is_regression else names_or_default(model.config)),
+        labels=saved_labels(None if model.config.is_regression else names_or_default(model.config), facts),
         facts=facts,
         max_length=remembered or length_limit(max_length, tokenizer, model.config.max_length),
     )

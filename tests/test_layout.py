@@ -26,6 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "imports",
         "inference_config",
         "kernels",
+        "label_map",
         "options",
         "packing",
         "place",
@@ -44,6 +45,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "token_cache",
         "hub_datasets",
         "tables",
+        "label_values",
+        "label_ids",
+        "label_notes",
         "labels",
         "rows",
         "data",
@@ -80,8 +84,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 # layers -> families -> model -> weights.
 WITHIN: dict[str, set[str]] = {
     "config": {"data_config", "options"},
-    "data_config": {"options"},
-    "inference_config": {"config", "files", "options"},
+    "data_config": {"label_map", "options"},
+    "inference_config": {"config", "files", "label_map", "options"},
     "download": {"files"},
     "place": {"config"},
     "stopping": {"distributed"},
@@ -92,8 +96,11 @@ WITHIN: dict[str, set[str]] = {
     "tokenizer": {"hub", "tokenizer_files"},
     "tokenizer_files": {"tokenizer_families"},
     "tables": {"hub", "hub_datasets"},
-    "labels": {"tables"},
-    "rows": {"labels", "tables", "tokenizer"},
+    "label_values": {"tables"},
+    "label_ids": {"label_values", "tables"},
+    "label_notes": {"label_ids", "label_values", "tables"},
+    "labels": {"label_ids", "label_values", "tables"},
+    "rows": {"label_notes", "label_values", "labels", "tables", "tokenizer"},
     "token_cache": {"tokenizer"},
     "data": {"labels", "rows", "tables", "token_cache", "tokenizer"},
     "ahead": {"data", "hub", "rows", "tokenizer"},
@@ -218,7 +225,10 @@ def test_slow_libraries_are_imported_where_they_are_used(path: Path) -> None:
     assert not third_party(top) & SLOW
 
 
-@pytest.mark.parametrize("unit", ["config", "data_config", "errors", "flags", "inference_config", "options"])
+COMMAND_LINE = ["config", "data_config", "errors", "flags", "inference_config", "label_map", "options"]
+
+
+@pytest.mark.parametrize("unit", COMMAND_LINE)
 def test_command_line_needs_no_torch(unit: str) -> None:
     assert third_party(tree_of(ROOT / f"minitrain/{unit}.py")) == set()
 
