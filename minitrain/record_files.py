@@ -42,7 +42,10 @@ class Stream:
 
     def write(self, text: str, rows: int, more: bool = False) -> None:
         """As of `RecordFile`."""
-        self._write(text)
+        # By line: of one large write to a pipe whose reader leaves, an unbuffered stdout (PYTHONUNBUFFERED) drops the
+        # rest without an error.
+        for line in io.StringIO(text, newline="\n"):
+            self._write(line)
         self._flush()
 
 
