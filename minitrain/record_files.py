@@ -42,8 +42,8 @@ class Stream:
 
     def write(self, text: str, rows: int, more: bool = False) -> None:
         """As of `RecordFile`."""
-        # By line: of one large write to a pipe whose reader leaves, an unbuffered stdout (PYTHONUNBUFFERED) drops the
-        # rest without an error.
+        # By line: of one large write to a pipe whose reader leaves, an unbuffered stdout (PYTHONUNBUFFERED) drops
+        # the rest without an error.
         for line in io.StringIO(text, newline="\n"):
             self._write(line)
         self._flush()
