@@ -10,6 +10,7 @@ import select
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -177,19 +178,23 @@ def _object(line: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def arriving(stream: BinaryIO, most: int) -> Iterator[list[bytes]]:
-    """Lines without their line feeds, in lists of at most so many: what has come by now, as soon as any has."""
+def arriving(stream: BinaryIO, sizes: Iterator[int]) -> Iterator[list[bytes]]:
+    """Lines without their line feeds, in lists: what has come by now, as soon as any has.
+
+    sizes: how many lines each list has at most, without end.
+    """
     try:
         number = stream.fileno()
     except (OSError, AttributeError):  # in memory
-        yield from _pieces(whole_lines(stream.read()), most)
+        yield from _pieces(whole_lines(stream.read()), sizes)
         return
     lines: list[bytes] = []
     rest: list[bytes] = []  # a line that has not ended, as it came
+    most = next(sizes)
     while True:
         if lines and (len(lines) >= most or not select.select([number], [], [], GRACE)[0]):
             yield lines[:most]
-            lines = lines[most:]
+            lines, most = lines[most:], next(sizes)
             continue
         data = os.read(number, 2**16)
         if not data:
@@ -200,11 +205,14 @@ def arriving(stream: BinaryIO, most: int) -> Iterator[list[bytes]]:
             rest = []
             lines += ended
         rest.append(last)
-    yield from _pieces([*lines, *whole_lines(b"".join(rest))], most)
+    yield from _pieces([*lines, *whole_lines(b"".join(rest))], chain((most,), sizes))
 
 
-def _pieces(lines: list[bytes], most: int) -> Iterator[list[bytes]]:
-    yield from (lines[start : start + most] for start in range(0, len(lines), most))
+def _pieces(lines: list[bytes], sizes: Iterator[int]) -> Iterator[list[bytes]]:
+    while lines:
+        most = next(sizes)
+        yield lines[:most]
+        lines = lines[most:]
 
 
 def whole_lines(data: bytes) -> list[bytes]:

@@ -1,17 +1,18 @@
 """Labels for new texts: rows of a file, or lines of standard input as they come; with all that the rows hold.
 
-Rows are taken in windows, each of so many batches, sorted by length inside: hardly more padding than if all were
-sorted, and answers that come while the rest waits. Where a window begins depends on nothing but the batch size, so
-that a prediction which goes on where it was interrupted has the bits of one that never was.
+Rows are taken in windows of whole batches, sorted by length inside: little more padding than if all were sorted,
+and answers that come while the rest waits. Where a window begins depends on nothing but the batch size, so that a
+prediction which goes on where it was interrupted has the bits of one that never was.
 """
 
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from fnmatch import fnmatch
+from itertools import chain, repeat
 from pathlib import Path
 
 import torch
@@ -32,7 +33,9 @@ from minitrain.saved_run import SavedRun, load_run, pad_multiple
 from minitrain.tables import Table, read_file
 from minitrain.tokenizer import check_texts
 
-WINDOW = 64  # batches
+# Batches of the first windows; all others are as the last. Of 20,000 texts with log-normal lengths (sigma 0.7)
+# windows of 64 batches have 7% more tokens than one of all, of 256 2%.
+WINDOWS = (64, 128, 256)
 
 Add = Callable[[int], object]  # told of rows that are done
 
@@ -97,7 +100,6 @@ class _Labeller:
     def __init__(self, config: PredictConfig, run: SavedRun, out: RecordFile) -> None:
         self.config, self.run, self.out = config, run, out
         self.records = Records(format=config.format, labels=run.labels)
-        self.window = WINDOW * config.per_device_eval_batch_size
         self.counts: Counter[str] = Counter()
 
     def file(self) -> None:
@@ -113,12 +115,25 @@ class _Labeller:
             print(f"{self.config.output}.part: going on after {self.out.rows:,} rows", file=sys.stderr)
         with self._progress(f"labelling {table.source}", len(table)) as add:
             add(self.out.rows)
-            for start in range(self.out.rows, len(table), self.window):
-                part = {name: values[start : start + self.window] for name, values in table.columns.items()}
+            for start, end in self._windows(len(table)):
+                if start < self.out.rows:  # of an interrupted prediction, which ended with a window
+                    continue
+                part = {name: table.columns[name][start:end] for name in columns}
                 text = self._labelled(replace(table, columns=part), texts, start + 1, add)
                 header = self.records.header() if start == 0 else ""
-                end = min(start + self.window, len(table))
                 self.out.write(header + text, end - start, more=end < len(table))
+
+    def _windows(self, total: int) -> Iterator[tuple[int, int]]:
+        start = 0
+        for size in self._window_sizes():
+            if start >= total:
+                return
+            yield start, min(start + size, total)
+            start += size
+
+    def _window_sizes(self) -> Iterator[int]:
+        for batches in chain(WINDOWS, repeat(WINDOWS[-1])):
+            yield batches * self.config.per_device_eval_batch_size
 
     def _table(self) -> tuple[Table, tuple[str, ...]]:
         name = self.config.input
@@ -164,7 +179,7 @@ class _Labeller:
         source = self.config.input or "standard input"
         parser, answered = self._parser(source), 0
         with opened(self.config.input) as lines:
-            for part in arriving(lines, self.window):
+            for part in arriving(lines, self._window_sizes()):
                 table, error = parser.table(part)
                 if len(table):
                     self._answer(table, parser, first=answered == 0, row=answered + 1)

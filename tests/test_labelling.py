@@ -67,7 +67,7 @@ def predicted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of two batches."""
-    monkeypatch.setattr(labelling, "WINDOW", 2)
+    monkeypatch.setattr(labelling, "WINDOWS", (2,))
 
 
 def records_of(text: str) -> list[dict[str, Any]]:
