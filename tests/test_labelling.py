@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
@@ -262,13 +263,16 @@ def test_a_line_is_answered_while_the_pipe_stays_open(folder: Path) -> None:
     ) as process:
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         output = io.BufferedReader(process.stdout)  # type: ignore[type-var]
+        watchdog = threading.Timer(60, process.kill)  # ends a wait for an answer that never comes
+        watchdog.start()
         for text in ("good film", "bad plot", "größe"):
             process.stdin.write(f"{text}\n".encode())
-            assert json.loads(output.readline())["text"] == text  # hangs where nothing comes
+            assert json.loads(output.readline())["text"] == text
         process.stdin.write(b"no line feed")
         process.stdin.close()
         assert json.loads(output.read())["text"] == "no line feed"
         assert process.wait() == 0 and process.stderr.read() == b""
+        watchdog.cancel()
 
 
 @pytest.mark.parametrize(
@@ -555,6 +559,22 @@ def test_scored_rows_of_a_regression_have_scores(folder: Path, tmp_path: Path) -
     rows = records_of(output.read_text(encoding="utf-8"))
     assert [row["true_label"] for row in rows] == [float(value) for value in source.column("label")]
     assert all(isinstance(row["score"], float) for row in rows)
+
+
+def test_scored_rows_of_several_splits_name_theirs(folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "data"
+    source.mkdir()
+    splits = ("train", "validation_matched", "validation_mismatched")
+    for name in splits:
+        write_csv(source / f"{name}.csv", *named_reviews(4, seed=len(name)))
+    lines = "".join(f"  - split: {name}\n    path: {name}.csv\n" for name in splits)
+    text = f"---\nconfigs:\n- config_name: default\n  data_files:\n{lines}---\n"
+    (source / "README.md").write_text(text, encoding="utf-8")
+    output = tmp_path / "rows.csv"
+    evaluate_run(EvaluateConfig(run=str(folder / "single"), dataset=str(source), output=str(output)))
+    rows = list(csv.DictReader(io.StringIO(output.read_text(encoding="utf-8"))))
+    assert [row["split"] for row in rows] == [name for name in splits[1:] for _ in range(4)]
+    assert {row["true_label"] for row in rows} == {"awful", "lovely"}
 
 
 def test_scored_rows_are_nothing_without_an_output() -> None:
