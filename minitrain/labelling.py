@@ -77,8 +77,12 @@ def _is_complete(config: PredictConfig) -> bool:
     output = Path(os.path.realpath(config.output or ""))
     if not output.is_file() or output.with_name(f"{output.name}.part").exists():
         return False
-    sources = [*_model_files(config.run), Path(config.input or "")]
+    sources = [*_model_files(config.run), *_input_files(config)]
     return all(path.exists() and path.stat().st_mtime <= output.stat().st_mtime for path in sources)
+
+
+def _input_files(config: PredictConfig) -> list[Path]:
+    return [Path(config.input)] if config.input is not None else []
 
 
 def _model_files(run: str) -> list[Path]:
@@ -91,7 +95,8 @@ def _made_by(config: PredictConfig) -> dict[str, str]:
     paths = ("run", "input", "output", "resume")
     flags = {f"--{name}": repr(value) for name, value in asdict(config).items() if name not in paths}
     files = {f"{path.name} in the run": sha256_of(path) for path in _model_files(config.run)}
-    return {"--input": sha256_of(Path(config.input or "")), **files, **flags, "version of torch": torch.__version__}
+    data = {"--input": " ".join(map(sha256_of, _input_files(config)))}
+    return {**data, **files, **flags, "version of torch": torch.__version__}
 
 
 class _Labeller:

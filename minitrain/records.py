@@ -61,8 +61,10 @@ def _is_short(values: Sequence[Any]) -> bool:
     try:
         for start in range(0, len(values), PIECE):
             for value in values[start : start + PIECE]:
-                if not isinstance(value, int | float | None) and len(_cell(value)) > LONG:
-                    return False
+                if not isinstance(value, int | float | None):
+                    text = value if isinstance(value, str) else _cell(value)
+                    if len(text) > LONG:
+                        return False
     except (ImportError, OSError, ValueError):  # pictures and sounds, which `datasets` decodes with other libraries
         return False
     return True
