@@ -4,6 +4,7 @@ Texts are tokenized once, in chunks, and kept end to end: 5 bytes a token, no Py
 without torch, so that it can go on while torch is being imported (`ahead.py`).
 """
 
+import os
 import zlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from minitrain.data_config import DataConfig
 from minitrain.errors import MinitrainError, listed
 from minitrain.labels import Labels, label_numbers
 from minitrain.options import check_columns
+from minitrain.progress import progress
 from minitrain.rows import Rows, read_rows, read_tables
 from minitrain.tables import Table
 from minitrain.token_cache import Tokens, cached, fingerprint, in_memory
@@ -162,11 +164,14 @@ class _Chunks:
     max_length: int | None
 
     def __iter__(self) -> Iterator[Encoded]:
-        for start, parts in self._pieces():
-            texts, pairs = parts if len(parts) == 2 else (parts[0], None)
-            yield self.tokenizer.encode(
-                texts, pairs, self.max_length, where=self.source, columns=self.names, first_row=start + 1
-            )
+        silent = os.environ.get("LOCAL_RANK", "0") != "0"  # of the processes on one machine, one speaks
+        with progress(f"tokenizing {self.source}", len(self.columns[0]), silent=silent) as add:
+            for start, parts in self._pieces():
+                texts, pairs = parts if len(parts) == 2 else (parts[0], None)
+                yield self.tokenizer.encode(
+                    texts, pairs, self.max_length, where=self.source, columns=self.names, first_row=start + 1
+                )
+                add(len(texts))
 
     def fingerprint(self) -> str | None:
         """None where a value is no text: tokenizing says which."""
@@ -182,12 +187,15 @@ class _Chunks:
             yield start, [column[start : start + CHUNK] for column in self.columns]
 
 
-def unknown_warning(splits: Mapping[str, Split]) -> str | None:
-    """One line on the splits, by name, of which more than 1% of the tokens are unknown ones; None without any."""
+def unknown_warning(counts: Mapping[str, tuple[int, int]]) -> str | None:
+    """One line on the splits of which more than 1% of the tokens are unknown ones; None without any.
+
+    counts: of each split, by name, the unknown tokens and all that are of its texts.
+    """
     many = [
-        f"{split.unknown / split.text_tokens:.1%} of the tokens in {name}"
-        for name, split in splits.items()
-        if split.unknown > MANY_UNKNOWN * split.text_tokens
+        f"{unknown / tokens:.1%} of the tokens in {name}"
+        for name, (unknown, tokens) in counts.items()
+        if unknown > MANY_UNKNOWN * tokens
     ]
     if not many:
         return None

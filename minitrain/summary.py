@@ -40,7 +40,8 @@ def header(
     rows = sum(len(split) for split in sizes.values())
     truncated = sum(split.truncated for split in sizes.values())
     blank = sum(split.blank for split in sizes.values())
-    unknown = sum(split.unknown for split in sizes.values()) / max(1, sum(s.text_tokens for s in sizes.values()))
+    counts = {name: (split.unknown, split.text_tokens) for name, split in sizes.items()}
+    unknown = sum(count for count, _ in counts.values()) / max(1, sum(tokens for _, tokens in counts.values()))
     cut = f"{truncated / rows:.1%} truncated, {unknown:.1%} unknown" + (
         f", {blank} with a blank text" if blank else ""
     )
@@ -54,7 +55,15 @@ def header(
         "labels   " + _label_counts(splits),
         f"lengths  median {ordered[len(ordered) // 2]}, 95% within {ordered[int(len(ordered) * 0.95)]} tokens; "
         f"{cut}; {padding:.1%} padding ({config.sampler} sampler)",
-        *([f"         {warning}"] if (warning := unknown_warning(sizes)) else []),
+        *(
+            [f"         {warning}"]
+            if (
+                warning := unknown_warning(
+                    {name: (split.unknown, split.text_tokens) for name, split in sizes.items()}
+                )
+            )
+            else []
+        ),
         f"weights  {config.model}: {report.line()}",
         f"plan     {steps.total_steps} steps of {batch} examples{cut_up}, {steps.steps_per_epoch} an epoch, "
         f"{steps.warmup_steps} of warm-up; seed {config.seed}",

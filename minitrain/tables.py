@@ -23,6 +23,7 @@ from minitrain.hub_datasets import dataset_of_hub
 from minitrain.imports import uncollected
 
 FILE_KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
+ABSENT = object()  # in a column of JSON lines, where the row has no such field
 HELD_BACK = 1000  # of the embedded reviews, each for validation and for test
 
 
@@ -133,11 +134,12 @@ def _can_be_read(value: Any) -> bool:
     return True
 
 
-def read_file(path: str | Path, columns: Sequence[str] | None = None) -> Table:
+def read_file(path: str | Path, columns: Sequence[str] | None = None, others: bool = False) -> Table:
     """Read a .csv, .tsv, .jsonl or .parquet file.
 
-    columns: what must be in each row of a .jsonl file; None asks for the keys of its first row. Raises
-    MinitrainError naming the file, and the row that is not like the others.
+    columns: what must be in each row of a .jsonl file; None asks for the keys of its first row. others: keep the
+    fields that only some of its rows have too, `ABSENT` in the rest. Raises MinitrainError naming the file, and the
+    row that is not like the others.
     """
     path = Path(path)
     kind = path.suffix.lower()
@@ -150,7 +152,7 @@ def read_file(path: str | Path, columns: Sequence[str] | None = None) -> Table:
             return _read_parquet(path)
         with path.open(encoding="utf-8-sig", newline="") as lines:
             if kind == ".jsonl":
-                table = _read_jsonl(str(path), lines, columns)
+                table = _read_jsonl(str(path), lines, columns, others)
             else:
                 table = _read_csv(str(path), lines, "," if kind == ".csv" else "\t")
     except UnicodeDecodeError as error:
@@ -213,8 +215,9 @@ def _read_csv(source: str, lines: Iterator[str], delimiter: str) -> Table:
     return Table(source=source, columns=columns, class_names={}, untyped=True)
 
 
-def _read_jsonl(source: str, lines: Iterator[str], names: Sequence[str] | None) -> Table:
-    columns: dict[str, list[Any]] = {name: [] for name in names or ()}
+def _read_jsonl(source: str, lines: Iterator[str], names: Sequence[str] | None, others: bool) -> Table:
+    columns: dict[str, list[Any]] = {} if others else {name: [] for name in names or ()}
+    needed, count = names or (), 0
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -226,17 +229,20 @@ def _read_jsonl(source: str, lines: Iterator[str], names: Sequence[str] | None) 
             ) from error
         if not isinstance(row, dict):
             raise MinitrainError(f"{source}, line {number}: expected a JSON object, got {type(row).__name__}")
-        if not columns:
+        if not needed:
             if broken := [name for name in row if not writable(name)]:
                 raise MinitrainError(
                     f"{source}, line {number}: the field {shown(broken[0])} has a lone surrogate; rename it"
                 )
-            columns = {name: [] for name in row}
-        missing = next((name for name in columns if name not in row), None)
+            needed, columns = tuple(row), {name: [] for name in row}
+        missing = next((name for name in needed if name not in row), None)
         if missing is not None:
             raise MinitrainError(f"{source}, line {number}: has no field {shown(missing)}; it has {listed(row)}")
-        for name in columns:
-            columns[name].append(row[name])
+        for name in row if others else ():
+            columns.setdefault(name, [ABSENT] * count)
+        for name, values in columns.items():
+            values.append(row.get(name, ABSENT))
+        count += 1
     return Table(source=source, columns=columns, class_names={})
 
 

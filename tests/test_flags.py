@@ -59,13 +59,20 @@ def test_every_field_is_a_flag_of_the_same_name() -> None:
             word, value = spoken[kind]
             if choices:
                 word = value = choices[-1]
-            word, value = {"lr_scheduler_type": ("cosine", "cosine"), "ddp_timeout": ("1.5", 1.5)}.get(
-                spec.name, (word, value)
-            )
-            partners = {
+            special: dict[str, tuple[str, Any]] = {
+                "lr_scheduler_type": ("cosine", "cosine"),
+                "ddp_timeout": ("1.5", 1.5),
+                "output": ("rows.csv", "rows.csv"),
+            }
+            word, value = special.get(spec.name, (word, value))
+            partners: dict[str, tuple[str, ...]] = {
                 "eval_steps": ("--eval_strategy", "steps"),
                 "save_steps": ("--save_strategy", "steps"),
+                "keep_columns": ("--output", "rows.csv"),
+                "output_format": ("--output", "rows.csv"),
             }
+            if config is PredictConfig:
+                partners["resume"] = ("--input", "new.csv", "--output", "rows.csv")
             needs = partners.get(spec.name, ())
             run = () if config is TrainConfig else ("folder",)
             made = parse(config, "", [*run, f"--{spec.name}", word, *needs], positional=("run",) if run else ())

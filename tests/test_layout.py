@@ -84,8 +84,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "training",
     ),
     ("card", "report"),
+    ("input_lines", "record_files", "records"),
     ("summary",),
-    ("inference", "launcher", "run"),
+    ("saved_run", "labelling", "inference", "launcher", "run"),
     ("__init__",),
     ("sides",),
     ("scripts", "examples", "benchmarks"),
@@ -99,7 +100,7 @@ WITHIN: dict[str, set[str]] = {
     "download": {"files"},
     "field_types": {"scalars"},
     "flags": {"known_flags"},
-    "inference_config": {"config", "label_map", "options"},
+    "inference_config": {"config", "files", "label_map", "options"},
     "kernels": {"attention", "dropout", "packing", "products"},
     "options": {"field_types"},
     "packing": {"products"},
@@ -137,6 +138,8 @@ WITHIN: dict[str, set[str]] = {
     "step": {"compiling", "evaluation", "graphs", "profiling"},
     "checkpointing": {"best", "evaluation", "plan", "resuming", "step"},
     "training": {"best", "checkpointing", "evaluation", "plan", "profiling", "step", "steplog"},
+    "labelling": {"saved_run"},
+    "inference": {"labelling", "saved_run"},
 }
 RUN_TIME = {"torch", "tokenizers", "datasets", "safetensors", "huggingface_hub", "tqdm", "numpy"}
 SLOW = {"datasets", "huggingface_hub", "numpy"}  # imported inside functions, so that a start does not wait for them
