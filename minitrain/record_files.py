@@ -11,15 +11,18 @@ import gzip
 import io
 import os
 import shutil
+import signal
 import sys
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import BinaryIO, Protocol
 
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, Stopped
 from minitrain.files import is_device, json_text, read_json, whole_files, write_whole
 
 Facts = Callable[[], Mapping[str, str]]  # what made the rows, by names that tell a user where to look
@@ -177,7 +180,8 @@ def record_file(name: str | None, made_by: Facts | None = None, resume: bool = F
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         file = PartFile(output, made_by, resume)
         try:
-            yield file
+            with _terminated_as_interrupted():
+                yield file
             file.finish(output)
         except BaseException:
             if (note := file.leave()) is not None:
@@ -185,6 +189,23 @@ def record_file(name: str | None, made_by: Facts | None = None, resume: bool = F
             raise
     except OSError as error:
         raise MinitrainError(f"--output {name}: cannot be written ({error.strerror or error})") from error
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Have SIGTERM, as of a scheduler, end the block like Ctrl-C, so that what is left is named."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped("ended by SIGTERM", number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _standard_output() -> Stream:

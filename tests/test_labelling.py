@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ from test_training import reviews, write_tiny_model
 
 from minitrain import labelling, record_files
 from minitrain import progress as progress_module
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, Stopped
 from minitrain.inference import evaluate_run, predict_run
 from minitrain.inference_config import EvaluateConfig, PredictConfig
 from minitrain.run import train
@@ -465,6 +466,24 @@ def test_rows_that_somebody_changed_are_not_gone_on_with(
     part.write_bytes(part.read_bytes().replace(b"lovely", b"LOVELY", 1))
     with pytest.raises(MinitrainError, match="is not as it was left"):
         predict_run(PredictConfig(resume=True, **flags))
+
+
+def test_sigterm_leaves_whole_rows_and_names_them(
+    folder: Path, tmp_path: Path, small_windows: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags, before = flags_of_long(folder, tmp_path, ".jsonl"), signal.getsignal(signal.SIGTERM)
+    real = labelling.predict
+
+    def predict(model: Any, split: Any, **words: Any) -> Any:
+        if words["first_row"] > 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(model, split, **words)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped) as stopped:
+        patch.setattr(labelling, "predict", predict)
+        predict_run(PredictConfig(**flags))
+    assert stopped.value.signal == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is before
+    assert "holds the first 8 rows; the same command with --resume" in capsys.readouterr().err
 
 
 def test_two_predictions_do_not_write_one_file(folder: Path, tmp_path: Path) -> None:
