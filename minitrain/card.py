@@ -5,6 +5,7 @@ from pathlib import Path
 
 from minitrain.config import TrainConfig
 from minitrain.evaluation import Evaluation
+from minitrain.read_options import files_shown
 
 DEMO_MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # where the embedded weights come from
 BODY = """
@@ -29,7 +30,7 @@ def model_card(
     """The text of README.md: YAML front matter with one EvalResult a split and metric, then a description."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    data_type = config.train_file or config.dataset or "unknown"
+    data_type = files_shown(config.train_file) or config.dataset or "unknown"
     dataset = " ".join(filter(None, (data_type, config.subset)))
     evaluations = [
         EvalResult(
