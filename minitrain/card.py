@@ -5,9 +5,12 @@ from pathlib import Path
 
 from minitrain.config import TrainConfig
 from minitrain.evaluation import Evaluation
+from minitrain.label_ids import Labels, display_names
+from minitrain.label_notes import plain
 from minitrain.read_options import files_shown
 
 DEMO_MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # where the embedded weights come from
+SHOWN = 100  # names of classes
 BODY = """
 # {title}
 
@@ -25,11 +28,12 @@ classify = pipeline("text-classification", "path/to/this/folder")
 
 
 def model_card(
-    config: TrainConfig, labels: tuple[str, ...] | None, steps: int, results: Mapping[str, Evaluation], title: str
+    config: TrainConfig, labels: Labels, steps: int, results: Mapping[str, Evaluation], title: str
 ) -> str:
     """The text of README.md: YAML front matter with one EvalResult a split and metric, then a description."""
     from huggingface_hub import EvalResult, ModelCardData
 
+    positive = labels.positive_label
     data_type = files_shown(config.train_file) or config.dataset or "unknown"
     dataset = " ".join(filter(None, (data_type, config.subset)))
     evaluations = [
@@ -40,6 +44,7 @@ def model_card(
             dataset_config=config.subset,
             dataset_split=split,
             metric_type=name,
+            metric_name=f"F1 of {plain(positive)}" if name == "f1" and positive is not None else None,
             metric_value=value,
         )
         for split, result in results.items()
@@ -63,6 +68,15 @@ def model_card(
         learning_rate=config.learning_rate,
         batch_size=config.per_device_train_batch_size * config.gradient_accumulation_steps,
         seed=config.seed,
-        labels="a score" if labels is None else ", ".join(labels),
+        labels=_named(labels),
     )
     return f"---\n{data.to_yaml()}\n---\n{body}"
+
+
+def _named(labels: Labels) -> str:
+    if labels.names is None:
+        return "a score"
+    names = [plain(name) for name in display_names(labels.names)]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    f1 = "" if labels.positive_label is None else f"; F1 is of {plain(labels.positive_label)}"
+    return f"{', '.join(names[:SHOWN])}{more}{f1}"

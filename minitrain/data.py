@@ -4,6 +4,7 @@ Texts are tokenized once, in chunks, and kept end to end: 5 bytes a token, no Py
 without torch, so that it can go on while torch is being imported (`ahead.py`).
 """
 
+import os
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from minitrain.data_config import DataConfig
 from minitrain.errors import MinitrainError, listed
 from minitrain.labels import Labels, label_numbers
 from minitrain.options import check_columns
+from minitrain.progress import progress
 from minitrain.rows import Rows, read_rows, read_tables
 from minitrain.tables import Table
 from minitrain.token_cache import Tokens, cached, fingerprint, in_memory
@@ -136,11 +138,14 @@ class _Chunks:
     max_length: int | None
 
     def __iter__(self) -> Iterator[Encoded]:
-        for source, first_row, parts in self._pieces():
-            texts, pairs = parts if len(parts) == 2 else (parts[0], None)
-            yield self.tokenizer.encode(
-                texts, pairs, self.max_length, where=source, columns=self.names, first_row=first_row
-            )
+        silent = os.environ.get("LOCAL_RANK", "0") != "0"  # of the processes on one machine, one speaks
+        with progress(f"tokenizing {self.table.source}", len(self.table), silent=silent) as add:
+            for source, first_row, parts in self._pieces():
+                texts, pairs = parts if len(parts) == 2 else (parts[0], None)
+                yield self.tokenizer.encode(
+                    texts, pairs, self.max_length, where=source, columns=self.names, first_row=first_row
+                )
+                add(len(texts))
 
     def fingerprint(self) -> str | None:
         """None where a value is no text: tokenizing says which."""

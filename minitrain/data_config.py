@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from minitrain.errors import MinitrainError
+from minitrain.label_map import read_label_map
 from minitrain.options import check_flags, flag
 from minitrain.read_options import Files, as_files, check_reading, delimiter_flag, encoding_flag, quoting_flag
 
@@ -30,6 +31,10 @@ class DataConfig:
     text_columns: tuple[str, ...] | None = flag(None, "one column, or two (a pair): a,b or a JSON list of names")
     label_column: str | None = flag(None, "column of the labels; 'label' where nothing is said")
     eval_fraction: float = flag(0.0, "share of the training data to hold back for evaluation", bounds=(0.0, 1.0))
+    label_map: dict[str, str] | None = flag(
+        None, 'other names for labels, in all splits: 0=good,1=bad, or a .json file with {"0": "good", ...}'
+    )
+    positive_label: str | None = flag(None, "of two classes the one that f1 is about; by default the second")
     problem_type: str | None = flag(None, "what the labels are; by default as the data says", PROBLEM_TYPES)
     max_train_samples: int | None = flag(None, "use only the first so many training examples", bounds=(1, None))
     max_eval_samples: int | None = flag(None, "use only the first so many evaluation examples", bounds=(1, None))
@@ -40,6 +45,7 @@ class DataConfig:
             object.__setattr__(self, name, as_files(getattr(self, name)))
         check_flags(self)
         check_reading(self)
+        object.__setattr__(self, "label_map", read_label_map(self.label_map))
         if self.dataset is not None and self.train_file is not None:
             raise MinitrainError("--dataset and --train_file name two sets of data: pass one")
         if self.subset is not None and (self.dataset == "demo" or self.train_file is not None):

@@ -5,9 +5,9 @@ order of rows is restored, and the loss is the mean over examples, not over batc
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,17 @@ from minitrain.packing import unchanged_weights
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a model makes of a split. loss: mean per example, in nats, or squared error. seconds: wall time."""
+    """What a model makes of a split.
+
+    loss: mean per example, in nats, or squared error. seconds: wall time. logits: (N, C) float32, by row.
+    """
 
     loss: float
     metrics: dict[str, float]
     confusion: Confusion | None
     examples: int
     seconds: float
+    logits: Tensor | None = field(default=None, repr=False, compare=False)
 
     @property
     def values(self) -> dict[str, float]:
@@ -90,12 +94,15 @@ def predict(
     pad_token_id: int = 0,
     pad_to_multiple_of: int | None = None,
     world: World | None = None,
+    on_rows: Callable[[int], object] | None = None,
+    first_row: int = 1,
 ) -> Tensor:
     """Logits of every row of a split, (N, C) float32 on the CPU, in the split's order.
 
     batch_size: rows a forward pass. order: "length" puts rows of like length together, "rows" takes them as they
     lie; padding moves the last bits. pad_to_multiple_of: as of `collate`. world: the processes that score together,
-    each some of the batches; all of them get all logits.
+    each some of the batches; all of them get all logits. on_rows: called after each forward pass with the rows that
+    all processes have done meanwhile. first_row: what an error calls the first row of the split.
     Raises MinitrainError for NaN or infinity.
     """
     device, world = device_of(model), world or World()
@@ -108,11 +115,13 @@ def predict(
             batch = collate([split[row] for row in rows], pad_token_id, pad_to_multiple_of)
             with naming_memory(batch, "evaluation", "lower --per_device_eval_batch_size or --max_length"):
                 logits[rows] = model(**batch.to(device).inputs).float().cpu()
+            if on_rows is not None:
+                on_rows(sum(map(len, batches[number - world.rank : number - world.rank + world.size])))
     world.sum(logits)  # each row is zero in all processes but one, so the sum is exact
     broken = (~logits.isfinite().all(-1)).nonzero()
     if len(broken):
         raise MinitrainError(
-            f"row {int(broken[0]) + 1}: the model's output is NaN or infinite, so its weights are broken; "
+            f"row {int(broken[0]) + first_row}: the model's output is NaN or infinite, so its weights are broken; "
             "if training broke them, lower --learning_rate"
         )
     return logits
@@ -164,6 +173,7 @@ def evaluate(
     pad_to_multiple_of: int | None = None,
     label_smoothing: float = 0.0,
     world: World | None = None,
+    on_rows: Callable[[int], object] | None = None,
 ) -> Evaluation:
     """Score a model on a split that has labels.
 
@@ -180,6 +190,7 @@ def evaluate(
         pad_token_id=pad_token_id,
         pad_to_multiple_of=pad_to_multiple_of,
         world=world,
+        on_rows=on_rows,
     )
     loss = _mean_loss(logits, split.labels, _batches(split, batch_size, order), label_smoothing)
     metric.update(predictions_of(logits), split.labels)
@@ -189,6 +200,7 @@ def evaluate(
         confusion=metric.confusion,
         examples=len(split),
         seconds=time.perf_counter() - start,
+        logits=logits,
     )
 
 

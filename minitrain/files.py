@@ -85,17 +85,26 @@ def whole_files(directory: Path, last: str | None = None) -> Iterator[Path]:
             os.replace(file, directory / file.name)
 
 
+def is_device(path: str | Path) -> bool:
+    """Whether a path is written to or read as it is: a pipe, a terminal, /dev/stdout whatever that stands for."""
+    return (
+        os.path.exists(path)
+        and not os.path.isdir(path)
+        and (not os.path.isfile(path) or str(path).startswith("/dev/"))
+    )
+
+
 @contextmanager
 def whole_text_file(path: Path) -> Iterator[TextIO]:
     """Open a UTF-8 file for writing that appears, or replaces an older one, when the block succeeds.
 
     A link is followed, and what is no regular file (/dev/stdout, a pipe) is written to as it is.
     """
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
+    if is_device(path):
         with path.open("w", encoding="utf-8") as file:
             yield file
         return
+    path = Path(os.path.realpath(path))
     with whole_files(path.parent) as folder, (folder / path.name).open("w", encoding="utf-8") as file:
         yield file
 

@@ -99,6 +99,11 @@ def _files(text: str) -> str | tuple[str, ...]:
     return _json_list(text) if text.lstrip().startswith('["') and not os.path.exists(text) else text
 
 
+def _pairs(text: str) -> str:
+    """The configuration reads it, which may be made in Python too."""
+    return text
+
+
 def _number(text: str) -> float:
     value = float(text)
     return int(value) if value.is_integer() and "." not in text and "e" not in text.lower() else value
@@ -115,6 +120,8 @@ def _converter(hint: Any) -> Any:
         hint = next(arm for arm in get_args(hint) if arm is not type(None))
     if get_origin(hint) is tuple:
         return _names
+    if get_origin(hint) is dict:
+        return _pairs
     return {bool: _truth, float: _number}.get(hint, hint)
 
 
@@ -122,6 +129,18 @@ def _underscored(word: str) -> str:
     """--learning-rate=3e-5 -> --learning_rate=3e-5; a value stays as it is."""
     name, equals, value = word.partition("=")
     return name.replace("-", "_").replace("__", "--", 1) + equals + value if name.startswith("--") else word
+
+
+def _joined(words: list[str]) -> list[str]:
+    """--label_map -1=no,1=yes -> --label_map=-1=no,1=yes: argparse would take the value for a flag."""
+    result: list[str] = []
+    for word in words:
+        follows = bool(result) and result[-1].startswith("--") and "=" not in result[-1]
+        if follows and word[:1] == "-" and word[1:2].isdecimal():
+            result[-1] += f"={word}"
+        else:
+            result.append(word)
+    return result
 
 
 def _add(parser: argparse.ArgumentParser, spec: Field[Any], hint: Any) -> None:
@@ -132,7 +151,8 @@ def _add(parser: argparse.ArgumentParser, spec: Field[Any], hint: Any) -> None:
     if spec.metadata.get("bare") is not None:
         options = {"nargs": "?", "const": spec.metadata["bare"], "metavar": "[NAME]"}
     if spec.metadata["choices"] is None and "metavar" not in options:
-        options["metavar"] = {int: "N", _number: "X", _names: "A,B", _files: "FILE"}.get(convert, "NAME")
+        shapes = {int: "N", _number: "X", _names: "A,B", _files: "FILE", _pairs: "A=B,..."}
+        options["metavar"] = shapes.get(convert, "NAME")
     parser.add_argument(
         f"--{spec.name}",
         dest=spec.name,
@@ -155,7 +175,7 @@ def parse(
     Fields named in `positional` stand without a flag and must be given. Prints to standard error and exits
     with status 2 where the flags are wrong, as argparse does.
     """
-    words = [_underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    words = _joined([_underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)])
     usage = " ".join(["%(prog)s", *(name.upper() for name in positional), "[--flag value ...]"])
     parser = _Parser(usage=usage, description=description, allow_abbrev=False)
     hints = get_type_hints(config)

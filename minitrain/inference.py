@@ -1,87 +1,34 @@
-"""Using what was saved: score a run on data, label new texts.
+"""Using what was saved: score a run on data. `predict_run` and `load_run` live beside, and are named here too."""
 
-A run's folder tells its own columns and length (`results.json`); any classifier in the Hub's layout will do where
-the columns are given. Predictions are JSON lines, one a text, in the order of the input.
-"""
-
-import io
-import json
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from minitrain.config import LENGTH_MULTIPLE
-from minitrain.data import length_limit, tokenize
-from minitrain.distributed import World, choose_device, process_group, world_from_environment
+from minitrain.data import Split, tokenize
+from minitrain.distributed import World, process_group
 from minitrain.errors import MinitrainError
-from minitrain.evaluation import Evaluation, evaluate, predict
-from minitrain.files import json_text, read_json, whole_text_file, write_whole
-from minitrain.inference_config import EvaluateConfig, PredictConfig
-from minitrain.labels import Labels, positive_class
+from minitrain.evaluation import Evaluation, evaluate
+from minitrain.files import json_text, write_whole
+from minitrain.inference_config import EvaluateConfig
+from minitrain.label_ids import Labels, positive_of_data
+from minitrain.label_notes import numbers_as_ids
+from minitrain.label_values import check_label_map
+from minitrain.labelling import predict_run as predict_run
+from minitrain.labels import display_names, with_positive
 from minitrain.metrics import metric_for
-from minitrain.model import SequenceClassifier
-from minitrain.place import RESULTS
+from minitrain.progress import progress
+from minitrain.read_options import Files, Reading, ReadOptions, files_of
+from minitrain.record_files import RecordFile, record_file
+from minitrain.records import SPLIT, TRUE, Records, kept_columns
 from minitrain.report import class_block, finite_values, result_lines, say
 from minitrain.rows import GLUE_COLUMNS
+from minitrain.saved_run import SavedRun as SavedRun
+from minitrain.saved_run import load_run as load_run
+from minitrain.saved_run import pad_multiple
 from minitrain.tables import Table, load_tables, read_file
-from minitrain.tokenizer import Tokenizer, load_tokenizer
-from minitrain.weights import load_classifier, names_or_default, trained_labels
-
-OUTPUTS = ("label", "probability", "probabilities", "score")  # what a prediction adds to its texts
-
-
-@dataclass(frozen=True, kw_only=True)
-class SavedRun:
-    """A saved classifier with its tokenizer, and what its `results.json` remembers ({} without one)."""
-
-    model: SequenceClassifier
-    tokenizer: Tokenizer
-    labels: Labels
-    facts: dict[str, Any]
-    max_length: int
-
-    @property
-    def text_columns(self) -> tuple[str, ...] | None:
-        """The columns it was trained on: one, or two for pairs."""
-        columns = self.facts.get("text_columns")
-        return tuple(columns) if columns else None
-
-
-def load_run(
-    directory: str | Path, device: str, kernels: str, max_length: int | None, world: World | None = None
-) -> SavedRun:
-    """Load a saved run onto a device. Raises MinitrainError where the folder is not there or not whole."""
-    directory = Path(directory)
-    if not (directory / "config.json").is_file():
-        raise MinitrainError(
-            f"{directory}: holds no saved model (no config.json); give a folder that train.py saved"
-        )
-    directory = directory.resolve()  # a run in a folder called demo is no demo
-    if trained_labels(directory) is None:
-        raise MinitrainError(f"{directory}: holds no trained head, only an encoder; fine-tune it first")
-    model = load_classifier(directory, kernels=kernels).to(choose_device(device, world or World()))
-    tokenizer = load_tokenizer(directory)
-    tokenizer.check_fits(model.config.vocab_size, directory)
-    facts = read_json(directory / RESULTS) if (directory / RESULTS).is_file() else {}
-    remembered = None if max_length is not None else facts.get("max_length")
-    return SavedRun(
-        model=model,
-        tokenizer=tokenizer,
-        labels=Labels(names=None if model.config.is_regression else names_or_default(model.config)),
-        facts=facts,
-        max_length=remembered or length_limit(max_length, tokenizer, model.config.max_length),
-    )
-
-
-def _multiple(config: EvaluateConfig | PredictConfig, run: SavedRun) -> int | None:
-    """What lengths are padded to: as in training, where that does not exceed the positions."""
-    fits = run.model.config.max_length % LENGTH_MULTIPLE == 0
-    return LENGTH_MULTIPLE if config.bf16 and config.kernels == "fast" and fits else None
 
 
 def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:
@@ -89,36 +36,52 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:
 
     By default on the evaluation splits of the run's own dataset. Raises MinitrainError naming flag, file or row.
     """
-    with process_group(config.device) as world:
-        return _evaluate_run(config, world)
+    with process_group(config.device) as world, ExitStack() as stack:
+        # Opened before the work is done: a place that cannot be written shows at once.
+        wanted = config.output is not None and world.is_main
+        out = stack.enter_context(record_file(config.output)) if wanted else None
+        return _evaluate_run(config, world, out)
 
 
-def _evaluate_run(config: EvaluateConfig, world: World) -> dict[str, Evaluation]:
+def _evaluate_run(config: EvaluateConfig, world: World, out: RecordFile | None) -> dict[str, Evaluation]:
     run = load_run(config.run, config.device, config.kernels, config.max_length, world)
-    columns = config.text_columns or run.text_columns
-    if columns is None:
-        raise MinitrainError(f"{config.run}: does not say which columns hold its texts; pass --text_columns")
+    columns = run.columns(config.text_columns)
     column = config.label_column or run.facts.get("label_column") or "label"
     tables, task = _tables_to_score(config, run, (*columns, column))
+    first = next(iter(tables.values()))
+    columns, column = tuple(first.find(name) or name for name in columns), first.find(column) or column
+    for note in dict.fromkeys(note for table in tables.values() for note in table.notes):
+        if world.is_main:
+            print(note, file=sys.stderr)
     trained = run.facts.get("config", {})
     limit = config.max_eval_samples
     if config.dataset is None and config.eval_file is None and config.split is None:
         limit = limit or trained.get("max_eval_samples")  # as the run scored itself
-    results = {}
+    check_label_map(list(tables.values()), column, config.label_map)
+    results, writer = {}, None if out is None else _Writer(config, run, columns, out, several=len(tables) > 1)
     for name, table in tables.items():
-        results[name] = evaluate(
-            run.model,
-            tokenize(table.head(limit), run.tokenizer, columns, column, run.labels, run.max_length),
-            metric_for(task, run.labels.num_classes, positive_class(table, column, run.labels.names)),
-            batch_size=config.per_device_eval_batch_size,
-            bf16=config.bf16,
-            pad_token_id=run.tokenizer.pad_token_id,
-            pad_to_multiple_of=_multiple(config, run),
-            label_smoothing=trained.get("label_smoothing_factor", 0.0),
-            world=world,
-        )
+        labels = _labels_to_score(config, run, table, column)
+        notes = numbers_as_ids({name: table}, column, labels)
+        table = table.head(limit)
+        split = tokenize(table, run.tokenizer, columns, column, labels, run.max_length)
+        with progress(f"evaluating {name}", len(split), silent=not world.is_main) as add:
+            results[name] = evaluate(
+                run.model,
+                split,
+                metric_for(task, labels.num_classes, labels.positive),
+                batch_size=config.per_device_eval_batch_size,
+                bf16=config.bf16,
+                pad_token_id=run.tokenizer.pad_token_id,
+                pad_to_multiple_of=pad_multiple(config, run),
+                label_smoothing=trained.get("label_smoothing_factor", 0.0),
+                world=world,
+                on_rows=add,
+            )
+        if writer is not None:
+            writer.write(name, table, split, results[name])
         if world.is_main:
-            for line in [*result_lines(name, results[name], None), *class_block(results[name], run.labels.names)]:
+            lines = result_lines(name, results[name], None, labels.positive_label)
+            for line in [*notes, *lines, *class_block(results[name], labels.names)]:
                 say(line)
     if config.json is not None and world.is_main:
         try:
@@ -128,12 +91,22 @@ def _evaluate_run(config: EvaluateConfig, world: World) -> dict[str, Evaluation]
     return results
 
 
+def _labels_to_score(config: EvaluateConfig, run: SavedRun, table: Table, column: str) -> Labels:
+    """The run's labels, with what the flags say of them; F1 is about the run's class, or the data's class 1."""
+    labels = run.labels
+    if config.label_map:
+        labels = replace(labels, label_map={**(labels.label_map or {}), **config.label_map})
+    if config.positive_label is None and not run.facts.get("positive_label"):
+        labels = replace(labels, positive=positive_of_data(table, column, labels))
+    return with_positive(labels, config.positive_label)
+
+
 def _tables_to_score(
     config: EvaluateConfig, run: SavedRun, columns: tuple[str, ...]
 ) -> tuple[dict[str, Table], str | None]:
     """The tables by split, and the GLUE task whose metrics apply."""
     trained = run.facts.get("config", {})
-    file = config.eval_file
+    file, reading = config.eval_file, reading_of(config, trained)
     if file is None and config.dataset is None and trained.get("train_file"):
         files = {"train": "train_file", "validation": "eval_file", "test": "test_file"}
         file = trained.get(files.get(config.split or "validation", ""))
@@ -143,13 +116,14 @@ def _tables_to_score(
                 f"{config.run}: was trained on files, none of them for {split!r}: pass --eval_file"
             )
     if file is not None:
-        return {Path(file).name: read_file(file, columns)}, None
+        table = read_file(file, columns, reading, others=config.output is not None)
+        return {_name_of(file): table}, None
     dataset = config.dataset or trained.get("dataset")
     if dataset is None:
         raise MinitrainError(f"{config.run}: does not say what it was trained on; pass --dataset or --eval_file")
     subset = config.subset or (trained.get("subset") if config.dataset is None else None)
     revision = trained.get("dataset_revision") if config.dataset is None else None
-    tables = load_tables(dataset, subset, revision)
+    tables = load_tables(dataset, subset, revision, reading)
     wanted = [config.split] if config.split else [name for name in tables if name.startswith("validation")]
     if not wanted or any(name not in tables for name in wanted):
         missing = "no validation split" if config.split is None else f"no split {config.split!r}"
@@ -157,110 +131,42 @@ def _tables_to_score(
     return {name: tables[name] for name in wanted}, subset if subset in GLUE_COLUMNS else None
 
 
-def predict_run(config: PredictConfig) -> None:
-    """Label texts from a file or standard input, writing JSON lines to a file or standard output.
-
-    A file appears whole or not at all. Raises MinitrainError naming file and row, and in several processes.
-    """
-    if (size := world_from_environment().size) > 1:
-        raise MinitrainError(f"labels for texts come from one process, not {size}: start without torchrun")
-    if config.output is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the locale says
-        _write_lines(sys.stdout, _predictions(config))
-        return
-    output = Path(config.output)
-    try:
-        # Opened before the work is done: a place that cannot be written shows at once.
-        with whole_text_file(output) as file:
-            _write_lines(file, _predictions(config))
-    except OSError as error:
-        raise MinitrainError(f"--output {output}: cannot be written ({error.strerror or error})") from error
+def reading_of(config: EvaluateConfig, trained: Mapping[str, Any]) -> Reading:
+    """How files are read: as the flags say, and the run's own data as the run read them where no flag does."""
+    given = {name: getattr(config, name) for name in ("delimiter", "quoting", "encoding")}
+    if config.eval_file is not None or config.dataset is not None or given != asdict(ReadOptions()):
+        return config
+    return ReadOptions(**{name: trained.get(name, usual) for name, usual in given.items()})
 
 
-def _predictions(config: PredictConfig) -> Iterator[dict[str, Any]]:
-    run = load_run(config.run, config.device, config.kernels, config.max_length)
-    table, columns = _texts(config, run)
-    if not len(table):
-        raise MinitrainError(f"{table.source}: has no texts")
-    split = tokenize(table, run.tokenizer, columns, max_length=run.max_length)
-    if split.truncated:
-        note = f"{split.truncated} of {len(split)} rows are longer than {run.max_length} tokens and were cut"
-        print(f"{table.source}: {note}", file=sys.stderr)
-    logits = predict(
-        run.model,
-        split,
-        batch_size=config.per_device_eval_batch_size,
-        bf16=config.bf16,
-        pad_token_id=run.tokenizer.pad_token_id,
-        pad_to_multiple_of=_multiple(config, run),
-    )
-    return _records(table, columns, logits, run.labels)
+def _name_of(file: Files | Sequence[str]) -> str:
+    """What the results of a file, or of several, are called."""
+    files = files_of(file)
+    return Path(files[0]).name if len(files) == 1 else f"{Path(files[0]).name} and {len(files) - 1} more"
 
 
-def _texts(config: PredictConfig, run: SavedRun) -> tuple[Table, tuple[str, ...]]:
-    """What to label and its columns: a table, or lines with one text each, or two where the run takes pairs."""
-    name = config.input or "standard input"
-    if config.input is not None and not config.input.endswith(".txt"):
-        columns = config.text_columns or run.text_columns
-        if columns is None:
-            raise MinitrainError(f"{config.run}: does not say which columns hold texts; pass --text_columns")
-        return read_file(config.input, columns), columns
-    try:
-        data = sys.stdin.buffer.read() if config.input is None else Path(config.input).read_bytes()
-    except OSError as error:
-        raise MinitrainError(f"--input {name}: cannot be read ({error.strerror or error})") from error
-    table = lines_to_table(name, _decoded(data, name), run.text_columns)
-    return table, tuple(table.columns)
+class _Writer:
+    """Writes scored rows, each with its true label. several: splits, so that each row names its own."""
 
+    def __init__(
+        self, config: EvaluateConfig, run: SavedRun, texts: tuple[str, ...], out: RecordFile, several: bool
+    ) -> None:
+        self.config, self.texts, self.out = config, texts, out
+        self.names = run.labels.names and display_names(run.labels.names)
+        self.added = (SPLIT, TRUE) if several else (TRUE,)
+        self.records = Records(format=config.format, labels=run.labels, added=self.added)
 
-def _decoded(data: bytes, source: str) -> list[str]:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise MinitrainError(f"{source}: is not UTF-8 at byte {error.start}") from error
-    lines = text.split("\n")
-    return [line.removesuffix("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
-
-
-def lines_to_table(source: str, lines: Iterable[str], trained_on: tuple[str, ...] | None) -> Table:
-    """One text a line; two with a tab between them where the run was trained on pairs.
-
-    Where that is not known, a tab in the first line tells. Raises MinitrainError naming the line that has no pair.
-    """
-    rows = list(lines)
-    pairs = len(trained_on) == 2 if trained_on else bool(rows) and "\t" in rows[0]
-    if not pairs:
-        return Table(source=source, columns={"text": rows}, class_names={}, untyped=True)
-    first, second = [], []
-    for number, line in enumerate(rows, start=1):
-        left, tab, right = line.partition("\t")
-        if not tab:
-            raise MinitrainError(
-                f"{source}, row {number}: expected two texts with a tab between them, got {line!r}"
-            )
-        first.append(left)
-        second.append(right)
-    return Table(source=source, columns={"text": first, "text_pair": second}, class_names={}, untyped=True)
-
-
-def _records(table: Table, columns: tuple[str, ...], logits: Tensor, labels: Labels) -> Iterator[dict[str, Any]]:
-    texts = [table.column(name) for name in columns]
-    keys = [f"input_{name}" if name in OUTPUTS else name for name in columns]
-    chances = logits.double().softmax(-1)
-    for i in range(len(table)):
-        record: dict[str, Any] = {name: values[i] for name, values in zip(keys, texts, strict=True)}
-        if labels.names is None:
-            record["score"] = logits[i, 0].item()
-        else:
-            best = int(torch.argmax(logits[i]))
-            record["label"] = labels.names[best]
-            record["probability"] = chances[i, best].item()
-            record["probabilities"] = dict(zip(labels.names, chances[i].tolist(), strict=True))
-        yield record
-
-
-def _write_lines(file: TextIO, records: Iterable[dict[str, Any]]) -> None:
-    for record in records:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    file.flush()
+    def write(self, name: str, table: Table, split: Split, result: Evaluation) -> None:
+        """Write the rows of a split, in its order."""
+        assert split.labels is not None and result.logits is not None
+        header = ""
+        if self.records.columns is None:
+            columns, note = kept_columns(table, self.texts, self.config.keep_columns)
+            if note is not None:
+                print(f"{table.source}: {note}", file=sys.stderr)
+            self.records = self.records.of_columns(columns)
+            header = self.records.header()
+        labels = split.labels.tolist()
+        truth: list[Any] = [self.names[label] for label in labels] if self.names else labels
+        added = [[name] * len(table), truth] if SPLIT in self.added else [truth]
+        self.out.write(header + self.records.lines(table, result.logits, added), len(table))

@@ -22,6 +22,8 @@ from tqdm import tqdm
 
 from minitrain.errors import MinitrainError
 from minitrain.evaluation import Evaluation
+from minitrain.label_ids import display_names
+from minitrain.label_notes import in_table, plain
 from minitrain.metrics import Confusion
 from minitrain.place import LOG
 from minitrain.steplog import StepLog
@@ -34,12 +36,18 @@ class Console:
 
     directory: of the run, which exists; None for a process that counts and says nothing, because another one does.
     total_steps: of the bar. logging_steps: optimizer steps a line. resume: keep the log that is there until
-    `go_on_from` says what of it holds.
+    `go_on_from` says what of it holds. positive: the name of the class that F1 is about.
     """
 
     def __init__(
-        self, directory: Path | None, total_steps: int, logging_steps: int | None, resume: bool = False
+        self,
+        directory: Path | None,
+        total_steps: int,
+        logging_steps: int | None,
+        resume: bool = False,
+        positive: str | None = None,
     ) -> None:
+        self.positive = positive
         self.total_steps = total_steps
         self.logging_steps = logging_steps or max(1, total_steps // 100)
         self.started = time.perf_counter()
@@ -100,7 +108,8 @@ class Console:
             self._write({"event": "evaluation", "step": step, "epoch": epoch, "split": name, **result.values})
             names = list(result.values)
             if self.evaluations == 0:
-                self._say(f"{'evaluation':<24}" + "".join(f"{value:>22}" for value in names))
+                heads = [metric_name(value, self.positive, 21) for value in names]
+                self._say(f"{'evaluation':<24}" + "".join(f"{head:>22}" for head in heads))
             values = "".join(f"{result.values[value]:>22.4f}" for value in names)
             mark = "  * best" if is_best and name == next(iter(results)) else ""
             self._say(f"{f'{name}, epoch {epoch:.2f}':<24}{values}{mark}")
@@ -183,8 +192,18 @@ def interval(share: float, count: int) -> tuple[float, float]:
     return centre - half, centre + half
 
 
-def result_lines(split: str, result: Evaluation, baseline: float | None) -> list[str]:
-    """The final values of a split; accuracy with its 95% interval and beside the majority class's."""
+def metric_name(name: str, positive: str | None, width: int = 60) -> str:
+    """A metric as a line names it: f1 -> f1 of 'spam', in so many characters."""
+    if name != "f1" or positive is None:
+        return name
+    return f"f1 of '{plain(positive, width - 8)}'"
+
+
+def result_lines(split: str, result: Evaluation, baseline: float | None, positive: str | None = None) -> list[str]:
+    """The final values of a split; accuracy with its 95% interval and beside the majority class's.
+
+    positive: the name of the class that F1 is about.
+    """
     lines = [f"{split} ({result.examples} examples)"]
     for name, value in result.values.items():
         line = f"  {name:<22}{value:.4f}"
@@ -192,12 +211,15 @@ def result_lines(split: str, result: Evaluation, baseline: float | None) -> list
             low, high = interval(value, result.examples)
             line += f"   95% interval {low:.4f} to {high:.4f}"
             line += "" if baseline is None else f"; always the majority class: {baseline:.4f}"
+        if name == "f1" and positive is not None:
+            line += f"   of '{plain(positive)}'"
         lines.append(line)
     return lines
 
 
 def class_lines(confusion: Confusion, names: Sequence[str]) -> list[str]:
     """Precision, recall and F1 of each class, and the confusion matrix, as text."""
+    names = [in_table(name) for name in display_names(names)]
     width = max(len(name) for name in (*names, MATRIX)) + 2
     column = max(11, *(len(name) + 2 for name in names))
     lines = [f"{'class':<{width}}{'precision':>11}{'recall':>11}{'f1':>11}{'examples':>11}"]

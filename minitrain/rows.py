@@ -9,6 +9,8 @@ from minitrain.config import TrainConfig
 from minitrain.data_config import GLUE_REPOSITORY, DataConfig
 from minitrain.encoder_config import REGRESSION
 from minitrain.errors import MinitrainError
+from minitrain.label_notes import label_notes
+from minitrain.label_values import check_label_map
 from minitrain.labels import Labels, find_labels, hidden, scores
 from minitrain.overlap import overlap_notes
 from minitrain.tables import Table, load_tables, read_file
@@ -94,13 +96,23 @@ def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] 
     columns = config.text_columns or (GLUE_COLUMNS[task] if task else _only_text_column(train, label_column))
     columns = tuple(train.find(name) or name for name in columns)
     problem_type = config.problem_type or (REGRESSION if task == "stsb" else None)
-    labels = find_labels(train, label_column, problem_type, known_labels)
+    check_label_map(list(by_split.values()), label_column, config.label_map)
+    labels = find_labels(
+        train,
+        label_column,
+        problem_type,
+        known_labels,
+        label_map=config.label_map,
+        positive_label=config.positive_label,
+    )
     if config.eval_fraction:
         _check_before_drawing(train, columns, label_column, labels)
         by_split = _hold_back(by_split, config.eval_fraction, config.seed)
     if tables.asked_for_test:
         by_split["test"].column(label_column)
-    secret = [name for name, table in by_split.items() if name.startswith("test") and hidden(table, label_column)]
+    secret = [
+        name for name, table in by_split.items() if name.startswith("test") and hidden(table, label_column, labels)
+    ]
 
     def scored(kind: str) -> dict[str, Table]:
         names = [name for name in by_split if name.startswith(kind) and name not in secret]
@@ -117,6 +129,7 @@ def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] 
         label_column=label_column,
         task=task,
         notes=[
+            *label_notes(by_split, label_column, labels, secret),
             *dict.fromkeys(note for table in tables.by_split.values() for note in table.notes),
             *overlap_notes(used, evaluation | test, columns, label_column),
             *(f"{name}: labels are hidden, not scored" for name in secret),

@@ -215,7 +215,9 @@ def _fit(
 
     total_steps = plan(config, len(train_split), world.size).total_steps
     shown_in = parts.directory if world.is_main else None
-    console = Console(shown_in, total_steps, config.logging_steps, resume=config.resume is not None)
+    positive = parts.splits.labels.positive_label
+    resume = config.resume is not None
+    console = Console(shown_in, total_steps, config.logging_steps, resume=resume, positive=positive)
     checkpoints = Checkpointer(parts.directory, config, data, world, tell, console.go_on_from)
     try:
         state, best = fit(
@@ -248,6 +250,8 @@ def _facts(parts: Parts, state: TrainState, best: Best, final: Mapping[str, Eval
         "text_columns": list(splits.text_columns),
         "label_column": splits.label_column,
         "labels": splits.labels.names,
+        "positive_label": splits.labels.positive_label,
+        "numbers_are_ids": splits.labels.numbers_are_ids,
         "max_length": parts.max_length,
         "steps": state.step,
         "epochs": state.epoch,
@@ -263,7 +267,7 @@ def _facts(parts: Parts, state: TrainState, best: Best, final: Mapping[str, Eval
 def _save(parts: Parts, final: Mapping[str, Evaluation], results: Mapping[str, Any]) -> None:
     """Write the model, then what is said of it; only now does an earlier run give way."""
     directory = parts.directory
-    card = model_card(parts.config, parts.splits.labels.names, results["steps"], final, directory.name)
+    card = model_card(parts.config, parts.splits.labels, results["steps"], final, directory.name)
     try:
         save_classifier(parts.model, parts.tokenizer, directory)
         write_whole(directory / "README.md", card)

@@ -13,9 +13,11 @@ from minitrain.best import Best
 from minitrain.config import TrainConfig
 from minitrain.data import Splits
 from minitrain.evaluation import Evaluation
+from minitrain.label_ids import display_names
+from minitrain.label_notes import in_table
 from minitrain.plan import make_sampler, plan
 from minitrain.products import onednn_multiplies
-from minitrain.report import class_block, duration, result_lines
+from minitrain.report import class_block, duration, metric_name, result_lines
 from minitrain.weights import LoadReport
 
 
@@ -69,7 +71,7 @@ def _label_counts(splits: Splits) -> str:
     if names is None:
         return f"scores from {labels.min():.2f} to {labels.max():.2f}, mean {labels.mean():.2f}"
     counts = Counter(labels.tolist())
-    shown = ", ".join(f"{name} {counts[i]}" for i, name in enumerate(names[:10]))
+    shown = ", ".join(f"{in_table(name)} {counts[i]}" for i, name in enumerate(display_names(names)[:10]))
     more = f", and {len(names) - 10} more" if len(names) > 10 else ""
     return f"{shown}{more}; majority {max(counts.values()) / len(labels):.1%}"
 
@@ -80,15 +82,16 @@ def footer(
     """What came of it, and what to type next."""
     lines = [""]
     for name, result in final.items():
-        lines += result_lines(name, result, results["baseline"][name])
+        lines += result_lines(name, result, results["baseline"][name], splits.labels.positive_label)
         if splits.labels.names is not None and len(splits.labels.names) <= 20:
             lines += [*class_block(result, splits.labels.names), ""]
     if best.value is not None:
         kept = bool(best.weights) or best.step == results["steps"]
         saved = "that is saved" if kept else "the last step is saved (--load_best_model_at_end keeps the best)"
+        name = metric_name(best.name, splits.labels.positive_label)
         lines += [
             *([""] if lines[-1] else []),
-            f"best {best.name} {best.value:.4f} at epoch {best.epoch:.2f}; {saved}",
+            f"best {name} {best.value:.4f} at epoch {best.epoch:.2f}; {saved}",
         ]
     sample = "'a text<TAB>and another'" if len(splits.text_columns) == 2 else "'a text'"
     pair = '{"text": "a text", "text_pair": "and another"}' if len(splits.text_columns) == 2 else '"a text"'

@@ -27,6 +27,7 @@ from minitrain.metrics import Metric, metric_for
 from minitrain.model import SequenceClassifier
 from minitrain.plan import Plan, Sampler, make_sampler, plan, shared_out
 from minitrain.profiling import Clock, training_flops
+from minitrain.progress import progress
 from minitrain.schedules import SCHEDULES
 from minitrain.step import TrainState, begin_step, make_state
 from minitrain.steplog import StepLog, Underway
@@ -190,18 +191,21 @@ def evaluate_all(
     for name, split in splits.items():
         if config.loader_draws:
             draw_seed()
-        results[name] = evaluate(
-            model,
-            split,
-            new_metric(),
-            batch_size=config.per_device_eval_batch_size,
-            order=config.eval_order,
-            bf16=config.bf16,
-            pad_token_id=pad_token_id,
-            pad_to_multiple_of=config.pad_to_multiple_of,
-            label_smoothing=config.label_smoothing_factor,
-            world=world,
-        )
+        silent = world is not None and not world.is_main
+        with progress(f"evaluating {name}", len(split), silent=silent) as add:
+            results[name] = evaluate(
+                model,
+                split,
+                new_metric(),
+                batch_size=config.per_device_eval_batch_size,
+                order=config.eval_order,
+                bf16=config.bf16,
+                pad_token_id=pad_token_id,
+                pad_to_multiple_of=config.pad_to_multiple_of,
+                label_smoothing=config.label_smoothing_factor,
+                world=world,
+                on_rows=add,
+            )
     return results
 
 

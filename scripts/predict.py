@@ -13,4 +13,4 @@ def predict(config: PredictConfig) -> None:
 
 
 if __name__ == "__main__":
-    command(PredictConfig, predict, "Label new texts, as JSON lines.", positional=("run",))
+    command(PredictConfig, predict, "Label new texts, as JSON lines or CSV.", positional=("run",))

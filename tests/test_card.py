@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from minitrain.card import model_card
 from minitrain.config import TrainConfig
 from minitrain.evaluation import Evaluation
+from minitrain.labels import Labels
 
 
 def evaluation(**metrics: float) -> Evaluation:
@@ -16,8 +17,12 @@ def evaluation(**metrics: float) -> Evaluation:
 
 
 def card_of(
-    results: dict[str, Evaluation], labels: tuple[str, ...] | None = ("no", "yes"), **flags: Any
+    results: dict[str, Evaluation],
+    names: tuple[str, ...] | None = ("no", "yes"),
+    positive: int = 1,
+    **flags: Any,
 ) -> ModelCard:
+    labels = Labels(names=names, positive=positive)
     return ModelCard(model_card(TrainConfig(**flags), labels, 12, results, "a-run"))
 
 
@@ -52,7 +57,7 @@ def test_card_names_model_library_and_task() -> None:
 
 
 def test_nan_is_no_result() -> None:
-    found = eval_results(card_of({"validation": evaluation(pearson=math.nan, mse=0.5)}, labels=None))
+    found = eval_results(card_of({"validation": evaluation(pearson=math.nan, mse=0.5)}, names=None))
     assert [(r.metric_type, r.metric_value) for r in found] == [("mse", 0.5)]
 
 
@@ -66,8 +71,8 @@ def test_text_says_how_it_was_trained() -> None:
     flags: dict[str, Any] = {"learning_rate": 3e-5, "gradient_accumulation_steps": 4, "seed": 7}
     text = " ".join(card_of({"validation": evaluation(accuracy=0.5)}, **flags).text.split())
     assert "12 steps, learning rate 3e-05, batch size 32, seed 7" in text
-    assert "Labels: no, yes." in text
-    assert "Labels: a score." in card_of({"validation": evaluation(mse=0.5)}, labels=None).text
+    assert "Labels: no, yes; F1 is of yes." in text
+    assert "Labels: a score." in card_of({"validation": evaluation(mse=0.5)}, names=None).text
 
 
 @pytest.mark.parametrize("name", ["my: data #1.csv", "'quoted' \"twice\".csv", "größe – данные.jsonl", "---.csv"])
@@ -75,3 +80,22 @@ def test_awkward_file_names_survive_the_front_matter(name: str) -> None:
     card = card_of({"validation": evaluation(accuracy=0.5)}, train_file=name)
     assert [r.dataset_type for r in eval_results(card)] == [name]
     assert card.text.strip().startswith("# a-run")
+
+
+@pytest.mark.parametrize(("positive", "name"), [(0, "no"), (1, "yes")])
+def test_card_says_which_class_f1_is_of(positive: int, name: str) -> None:
+    card = card_of({"validation": evaluation(accuracy=0.75, f1=0.5)}, positive=positive)
+    assert f"F1 is of {name}." in card.text
+    assert {(r.metric_type, r.metric_name) for r in eval_results(card)} == {
+        ("accuracy", None),
+        ("f1", f"F1 of {name}"),
+    }
+
+
+def test_names_of_classes_cannot_break_the_card() -> None:
+    names = ("a\n---\nb: *x", "\x1b[31mred\u202e")
+    card = card_of({"validation": evaluation(f1=0.5)}, names=names)
+    assert "Labels: a\\n---\\nb: *x, \\x1b[31mred\\u202e; F1 is of \\x1b[31mred\\u202e." in card.text
+    assert [r.metric_name for r in eval_results(card)] == ["F1 of \\x1b[31mred\\u202e"]
+    many = card_of({"validation": evaluation(macro_f1=0.5)}, names=tuple(f"c{i}" for i in range(500)))
+    assert "c99 and 400 more." in many.text

@@ -44,27 +44,35 @@ def test_every_field_is_a_flag_of_the_same_name() -> None:
             float: ("0.5", 0.5),
             str: ("x", "x"),
             bool: ("true", True),
+            tuple: ("a,b", ("a", "b")),
+            dict: ("a=b,c=d", {"a": "b", "c": "d"}),
         }
         for spec in fields(config):
             if spec.name == "run":
                 continue
             choices = spec.metadata["choices"]
-            kind = next(kind for kind in (tuple, bool, int, float, str) if kind.__name__ in str(spec.type))
-            word, value = ("a,b", ("a", "b")) if kind is tuple else spoken[kind]
+            kind = next(kind for kind in (tuple, dict, bool, int, float, str) if kind.__name__ in str(spec.type))
+            word, value = spoken[kind]
             if choices:
                 word = value = choices[-1]
             if "str | tuple" in str(spec.type):  # names of files are told apart where they are read
                 word = value = "a,b"
-            word, value = {
+            special: dict[str, tuple[str, Any]] = {
                 "lr_scheduler_type": ("cosine", "cosine"),
                 "ddp_timeout": ("1.5", 1.5),
+                "output": ("rows.csv", "rows.csv"),
                 "delimiter": (";", ";"),
                 "encoding": ("ascii", "ascii"),
-            }.get(spec.name, (word, value))
-            partners = {
+            }
+            word, value = special.get(spec.name, (word, value))
+            partners: dict[str, tuple[str, ...]] = {
                 "eval_steps": ("--eval_strategy", "steps"),
                 "save_steps": ("--save_strategy", "steps"),
+                "keep_columns": ("--output", "rows.csv"),
+                "output_format": ("--output", "rows.csv"),
             }
+            if config is PredictConfig:
+                partners["resume"] = ("--input", "new.csv", "--output", "rows.csv")
             needs = partners.get(spec.name, ())
             run = () if config is TrainConfig else ("folder",)
             made = parse(config, "", [*run, f"--{spec.name}", word, *needs], positional=("run",) if run else ())

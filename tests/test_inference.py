@@ -13,9 +13,9 @@ from test_run import config, named_reviews, read_results, write_csv, write_rows
 from test_training import reviews, write_tiny_model
 from transformers import pipeline
 
-from minitrain.config import EvaluateConfig, PredictConfig
 from minitrain.errors import MinitrainError
-from minitrain.inference import evaluate_run, lines_to_table, load_run, predict_run
+from minitrain.inference import evaluate_run, load_run, predict_run
+from minitrain.inference_config import EvaluateConfig, PredictConfig
 from minitrain.run import train
 
 Predict = Callable[..., list[dict[str, Any]]]
@@ -156,7 +156,9 @@ def test_scores_are_those_of_the_pipeline(scores: Path, predicted: Predict) -> N
 
 
 def test_line_without_a_tab_is_named_where_pairs_are_expected(pairs: Path, predicted: Predict) -> None:
-    with pytest.raises(MinitrainError, match=r"^standard input, row 2: expected two texts with a tab .* 'no pair'"):
+    with pytest.raises(
+        MinitrainError, match=r"^standard input, line 2: expected two texts with a tab .* 'no pair'"
+    ):
         predicted(pairs, "good\tfilm\nno pair\n")
     (record,) = predicted(pairs, "good\tfilm\tplot\n")
     assert (record["text"], record["text_pair"]) == ("good", "film\tplot")
@@ -168,7 +170,6 @@ def test_first_line_tells_where_the_run_does_not(run: Path, predicted: Predict, 
     (bare / "results.json").unlink()
     assert "text_pair" in predicted(bare, "good\tfilm\nbad\tfilm\n")[0]
     assert "text_pair" not in predicted(bare, "good film\nbad\tfilm\n")[0]
-    assert list(lines_to_table("x", [], None).columns) == ["text"]
 
 
 def write_texts(path: Path) -> list[str]:
@@ -184,9 +185,10 @@ def write_texts(path: Path) -> list[str]:
 def test_kind_of_input_does_not_matter(run: Path, predicted: Predict, tmp_path: Path, kind: str) -> None:
     texts = write_texts(tmp_path / f"new.{kind}")
     expected = predicted(run, "\n".join(texts))
-    assert predicted(run, input=str(tmp_path / f"new.{kind}")) == expected
+    flags: dict[str, Any] = {"input": str(tmp_path / f"new.{kind}"), "keep_columns": ("none",)}
+    assert predicted(run, **flags) == expected
     output = tmp_path / "deeper/out.jsonl"
-    predict_run(PredictConfig(run=str(run), input=str(tmp_path / f"new.{kind}"), output=str(output)))
+    predict_run(PredictConfig(run=str(run), output=str(output), **flags))
     assert read_lines(output.read_text(encoding="utf-8")) == expected
     assert [path.name for path in output.parent.iterdir()] == ["out.jsonl"]
 
@@ -246,7 +248,7 @@ def test_input_that_cannot_be_had_is_named(
 
 
 def test_standard_input_must_be_utf8_and_hold_something(run: Path, predicted: Predict) -> None:
-    with pytest.raises(MinitrainError, match="standard input: is not UTF-8 at byte 5"):
+    with pytest.raises(MinitrainError, match="standard input, line 1: is not UTF-8 at byte 5"):
         predicted(run, b"good \xff film\n")
     with pytest.raises(MinitrainError, match="standard input: has no texts"):
         predicted(run, b"")
@@ -369,7 +371,7 @@ def test_run_without_its_facts_asks_for_them(run: Path, data: Path, tmp_path: Pa
         evaluate_run(EvaluateConfig(run=str(bare), text_columns=("text",)))
     with pytest.raises(MinitrainError, match="does not say which columns hold its texts; pass --text_columns"):
         evaluate_run(EvaluateConfig(run=str(bare), eval_file=str(data / "eval.csv")))
-    with pytest.raises(MinitrainError, match="does not say which columns hold texts; pass --text_columns"):
+    with pytest.raises(MinitrainError, match="does not say which columns hold its texts; pass --text_columns"):
         predict_run(PredictConfig(run=str(bare), input=str(data / "eval.csv")))
     (result,) = evaluate_run(
         EvaluateConfig(run=str(bare), eval_file=str(data / "eval.csv"), text_columns=("text",))

@@ -26,6 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "imports",
         "inference_config",
         "kernels",
+        "label_map",
         "options",
         "packing",
         "place",
@@ -53,6 +54,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "overlap",
         "hub_datasets",
         "tables",
+        "label_values",
+        "label_ids",
+        "label_notes",
         "labels",
         "rows",
         "data",
@@ -78,8 +82,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "training",
     ),
     ("card", "report"),
+    ("input_lines", "record_files", "records"),
     ("summary",),
-    ("inference", "launcher", "run"),
+    ("saved_run", "labelling", "inference", "launcher", "run"),
     ("__init__",),
     ("sides",),
     ("scripts", "examples", "benchmarks"),
@@ -88,9 +93,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 # layers -> families -> model -> weights.
 WITHIN: dict[str, set[str]] = {
     "config": {"data_config", "options"},
-    "data_config": {"options", "read_options"},
     "read_options": {"options"},
-    "inference_config": {"config", "options"},
+    "data_config": {"label_map", "options", "read_options"},
+    "inference_config": {"config", "files", "label_map", "options", "read_options"},
     "download": {"files"},
     "place": {"config", "read_options"},
     "stopping": {"distributed"},
@@ -118,8 +123,11 @@ WITHIN: dict[str, set[str]] = {
         "table",
         "text_files",
     },
-    "labels": {"tables"},
-    "rows": {"labels", "overlap", "tables", "tokenizer"},
+    "label_values": {"tables"},
+    "label_ids": {"label_values", "tables"},
+    "label_notes": {"label_ids", "label_values", "tables"},
+    "labels": {"label_ids", "label_values", "tables"},
+    "rows": {"label_notes", "label_values", "labels", "overlap", "tables", "tokenizer"},
     "token_cache": {"tokenizer"},
     "data": {"labels", "rows", "tables", "token_cache", "tokenizer"},
     "ahead": {"data", "hub", "rows", "tokenizer"},
@@ -128,6 +136,8 @@ WITHIN: dict[str, set[str]] = {
     "model": {"families", "layers"},
     "weights": {"families", "hub", "model", "tensorfiles"},
     "optim": {"touched"},
+    "labelling": {"saved_run"},
+    "inference": {"labelling", "saved_run"},
     "best": {"evaluation"},
     "compiling": {"evaluation"},
     "step": {"compiling", "evaluation", "graphs", "profiling"},
@@ -242,7 +252,10 @@ def test_slow_libraries_are_imported_where_they_are_used(path: Path) -> None:
     assert not third_party(top) & SLOW
 
 
-@pytest.mark.parametrize("unit", ["config", "data_config", "errors", "flags", "inference_config", "options"])
+COMMAND_LINE = ["config", "data_config", "errors", "flags", "inference_config", "label_map", "options"]
+
+
+@pytest.mark.parametrize("unit", COMMAND_LINE)
 def test_command_line_needs_no_torch(unit: str) -> None:
     assert third_party(tree_of(ROOT / f"minitrain/{unit}.py")) == set()
 

@@ -1,0 +1,102 @@
+"""What `--label_map` says: other names for labels, as pairs, as JSON, or as a file of JSON.
+
+Only read here; `label_values.py` applies it to the labels of every split, before anything else is made of them.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from minitrain.errors import MinitrainError, shown
+
+EXPECTED = "expected old=new,... (a name with a comma, '=' or outer blanks in double quotes), or a .json file"
+_NAME = r'\s*("(?:[^"\\]|\\.)*"|[^",=][^,=]*?)\s*'
+_PAIR = re.compile(f"{_NAME}={_NAME}(,|$)")
+
+
+def read_label_map(given: str | Path | Mapping[Any, Any] | None) -> dict[str, str] | None:
+    """The map of a flag or an option as label -> name; None where none is given.
+
+    given: `0=good,1=bad`, a JSON object, the name of a .json file that holds one, or a dict.
+    Raises MinitrainError for what is none of these, is empty, or names a label twice.
+
+    >>> read_label_map('0=good, " bad"=bad')
+    {'0': 'good', ' bad': 'bad'}
+    """
+    if given is None:
+        return None
+    if isinstance(given, Mapping):
+        pairs = list(given.items())
+    else:
+        text = str(given)
+        if text.endswith(".json"):
+            pairs = _pairs_of_json(_file(text), f"--label_map {text}")
+        else:
+            pairs = _pairs_of_json(text, "--label_map") if text.lstrip().startswith("{") else _pairs(text)
+    return _checked(pairs)
+
+
+def as_flag(pairs: Mapping[str, str]) -> str:
+    """The map as a shell takes it: {" bad": "bad"} -> --label_map '" bad"=bad'"""
+    return f"--label_map {shlex.quote(','.join(f'{_quoted(old)}={_quoted(new)}' for old, new in pairs.items()))}"
+
+
+def _quoted(name: str) -> str:
+    plain = name.isprintable() and not re.search('^$|^[{ ]| $|[",=]', name)
+    return name if plain else json.dumps(name, ensure_ascii=not name.isprintable())
+
+
+def _file(name: str) -> str:
+    try:
+        return Path(name).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MinitrainError(f"--label_map {name}: is not UTF-8; save it as UTF-8") from error
+    except OSError as error:
+        raise MinitrainError(f"--label_map {name}: cannot be read ({error.strerror or error})") from error
+
+
+def _pairs_of_json(text: str, where: str) -> list[tuple[Any, Any]]:
+    try:
+        pairs = json.loads(text, object_pairs_hook=_Pairs)
+    except (ValueError, RecursionError) as error:
+        raise MinitrainError(f'{where}: is not valid JSON ({error}); write {{"old": "new", ...}}') from error
+    if not isinstance(pairs, _Pairs):
+        raise MinitrainError(f'{where}: is {shown(pairs)}; expected an object, {{"old": "new", ...}}')
+    return list(pairs)
+
+
+class _Pairs(list[tuple[Any, Any]]):
+    """A JSON object with the keys that it has twice."""
+
+
+def _pairs(text: str) -> list[tuple[Any, Any]]:
+    pairs: list[tuple[Any, Any]] = []
+    at = 0
+    while at < len(text) or not pairs:
+        found = _PAIR.match(text, at)
+        if found is None or (found[3] and found.end() == len(text)):
+            raise MinitrainError(f"--label_map {text}: {EXPECTED}")
+        try:
+            old, new = (json.loads(name) if name[0] == '"' else name for name in (found[1], found[2]))
+        except ValueError as error:
+            raise MinitrainError(f"--label_map {text}: a quoted name is read as JSON ({error})") from error
+        pairs.append((old, new))
+        at = found.end()
+    return pairs
+
+
+def _checked(pairs: list[tuple[Any, Any]]) -> dict[str, str]:
+    if not pairs:
+        raise MinitrainError(f"--label_map: is empty; {EXPECTED}")
+    result: dict[str, str] = {}
+    for old, new in pairs:
+        if not isinstance(old, str | int | float) or not isinstance(new, str | int) or new == "":
+            raise MinitrainError(f"--label_map: {shown(old)} becomes {shown(new)}; expected names of classes")
+        if str(old) in result:
+            raise MinitrainError(f"--label_map: names {shown(str(old))} twice; say once what becomes of it")
+        text = str(new)
+        result[str(old)] = text.strip() if text.strip().removeprefix("-").isdecimal() else text
+    return result

@@ -1,0 +1,124 @@
+"""What a run says of its labels that nobody asked for, but a person would want to know before training on them."""
+
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+
+from minitrain.label_ids import Labels, class_counts
+from minitrain.label_map import as_flag
+from minitrain.label_values import alike, whole_number
+from minitrain.tables import Table
+
+MANY = 50  # classes, from which on an id or a text may have been given for a label
+LONG = 100  # characters: longer labels are texts
+SHOWN = 5  # names or pairs in a note
+
+
+def label_notes(
+    tables: Mapping[str, Table], column: str, labels: Labels, unscored: Collection[str] = ()
+) -> list[str]:
+    """Lines on the classes of a run's tables; none for scores.
+
+    tables: by split, `train` among them. unscored: the splits whose labels nobody looks at.
+    """
+    if labels.names is None:
+        return []
+    counts = class_counts(tables["train"], column, labels)
+    return [
+        *_which_is_positive(labels),
+        *numbers_as_ids(tables, column, labels, unscored),
+        *_without_rows(labels, counts),
+        *_alike(labels, counts),
+        *_too_many(labels, counts, column),
+        *_joined(labels.names),
+    ]
+
+
+def _which_is_positive(labels: Labels) -> list[str]:
+    if not labels.alphabetical or labels.names is None or len(labels.names) != 2 or labels.positive != 1:
+        return []
+    other, positive = (plain(name) for name in labels.names)
+    choice = f"--positive_label {shlex.quote(other)}"
+    return [f"f1 is of '{positive}', the second by the alphabet; {choice} makes it the other's"]
+
+
+def numbers_as_ids(
+    tables: Mapping[str, Table], column: str, labels: Labels, unscored: Collection[str] = ()
+) -> list[str]:
+    """A line on numbers that are read as places among names, where the column itself does not say so."""
+    names = labels.names or ()
+    if not labels.numbers_are_ids or all(name in (str(i), f"LABEL_{i}") for i, name in enumerate(names)):
+        return []
+    for split, table in tables.items():
+        if split in unscored or column not in table.columns or column in table.class_names:
+            continue
+        numbers = {whole_number(value, table.untyped) for value in set(table.column(column)[:])}
+        found = sorted(number for number in numbers if number is not None)[:SHOWN]
+        if found:
+            pairs = ", ".join(f"{number} is '{plain(names[number])}'" for number in found if number < len(names))
+            return [f"numbers in {split} are read as ids: {pairs} (--label_map reads them otherwise)"]
+    return []
+
+
+def _without_rows(labels: Labels, counts: Mapping[int, int]) -> list[str]:
+    missing = [name for i, name in enumerate(labels.names or ()) if not counts[i]]
+    return [f"no training row has the label {_few(missing)}, which the model cannot learn"] if missing else []
+
+
+def _alike(labels: Labels, counts: Mapping[int, int]) -> list[str]:
+    groups: dict[str, list[int]] = {}
+    for i, name in enumerate(labels.names or ()):
+        groups.setdefault(alike(name), []).append(i)
+    names = labels.names or ()
+    notes = []
+    for group in [group for group in groups.values() if len(group) > 1][:SHOWN]:
+        rows = ", ".join(f"'{plain(names[i])}' {counts[i]}" for i in group)
+        chosen = names[max(group, key=lambda i: (counts[i], names[i] == names[i].strip()))]
+        pairs = {names[i]: chosen for i in group if names[i] != chosen}
+        notes.append(
+            f"classes that differ by blanks, case or Unicode's form alone: {rows}; {as_flag(pairs)} joins them"
+        )
+    return notes
+
+
+def _too_many(labels: Labels, counts: Mapping[int, int], column: str) -> list[str]:
+    names, rows = labels.names or (), sum(counts.values())
+    longest = max(map(len, names))
+    if longest > LONG:
+        return [
+            f"labels have up to {longest} characters: is {column!r} a column of texts? --label_column names another"
+        ]
+    if len(names) >= MANY and len(names) > rows / 2:
+        return [
+            f"{len(names)} classes in {rows} rows: does {column!r} number the rows? --label_column names another"
+        ]
+    return []
+
+
+def _joined(names: Sequence[str]) -> list[str]:
+    """Names that are several of a few words: x|y beside x, or more combinations than there are words."""
+    for sign in "|;,":
+        joined = [name for name in names if sign in name and all(part.strip() for part in name.split(sign))]
+        parts = {part.strip() for name in joined for part in name.split(sign)}
+        alone = parts & set(names) if sign in "|;" else parts <= set(names)
+        if joined and (alone or len(joined) * 2 > len(names) > len(parts)):
+            return [
+                f"'{plain(joined[0])}' may be several labels in one; here a text has one label, so that this is a "
+                "class of its own"
+            ]
+    return []
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(f"'{plain(name)}'" for name in names[:SHOWN]) + more
+
+
+def in_table(name: str) -> str:
+    """A name as a table shows it: `plain`, in quotes where it begins or ends with a blank."""
+    return plain(name) if name == name.strip() else f"'{plain(name)}'"
+
+
+def plain(name: str, limit: int = 40) -> str:
+    """A name as a line can show it: short, and without characters that move the cursor or hide others."""
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    return safe if len(safe) <= limit else f"{safe[: limit - 13]}...{safe[-10:]}"

@@ -1,0 +1,94 @@
+"""A saved run, ready for use: its model, tokenizer and labels, and what its `results.json` remembers.
+
+Any classifier in the Hub's layout will do; a run's folder also tells its own columns and length.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minitrain.config import LENGTH_MULTIPLE
+from minitrain.data import length_limit
+from minitrain.distributed import World, choose_device
+from minitrain.errors import MinitrainError, listed
+from minitrain.files import read_json
+from minitrain.inference_config import EvaluateConfig, PredictConfig
+from minitrain.label_ids import Labels, saved_labels
+from minitrain.model import SequenceClassifier
+from minitrain.place import RESULTS
+from minitrain.tokenizer import Tokenizer, load_tokenizer
+from minitrain.weights import load_classifier, names_or_default, trained_labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRun:
+    """A saved classifier with its tokenizer, and what its `results.json` remembers ({} without one)."""
+
+    directory: Path
+    model: SequenceClassifier
+    tokenizer: Tokenizer
+    labels: Labels
+    facts: dict[str, Any]
+    max_length: int
+
+    @property
+    def text_columns(self) -> tuple[str, ...] | None:
+        """The columns it was trained on: one, or two for pairs."""
+        columns = self.facts.get("text_columns")
+        return tuple(columns) if columns else None
+
+    @property
+    def pairs(self) -> bool | None:
+        """Whether it was trained on pairs of texts; None where nothing says so."""
+        return None if self.text_columns is None else len(self.text_columns) == 2
+
+    def columns(self, asked: tuple[str, ...] | None) -> tuple[str, ...]:
+        """The columns of a table that hold the texts. asked: by --text_columns.
+
+        Raises MinitrainError where nothing says which, or they are not as many as it was trained on.
+        """
+        columns = asked or self.text_columns
+        if columns is None:
+            raise MinitrainError(
+                f"{self.directory}: does not say which columns hold its texts; pass --text_columns"
+            )
+        if self.text_columns is not None and len(columns) != len(self.text_columns):
+            takes = "pairs of texts" if self.pairs else "single texts"
+            raise MinitrainError(
+                f"--text_columns {','.join(columns)}: {self.directory} was trained on {takes} "
+                f"({listed(self.text_columns)}); name {'two columns' if self.pairs else 'one'}"
+            )
+        return columns
+
+
+def load_run(
+    directory: str | Path, device: str, kernels: str, max_length: int | None, world: World | None = None
+) -> SavedRun:
+    """Load a saved run onto a device. Raises MinitrainError where the folder is not there or not whole."""
+    named = directory = Path(directory)
+    if not (directory / "config.json").is_file():
+        raise MinitrainError(
+            f"{directory}: holds no saved model (no config.json); give a folder that train.py saved"
+        )
+    directory = directory.resolve()  # a run in a folder called demo is no demo
+    if trained_labels(directory) is None:
+        raise MinitrainError(f"{directory}: holds no trained head, only an encoder; fine-tune it first")
+    model = load_classifier(directory, kernels=kernels).to(choose_device(device, world or World()))
+    tokenizer = load_tokenizer(directory)
+    tokenizer.check_fits(model.config.vocab_size, directory)
+    facts = read_json(directory / RESULTS) if (directory / RESULTS).is_file() else {}
+    remembered = None if max_length is not None else facts.get("max_length")
+    return SavedRun(
+        directory=named,
+        model=model,
+        tokenizer=tokenizer,
+        labels=saved_labels(None if model.config.is_regression else names_or_default(model.config), facts),
+        facts=facts,
+        max_length=remembered or length_limit(max_length, tokenizer, model.config.max_length),
+    )
+
+
+def pad_multiple(config: EvaluateConfig | PredictConfig, run: SavedRun) -> int | None:
+    """What lengths are padded to: as in training, where that does not exceed the positions."""
+    fits = run.model.config.max_length % LENGTH_MULTIPLE == 0
+    return LENGTH_MULTIPLE if config.bf16 and config.kernels == "fast" and fits else None
