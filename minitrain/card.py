@@ -7,6 +7,7 @@ from minitrain.config import TrainConfig
 from minitrain.evaluation import Evaluation
 from minitrain.label_ids import Labels, display_names
 from minitrain.label_notes import plain
+from minitrain.read_options import files_shown
 
 DEMO_MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # where the embedded weights come from
 SHOWN = 100  # names of classes
@@ -33,7 +34,7 @@ def model_card(
     from huggingface_hub import EvalResult, ModelCardData
 
     positive = labels.positive_label
-    data_type = config.train_file or config.dataset or "unknown"
+    data_type = files_shown(config.train_file) or config.dataset or "unknown"
     dataset = " ".join(filter(None, (data_type, config.subset)))
     evaluations = [
         EvalResult(

@@ -142,7 +142,7 @@ def tokenize(
     numbers: array[int] | array[float] | None = None
     if labels is not None and label_column is not None:
         numbers = array("f" if labels.names is None else "q", label_numbers(table, label_column, labels))
-    chunks = _Chunks(table.source, tokenizer, text_columns, columns, max_length)
+    chunks = _Chunks(table, tokenizer, text_columns, columns, max_length)
     name = chunks.fingerprint() if cache else None
     return Split(
         in_memory(chunks) if name is None else cached(name, chunks),
@@ -157,7 +157,7 @@ def tokenize(
 class _Chunks:
     """The rows of a table, tokenized a chunk at a time, as often as they are asked for."""
 
-    source: str
+    table: Table
     tokenizer: Tokenizer
     names: tuple[str, ...]
     columns: Sequence[Sequence[str]]
@@ -165,11 +165,11 @@ class _Chunks:
 
     def __iter__(self) -> Iterator[Encoded]:
         silent = os.environ.get("LOCAL_RANK", "0") != "0"  # of the processes on one machine, one speaks
-        with progress(f"tokenizing {self.source}", len(self.columns[0]), silent=silent) as add:
-            for start, parts in self._pieces():
+        with progress(f"tokenizing {self.table.source}", len(self.table), silent=silent) as add:
+            for source, first_row, parts in self._pieces():
                 texts, pairs = parts if len(parts) == 2 else (parts[0], None)
                 yield self.tokenizer.encode(
-                    texts, pairs, self.max_length, where=self.source, columns=self.names, first_row=start + 1
+                    texts, pairs, self.max_length, where=source, columns=self.names, first_row=first_row
                 )
                 add(len(texts))
 
@@ -178,13 +178,13 @@ class _Chunks:
         limit = self.tokenizer.max_length if self.max_length is None else self.max_length
         settings = f"{self.tokenizer.fingerprint()} {limit} {len(self.columns)}"
         try:
-            return fingerprint(settings, (part for _, parts in self._pieces() for part in parts))
+            return fingerprint(settings, (part for *_, parts in self._pieces() for part in parts))
         except (TypeError, UnicodeEncodeError):
             return None
 
-    def _pieces(self) -> Iterator[tuple[int, list[Sequence[str]]]]:
-        for start in range(0, len(self.columns[0]), CHUNK):
-            yield start, [column[start : start + CHUNK] for column in self.columns]
+    def _pieces(self) -> Iterator[tuple[str, int, list[Sequence[str]]]]:
+        for source, first_row, rows in self.table.pieces(CHUNK):
+            yield source, first_row, [column[rows] for column in self.columns]
 
 
 def unknown_warning(counts: Mapping[str, tuple[int, int]]) -> str | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from minitrain.errors import MinitrainError
 from minitrain.label_map import read_label_map
 from minitrain.options import check_flags, flag
+from minitrain.read_options import Files, as_files, check_reading, delimiter_flag, encoding_flag, quoting_flag
 
 GLUE_REPOSITORY = "nyu-mll/glue"  # the default dataset, with the subset mrpc
 PROBLEM_TYPES = ("single_label_classification", "regression")
@@ -19,10 +20,15 @@ class DataConfig:
     )
     subset: str | None = flag(None, "configuration of the dataset, e.g. a GLUE task; mrpc of nyu-mll/glue")
     dataset_revision: str | None = flag(None, "branch, tag or commit of a dataset of the Hub")
-    train_file: str | None = flag(None, "own training data: .csv, .tsv, .jsonl or .parquet")
-    eval_file: str | None = flag(None, "own evaluation data, same columns")
-    test_file: str | None = flag(None, "own test data, scored once, after training")
-    text_columns: tuple[str, ...] | None = flag(None, "one column, or two (a pair), separated by a comma")
+    train_file: Files | None = flag(
+        None, "own training data: .csv, .tsv, .json, .jsonl or .parquet; several as a,b or 'folder/*.csv'"
+    )
+    eval_file: Files | None = flag(None, "own evaluation data, same columns")
+    test_file: Files | None = flag(None, "own test data, scored once, after training")
+    delimiter: str | None = delimiter_flag()
+    quoting: str = quoting_flag()
+    encoding: str = encoding_flag()
+    text_columns: tuple[str, ...] | None = flag(None, "one column, or two (a pair): a,b or a JSON list of names")
     label_column: str | None = flag(None, "column of the labels; 'label' where nothing is said")
     eval_fraction: float = flag(0.0, "share of the training data to hold back for evaluation", bounds=(0.0, 1.0))
     label_map: dict[str, str] | None = flag(
@@ -35,7 +41,10 @@ class DataConfig:
     seed: int = flag(42, "of the head, dropout and the order of examples", bounds=(0, 2**63 - 1))
 
     def __post_init__(self) -> None:
+        for name in ("train_file", "eval_file", "test_file"):
+            object.__setattr__(self, name, as_files(getattr(self, name)))
         check_flags(self)
+        check_reading(self)
         object.__setattr__(self, "label_map", read_label_map(self.label_map))
         if self.dataset is not None and self.train_file is not None:
             raise MinitrainError("--dataset and --train_file name two sets of data: pass one")

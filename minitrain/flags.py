@@ -6,6 +6,7 @@ underscores or dashes. An unknown one is answered by `known_flags.py`, or with t
 
 import argparse
 import difflib
+import json
 import os
 import re
 import sys
@@ -68,10 +69,27 @@ def _truth(text: str) -> bool:
 
 
 def _names(text: str) -> tuple[str, ...]:
+    if text.lstrip().startswith('["'):
+        return _json_list(text)
     names = tuple(name.strip() for name in text.split(","))
     if not all(names):
         raise argparse.ArgumentTypeError(f"{text!r} has an empty name; write a,b")
     return names
+
+
+def _json_list(text: str) -> tuple[str, ...]:
+    try:
+        names = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'{text!r} is no JSON list ({error}); write \'["a, b", "c"]\'') from None
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise argparse.ArgumentTypeError(f'{text!r} is no list of names; write \'["a, b", "c"]\'')
+    return tuple(names)
+
+
+def _files(text: str) -> str | tuple[str, ...]:
+    """Names with commas are told apart where they are read: a file's own name may have one."""
+    return _json_list(text) if text.lstrip().startswith('["') and not os.path.exists(text) else text
 
 
 def _pairs(text: str) -> str:
@@ -89,6 +107,8 @@ _number.__name__ = "number"  # argparse shows it: "invalid number value: 'x'"
 
 def _converter(hint: Any) -> Any:
     """float | None -> float, and so on: what turns the flag's text into the field's type."""
+    if {str, tuple} <= {get_origin(arm) or arm for arm in get_args(hint)}:
+        return _files
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(arm for arm in get_args(hint) if arm is not type(None))
     if get_origin(hint) is tuple:
@@ -124,7 +144,8 @@ def _add(parser: argparse.ArgumentParser, spec: Field[Any], hint: Any) -> None:
     if spec.metadata.get("bare") is not None:
         options = {"nargs": "?", "const": spec.metadata["bare"], "metavar": "[NAME]"}
     if spec.metadata["choices"] is None and "metavar" not in options:
-        options["metavar"] = {int: "N", _number: "X", _names: "A,B", _pairs: "A=B,..."}.get(convert, "NAME")
+        shapes = {int: "N", _number: "X", _names: "A,B", _files: "FILE", _pairs: "A=B,..."}
+        options["metavar"] = shapes.get(convert, "NAME")
     parser.add_argument(
         f"--{spec.name}",
         dest=spec.name,

@@ -1,7 +1,9 @@
 """Using what was saved: score a run on data. `predict_run` and `load_run` live beside, and are named here too."""
 
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from minitrain.labelling import predict_run as predict_run
 from minitrain.labels import display_names, with_positive
 from minitrain.metrics import metric_for
 from minitrain.progress import progress
+from minitrain.read_options import Files, Reading, ReadOptions, files_of
 from minitrain.record_files import RecordFile, record_file
 from minitrain.records import SPLIT, TRUE, Records, kept_columns
 from minitrain.report import class_block, finite_values, result_lines, say
@@ -46,8 +49,12 @@ def _evaluate_run(config: EvaluateConfig, world: World, out: RecordFile | None) 
     columns = run.columns(config.text_columns)
     column = config.label_column or run.facts.get("label_column") or "label"
     tables, task = _tables_to_score(config, run, (*columns, column))
+    first = next(iter(tables.values()))
+    columns, column = tuple(first.find(name) or name for name in columns), first.find(column) or column
     if world.is_main:
         remark(config.run, *run.tokenizer.notes)
+        for note in dict.fromkeys(note for table in tables.values() for note in table.notes):
+            print(note, file=sys.stderr)
     trained = run.facts.get("config", {})
     limit = config.max_eval_samples
     if config.dataset is None and config.eval_file is None and config.split is None:
@@ -104,7 +111,7 @@ def _tables_to_score(
 ) -> tuple[dict[str, Table], str | None]:
     """The tables by split, and the GLUE task whose metrics apply."""
     trained = run.facts.get("config", {})
-    file = config.eval_file
+    file, reading = config.eval_file, reading_of(config, trained)
     if file is None and config.dataset is None and trained.get("train_file"):
         files = {"train": "train_file", "validation": "eval_file", "test": "test_file"}
         file = trained.get(files.get(config.split or "validation", ""))
@@ -114,18 +121,33 @@ def _tables_to_score(
                 f"{config.run}: was trained on files, none of them for {split!r}: pass --eval_file"
             )
     if file is not None:
-        return {Path(file).name: read_file(file, columns, others=config.output is not None)}, None
+        table = read_file(file, columns, reading, others=config.output is not None)
+        return {_name_of(file): table}, None
     dataset = config.dataset or trained.get("dataset")
     if dataset is None:
         raise MinitrainError(f"{config.run}: does not say what it was trained on; pass --dataset or --eval_file")
     subset = config.subset or (trained.get("subset") if config.dataset is None else None)
     revision = trained.get("dataset_revision") if config.dataset is None else None
-    tables = load_tables(dataset, subset, revision)
+    tables = load_tables(dataset, subset, revision, reading)
     wanted = [config.split] if config.split else [name for name in tables if name.startswith("validation")]
     if not wanted or any(name not in tables for name in wanted):
         missing = "no validation split" if config.split is None else f"no split {config.split!r}"
         raise MinitrainError(f"{dataset}: has {missing}; pass --split, one of {', '.join(tables)}")
     return {name: tables[name] for name in wanted}, subset if subset in GLUE_COLUMNS else None
+
+
+def reading_of(config: EvaluateConfig, trained: Mapping[str, Any]) -> Reading:
+    """How files are read: as the flags say, and the run's own data as the run read them where no flag does."""
+    given = {name: getattr(config, name) for name in ("delimiter", "quoting", "encoding")}
+    if config.eval_file is not None or config.dataset is not None or given != asdict(ReadOptions()):
+        return config
+    return ReadOptions(**{name: trained.get(name, usual) for name, usual in given.items()})
+
+
+def _name_of(file: Files | Sequence[str]) -> str:
+    """What the results of a file, or of several, are called."""
+    files = files_of(file)
+    return Path(files[0]).name if len(files) == 1 else f"{Path(files[0]).name} and {len(files) - 1} more"
 
 
 class _Writer:

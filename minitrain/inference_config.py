@@ -9,6 +9,7 @@ from minitrain.errors import MinitrainError
 from minitrain.files import is_device
 from minitrain.label_map import read_label_map
 from minitrain.options import check_flags, flag
+from minitrain.read_options import Files, as_files, check_reading, delimiter_flag, encoding_flag, quoting_flag
 
 INPUT_FORMATS = ("text", "jsonl")  # of lines
 OUTPUT_FORMATS = ("jsonl", "csv", "tsv")
@@ -23,9 +24,13 @@ class OutputConfig:
     keep_columns: tuple[str, ...] | None = flag(
         None, "other columns that records keep: a,b or all or none; by default all without long texts"
     )
+    delimiter: str | None = delimiter_flag()
+    quoting: str = quoting_flag()
+    encoding: str = encoding_flag()
 
     def __post_init__(self) -> None:
         check_flags(self)
+        check_reading(self)
         if isinstance(self.keep_columns, str):
             raise MinitrainError(f"--keep_columns {self.keep_columns}: expected a tuple of names, as ('id',)")
         if self.output_format is None:
@@ -57,7 +62,7 @@ class EvaluateConfig(OutputConfig):
     run: str = flag(MISSING, "folder that a training run saved")
     dataset: str | None = flag(None, "other data than the run's: Hub id, local folder, or 'demo'")
     subset: str | None = flag(None, "configuration of the dataset")
-    eval_file: str | None = flag(None, "own data: .csv, .tsv, .jsonl or .parquet")
+    eval_file: Files | None = flag(None, "own data: .csv, .tsv, .json, .jsonl or .parquet; several as a,b")
     split: str | None = flag(None, "split of the dataset, e.g. test; by default what the run evaluated on")
     text_columns: tuple[str, ...] | None = flag(None, "by default the run's")
     label_column: str | None = flag(None, "by default the run's")
@@ -75,6 +80,7 @@ class EvaluateConfig(OutputConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "eval_file", as_files(self.eval_file))
         object.__setattr__(self, "label_map", read_label_map(self.label_map))
         if self.dataset is not None and self.eval_file is not None:
             raise MinitrainError("--dataset and --eval_file name two sets of data: pass one")
@@ -91,7 +97,8 @@ class PredictConfig(OutputConfig):
 
     run: str = flag(MISSING, "folder that a training run saved, or any classifier in the Hub's layout")
     input: str | None = flag(
-        None, ".txt (a text a line), .csv, .tsv, .jsonl or .parquet; by default, or as -, lines of standard input"
+        None,
+        ".txt (a text a line), .csv, .tsv, .json, .jsonl or .parquet; by default, or as -, lines of standard input",
     )
     input_format: str | None = flag(None, "of lines; by default as the first one looks", INPUT_FORMATS)
     resume: bool = flag(False, "go on with the --output of an interrupted prediction")

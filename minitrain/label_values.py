@@ -117,7 +117,7 @@ def bad_label(table: Table, column: str, index: int, value: Any, expected: str) 
     elif isinstance(value, Decimal | date | time):
         hint = "; write it as text or as a number"
     raise MinitrainError(
-        f"{table.source}, row {index + 1}, column {column!r}: the label is {shown(value)} "
+        f"{table.where(index)}, column {column!r}: the label is {shown(value)} "
         f"({type(value).__name__}); expected {expected}{hint}"
     )
 

@@ -143,10 +143,20 @@ class _Labeller:
     def _table(self) -> tuple[Table, tuple[str, ...]]:
         name = self.config.input
         assert name is not None
-        if self.config.input_format is None and not name.lower().endswith(".txt"):
+        is_table = not name.lower().endswith(".txt") or self.config.delimiter is not None
+        if self.config.input_format is None and is_table:
             texts = self.run.columns(self.config.text_columns)
-            table = read_file(name, texts, others=self.config.keep_columns != ("none",))
-            self._check_there(table, texts)
+            try:
+                table = read_file(name, texts, self.config, others=self.config.keep_columns != ("none",))
+            except MinitrainError as error:
+                if self.config.text_columns is not None or "has no " not in str(error):
+                    raise
+                raise MinitrainError(
+                    f"{error}. The run was trained on {listed(texts)}: pass --text_columns"
+                ) from error
+            for said in table.notes:
+                print(said, file=sys.stderr)
+            texts = tuple(table.find(text) or text for text in texts)
             return table, texts
         try:
             lines = whole_lines(Path(name).read_bytes())
@@ -159,14 +169,6 @@ class _Labeller:
         if not len(table):
             raise MinitrainError(f"{name}: has no texts; expected at least one line")
         return table, parser.text_columns
-
-    def _check_there(self, table: Table, texts: tuple[str, ...]) -> None:
-        missing = [name for name in texts if name not in table.columns]
-        if missing and self.config.text_columns is None:
-            raise MinitrainError(
-                f"{table.source}: has no column {missing[0]!r}, which the run was trained on; it has "
-                f"{listed(table.columns)}: pass --text_columns"
-            )
 
     def _parser(self, source: str) -> LineParser:
         asked = self.config.text_columns

@@ -153,7 +153,7 @@ def _check_scores(table: Table, column: str, values: Sequence[float]) -> None:
         bad_label(table, column, row, raw[row], "a number as in the other rows")
     row = next((i for i, value in enumerate(raw) if type(value) is float or not is_integer(value)), 0)
     raise MinitrainError(
-        f"{table.source}, row {row + 1}, column {column!r}: the label is {shown(values[row])}; whole "
+        f"{table.where(row)}, column {column!r}: the label is {shown(values[row])}; whole "
         f"numbers with a decimal point are classes or scores: {UNASKED}"
     )
 
@@ -239,7 +239,7 @@ def _refuse_negative(table: Table, column: str, values: Sequence[int]) -> NoRetu
     row = next(i for i, value in enumerate(values) if value < 0)
     names = dict(zip(map(str, sorted(set(values))), ("no", "yes", "perhaps"), strict=False))
     raise MinitrainError(
-        f"{table.source}, row {row + 1}, column {column!r}: the label is {values[row]} (int); expected a class "
+        f"{table.where(row)}, column {column!r}: the label is {values[row]} (int); expected a class "
         f"counted from 0. If it marks a row without a label, leave the row out; if it is a class, name it, as in "
         f"{as_flag(names)}, or pass --problem_type {CLASSIFICATION} to call it {str(values[row])!r}; for scores "
         f"pass --problem_type {REGRESSION}"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from minitrain.config import TrainConfig
 from minitrain.errors import MinitrainError
+from minitrain.read_options import data_name
 
 RESULTS = "results.json"
 LOG = "log.jsonl"  # called log.jsonl.part until the run is saved
@@ -25,7 +26,7 @@ def output_path(config: TrainConfig) -> Path:
     """The folder of the run: as asked, else named after data and model."""
     if config.output_dir is not None:
         return Path(config.output_dir)
-    data = config.subset or Path(config.train_file or config.dataset or "").stem
+    data = config.subset or data_name(config.train_file) or Path(config.dataset or "").stem
     return Path("runs") / f"{data}-{Path(config.model).name}"
 
 

@@ -39,7 +39,7 @@ def kept_columns(table: Table, texts: Sequence[str], asked: tuple[str, ...] | No
     """
     others = [name for name in table.columns if name not in texts]
     if asked is None:
-        long = [name for name in others if not _is_short(table.column(name))]
+        long = [name for name in others if not _is_short(table.columns[name])]
         note = (
             f"left out {listed(long)}, of more than {LONG} characters; --keep_columns all keeps every column"
             if long

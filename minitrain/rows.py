@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from minitrain.config import TrainConfig
 from minitrain.data_config import GLUE_REPOSITORY, DataConfig
 from minitrain.encoder_config import REGRESSION
-from minitrain.errors import MinitrainError, listed
+from minitrain.errors import MinitrainError
 from minitrain.label_notes import label_notes
 from minitrain.label_values import check_label_map
 from minitrain.labels import Labels, find_labels, hidden, scores
+from minitrain.overlap import overlap_notes
 from minitrain.tables import Table, load_tables, read_file
 from minitrain.tokenizer import check_texts
 
@@ -57,24 +58,27 @@ class Tables:
 def read_tables(config: DataConfig) -> Tables:
     """Read the dataset that is named (a Hub id, a folder, "demo"), or the user's own files.
 
-    Every row of JSON lines must have the text columns and the label column; where they are not named, the fields
-    of its first row. Raises MinitrainError naming file or flag, and row.
+    Where the text columns are named, every row of JSON must have them and the label column. Raises
+    MinitrainError naming file or flag, and row.
     """
     dataset, subset = config.dataset, config.subset
     files = {"train": config.train_file, "validation": config.eval_file, "test": config.test_file}
     own = {name: path for name, path in files.items() if path}
     if "train" in own:
         needed = (*config.text_columns, config.label_column or LABEL) if config.text_columns else None
-        tables, subset = {name: read_file(path, needed) for name, path in own.items()}, None
+        tables = {name: read_file(path, needed, config) for name, path in own.items()}
+        subset = None
     elif own:
         raise MinitrainError("--eval_file and --test_file go with --train_file")
     elif dataset is None:
         raise MinitrainError("there is no data: pass --dataset or --train_file")
     else:
         subset = "mrpc" if dataset == GLUE_REPOSITORY and subset is None else subset
-        tables = load_tables(dataset, subset, config.dataset_revision)
+        tables = load_tables(dataset, subset, config.dataset_revision, config)
     if "train" not in tables:
         raise MinitrainError(f"--dataset {dataset}: has no split 'train'; it has {', '.join(tables)}")
+    inside = [*(config.text_columns or ()), config.label_column or LABEL]
+    tables = {name: table.unfolded(inside) for name, table in tables.items()}
     return Tables(by_split=tables, subset=subset, asked_for_test=config.test_file is not None)
 
 
@@ -88,7 +92,9 @@ def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] 
     label_column = config.label_column or LABEL
     by_split, train, subset = tables.by_split, tables.by_split["train"], tables.subset
     task = subset if subset in GLUE_COLUMNS and set(GLUE_COLUMNS[subset]) <= set(train.columns) else None
+    label_column = train.find(label_column) or label_column
     columns = config.text_columns or (GLUE_COLUMNS[task] if task else _only_text_column(train, label_column))
+    columns = tuple(train.find(name) or name for name in columns)
     problem_type = config.problem_type or (REGRESSION if task == "stsb" else None)
     check_label_map(list(by_split.values()), label_column, config.label_map)
     labels = find_labels(
@@ -113,15 +119,22 @@ def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] 
         names = [name for name in by_split if name.startswith(kind) and name not in secret]
         return {name: by_split[name].head(config.max_eval_samples) for name in names}
 
+    used = by_split["train"].head(config.max_train_samples)
+    evaluation, test = scored("validation"), scored("test")
     return Rows(
-        train=by_split["train"].head(config.max_train_samples),
-        evaluation=scored("validation"),
-        test=scored("test"),
+        train=used,
+        evaluation=evaluation,
+        test=test,
         labels=labels,
         text_columns=columns,
         label_column=label_column,
         task=task,
-        notes=[*notes, *(f"{name}: labels are hidden, not scored" for name in secret)],
+        notes=[
+            *notes,
+            *dict.fromkeys(note for table in tables.by_split.values() for note in table.notes),
+            *overlap_notes(used, evaluation | test, columns, label_column),
+            *(f"{name}: labels are hidden, not scored" for name in secret),
+        ],
         commit=train.commit,
     )
 
@@ -155,13 +168,15 @@ def with_default_data(config: TrainConfig) -> TrainConfig:
 def _only_text_column(table: Table, label_column: str) -> tuple[str, ...]:
     texts = [
         name
-        for name in table.columns
-        if name != label_column and all(type(v) is str for v in table.column(name)[:1])
+        for name, values in table.columns.items()
+        if name != label_column and all(type(value) is str for value in values[:1])
     ]
+    if len(texts) > 1:  # a field that some rows lack is no text to train on, if there is another
+        texts = [name for name in texts if name not in table.gaps] or texts
     if len(texts) != 1:
         raise MinitrainError(
             f"{table.source}: pass --text_columns a or a,b (and --label_column); the columns are "
-            f"{listed(table.columns)}"
+            f"{table.names_shown()}"
         )
     return (texts[0],)
 
@@ -169,7 +184,9 @@ def _only_text_column(table: Table, label_column: str) -> tuple[str, ...]:
 def _check_before_drawing(table: Table, text_columns: tuple[str, ...], label_column: str, labels: Labels) -> None:
     """Find bad values while rows still have their numbers. `find_labels` has seen the classes."""
     for name in text_columns:
-        check_texts(table.column(name)[:], table.source, name, first_row=1)
+        values = table.column(name)
+        for source, first_row, rows in table.pieces(len(table)):
+            check_texts(values[rows], source, name, first_row)
     if labels.names is None:
         scores(table, label_column)
 

@@ -5,69 +5,54 @@ aside, so that an error names the row a person would find. `datasets` is importe
 costs a second.
 """
 
-import csv
-import gzip
-import hashlib
-import json
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from minitrain.download import Repository, without_token
-from minitrain.errors import MinitrainError, listed, shown
-from minitrain.hub import check_hub_id, demo_reviews_file
+from minitrain.dataset_folder import load_folder
+from minitrain.delimited import read_delimited
+from minitrain.demo import demo_reviews as demo_reviews
+from minitrain.download import Repository
+from minitrain.errors import MinitrainError
+from minitrain.hub import check_hub_id
 from minitrain.hub_datasets import dataset_of_hub
 from minitrain.imports import uncollected
+from minitrain.json_rows import read_json_rows
+from minitrain.parquet_rows import arrow_table, first_lines, read_parquet
+from minitrain.read_options import COMPRESSED, FILE_KINDS, Files, Reading, ReadOptions, files_of
+from minitrain.table import ABSENT as ABSENT
+from minitrain.table import Table as Table
+from minitrain.table import joined
+from minitrain.table import writable as writable
+from minitrain.text_files import codec, open_text
 
-FILE_KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
-ABSENT = object()  # in a column of JSON lines, where the row has no such field
-HELD_BACK = 1000  # of the embedded reviews, each for validation and for test
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Columns of equal length, and where they came from.
-
-    source: the file, or dataset and split, for errors. columns: name -> values, lists or lazy columns of
-    `datasets`. class_names: of the columns whose integers are known to stand for classes. untyped: all values are
-    text because the format has no types (CSV). commit: of the Hub's repository.
-    """
-
-    source: str
-    columns: Mapping[str, Sequence[Any]]
-    class_names: Mapping[str, tuple[str, ...]]
-    untyped: bool = False
-    commit: str | None = None
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values()))) if self.columns else 0
-
-    def column(self, name: str) -> Sequence[Any]:
-        """The values of one column. Raises MinitrainError listing the columns there are."""
-        if name not in self.columns:
-            raise MinitrainError(f"{self.source}: has no column {name!r}; it has {listed(self.columns)}")
-        return self.columns[name]
-
-    def select(self, rows: Sequence[int]) -> "Table":
-        """These rows, counted from 0, in this order."""
-        whole = {name: values[:] for name, values in self.columns.items()}
-        return replace(self, columns={name: [values[row] for row in rows] for name, values in whole.items()})
-
-    def head(self, count: int | None) -> "Table":
-        """The first `count` rows, or all where it is None."""
-        if count is None:
-            return self
-        return replace(self, columns={name: values[:count] for name, values in self.columns.items()})
+TEXT_TABLES = (".csv", ".tsv", ".txt")
+PANDAS = 'python -c "import pandas; pandas.{reader}({name!r}).to_{writer}"'
+# Kinds that are not read -> the way out; {} is the file.
+WAYS = {
+    ".xlsx": PANDAS.format(reader="read_excel", name="{}", writer="csv('rows.csv', index=False)"),
+    ".xls": PANDAS.format(reader="read_excel", name="{}", writer="csv('rows.csv', index=False)"),
+    ".ods": PANDAS.format(reader="read_excel", name="{}", writer="csv('rows.csv', index=False)"),
+    ".feather": PANDAS.format(reader="read_feather", name="{}", writer="parquet('rows.parquet')"),
+    ".arrow": PANDAS.format(reader="read_feather", name="{}", writer="parquet('rows.parquet')"),
+    ".orc": PANDAS.format(reader="read_orc", name="{}", writer="parquet('rows.parquet')"),
+    ".pkl": PANDAS.format(reader="read_pickle", name="{}", writer="parquet('rows.parquet')"),
+    ".zip": "python -m zipfile -e {} .",
+    ".tar": "python -m tarfile -e {} .",
+    ".tgz": "python -m tarfile -e {} .",
+    ".zst": "zstd -d {}",
+}
+WAYS |= {".pickle": WAYS[".pkl"]}
 
 
-def load_tables(dataset: str, subset: str | None = None, revision: str | None = None) -> dict[str, Table]:
+def load_tables(
+    dataset: str, subset: str | None = None, revision: str | None = None, options: Reading | None = None
+) -> dict[str, Table]:
     """Load every split of a dataset: a Hub id, a folder laid out as on the Hub, or `demo`.
 
-    revision: branch, tag or commit of a Hub id. Raises MinitrainError saying what could not be found, and which
-    subsets there are.
+    revision: branch, tag or commit of a Hub id. options: how text files of a folder are read, as of `read_file`.
+    Raises MinitrainError saying what could not be found, and which subsets there are.
     """
     if revision is not None and (dataset == "demo" or dataset and Path(dataset).exists()):
         raise MinitrainError(f"--dataset_revision {revision}: goes with a Hub id, and --dataset {dataset} is none")
@@ -85,201 +70,88 @@ def load_tables(dataset: str, subset: str | None = None, revision: str | None = 
     try:
         datasets.disable_progress_bars()  # downloads have their own; these are of seconds
         if local:
-            commit, loaded = None, datasets.load_dataset(dataset, subset)
-        else:
-            commit, loaded = dataset_of_hub(Repository(name=dataset, kind="dataset", revision=revision), subset)
+            return load_folder(dataset, subset, partial(read_file, options=options))
+        commit, loaded, from_text = dataset_of_hub(
+            Repository(name=dataset, kind="dataset", revision=revision), subset
+        )
     except MinitrainError:
         raise
     except Exception as error:  # its errors share no type, but their first lines say what is wrong
-        raise MinitrainError(f"--dataset {name}: {_first_lines(error)}") from error
-    return {split: _table(f"{name}, split {split}", rows, commit) for split, rows in loaded.items()}
+        raise MinitrainError(f"--dataset {name}: {first_lines(error)}") from error
+    return {split: arrow_table(f"{name}, split {split}", rows, commit, from_text) for split, rows in loaded.items()}
 
 
-def _first_lines(error: BaseException) -> str:
-    text = " ".join(str(error).splitlines()[:2])
-    return without_token(text.split(" with any supported extension")[0]) or type(error).__name__  # 200 of them
+def read_file(
+    path: str | Path | Sequence[str | Path],
+    columns: Sequence[str] | None = None,
+    options: Reading | None = None,
+    others: bool = False,
+) -> Table:
+    """Read a .csv, .tsv, .json, .jsonl or .parquet file, compressed or not, or several, one after the other.
 
-
-def _table(source: str, rows: Any, commit: str | None = None) -> Table:
-    features = rows.features
-    for name in rows.column_names:
-        _check_values(source, name, rows.data[name])
-    return Table(
-        source=source,
-        columns={name: rows[name] for name in rows.column_names},
-        class_names={name: tuple(f.names) for name, f in features.items() if hasattr(f, "names")},
-        commit=commit,
-    )
-
-
-def _check_values(source: str, name: str, column: Any) -> None:
-    """Find what a parquet file can hold and Python cannot: text that is no UTF-8, dates after the year 9999."""
-    try:
-        column.validate(full=True)
-        if str(column.type).startswith(("timestamp", "date", "duration")):
-            column.to_pylist()
-    except (ValueError, OverflowError) as error:
-        row = next((i for i, value in enumerate(column, start=1) if not _can_be_read(value)), None)
-        where = source if row is None else f"{source}, row {row}"
-        raise MinitrainError(
-            f"{where}, column {name!r}: is no valid value ({error}); write the file again"
-        ) from error
-
-
-def _can_be_read(value: Any) -> bool:
-    try:
-        value.as_py()
-    except (ValueError, OverflowError):
-        return False
-    return True
-
-
-def read_file(path: str | Path, columns: Sequence[str] | None = None, others: bool = False) -> Table:
-    """Read a .csv, .tsv, .jsonl or .parquet file.
-
-    columns: what must be in each row of a .jsonl file; None asks for the keys of its first row. others: keep the
-    fields that only some of its rows have too, `ABSENT` in the rest. Raises MinitrainError naming the file, and the
-    row that is not like the others.
+    path: also a tuple of paths, names with commas between them, or a pattern such as `data/*.csv`. columns: what
+    each row must have. options: delimiter, quoting and encoding of text files; anything with those three.
+    others: keep the columns that nobody asked for, too, `ABSENT` where a row has no such field.
+    Raises MinitrainError naming the file, and the row that is not like the others.
     """
-    path = Path(path)
-    kind = path.suffix.lower()
-    if kind not in FILE_KINDS:
-        raise MinitrainError(f"{path}: is of no known kind; expected one of {', '.join(FILE_KINDS)}")
+    named: Files = (
+        os.fspath(path) if isinstance(path, str | os.PathLike) else tuple(os.fspath(part) for part in path)
+    )
+    options = options or ReadOptions()
+    names = columns if columns is not None and not others else None
+    files = files_of(named)
+    if not files:
+        raise MinitrainError(f"{named!r} names no file; expected one, or several as a,b")
+    table = joined([_read(Path(part), names, columns or (), options) for part in files])
+    return table if columns is None else table.asked(columns)
+
+
+def _read(path: Path, names: Sequence[str] | None, asked: Sequence[str], options: Reading) -> Table:
+    kind = kind_of(path, options)
     if not os.path.isfile(path):
-        raise MinitrainError(f"{path}: no such file")
+        raise MinitrainError(f"{path}: {_no_file(path)}")
+    if kind == ".parquet":
+        return read_parquet(path)
+    encoding = codec(options.encoding)
     try:
-        if kind == ".parquet":
-            return _read_parquet(path)
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            if kind == ".jsonl":
-                table = _read_jsonl(str(path), lines, columns, others)
+        with open_text(path, encoding) as lines:
+            if kind in TEXT_TABLES:
+                reopen: Callable[..., object] = partial(open_text, path, encoding, silent=True)
+                table = read_delimited(str(path), lines, kind, options, names, reopen)  # type: ignore[arg-type]
             else:
-                table = _read_csv(str(path), lines, "," if kind == ".csv" else "\t")
-    except UnicodeDecodeError as error:
-        raise MinitrainError(f"{path}, line {_first_broken_line(path)}: is not UTF-8; save it as UTF-8") from error
+                table = read_json_rows(str(path), lines, names, asked)
     except OSError as error:
         raise MinitrainError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if not len(table):
+    if not len(table) and (table.columns or not table.header):
         raise MinitrainError(f"{path}: has no rows; expected at least one")
     return table
 
 
-def _first_broken_line(path: Path) -> int:
-    """The decoder's own position is no use: it counts from the start of its buffer."""
-    with path.open("rb") as lines:
-        return next(number for number, line in enumerate(lines, start=1) if not _is_utf8(line))
-
-
-def writable(text: str) -> bool:
-    """Whether a file can hold the text: not where it has half of a surrogate pair."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _read_csv(source: str, lines: Iterator[str], delimiter: str) -> Table:
-    csv.field_size_limit(sys.maxsize)  # the default refuses a text of more than 131,072 characters
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    try:
-        header = next(reader, [])
-        if len(set(header)) != len(header) or not all(header):
+def kind_of(path: Path, options: Reading) -> str:
+    """The suffix that says how a file is read. Raises MinitrainError with the way out where it says nothing."""
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    if suffixes and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+        if suffixes[-1:] == [".parquet"]:
             raise MinitrainError(
-                f"{source}: the header {shown(header)} names a column twice or not at all; "
-                "give each a name of its own"
+                f"{path}: a parquet file is compressed inside; decompress it first: gzip -d {path}"
             )
-        columns: dict[str, list[str]] = {name: [] for name in header}
-        rows = (row for row in reader if row)  # a blank line is no row, as in pandas and datasets
-        for number, row in enumerate(rows, start=1):
-            if len(row) != len(header):
-                raise MinitrainError(
-                    f"{source}, row {number} (line {reader.line_num}): {len(row)} fields, the header has "
-                    f"{len(header)}; put fields that hold a {delimiter!r} in double quotes"
-                )
-            for name, value in zip(header, row, strict=True):
-                columns[name].append(value)
-    except csv.Error as error:
-        raise MinitrainError(
-            f"{source}, line {reader.line_num}: is no valid CSV ({error}); close every quote, and double "
-            "those inside of a field"
-        ) from error
-    return Table(source=source, columns=columns, class_names={}, untyped=True)
-
-
-def _read_jsonl(source: str, lines: Iterator[str], names: Sequence[str] | None, others: bool) -> Table:
-    columns: dict[str, list[Any]] = {} if others else {name: [] for name in names or ()}
-    needed, count = names or (), 0
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise MinitrainError(
-                f"{source}, line {number}: is not valid JSON ({error}); write one object a line"
-            ) from error
-        if not isinstance(row, dict):
-            raise MinitrainError(f"{source}, line {number}: expected a JSON object, got {type(row).__name__}")
-        if not needed:
-            if broken := [name for name in row if not writable(name)]:
-                raise MinitrainError(
-                    f"{source}, line {number}: the field {shown(broken[0])} has a lone surrogate; rename it"
-                )
-            needed, columns = tuple(row), {name: [] for name in row}
-        missing = next((name for name in needed if name not in row), None)
-        if missing is not None:
-            raise MinitrainError(f"{source}, line {number}: has no field {shown(missing)}; it has {listed(row)}")
-        for name in row if others else ():
-            columns.setdefault(name, [ABSENT] * count)
-        for name, values in columns.items():
-            values.append(row.get(name, ABSENT))
-        count += 1
-    return Table(source=source, columns=columns, class_names={})
-
-
-def _read_parquet(path: Path) -> Table:
-    with uncollected():
-        import datasets
-
-    try:
-        rows = datasets.Dataset.from_parquet(str(path))
-    except Exception as error:  # pyarrow's and datasets' errors share no type
-        cause = error.__cause__ or error
-        raise MinitrainError(
-            f"{path}: is no valid parquet file, or has no rows ({_first_lines(cause)}); write it again"
-        ) from error
-    return _table(str(path), rows)
-
-
-def demo_reviews() -> dict[str, Table]:
-    """The embedded movie-review snippets as two classes, with a test split that nothing else touches.
-
-    A mean rating above 0 is positive, one below 0 negative; the 37 rated exactly 0 and a repeated text are left
-    out. The splits follow the order of the texts' SHA-256, so that they are the same everywhere for ever.
-    """
-    with gzip.open(demo_reviews_file(), "rt", encoding="utf-8", newline="") as lines:
-        rated = {row["text"].strip(): float(row["sentiment"]) for row in csv.DictReader(lines)}
-    texts = [text for text, rating in rated.items() if rating != 0.0]
-    texts.sort(key=lambda text: hashlib.sha256(text.encode()).digest())
-    cuts = {
-        "train": texts[2 * HELD_BACK :],
-        "validation": texts[HELD_BACK : 2 * HELD_BACK],
-        "test": texts[:HELD_BACK],
-    }
-    return {
-        split: Table(
-            source=f"demo reviews, split {split}",
-            columns={"text": part, "label": [int(rated[text] > 0) for text in part]},
-            class_names={"label": ("negative", "positive")},
+    kind = suffixes[-1] if suffixes else ""
+    if kind in FILE_KINDS or (kind == ".txt" and options.delimiter is not None):
+        return kind
+    way = ""
+    if kind in WAYS:
+        way = f". Turn it into one:\n  {WAYS[kind].format(path)}"
+    elif kind in (".txt", "", ".dat", ".tab"):
+        way = "; name it .csv or .tsv" + (
+            ", or say what stands between its columns: --delimiter tab" * (kind == ".txt")
         )
-        for split, part in cuts.items()
-    }
+    raise MinitrainError(
+        f"{path}: is of no known kind; expected one of {', '.join(FILE_KINDS)}, plain or as .gz, .bz2 or .xz{way}"
+    )
+
+
+def _no_file(path: Path) -> str:
+    if os.path.isdir(path):
+        return "is a folder; pass it as --dataset, or its files as a pattern in quotes"
+    return "no such file"

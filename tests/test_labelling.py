@@ -539,7 +539,7 @@ def test_a_resume_that_cannot_be_is_refused(tmp_path: Path) -> None:
 
 def test_columns_that_do_not_fit_the_run_are_named(folder: Path, predicted: Predict, tmp_path: Path) -> None:
     path = write_csv(tmp_path / "new.csv", ["good"], ["x"], header=("a", "c"))
-    with pytest.raises(MinitrainError, match=r"has no column 'b', which the run was trained on; it has a, c: pass"):
+    with pytest.raises(MinitrainError, match=r"has no column 'b'; it has a, c. The run was trained on a, b: pass"):
         predicted(folder / "pairs", input=str(path))
     with pytest.raises(MinitrainError, match=r"--text_columns a: .*trained on pairs of texts \(a, b\); name two"):
         predicted(folder / "pairs", input=str(path), text_columns=("a",))

@@ -21,6 +21,7 @@ from torch import Tensor
 from minitrain.config import TrainConfig
 from minitrain.errors import MinitrainError
 from minitrain.files import json_text, write_whole
+from minitrain.read_options import files_shown
 from minitrain.report import duration, say
 from sides import accelerate_loop, ours, trainer
 from sides.record import Record
@@ -98,7 +99,7 @@ def write_json(path: str | None, facts: dict[str, Any]) -> None:
 
 
 def _title(config: TrainConfig, name: str, threads: int) -> str:
-    data = config.train_file or "/".join(filter(None, (config.dataset, config.subset)))
+    data = files_shown(config.train_file) or "/".join(filter(None, (config.dataset, config.subset)))
     library = "transformers" if name == "Trainer" else "accelerate"
     return (
         f"minitrain {version('minitrain')} beside {name} ({library} {version(library)}), torch {torch.__version__}"

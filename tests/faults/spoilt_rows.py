@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import gzip
 import io
 import json
 import math
@@ -27,6 +28,10 @@ ODD_LABELS = [
     *NO_LABELS, -1, -100, 3, 99, 10**30, 10**400, 0.5, 1.0, -0.0, 1e308, "", " ", "0", "1", "yes", "YES", "a\udfff",
     "x" * 10_000,
 ]  # fmt: skip
+READING: dict[str, list[Any]] = {
+    "delimiter": [None, None, ",", "tab", ";"], "quoting": ["double", "double", "none"],
+    "encoding": ["utf-8", "utf-8", "latin-1", "cp1252"],
+}  # fmt: skip
 Columns = dict[str, list[Any]]
 
 
@@ -83,7 +88,7 @@ def edit_table(draw: Draw, mutant: Mutant, content: bytes, delimiter: bytes) -> 
 
 def rows(draw: Draw, base: Path) -> Mutant:
     mutant = Mutant()
-    kind = draw(st.sampled_from(["csv", "csv", "tsv", "jsonl", "jsonl", "jsonl", "parquet"]))
+    kind = draw(st.sampled_from(["csv", "csv", "csv.gz", "tsv", "json", "jsonl", "jsonl", "jsonl", "parquet"]))
     labels = draw(st.sampled_from(sorted(LABELS)))
     count = draw(st.integers(2, 8))
     columns: Columns = {
@@ -105,11 +110,13 @@ def rows(draw: Draw, base: Path) -> Mutant:
         columns = {"id": list(range(count)), **columns}
     how = draw(st.sampled_from(["nothing", "cells", "cells", "cells", "lines", "bytes", "tree"]))
     if how == "cells":
-        edit_cells(draw, mutant, columns, typed=kind == "jsonl")
+        edit_cells(draw, mutant, columns, typed=kind in ("json", "jsonl"))
     encode: dict[str, Callable[[], bytes | None]] = {
         "csv": lambda: as_csv(columns, ","),
+        "csv.gz": lambda: as_csv(columns, ","),
         "tsv": lambda: as_csv(columns, "\t"),
         "jsonl": lambda: as_jsonl(columns),
+        "json": lambda: b"[" + b",".join(as_jsonl(columns).splitlines(keepends=True)) + b"]",
         "parquet": lambda: spoilt_parquet(draw, mutant, columns, how, base / "ran"),
     }
     content = encode[kind]()
@@ -123,6 +130,12 @@ def rows(draw: Draw, base: Path) -> Mutant:
             content = edit_row(draw, mutant, content)
         else:
             content = edit_table(draw, mutant, content, b"\t" if kind == "tsv" else b",")
+    if kind == "csv.gz":
+        content = gzip.compress(content)
+        if how == "bytes" and draw(st.booleans()):
+            content = edit_bytes(draw, mutant, content, base / "ran")
+    for name, values in READING.items() if kind in ("csv", "tsv") and how in ("lines", "bytes") else ():
+        mutant.options[name] = draw(st.sampled_from(values))
     if mutant.options["text_columns"] == ["none"]:
         mutant.options["spoilt"] = "train_file"
         mutant.note("no such column", fatal=True)

@@ -52,6 +52,17 @@ OF_THE_FILE = (
     "parquet",
     "No such",
     "is empty",
+    "both called",
+    "has no field",
+    "behind its name",
+    "as its name says",
+    "cut short or damaged",
+    "git lfs",
+    "web page",
+    "mark of UTF-8",
+    "name it .parquet",
+    "Excel workbook",
+    "an Arrow file",
 )
 
 

@@ -1,0 +1,169 @@
+"""A folder laid out as on the Hub: `datasets` says which file is in which split, and our own reader reads the text.
+
+So a file has the same values by --dataset and by --train_file. Parquet, files of other kinds, and folders whose
+README.md declares features or options beyond a delimiter are left to `datasets`.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from minitrain.errors import MinitrainError, listed
+from minitrain.parquet_rows import arrow_table
+from minitrain.read_options import COMPRESSED, FILE_KINDS, ReadOptions
+from minitrain.table import Table
+
+TEXT_KINDS = tuple(kind for kind in FILE_KINDS if kind != ".parquet")
+OURS = ("sep", "delimiter", "encoding")  # the options of a README.md that our own reader has, too
+# How the names of a person's files begin, whatever the case -> the split, and the flag of a file for it.
+SPLIT_WORDS = {
+    "train": "train", "training": "train", "test": "test", "testing": "test", "valid": "validation",
+    "validation": "validation", "val": "validation", "dev": "validation", "eval": "validation",
+    "evaluation": "validation",
+}  # fmt: skip
+FLAGS = {"train": "--train_file", "validation": "--eval_file", "test": "--test_file"}
+CARD = "README.md"
+
+
+def load_folder(folder: str, subset: str | None, read: Callable[..., Table]) -> dict[str, Table]:
+    """Every split of a folder. read: `read_file`, with the options that the user set.
+
+    Raises MinitrainError where a file would be in two splits, or files for several splits in one.
+    """
+    import datasets
+
+    name = folder if subset is None else f"{folder} {subset}"
+    try:
+        builder = datasets.load_dataset_builder(folder, subset)
+    except ValueError as error:
+        if "same data file format" not in str(error):
+            raise
+        raise MinitrainError(
+            f"--dataset {name}: its files are of several kinds, which `datasets` does not read as one; pass "
+            f"them one by one:\n  {_one_by_one({'': _own_files(folder)})}"
+        ) from error
+    files = {
+        str(split): [str(path) for path in paths] for split, paths in (builder.config.data_files or {}).items()
+    }
+    by_names = not declares_files(Path(folder) / CARD)
+    if by_names:
+        check_names(name, files)
+    if options := _our_reading(builder, files):
+        tables = {split: _read_split(name, split, paths, read, options) for split, paths in files.items()}
+    else:
+        builder.download_and_prepare()
+        loaded = builder.as_dataset()
+        text = builder.name in ("csv", "json")
+        tables = {
+            split: arrow_table(f"{name}, split {split}", rows, from_text=text) for split, rows in loaded.items()
+        }
+    notes = _file_notes(folder, files) if by_names else {}
+    return {split: _noted(table, notes.get(split, ())) for split, table in tables.items()}
+
+
+def _noted(table: Table, notes: Sequence[str]) -> Table:
+    return replace(table, notes=(*notes, *table.notes))
+
+
+def declares_files(card: Path) -> bool:
+    """Whether a README.md says which files are in which split."""
+    from huggingface_hub import DatasetCard
+
+    if not card.is_file():
+        return False
+    configs = DatasetCard.load(card, ignore_metadata_errors=True).data.to_dict().get("configs") or []
+    return any(isinstance(config, Mapping) and "data_files" in config for config in configs)
+
+
+def check_names(source: str, files: Mapping[str, Sequence[str]]) -> None:
+    """Raise MinitrainError where names of files have put rows where nobody meant them.
+
+    `datasets` looks for a word in each name: train_dev.csv is in two splits, and TRAIN.csv beside TEST.csv in one.
+    """
+    for split, paths in files.items():
+        for other, others in files.items():
+            twice = [path for path in paths if path in others and split < other]
+            if twice:
+                raise MinitrainError(
+                    f"--dataset {source}: {os.path.basename(twice[0])} would be in two splits, {split} and "
+                    f"{other}, as its name has a word of each; rename it, or pass the files one by one:\n  "
+                    + _one_by_one(files)
+                )
+    if len(files) == 1:
+        ((split, paths),) = files.items()
+        meant = {_meant(path) for path in paths} - {None}
+        if len(meant) > 1:
+            raise MinitrainError(
+                f"--dataset {source}: {listed(map(os.path.basename, paths))} would all be in one split, {split}, "
+                "as `datasets` knows train, validation and test only in lower case and between other signs; rename "
+                "them, or get them and pass them one by one:\n  " + _one_by_one(files)
+            )
+
+
+def _meant(path: str) -> str | None:
+    """The split that a person means by a file's name, or by the folder that it is in."""
+    for part in (os.path.basename(path), os.path.basename(os.path.dirname(path))):
+        words = re.findall(r"[a-z]+", part.lower().partition(".")[0])
+        for word in reversed(words):  # train_dev is for development
+            if word in SPLIT_WORDS:
+                return SPLIT_WORDS[word]
+        for start in ("train", "test", "valid"):
+            if words and words[0].startswith(start):
+                return SPLIT_WORDS[start]
+    return None
+
+
+def _one_by_one(files: Mapping[str, Sequence[str]]) -> str:
+    """The flags that say what the names do not."""
+    by_split: dict[str, list[str]] = {}
+    for path in dict.fromkeys(path for paths in files.values() for path in paths):
+        by_split.setdefault(_meant(path) or "train", []).append(path)
+    return " ".join(f"{FLAGS[split]} {','.join(by_split[split])}" for split in FLAGS if split in by_split)
+
+
+def _our_reading(builder: Any, files: Mapping[str, Sequence[str]]) -> ReadOptions | None:
+    """How our own reader is to read the files; None where `datasets` has to."""
+    config = builder.config
+    if builder.name not in ("csv", "json") or builder.info.features is not None or config.features is not None:
+        return None
+    for path in (path for paths in files.values() for path in paths):
+        suffixes = [suffix for suffix in Path(path).suffixes if suffix.lower() not in COMPRESSED]
+        if not os.path.isfile(path) or not suffixes or suffixes[-1].lower() not in TEXT_KINDS:
+            return None
+    usual, skipped = type(config)(), ("name", "data_files", "data_dir", "version", "description", *OURS)
+    changed = [f.name for f in fields(config) if getattr(config, f.name) != getattr(usual, f.name)]
+    if [name for name in changed if name not in skipped]:
+        return None
+    delimiter = next((getattr(config, name) for name in OURS[:2] if name in changed), None)
+    encoding = getattr(config, "encoding", None) or "utf-8"
+    tabs = all(path.lower().partition(".tsv")[1] for paths in files.values() for path in paths)
+    return ReadOptions(delimiter=None if delimiter == "\t" and tabs else delimiter, encoding=encoding)
+
+
+def _read_split(
+    name: str, split: str, paths: Sequence[str], read: Callable[..., Table], options: ReadOptions
+) -> Table:
+    own = read.keywords.get("options")  # type: ignore[attr-defined]
+    declared = options.delimiter is not None or options.encoding != "utf-8"
+    return read(tuple(paths), options=options if own is None or declared else own)
+
+
+def _own_files(folder: str) -> list[str]:
+    return [str(path) for path in sorted(Path(folder).iterdir()) if path.suffix.lower() in FILE_KINDS]
+
+
+def _file_notes(folder: str, files: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Which file is in which split, and which is in none."""
+    notes = {}
+    for split, paths in files.items():
+        names = [os.path.relpath(path, folder) for path in paths]
+        more = f" ... {names[-1]} ({len(names)} files)" if len(names) > 3 else ""
+        notes[split] = [f"{split}: " + (f"{names[0]}{more}" if more else ", ".join(names))]
+    used = {os.path.realpath(path) for paths in files.values() for path in paths}
+    unused = [os.path.basename(path) for path in _own_files(folder) if os.path.realpath(path) not in used]
+    if unused and files:
+        notes[next(iter(files))].append(f"in no split by its name: {listed(unused)}")
+    return notes

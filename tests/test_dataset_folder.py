@@ -1,0 +1,146 @@
+"""A folder as on the Hub: the same values as by --train_file, and files in the splits that a person means."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from test_tables import contents, put, write
+
+from minitrain.data import load_splits
+from minitrain.errors import MinitrainError
+from minitrain.parquet_rows import arrow_table
+from minitrain.tables import load_tables, read_file
+from minitrain.tokenizer import load_tokenizer
+
+CELLS = ["None", "null", "NA", "nan", "N/A", "007", "1e3", "True", "", "  ", "2020-01-01 00:00:00", "-", "1.0", "x"]
+ROWS = {"text": CELLS, "label": [str(i % 2) for i in range(len(CELLS))]}
+
+
+def folder_of(path: Path, names: dict[str, str]) -> str:
+    for name, content in names.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        put(path / name, content)
+    return str(path)
+
+
+def csv_of(rows: dict[str, list[Any]], delimiter: str = ",") -> str:
+    lines = zip(*([name, *values] for name, values in rows.items()), strict=True)
+    return "".join(delimiter.join(map(str, line)) + "\n" for line in lines)
+
+
+SMALL = csv_of({"text": ["a", "b"], "label": [0, 1]})
+
+
+@pytest.mark.parametrize("kind", [".csv", ".tsv", ".jsonl", ".json"])
+def test_a_folder_and_its_file_hold_the_same_values(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"train{kind}"
+    if kind == ".json":
+        put(path, json.dumps([dict(zip(ROWS, row, strict=True)) for row in zip(*ROWS.values(), strict=True)]))
+    else:
+        write(path, ROWS)
+    folder, file = load_tables(str(tmp_path))["train"], read_file(path)
+    assert contents(folder) == contents(file) == ROWS
+    assert folder.untyped == file.untyped and folder.notes == (f"train: train{kind}",)
+
+
+def test_empty_and_odd_json_values_are_the_same_by_folder(tmp_path: Path) -> None:
+    rows = [
+        {"text": "x", "label": True, "n": None},
+        {"text": "2020-01-01 00:00:00", "label": False, "n": {"a": [1]}},
+    ]
+    path = put(tmp_path / "train.jsonl", "\n".join(map(json.dumps, rows)))
+    assert contents(load_tables(str(tmp_path))["train"]) == contents(read_file(path))
+
+
+def test_a_file_of_a_folder_is_named_in_errors_and_read_as_the_flags_say(tmp_path: Path) -> None:
+    latin = folder_of(tmp_path / "latin", {"train.csv": ""})
+    put(tmp_path / "latin" / "train.csv", "text;label\ncaf\xe9;0\nb;1\n".encode("latin-1"))
+    with pytest.raises(MinitrainError, match=r"train\.csv, line 2: is not UTF-8"):
+        load_tables(latin)
+    splits = load_splits(latin, encoding="latin-1", delimiter=";", tokenizer=load_tokenizer("demo"))
+    assert len(splits.train) == 2
+
+
+def test_what_the_card_declares_is_heeded(tmp_path: Path) -> None:
+    def card(body: str) -> str:
+        return (
+            f"---\nconfigs:\n- config_name: default\n{body}  data_files:\n  - split: train\n    path: a.csv\n---\n"
+        )
+
+    semicolons = csv_of(ROWS, ";")
+    folder = folder_of(tmp_path / "sep", {"README.md": card('  sep: ";"\n'), "a.csv": semicolons})
+    table = load_tables(folder)["train"]
+    assert contents(table) == ROWS and table.notes == ()
+    names = card("  column_names: [text, label]\n  header: null\n")
+    folder = folder_of(tmp_path / "names", {"README.md": names, "a.csv": "x,0\ny,1\n"})
+    assert contents(load_tables(folder)["train"]) == {"text": ["x", "y"], "label": [0, 1]}  # by `datasets`
+
+
+def test_declared_classes_go_on_being_known(tmp_path: Path) -> None:
+    features = "dataset_info:\n  features:\n  - name: text\n    dtype: string\n  - name: label\n    dtype:\n"
+    names = "      class_label:\n        names:\n          '0': neg\n          '1': pos\n"
+    folder = folder_of(tmp_path, {"README.md": f"---\n{features}{names}---\n", "train.csv": SMALL})
+    assert load_tables(folder)["train"].class_names == {"label": ("neg", "pos")}
+
+
+@pytest.mark.parametrize(
+    ("files", "train", "validation"),
+    [
+        (["train.csv", "train_dev.csv"], "train.csv", "train_dev.csv"),
+        (["train.csv", "dev-train.csv", "test.csv"], "train.csv", None),
+        (["TRAIN.csv", "DEV.csv"], "TRAIN.csv", "DEV.csv"),
+        (["Train.csv", "Test.csv"], "Train.csv", None),
+        (["trainset.csv", "testset.csv"], "trainset.csv", None),
+        (["train.csv", "dev.jsonl"], "train.csv", "dev.jsonl"),
+    ],
+)
+def test_names_that_datasets_takes_otherwise_than_meant_are_an_error(
+    tmp_path: Path, files: list[str], train: str, validation: str | None
+) -> None:
+    folder_of(tmp_path, {name: '{"text": "a", "label": 0}' if "json" in name else SMALL for name in files})
+    with pytest.raises(MinitrainError, match=f"--dataset {tmp_path}: ") as caught:
+        load_tables(str(tmp_path))
+    way = str(caught.value).split("\n  ")[1]
+    assert f"--train_file {tmp_path / train}" in way
+    assert validation is None or f"--eval_file {tmp_path / validation}" in way
+
+
+@pytest.mark.parametrize(
+    ("files", "notes"),
+    [
+        (["train.csv", "test.csv"], {"train": "train: train.csv", "test": "test: test.csv"}),
+        (["data/train/a.csv", "data/train/b.csv"], {"train": "train: data/train/a.csv, data/train/b.csv"}),
+        ([f"train-{i}.csv" for i in range(5)], {"train": "train: train-0.csv ... train-4.csv (5 files)"}),
+        (["contest.csv", "values.csv"], {"train": "train: contest.csv, values.csv"}),
+    ],
+)
+def test_which_file_is_in_which_split_is_said(tmp_path: Path, files: list[str], notes: dict[str, str]) -> None:
+    tables = load_tables(folder_of(tmp_path, dict.fromkeys(files, SMALL)))
+    assert {name: table.notes[0] for name, table in tables.items()} == notes
+    assert len(tables["train"]) == 2 * sum("test" not in name or "contest" in name for name in files)
+
+
+def test_a_file_in_no_split_is_said(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, {"train.csv": SMALL, "more.csv": SMALL})
+    splits = load_splits(folder, tokenizer=load_tokenizer("demo"))
+    assert splits.notes == ["train: train.csv", "in no split by its name: more.csv"]
+
+
+def test_the_real_splits_of_a_card_have_no_notes(glue: Path) -> None:
+    assert [table.notes for table in load_tables(str(glue), "mrpc").values()] == [(), (), ()]
+
+
+def test_a_cell_that_datasets_reads_as_missing_is_explained(tmp_path: Path) -> None:
+    """As of a dataset of the Hub, whose files pass through pandas."""
+    path = write(
+        tmp_path / "a.csv", {"text": ["x", "NA", "z"], "label": ["None", "no", "yes"], "n": ["", "1", "2"]}
+    )
+    table = arrow_table("user/data, split train", datasets.Dataset.from_csv(str(path)), from_text=True)
+    for name, row in (("text", 2), ("label", 1)):
+        with pytest.raises(
+            MinitrainError, match=rf"split train, row {row}, column '{name}': is None; .*--train_file"
+        ):
+            table.column(name)
+    assert contents(table)["n"][1:] == [1.0, 2.0]
