@@ -12,6 +12,8 @@ from minitrain.evaluation import Evaluation
 from minitrain.metrics import Metric
 from minitrain.model import SequenceClassifier
 
+ERRORS = ("loss", "mse", "rmse", "mae")  # of these the smallest is the best
+
 
 @dataclass
 class Best:
@@ -51,4 +53,4 @@ def best_by(config: TrainConfig, metric: Metric) -> Best:
     if name not in ("loss", *metric.names):
         raise MinitrainError(f"--metric_for_best_model {name}: expected loss, {', '.join(metric.names)}")
     greater = config.greater_is_better
-    return Best(name=name, greater_is_better=name not in ("loss", "mse") if greater is None else greater)
+    return Best(name=name, greater_is_better=name not in ERRORS if greater is None else greater)

@@ -35,6 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "optim": "adamw_torch_fused",
     "max_grad_norm": 1.0,
     "dataloader_drop_last": False,
+    "standardize_targets": True,
 }
 # What --match_trainer makes them: those that decide whether a run has the floats of transformers 5.23's Trainer.
 TRAINER: dict[str, Any] = {
@@ -46,6 +47,7 @@ TRAINER: dict[str, Any] = {
     "accumulated_loss": "sum",
     "decay": "matrices",
     "dataloader_drop_last": False,  # Trainer's leaves rows out of evaluations too
+    "standardize_targets": False,
 }
 # What --match_accelerate makes them, after the loop of accelerate 1.15's examples/nlp_example.py.
 ACCELERATE: dict[str, Any] = {
@@ -59,6 +61,7 @@ ACCELERATE: dict[str, Any] = {
     "optim": "adamw_torch",
     "max_grad_norm": 0.0,
     "dataloader_drop_last": True,
+    "standardize_targets": False,
     "label_smoothing_factor": 0.0,
     "gradient_accumulation_steps": 1,  # with more, the example's first step follows a single forward pass
 }
@@ -110,6 +113,9 @@ class TrainConfig(DataConfig):
     )
     label_smoothing_factor: float = flag(
         0.0, "share of the target spread over all classes", bounds=(0.0, 0.9999999)
+    )
+    standardize_targets: bool = setting(
+        "standardize_targets", "of regression: train on standard scores, answer on the scale of the data"
     )
     accumulated_loss: str = setting(
         "accumulated_loss", "of a step: mean over its examples, or sum of its passes' means", ("mean", "sum")

@@ -18,6 +18,7 @@ from minitrain.labels import Labels, label_numbers
 from minitrain.options import check_columns
 from minitrain.rows import Rows, read_rows, read_tables
 from minitrain.tables import Table
+from minitrain.targets import TargetScale, scale_of
 from minitrain.token_cache import Tokens, cached, fingerprint, in_memory
 from minitrain.tokenizer import Encoded, Example, Tokenizer
 
@@ -31,12 +32,16 @@ class Split:
     """Tokenized examples of one split, by row: `split[3]` is an Example, `len(split)` the number of rows.
 
     truncated, blank: how many rows were cut to the maximal length, and how many have a text with nothing in it.
+    scale: where the labels are scores that were standardized, what undoes it.
     """
 
-    def __init__(self, tokens: Tokens, labels: "array[int] | array[float] | None") -> None:
+    def __init__(
+        self, tokens: Tokens, labels: "array[int] | array[float] | None", scale: TargetScale | None = None
+    ) -> None:
         """labels: int64 classes or float32 scores, `array` types q and f."""
         self._tokens = tokens
         self._labels = labels
+        self.scale = scale
         self.lengths: list[int] = tokens.lengths.tolist()
         self._ends = array("q", accumulate(self.lengths))
         self.truncated, self.blank = tokens.truncated, tokens.blank
@@ -60,6 +65,22 @@ class Split:
             if part is not None:
                 total = zlib.crc32(part, total)
         return f"{total:08x}, {len(self)} rows"
+
+    def target_scale(self) -> TargetScale:
+        """Mean and standard deviation of the scores. Raises MinitrainError where they do not differ."""
+        assert self._labels is not None
+        if (scale := scale_of(self._labels)) is None:
+            raise MinitrainError(
+                f"every label of the {len(self)} training rows is {self._labels[0]}: nothing can be learnt from "
+                "that; give scores that differ (--label_column names their column), or pass "
+                "--standardize_targets false to train on them as they are"
+            )
+        return scale
+
+    def standardized(self, scale: TargetScale) -> "Split":
+        """The same rows with standard scores for labels, which `fit` trains on as such."""
+        assert self._labels is not None
+        return Split(self._tokens, scale.standardize(self._labels), scale)
 
     def __getitem__(self, row: int) -> Example:
         if not -len(self) <= row < len(self):

@@ -20,6 +20,7 @@ from minitrain.loss import cross_entropy, mean_squared_error
 from minitrain.metrics import Confusion, Metric
 from minitrain.model import SequenceClassifier
 from minitrain.packing import unchanged_weights
+from minitrain.regression_metrics import mean_absolute_error, root_mean_squared_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,3 +205,16 @@ def majority(train: Split, split: Split) -> float | None:
         return None
     commonest = train.labels.bincount().argmax()
     return (split.labels == commonest).double().mean().item()
+
+
+def baseline(train: Split, split: Split) -> float | dict[str, float]:
+    """What knowing the training labels alone is worth on `split`.
+
+    The accuracy of always naming the commonest class; of scores, by name, RMSE and MAE of always naming the mean.
+    """
+    assert train.labels is not None and split.labels is not None
+    if (accuracy := majority(train, split)) is not None:
+        return accuracy
+    mean = train.labels.double().mean().float().expand(len(split))
+    errors = {"rmse": root_mean_squared_error, "mae": mean_absolute_error}
+    return {name: error(mean, split.labels) for name, error in errors.items()}

@@ -99,9 +99,10 @@ class Console:
             self.evaluation_seconds += result.seconds
             self._write({"event": "evaluation", "step": step, "epoch": epoch, "split": name, **result.values})
             names = list(result.values)
+            width = 22 if len(names) <= 4 else 12
             if self.evaluations == 0:
-                self._say(f"{'evaluation':<24}" + "".join(f"{value:>22}" for value in names))
-            values = "".join(f"{result.values[value]:>22.4f}" for value in names)
+                self._say(f"{'evaluation':<24}" + "".join(f"{value:>{width}}" for value in names))
+            values = "".join(f"{result.values[value]:>{width}.4f}" for value in names)
             mark = "  * best" if is_best and name == next(iter(results)) else ""
             self._say(f"{f'{name}, epoch {epoch:.2f}':<24}{values}{mark}")
             self.evaluations += 1
@@ -183,8 +184,9 @@ def interval(share: float, count: int) -> tuple[float, float]:
     return centre - half, centre + half
 
 
-def result_lines(split: str, result: Evaluation, baseline: float | None) -> list[str]:
-    """The final values of a split; accuracy with its 95% interval and beside the majority class's."""
+def result_lines(split: str, result: Evaluation, baseline: float | Mapping[str, float] | None) -> list[str]:
+    """The final values of a split; accuracy with its 95% interval, and what `evaluation.baseline` says."""
+    errors = baseline if isinstance(baseline, Mapping) else {}
     lines = [f"{split} ({result.examples} examples)"]
     for name, value in result.values.items():
         line = f"  {name:<22}{value:.4f}"
@@ -192,6 +194,7 @@ def result_lines(split: str, result: Evaluation, baseline: float | None) -> list
             low, high = interval(value, result.examples)
             line += f"   95% interval {low:.4f} to {high:.4f}"
             line += "" if baseline is None else f"; always the majority class: {baseline:.4f}"
+        line += f"   always the training mean: {errors[name]:.4f}" if name in errors else ""
         lines.append(line)
     return lines
 

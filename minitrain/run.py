@@ -28,7 +28,7 @@ from minitrain.data import Splits, length_limit, tokenize_rows
 from minitrain.distributed import World, choose_device, process_group
 from minitrain.download import commit_of
 from minitrain.errors import MinitrainError
-from minitrain.evaluation import Evaluation, device_of, dtype_of_products, majority
+from minitrain.evaluation import Evaluation, baseline, device_of, dtype_of_products
 from minitrain.files import json_text, read_json, write_whole
 from minitrain.hub import resolve_model
 from minitrain.metrics import Metric, metric_for
@@ -41,6 +41,7 @@ from minitrain.rows import Rows, chosen_rows, tables_of, with_default_data
 from minitrain.step import TrainState
 from minitrain.stopping import StopRequests
 from minitrain.summary import footer, header
+from minitrain.targets import TargetScale, fold, unfold
 from minitrain.tokenizer import Tokenizer, load_tokenizer
 from minitrain.training import evaluate_all, fit
 from minitrain.weights import LoadReport, load_classifier_with_report, read_config, save_classifier, trained_labels
@@ -59,6 +60,7 @@ class Parts:
     report: LoadReport
     splits: Splits
     max_length: int
+    scale: TargetScale | None  # of regression, where targets are standardized
     model_commit: str | None  # of its repository on the Hub
 
     def new_metric(self) -> Metric:
@@ -85,7 +87,7 @@ def _train(config: TrainConfig, world: World, ahead: DataAhead | None) -> dict[s
         tell(f"finished {output_path(config)}: this run went to its end; there is nothing to resume")
         return finished
     parts = prepare(config, world, ahead)
-    for line in header(parts.config, device_of(parts.model), parts.splits, parts.report, world.size):
+    for line in header(parts.config, device_of(parts.model), parts.splits, parts.report, world.size, parts.scale):
         tell(line)
     with alone_in(parts.directory) if world.is_main else nullcontext(), StopRequests() as stop:
         state, best, training_seconds, totals = _fit(parts, world, tell, stop)
@@ -164,6 +166,7 @@ def prepare(config: TrainConfig, world: World | None = None, ahead: DataAhead | 
         attention_probs_dropout_prob=config.attention_probs_dropout_prob,
         classifier_dropout=config.classifier_dropout,
     )
+    scores = config.standardize_targets and splits.labels.names is None
     parts = Parts(
         config=config,
         directory=directory,
@@ -172,6 +175,7 @@ def prepare(config: TrainConfig, world: World | None = None, ahead: DataAhead | 
         report=report,
         splits=splits,
         max_length=max_length,
+        scale=splits.train.target_scale() if scores else None,
         model_commit=commit_of(source),
     )
     best_by(config, parts.new_metric())  # a metric that is not there is found before the training
@@ -202,7 +206,11 @@ def _fit(
     parts: Parts, world: World, tell: Callable[[str], None], stop: StopRequests
 ) -> tuple[TrainState, Best, float, Mapping[str, float]]:
     """Train; returns also the seconds it took, evaluations aside, and what they went into."""
-    config, train_split = parts.config, parts.splits.train
+    config, train_split, scale = parts.config, parts.splits.train, parts.scale
+    if scale is not None:
+        train_split = train_split.standardized(scale)
+        if not any(name.startswith("head.output.") for name in parts.report.new):
+            unfold(parts.model, scale)  # a trained head goes on from what it answers
     if world.is_main and config.resume is None:
         start_anew(parts.directory)
 
@@ -232,6 +240,8 @@ def _fit(
         )
     finally:
         console.close()
+    if scale is not None:
+        fold(parts.model, scale)
     return state, best, console.training_seconds(), console.totals
 
 
@@ -249,11 +259,12 @@ def _facts(parts: Parts, state: TrainState, best: Best, final: Mapping[str, Eval
         "label_column": splits.label_column,
         "labels": splits.labels.names,
         "max_length": parts.max_length,
+        "targets": None if parts.scale is None else asdict(parts.scale),
         "steps": state.step,
         "epochs": state.epoch,
         "best": {"step": best.step, "epoch": best.epoch, best.name: best.value},
         "saved": "best" if best.weights else "last",
-        "baseline": {name: majority(splits.train, split) for name, split in splits.scored.items()},
+        "baseline": {name: baseline(splits.train, split) for name, split in splits.scored.items()},
         "results": {name: finite_values(result) for name, result in final.items()},
         "config": asdict(config),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},

@@ -16,11 +16,17 @@ from minitrain.evaluation import Evaluation
 from minitrain.plan import make_sampler, plan
 from minitrain.products import onednn_multiplies
 from minitrain.report import class_block, duration, result_lines
+from minitrain.targets import TargetScale
 from minitrain.weights import LoadReport
 
 
 def header(
-    config: TrainConfig, device: torch.device, splits: Splits, report: LoadReport, processes: int = 1
+    config: TrainConfig,
+    device: torch.device,
+    splits: Splits,
+    report: LoadReport,
+    processes: int = 1,
+    scale: TargetScale | None = None,
 ) -> list[str]:
     """What there is to know before the first step."""
     train, steps = splits.train, plan(config, len(splits.train), processes)
@@ -48,6 +54,7 @@ def header(
         "data     " + ", ".join(f"{name} {len(split)}" for name, split in sizes.items()),
         *(f"         {note}" for note in splits.notes),
         "labels   " + _label_counts(splits),
+        *_targets(scale),
         f"lengths  median {ordered[len(ordered) // 2]}, 95% within {ordered[int(len(ordered) * 0.95)]} tokens; "
         f"{cut}; {padding:.1%} padding ({config.sampler} sampler)",
         f"weights  {config.model}: {len(report.loaded)} loaded, {len(report.ignored)} ignored, {new}",
@@ -61,6 +68,15 @@ def _slow_arithmetic(config: TrainConfig, device: torch.device) -> list[str]:
     if config.bf16 and device.type == "cpu" and not onednn_multiplies(torch.bfloat16):
         return ["         this processor has no bfloat16 and emulates it, far slower than fp32: leave out --bf16"]
     return []
+
+
+def _targets(scale: TargetScale | None) -> list[str]:
+    if scale is None:
+        return []
+    return [
+        f"targets  standardized: mean {scale.mean:.6g}, sd {scale.sd:.6g}; the training loss is of standardized "
+        "targets, evaluations and the saved model are on the original scale"
+    ]
 
 
 def _label_counts(splits: Splits) -> str:

@@ -31,6 +31,7 @@ from minitrain.schedules import SCHEDULES
 from minitrain.step import TrainState, begin_step, make_state
 from minitrain.steplog import StepLog, Underway
 from minitrain.stopping import StopRequests
+from minitrain.targets import folded
 
 
 class Observer(Protocol):
@@ -62,7 +63,8 @@ def fit(
     `config.seed` here, after the head was drawn, as Trainer's does, unless `restart_stream` is off; other processes
     than the first add their rank. checkpoints: saves, and takes up what was saved. stop: is asked after every step
     whether to save and leave, by raising Stopped. With `load_best_model_at_end` the model ends with its best
-    weights. Raises MinitrainError where there is nothing to evaluate on but should be.
+    weights. Where the labels are standard scores (`Split.standardized`), evaluations are on the original scale and
+    the weights stay as trained. Raises MinitrainError where there is nothing to evaluate on but should be.
     """
     if not evaluation and config.eval_strategy != "no":
         raise MinitrainError(f"eval_strategy is {config.eval_strategy!r}, but there is no split to evaluate on")
@@ -98,7 +100,7 @@ def fit(
             if done or evaluates:
                 finish()
             if evaluates:
-                with world.at(f"the evaluation after step {state.step}"):
+                with world.at(f"the evaluation after step {state.step}"), folded(model, train.scale):
                     results = evaluate_all(model, evaluation, config, new_metric, pad_token_id, world)
                 is_best = best.remember(results, model, state.step, state.epoch, config.load_best_model_at_end)
                 observer.on_evaluation(state.step, state.epoch, results, is_best)

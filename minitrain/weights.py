@@ -23,6 +23,9 @@ from minitrain.hub import resolve_model
 from minitrain.model import Encoder, SequenceClassifier
 from minitrain.tensorfiles import checked, read_tensors, tensor_keys, weight_files
 
+# sentence-transformers' CrossEncoder puts one output through a sigmoid unless this is in config.json.
+SCORES_AS_THEY_ARE = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
+
 Model = TypeVar("Model", Encoder, SequenceClassifier)
 
 
@@ -289,4 +292,5 @@ def config_json(config: EncoderConfig) -> dict[str, Any]:
         "id2label": {str(i): name for i, name in enumerate(labels)},
         "label2id": {name: i for i, name in enumerate(labels)},
         "problem_type": config.problem_type or (REGRESSION if config.num_labels == 1 else CLASSIFICATION),
+        **(SCORES_AS_THEY_ARE if config.is_regression else {}),
     }

@@ -178,6 +178,7 @@ def test_setting_that_breaks_a_match_is_refused(match: str, decided: dict[str, A
     others |= {"accumulated_loss": "sum" if decided["accumulated_loss"] == "mean" else "mean"}
     others |= {"restart_stream": not decided["restart_stream"], "optim": "adamw_torch_fused", "max_grad_norm": 1.0}
     others |= {"decay": "all" if decided["decay"] == "matrices" else "matrices", "label_smoothing_factor": 0.1}
+    others |= {"standardize_targets": True}
     others |= {"dataloader_drop_last": not decided["dataloader_drop_last"], "gradient_accumulation_steps": 2}
     for name, value in decided.items():
         assert vars(TrainConfig(**{match: True, name: value}))[name] == value
