@@ -7,7 +7,7 @@ without torch, so that it can go on while torch is being imported (`ahead.py`).
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from minitrain.data_config import DataConfig
 from minitrain.errors import MinitrainError, listed
 from minitrain.labels import Labels, label_numbers
 from minitrain.options import check_columns
-from minitrain.rows import Rows, read_rows, read_tables
+from minitrain.rows import Rows, join_texts, read_rows, read_tables
 from minitrain.tables import Table
 from minitrain.targets import TargetScale, scale_of
 from minitrain.token_cache import Tokens, cached, fingerprint, in_memory
@@ -108,6 +108,14 @@ class Splits:
     task: str | None = None
     notes: list[str] = field(default_factory=list)  # what was decided that the user did not ask for
     commit: str | None = None  # of the dataset's repository on the Hub
+    held_out: str | None = None  # checksum of the rows that --eval_fraction held back
+    join: str | None = None  # what stands between the text columns, where they make one text
+    texts: dict[str, Table] = field(default_factory=dict)  # of `scored`: text columns and labels, as they were read
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether an example is two texts."""
+        return len(self.text_columns) == 2 and self.join is None
 
     @property
     def scored(self) -> dict[str, Split]:
@@ -128,12 +136,15 @@ def tokenize(
     labels: Labels | None = None,
     max_length: int | None = None,
     cache: bool = False,
+    join: str | None = None,
 ) -> Split:
     """Tokenize a table's texts, one column or a pair of them, and number its labels.
 
     Without `labels` the split has none. cache: keep the tokens on disk for the next time (`token_cache.py`).
+    join: as of `join_texts`.
     Raises MinitrainError naming source, row and column of what is not text, or is no label.
     """
+    table, text_columns = join_texts(table, text_columns, join)
     check_columns(text_columns)
     columns = [table.column(name) for name in text_columns]
     if not len(table):
@@ -220,7 +231,12 @@ def tokenize_rows(rows: Rows, tokenizer: Tokenizer, max_length: int | None = Non
     """Tokenize every table of `rows` and number its labels. Raises MinitrainError as `tokenize`."""
 
     def split(table: Table) -> Split:
-        return tokenize(table, tokenizer, rows.text_columns, rows.label_column, rows.labels, max_length, True)
+        columns, label_column = rows.text_columns, rows.label_column
+        return tokenize(table, tokenizer, columns, label_column, rows.labels, max_length, True, rows.join)
+
+    def kept(table: Table) -> Table:
+        names = (*rows.text_columns, rows.label_column)
+        return replace(table, columns={name: list(table.column(name)[:]) for name in names})
 
     return Splits(
         train=split(rows.train),
@@ -232,4 +248,7 @@ def tokenize_rows(rows: Rows, tokenizer: Tokenizer, max_length: int | None = Non
         task=rows.task,
         notes=rows.notes,
         commit=rows.commit,
+        held_out=rows.held_out,
+        join=rows.join,
+        texts={name: kept(table) for name, table in (rows.evaluation | rows.test).items()},
     )

@@ -7,7 +7,7 @@ order of rows is restored, and the loss is the mean over examples, not over batc
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +25,17 @@ from minitrain.regression_metrics import mean_absolute_error, root_mean_squared_
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a model makes of a split. loss: mean per example, in nats, or squared error. seconds: wall time."""
+    """What a model makes of a split. loss: mean per example, in nats, or squared error. seconds: wall time.
+
+    logits: (N, C) float32 on the CPU, in the split's order.
+    """
 
     loss: float
     metrics: dict[str, float]
     confusion: Confusion | None
     examples: int
     seconds: float
+    logits: Tensor = field(default_factory=lambda: torch.empty(0), repr=False, compare=False)
 
     @property
     def values(self) -> dict[str, float]:
@@ -190,6 +194,7 @@ def evaluate(
         confusion=metric.confusion,
         examples=len(split),
         seconds=time.perf_counter() - start,
+        logits=logits,
     )
 
 

@@ -27,7 +27,7 @@ from minitrain.metrics import metric_for
 from minitrain.model import SequenceClassifier
 from minitrain.place import RESULTS
 from minitrain.report import class_block, finite_values, result_lines, say
-from minitrain.rows import GLUE_COLUMNS
+from minitrain.rows import GLUE_COLUMNS, HALVES, draw_as, rows_of_saved_run, trained_on
 from minitrain.tables import Table, load_tables, read_file
 from minitrain.tokenizer import Tokenizer, load_tokenizer
 from minitrain.weights import load_classifier, names_or_default, trained_labels
@@ -44,6 +44,11 @@ class SavedRun:
     labels: Labels
     facts: dict[str, Any]
     max_length: int
+
+    @property
+    def join(self) -> str | None:
+        """What stands between its text columns, where they make one text."""
+        return self.facts.get("join")
 
     @property
     def text_columns(self) -> tuple[str, ...] | None:
@@ -99,16 +104,28 @@ def _evaluate_run(config: EvaluateConfig, world: World) -> dict[str, Evaluation]
     if columns is None:
         raise MinitrainError(f"{config.run}: does not say which columns hold its texts; pass --text_columns")
     column = config.label_column or run.facts.get("label_column") or "label"
+    join = run.join if config.join is None else config.join
     tables, task = _tables_to_score(config, run, (*columns, column))
     trained = run.facts.get("config", {})
     limit = config.max_eval_samples
     if config.dataset is None and config.eval_file is None and config.split is None:
         limit = limit or trained.get("max_eval_samples")  # as the run scored itself
+    if world.is_main and (warning := trained_on(trained, config.eval_file, config.dataset, config.split)):
+        print(f"WARNING  {warning}", file=sys.stderr)
+    draw = draw_as(trained, columns, column, run.labels)
     results = {}
     for name, table in tables.items():
         results[name] = evaluate(
             run.model,
-            tokenize(table.head(limit), run.tokenizer, columns, column, run.labels, run.max_length),
+            tokenize(
+                draw.sample(name, table, limit),
+                run.tokenizer,
+                columns,
+                column,
+                run.labels,
+                run.max_length,
+                join=join,
+            ),
             metric_for(task, run.labels.num_classes, positive_class(table, column, run.labels.names)),
             batch_size=config.per_device_eval_batch_size,
             bf16=config.bf16,
@@ -134,6 +151,10 @@ def _tables_to_score(
     """The tables by split, and the GLUE task whose metrics apply."""
     trained = run.facts.get("config", {})
     file = config.eval_file
+    if file is None and config.dataset is None and config.split in (None, *HALVES) and trained.get("eval_fraction"):
+        rows = rows_of_saved_run(run.facts, run.labels.names)
+        half = config.split or "validation"
+        return {half: rows.train if half == "train" else rows.evaluation[half]}, rows.task
     if file is None and config.dataset is None and trained.get("train_file"):
         files = {"train": "train_file", "validation": "eval_file", "test": "test_file"}
         file = trained.get(files.get(config.split or "validation", ""))
@@ -183,7 +204,8 @@ def _predictions(config: PredictConfig) -> Iterator[dict[str, Any]]:
     table, columns = _texts(config, run)
     if not len(table):
         raise MinitrainError(f"{table.source}: has no texts")
-    split = tokenize(table, run.tokenizer, columns, max_length=run.max_length)
+    join = run.join if config.join is None else config.join
+    split = tokenize(table, run.tokenizer, columns, max_length=run.max_length, join=join)
     if split.truncated:
         note = f"{split.truncated} of {len(split)} rows are longer than {run.max_length} tokens and were cut"
         print(f"{table.source}: {note}", file=sys.stderr)
@@ -210,7 +232,8 @@ def _texts(config: PredictConfig, run: SavedRun) -> tuple[Table, tuple[str, ...]
         data = sys.stdin.buffer.read() if config.input is None else Path(config.input).read_bytes()
     except OSError as error:
         raise MinitrainError(f"--input {name}: cannot be read ({error.strerror or error})") from error
-    table = lines_to_table(name, _decoded(data, name), run.text_columns)
+    joined = config.join is not None or run.join is not None  # a line is one text then
+    table = lines_to_table(name, _decoded(data, name), ("text",) if joined else run.text_columns)
     return table, tuple(table.columns)
 
 

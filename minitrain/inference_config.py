@@ -4,7 +4,7 @@ from dataclasses import MISSING, dataclass
 
 from minitrain.config import ARITHMETICS
 from minitrain.errors import MinitrainError
-from minitrain.options import check_flags, flag
+from minitrain.options import check_columns, check_flags, flag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +17,10 @@ class EvaluateConfig:
     eval_file: str | None = flag(None, "own data: .csv, .tsv, .jsonl or .parquet")
     split: str | None = flag(None, "split of the dataset, e.g. test; by default what the run evaluated on")
     text_columns: tuple[str, ...] | None = flag(None, "by default the run's")
+    join: str | None = flag(None, "as in training, to make one text of them; by default as the run")
     label_column: str | None = flag(None, "by default the run's")
     max_length: int | None = flag(None, "by default the run's", bounds=(1, None))
-    max_eval_samples: int | None = flag(None, "use only the first so many examples", bounds=(1, None))
+    max_eval_samples: int | None = flag(None, "use only so many examples, chosen as in training", bounds=(1, None))
     per_device_eval_batch_size: int = flag(32, "examples a forward pass", bounds=(1, None))
     bf16: bool = flag(False, "compute in bfloat16")
     device: str = flag("auto", "auto takes a GPU where there is one", ("auto", "cpu", "cuda"))
@@ -28,6 +29,8 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         check_flags(self)
+        if isinstance(self.text_columns, str):
+            check_columns(self.text_columns)
         if self.dataset is not None and self.eval_file is not None:
             raise MinitrainError("--dataset and --eval_file name two sets of data: pass one")
         if self.split is not None and self.eval_file is not None:
@@ -42,6 +45,7 @@ class PredictConfig:
     input: str | None = flag(None, ".txt, .csv, .tsv, .jsonl or .parquet; by default standard input, a text a line")
     output: str | None = flag(None, "JSON lines go here; by default to standard output")
     text_columns: tuple[str, ...] | None = flag(None, "columns of a table; by default the run's")
+    join: str | None = flag(None, "as in training, to make one text of them; by default as the run")
     max_length: int | None = flag(None, "by default the run's", bounds=(1, None))
     per_device_eval_batch_size: int = flag(32, "examples a forward pass", bounds=(1, None))
     bf16: bool = flag(False, "compute in bfloat16")
@@ -50,3 +54,5 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         check_flags(self)
+        if isinstance(self.text_columns, str):
+            check_columns(self.text_columns)

@@ -15,9 +15,10 @@ from minitrain.config import TrainConfig
 from minitrain.errors import MinitrainError
 
 RESULTS = "results.json"
+PREDICTIONS = "predictions.jsonl"  # of the rows that it was scored on
 LOG = "log.jsonl"  # called log.jsonl.part until the run is saved
 CHECKPOINTS = "checkpoints"
-OWN_FILES = (RESULTS, LOG, "config.json", "model.safetensors", "README.md")
+OWN_FILES = (RESULTS, PREDICTIONS, LOG, "config.json", "model.safetensors", "README.md")
 _HOLDER = ".running"  # who is in the folder
 
 

@@ -3,16 +3,21 @@
 Still text: `data.py` tokenizes.
 """
 
-from dataclasses import dataclass, replace
+import filecmp
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from minitrain.config import TrainConfig
 from minitrain.data_config import GLUE_REPOSITORY, DataConfig
 from minitrain.encoder_config import REGRESSION
 from minitrain.errors import MinitrainError, listed
-from minitrain.labels import Labels, find_labels, hidden, scores
+from minitrain.labels import Labels, find_labels, hidden
+from minitrain.sampling import Draw, check_texts_of, checksum
 from minitrain.tables import Table, load_tables, read_file
-from minitrain.tokenizer import check_texts
 
+HALVES = ("train", "validation")  # of the training data, which --eval_fraction makes
 LABEL = "label"  # the column of labels, where nothing else is said
 # The text columns of each task; Wang et al. 2018, arXiv 1804.07461, as stored in nyu-mll/glue.
 GLUE_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -41,6 +46,8 @@ class Rows:
     task: str | None
     notes: list[str]
     commit: str | None  # of the Hub's repository
+    held_out: str | None = None  # checksum of the rows that --eval_fraction holds back
+    join: str | None = None  # what stands between the text columns, where they make one text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,27 +96,31 @@ def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] 
     columns = config.text_columns or (GLUE_COLUMNS[task] if task else _only_text_column(train, label_column))
     problem_type = config.problem_type or (REGRESSION if task == "stsb" else None)
     labels = find_labels(train, label_column, problem_type, known_labels)
+    draw = Draw(config, columns, label_column, labels)
+    held_out = None
     if config.eval_fraction:
-        _check_before_drawing(train, columns, label_column, labels)
-        by_split = _hold_back(by_split, config.eval_fraction, config.seed)
+        by_split = draw.hold_back(by_split)
+        held_out = checksum(by_split["validation"], (*columns, label_column))
     if tables.asked_for_test:
         by_split["test"].column(label_column)
     secret = [name for name, table in by_split.items() if name.startswith("test") and hidden(table, label_column)]
 
     def scored(kind: str) -> dict[str, Table]:
         names = [name for name in by_split if name.startswith(kind) and name not in secret]
-        return {name: by_split[name].head(config.max_eval_samples) for name in names}
+        return {name: draw.sample(name, by_split[name], config.max_eval_samples) for name in names}
 
     return Rows(
-        train=by_split["train"].head(config.max_train_samples),
+        train=draw.sample("train", by_split["train"], config.max_train_samples),
         evaluation=scored("validation"),
         test=scored("test"),
         labels=labels,
         text_columns=columns,
         label_column=label_column,
         task=task,
-        notes=[f"{name}: labels are hidden, not scored" for name in secret],
+        notes=[*draw.notes, *(f"{name}: labels are hidden, not scored" for name in secret)],
         commit=train.commit,
+        held_out=held_out,
+        join=config.join,
     )
 
 
@@ -129,7 +140,79 @@ def chosen_rows(config: TrainConfig, tables: Tables, known_labels: tuple[str, ..
             "there is no evaluation data: pass --eval_file, or --eval_fraction 0.1 to hold some of the training "
             "data back, or --eval_strategy no"
         )
+    if config.do_eval:
+        return rows
+    kept = {name: table for name, table in rows.test.items() if tables.asked_for_test}
+    left = {name: table for name, table in (rows.evaluation | rows.test).items() if name not in kept}
+    notes = [f"{name}: {len(table)} rows, not scored (--do_eval scores them)" for name, table in left.items()]
+    return replace(rows, evaluation={}, test=kept, notes=[*rows.notes, *notes])
+
+
+def rows_of_saved_run(facts: Mapping[str, Any], known_labels: tuple[str, ...] | None) -> Rows:
+    """The rows of a run again, from what its `results.json` remembers.
+
+    known_labels: the classes of its model. Raises MinitrainError as `read_rows`, where the rows that it held back
+    have changed since, and where it does not say how they were drawn.
+    """
+    settings, fallback = facts["config"], "the rows with its answers are in its predictions.jsonl"
+    if facts.get("held_out") is None:
+        raise MinitrainError(
+            "the run does not say which rows it held back, as those of earlier versions did not: pass --eval_file"
+        )
+    options = {spec.name: settings[spec.name] for spec in fields(DataConfig) if spec.name in settings}
+    plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
+    config = DataConfig(**plain | {"max_train_samples": None, "max_eval_samples": None})  # sampled once more later
+    rows = read_rows(read_tables(config), config, known_labels)
+    if rows.held_out != facts["held_out"]:
+        raise MinitrainError(
+            f"{rows.train.source}: has changed since the run; the rows that it held back were {facts['held_out']} "
+            f"(checksum), and are {rows.held_out} now; {fallback}, for --eval_file with --label_column label"
+        )
     return rows
+
+
+def draw_as(settings: Mapping[str, Any], text_columns: tuple[str, ...], label_column: str, labels: Labels) -> Draw:
+    """What draws samples as the run of these settings did; runs of earlier versions took the first rows."""
+    sample = settings.get("sample", "first" if settings else "random")
+    return Draw(DataConfig(sample=sample, seed=settings.get("seed", 42)), text_columns, label_column, labels)
+
+
+def trained_on(settings: Mapping[str, Any], file: str | None, dataset: str | None, split: str | None) -> str | None:
+    """What to say where the data to be scored, as evaluate.py is told it, are those of the run's training."""
+    own = settings.get("train_file") or ()
+    if file is not None:
+        same = any(_same_file(path, file) for path in ([own] if isinstance(own, str) else own))
+        where, most = file, "most of " if settings.get("eval_fraction") else ""
+    else:
+        same, where, most = split == "train" and dataset in (None, settings.get("dataset")), "split train", ""
+    if not same:
+        return None
+    return (
+        f"{where}: the run was trained on {most}these rows; the values say how well it knows them, not what it "
+        "makes of new ones"
+    )
+
+
+def _same_file(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other) or filecmp.cmp(path, other, shallow=False)
+    except OSError:
+        return False
+
+
+def join_texts(table: Table, columns: tuple[str, ...], join: str | None) -> tuple[Table, tuple[str, ...]]:
+    """A table in which the text columns are one text, and the name of its column; blank ones are left out.
+
+    ("refund", "", "please") with " " -> "refund please". Without `join`, or with one column, all stays as it is.
+    Raises MinitrainError naming row and column of what is no text.
+    """
+    if join is None or len(columns) == 1:
+        return table, columns
+    check_texts_of(table, columns)
+    rows = zip(*(table.column(name)[:] for name in columns), strict=True)
+    texts = [join.join(text for text in row if text and not text.isspace()) for row in rows]
+    name = " + ".join(columns)
+    return replace(table, columns={**table.columns, name: texts}), (name,)
 
 
 def with_default_data(config: TrainConfig) -> TrainConfig:
@@ -151,26 +234,3 @@ def _only_text_column(table: Table, label_column: str) -> tuple[str, ...]:
             f"{listed(table.columns)}"
         )
     return (texts[0],)
-
-
-def _check_before_drawing(table: Table, text_columns: tuple[str, ...], label_column: str, labels: Labels) -> None:
-    """Find bad values while rows still have their numbers. `find_labels` has seen the classes."""
-    for name in text_columns:
-        check_texts(table.column(name)[:], table.source, name, first_row=1)
-    if labels.names is None:
-        scores(table, label_column)
-
-
-def _hold_back(tables: dict[str, Table], fraction: float, seed: int) -> dict[str, Table]:
-    """Take an evaluation table out of the training rows."""
-    if any(name.startswith("validation") for name in tables):
-        raise MinitrainError("--eval_fraction splits the training data, but there is evaluation data already")
-    train = tables["train"]
-    count = round(fraction * len(train))
-    if not 0 < count < len(train):
-        raise MinitrainError(f"--eval_fraction {fraction} of {len(train)} rows is {count}; expected some, not all")
-    import torch
-
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
-    held = {"train": train.select(sorted(order[count:])), "validation": train.select(sorted(order[:count]))}
-    return tables | held

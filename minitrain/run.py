@@ -35,6 +35,7 @@ from minitrain.metrics import Metric, metric_for
 from minitrain.model import SequenceClassifier
 from minitrain.place import LOG, RESULTS, alone_in, is_finished, output_directory, output_path, start_anew
 from minitrain.plan import plan, shared_out
+from minitrain.predictions import write_predictions
 from minitrain.profiling import matrix_ceiling, profile_lines
 from minitrain.report import Console, finite_values, peak_memory_mb, say
 from minitrain.rows import Rows, chosen_rows, tables_of, with_default_data
@@ -256,7 +257,9 @@ def _facts(parts: Parts, state: TrainState, best: Best, final: Mapping[str, Eval
         "subset": config.subset,
         "task": splits.task,
         "text_columns": list(splits.text_columns),
+        "join": splits.join,
         "label_column": splits.label_column,
+        "held_out": splits.held_out,
         "labels": splits.labels.names,
         "max_length": parts.max_length,
         "targets": None if parts.scale is None else asdict(parts.scale),
@@ -278,6 +281,7 @@ def _save(parts: Parts, final: Mapping[str, Evaluation], results: Mapping[str, A
     try:
         save_classifier(parts.model, parts.tokenizer, directory)
         write_whole(directory / "README.md", card)
+        write_predictions(directory, parts.splits, final)
         write_whole(directory / RESULTS, json_text(results))
         os.replace(directory / f"{LOG}.part", directory / LOG)
     except (OSError, SafetensorError) as error:  # a full disk, above all

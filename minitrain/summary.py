@@ -106,8 +106,8 @@ def footer(
             *([""] if lines[-1] else []),
             f"best {best.name} {best.value:.4f} at epoch {best.epoch:.2f}; {saved}",
         ]
-    sample = "'a text<TAB>and another'" if len(splits.text_columns) == 2 else "'a text'"
-    pair = '{"text": "a text", "text_pair": "and another"}' if len(splits.text_columns) == 2 else '"a text"'
+    sample = "'a text<TAB>and another'" if splits.is_pair else "'a text'"
+    pair = '{"text": "a text", "text_pair": "and another"}' if splits.is_pair else '"a text"'
     return [
         *lines,
         f"trained in {duration(results['training_seconds'])}, "

@@ -32,7 +32,8 @@ class Table:
 
     source: the file, or dataset and split, for errors. columns: name -> values, lists or lazy columns of
     `datasets`. class_names: of the columns whose integers are known to stand for classes. untyped: all values are
-    text because the format has no types (CSV). commit: of the Hub's repository.
+    text because the format has no types (CSV). commit: of the Hub's repository. numbers: of rows that were chosen,
+    their places in the whole table, from 0; None where all are there.
     """
 
     source: str
@@ -40,6 +41,7 @@ class Table:
     class_names: Mapping[str, tuple[str, ...]]
     untyped: bool = False
     commit: str | None = None
+    numbers: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()))) if self.columns else 0
@@ -50,16 +52,29 @@ class Table:
             raise MinitrainError(f"{self.source}: has no column {name!r}; it has {listed(self.columns)}")
         return self.columns[name]
 
+    def place(self, row: int) -> tuple[str, int]:
+        """Where a row, counted from 0, came from: the source, and its number there from 1."""
+        return self.source, (row if self.numbers is None else self.numbers[row]) + 1
+
     def select(self, rows: Sequence[int]) -> "Table":
-        """These rows, counted from 0, in this order."""
-        whole = {name: values[:] for name, values in self.columns.items()}
-        return replace(self, columns={name: [values[row] for row in rows] for name, values in whole.items()})
+        """These rows, counted from 0, in this order; they keep the numbers that they have."""
+        chosen = {name: _chosen(values, rows) for name, values in self.columns.items()}
+        numbers = rows if self.numbers is None else [self.numbers[row] for row in rows]
+        return replace(self, columns=chosen, numbers=list(numbers))
 
     def head(self, count: int | None) -> "Table":
         """The first `count` rows, or all where it is None."""
         if count is None:
             return self
-        return replace(self, columns={name: values[:count] for name, values in self.columns.items()})
+        columns = {name: values[:count] for name, values in self.columns.items()}
+        return replace(self, columns=columns, numbers=self.numbers and self.numbers[:count])
+
+
+def _chosen(values: Sequence[Any], rows: Sequence[int]) -> list[Any]:
+    if isinstance(values, list):
+        return [values[row] for row in rows]
+    found: list[Any] = values[list(rows)]  # type: ignore[call-overload]  # a lazy column of `datasets` takes lists
+    return found
 
 
 def load_tables(dataset: str, subset: str | None = None, revision: str | None = None) -> dict[str, Table]:

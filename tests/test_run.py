@@ -31,6 +31,7 @@ SAVED = {
     "config.json",
     "log.jsonl",
     "model.safetensors",
+    "predictions.jsonl",
     "results.json",
     "special_tokens_map.json",
     "tokenizer.json",
@@ -128,7 +129,9 @@ def test_results_say_what_was_done(finished: tuple[Path, dict[str, Any]], model:
         "subset",
         "task",
         "text_columns",
+        "join",
         "label_column",
+        "held_out",
         "labels",
         "max_length",
         "targets",
@@ -334,7 +337,7 @@ def test_no_evaluation_data_is_answered_with_the_ways_out(model: Path, data: Pat
         train(config(model, data, tmp_path / "run", eval_file=None))
     results = train(config(model, data, tmp_path / "run", eval_file=None, eval_strategy="no", max_steps=1))
     assert results["results"] == {} and results["best"]["accuracy"] is None
-    assert set(files_of(tmp_path / "run")) == SAVED
+    assert set(files_of(tmp_path / "run")) == SAVED - {"predictions.jsonl"}
 
 
 def test_share_of_the_training_data_can_be_held_back(model: Path, data: Path, tmp_path: Path) -> None:
