@@ -4,6 +4,7 @@ Texts are tokenized once, in chunks, and kept end to end: 5 bytes a token, no Py
 without torch, so that it can go on while torch is being imported (`ahead.py`).
 """
 
+import os
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from minitrain.data_config import DataConfig
 from minitrain.errors import MinitrainError, listed
 from minitrain.labels import Labels, label_numbers
+from minitrain.memory import table_in_memory
 from minitrain.options import check_columns
-from minitrain.rows import Rows, join_texts, read_rows, read_tables
+from minitrain.rows import Rows, join_texts, read_rows, read_tables, tables_of_data
 from minitrain.tables import Table
 from minitrain.targets import TargetScale, scale_of
 from minitrain.token_cache import Tokens, cached, fingerprint, in_memory
@@ -91,6 +93,29 @@ class Split:
         return Example(self._tokens.input_ids[part].tolist(), self._tokens.type_ids[part].tolist(), label)
 
 
+def as_split(rows: "Split | Sequence[Example]") -> Split:
+    """A split as it is, or one made of Examples that were tokenized one by one.
+
+    Raises MinitrainError for what is neither, and where only some Examples have labels.
+    """
+    if isinstance(rows, Split):
+        return rows
+    if not isinstance(rows, list | tuple) or not rows or not all(isinstance(row, Example) for row in rows):
+        kind = (
+            f"{type(rows).__name__} of {type(rows[0]).__name__}" if isinstance(rows, list | tuple) and rows else ""
+        )
+        raise MinitrainError(
+            f"expected a Split, as load_splits and tokenize make, or a list of Example, got "
+            f"{kind or type(rows).__name__}; tokenize(rows, tokenizer, ('text',)) makes one"
+        )
+    labels = [row.label for row in rows]
+    if (unlabelled := labels.count(None)) not in (0, len(labels)):
+        raise MinitrainError(f"{unlabelled} of {len(labels)} Examples have no label; give all of them one, or none")
+    kinds = {float if isinstance(label, float) else int for label in labels}
+    numbers = None if unlabelled else array("f" if float in kinds else "q", labels)
+    return Split(in_memory([Encoded(examples=list(rows), truncated=0, blank=0)]), numbers)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Splits:
     """What a run trains on, chooses by, and is finally scored on.
@@ -129,7 +154,7 @@ class Splits:
 
 
 def tokenize(
-    table: Table,
+    table: Table | Any,
     tokenizer: Tokenizer,
     text_columns: tuple[str, ...],
     label_column: str | None = None,
@@ -140,11 +165,12 @@ def tokenize(
 ) -> Split:
     """Tokenize a table's texts, one column or a pair of them, and number its labels.
 
+    table: as `load_tables` gives it, or in memory, as of `load_splits`.
     Without `labels` the split has none. cache: keep the tokens on disk for the next time (`token_cache.py`).
     join: as of `join_texts`.
     Raises MinitrainError naming source, row and column of what is not text, or is no label.
     """
-    table, text_columns = join_texts(table, text_columns, join)
+    table, text_columns = join_texts(table_in_memory(table, "the data"), text_columns, join)
     check_columns(text_columns)
     columns = [table.column(name) for name in text_columns]
     if not len(table):
@@ -205,16 +231,21 @@ def length_limit(asked: int | None, tokenizer: Tokenizer, positions: int, multip
 
 
 def load_splits(
-    dataset: str | None = None,
+    dataset: Any = None,
     subset: str | None = None,
     *,
     tokenizer: Tokenizer,
+    train: Any = None,
+    evaluation: Any = None,
+    test: Any = None,
     max_length: int | None = None,
     known_labels: tuple[str, ...] | None = None,
     **options: Any,
 ) -> Splits:
-    """Load and tokenize a dataset (a Hub id, a folder, "demo") or the user's own files.
+    """Load and tokenize a dataset (a Hub id, a folder, "demo"), the user's own files, or data in memory.
 
+    train, evaluation, test: tables in memory: a list of dicts, a dict of columns, a pandas DataFrame or a Dataset.
+    train, or the first argument, may also be all splits: a DatasetDict, or a dict of tables with "train" in it.
     max_length: tokens kept of a text or pair; by default all that the tokenizer takes. known_labels: as of
     `read_rows`. options: the fields of `DataConfig`, which have the names of the flags: train_file, text_columns,
     label_column, eval_fraction and so on.
@@ -223,8 +254,15 @@ def load_splits(
     known = [spec.name for spec in fields(DataConfig)]
     if unknown := [name for name in options if name not in known]:
         raise MinitrainError(f"load_splits has no option {unknown[0]!r}; it has {', '.join(known)}")
-    config = DataConfig(dataset=dataset, subset=subset, **options)
-    return tokenize_rows(read_rows(read_tables(config), config, known_labels), tokenizer, max_length)
+    named = dataset is None or isinstance(dataset, str | os.PathLike)
+    config = DataConfig(dataset=None if dataset is None or not named else str(dataset), subset=subset, **options)
+    given = train if named else dataset
+    if given is None and (evaluation is not None or test is not None):
+        raise MinitrainError("evaluation and test go with train: data in memory to train on")
+    if not named and train is not None:
+        raise MinitrainError("the first argument and train are two sets of training data: pass one")
+    tables = read_tables(config) if given is None else tables_of_data(config, given, evaluation, test)
+    return tokenize_rows(read_rows(tables, config, known_labels), tokenizer, max_length)
 
 
 def tokenize_rows(rows: Rows, tokenizer: Tokenizer, max_length: int | None = None) -> Splits:

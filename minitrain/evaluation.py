@@ -5,7 +5,7 @@ order of rows is restored, and the loss is the mean over examples, not over batc
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from minitrain.batching import Batch, Batches, batches_by_length, batches_by_row, collate
-from minitrain.data import Split
+from minitrain.data import Split, as_split
 from minitrain.distributed import World
 from minitrain.errors import MinitrainError
 from minitrain.loss import cross_entropy, mean_squared_error
@@ -21,6 +21,7 @@ from minitrain.metrics import Confusion, Metric
 from minitrain.model import SequenceClassifier
 from minitrain.packing import unchanged_weights
 from minitrain.regression_metrics import mean_absolute_error, root_mean_squared_error
+from minitrain.tokenizer import Example
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ def _evaluating(model: nn.Module, passes: int) -> Iterator[None]:
 
 def predict(
     model: SequenceClassifier,
-    split: Split,
+    split: Split | Sequence[Example],
     *,
     batch_size: int = 32,
     order: str = "length",
@@ -103,7 +104,7 @@ def predict(
     each some of the batches; all of them get all logits.
     Raises MinitrainError for NaN or infinity.
     """
-    device, world = device_of(model), world or World()
+    device, world, split = device_of(model), world or World(), as_split(split)
     logits = torch.zeros(len(split), model.config.num_labels)
     batches = _batches(split, batch_size, order)
     own = range(world.rank, len(batches), world.size)
@@ -159,7 +160,7 @@ def _mean_loss(logits: Tensor, labels: Tensor, batches: Batches, label_smoothing
 
 def evaluate(
     model: SequenceClassifier,
-    split: Split,
+    split: Split | Sequence[Example],
     metric: Metric,
     *,
     batch_size: int = 32,
@@ -174,7 +175,11 @@ def evaluate(
 
     metric: fresh, of the kind the labels are. label_smoothing: of the loss, as in training. The rest as `predict`.
     """
-    assert split.labels is not None, "a split without labels cannot be evaluated"
+    split = as_split(split)
+    if split.labels is None:
+        raise MinitrainError(
+            "the split has no labels, so there is nothing to compare with: predict gives its logits"
+        )
     start = time.perf_counter()
     logits = predict(
         model,

@@ -151,7 +151,9 @@ def _tables_to_score(
     """The tables by split, and the GLUE task whose metrics apply."""
     trained = run.facts.get("config", {})
     file = config.eval_file
-    if file is None and config.dataset is None and config.split in (None, *HALVES) and trained.get("eval_fraction"):
+    own = trained.get("train_file") or trained.get("dataset")
+    mine = file is None and config.dataset is None and config.split in (None, *HALVES)
+    if mine and own and trained.get("eval_fraction"):
         rows = rows_of_saved_run(run.facts, run.labels.names)
         half = config.split or "validation"
         return {half: rows.train if half == "train" else rows.evaluation[half]}, rows.task

@@ -26,7 +26,7 @@ def output_path(config: TrainConfig) -> Path:
     """The folder of the run: as asked, else named after data and model."""
     if config.output_dir is not None:
         return Path(config.output_dir)
-    data = config.subset or Path(config.train_file or config.dataset or "").stem
+    data = config.subset or Path(config.train_file or config.dataset or "").stem or "data"
     return Path("runs") / f"{data}-{Path(config.model).name}"
 
 

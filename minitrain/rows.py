@@ -14,6 +14,7 @@ from minitrain.data_config import GLUE_REPOSITORY, DataConfig
 from minitrain.encoder_config import REGRESSION
 from minitrain.errors import MinitrainError, listed
 from minitrain.labels import Labels, find_labels, hidden
+from minitrain.memory import tables_in_memory
 from minitrain.sampling import Draw, check_texts_of, checksum
 from minitrain.tables import Table, load_tables, read_file
 
@@ -81,6 +82,15 @@ def read_tables(config: DataConfig) -> Tables:
     if "train" not in tables:
         raise MinitrainError(f"--dataset {dataset}: has no split 'train'; it has {', '.join(tables)}")
     return Tables(by_split=tables, subset=subset, asked_for_test=config.test_file is not None)
+
+
+def tables_of_data(config: DataConfig, train: Any, evaluation: Any = None, test: Any = None) -> Tables:
+    """What `read_tables` gives, of data in memory (`memory.py`). Raises MinitrainError beside files."""
+    if named := config.dataset or config.train_file or config.eval_file or config.test_file:
+        raise MinitrainError(f"{named} and data in memory are two sets of data: pass one")
+    needed = (*config.text_columns, config.label_column or LABEL) if config.text_columns else None
+    tables = tables_in_memory(train, evaluation, test, needed)
+    return Tables(by_split=tables, subset=None, asked_for_test=test is not None)
 
 
 def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] | None = None) -> Rows:

@@ -38,7 +38,7 @@ from minitrain.plan import plan, shared_out
 from minitrain.predictions import write_predictions
 from minitrain.profiling import matrix_ceiling, profile_lines
 from minitrain.report import Console, finite_values, peak_memory_mb, say
-from minitrain.rows import Rows, chosen_rows, tables_of, with_default_data
+from minitrain.rows import Rows, chosen_rows, tables_of, tables_of_data, with_default_data
 from minitrain.step import TrainState
 from minitrain.stopping import StopRequests
 from minitrain.summary import footer, header
@@ -70,24 +70,25 @@ class Parts:
         return metric_for(self.splits.task, labels.num_classes, labels.positive)
 
 
-def train(config: TrainConfig, ahead: DataAhead | None = None) -> dict[str, Any]:
+def train(config: TrainConfig, ahead: DataAhead | None = None, *, data: Any = None) -> dict[str, Any]:
     """Do a whole run and return what `results.json` holds; under torchrun or `launch`, every process calls this.
 
-    ahead: a process that is reading the data of this run.
+    ahead: a process that is reading the data of this run. data: in memory, instead of a dataset or files, as
+    `load_splits` takes it: all splits, or the training rows.
     Raises MinitrainError, before training where it can, naming the flag, file, row or key at fault.
     """
     with process_group(config.device, config.ddp_timeout) as world:
-        return _train(config, world, ahead)
+        return _train(config, world, ahead, data)
 
 
-def _train(config: TrainConfig, world: World, ahead: DataAhead | None) -> dict[str, Any]:
+def _train(config: TrainConfig, world: World, ahead: DataAhead | None, data: Any) -> dict[str, Any]:
     started = time.perf_counter()
     tell = say if world.is_main else _say_nothing
-    config = with_default_data(config)
+    config = config if data is not None else with_default_data(config)
     if finished := _finished(config, world):
         tell(f"finished {output_path(config)}: this run went to its end; there is nothing to resume")
         return finished
-    parts = prepare(config, world, ahead)
+    parts = prepare(config, world, ahead, data)
     for line in header(parts.config, device_of(parts.model), parts.splits, parts.report, world.size, parts.scale):
         tell(line)
     with alone_in(parts.directory) if world.is_main else nullcontext(), StopRequests() as stop:
@@ -134,14 +135,16 @@ def _finished(config: TrainConfig, world: World) -> dict[str, Any]:
     return found
 
 
-def prepare(config: TrainConfig, world: World | None = None, ahead: DataAhead | None = None) -> Parts:
+def prepare(
+    config: TrainConfig, world: World | None = None, ahead: DataAhead | None = None, data: Any = None
+) -> Parts:
     """Find and check everything that a run needs, in the order of what it costs; nothing is written.
 
     world: the processes that train together. On each node one goes ahead, and the others find what it downloaded
-    and tokenized. ahead: a process that is reading the data already.
+    and tokenized. ahead: a process that is reading the data already. data: as of `train`.
     """
     world = world or World()
-    config = shared_out(with_default_data(config), world.size)
+    config = shared_out(config if data is not None else with_default_data(config), world.size)
     device = choose_device(config.device, world)
     if config.dropout_stream == "example" and device.type != "cpu":
         raise MinitrainError(f"--dropout_stream example is for the CPU, not {device.type}")
@@ -153,7 +156,7 @@ def prepare(config: TrainConfig, world: World | None = None, ahead: DataAhead | 
         tokenizer.check_fits(encoder.vocab_size, source)
         max_length = length_limit(config.max_length, tokenizer, encoder.max_length, config.pad_to_multiple_of or 1)
         splits = ahead and ahead.splits(source, _known_labels(config, source), max_length)
-        splits = splits or tokenize_rows(rows_of(config, source), tokenizer, max_length)
+        splits = splits or tokenize_rows(rows_of(config, source, data), tokenizer, max_length)
     world.check_agreement(_must_agree(config, source, splits) if world.size > 1 else {})
     torch.manual_seed(config.seed)  # the new head is drawn next
     model, report = load_classifier_with_report(
@@ -191,12 +194,14 @@ def _must_agree(config: TrainConfig, source: Path, splits: Splits) -> dict[str, 
     return {**versions, **flags, "the model's commit": commit_of(source), **data}
 
 
-def rows_of(config: TrainConfig, source: Path) -> Rows:
+def rows_of(config: TrainConfig, source: Path, data: Any = None) -> Rows:
     """The rows of a run, as text. source: the checkpoint's folder, whose trained head may know the classes.
 
-    Raises MinitrainError naming flag, file, row or column; also where there should be evaluation data and is none.
+    data: as of `train`. Raises MinitrainError naming flag, file, row or column; also where there should be
+    evaluation data and is none.
     """
-    return chosen_rows(config, tables_of(config), _known_labels(config, source))
+    tables = tables_of(config) if data is None else tables_of_data(config, data)
+    return chosen_rows(config, tables, _known_labels(config, source))
 
 
 def _known_labels(config: TrainConfig, source: Path) -> tuple[str, ...] | None:
