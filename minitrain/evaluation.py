@@ -16,6 +16,7 @@ from minitrain.batching import Batch, Batches, batches_by_length, batches_by_row
 from minitrain.data import Split, as_split
 from minitrain.distributed import World
 from minitrain.errors import MinitrainError
+from minitrain.kernels import KERNELS
 from minitrain.loss import cross_entropy, mean_squared_error
 from minitrain.metrics import Confusion, Metric
 from minitrain.model import SequenceClassifier
@@ -86,6 +87,29 @@ def _evaluating(model: nn.Module, passes: int) -> Iterator[None]:
         model.train(was_training)
 
 
+@contextmanager
+def _bias_in_float32(model: SequenceClassifier, bf16: bool) -> Iterator[Tensor | None]:
+    """Around passes in bfloat16 of a model of scores: its last layer has no bias, which is to be added in float32.
+
+    With 8 bits 2020 + 1 is 2024: where scores are far from 0, all of them would be the same few numbers. Reference
+    kernels compute as transformers does.
+    """
+    if not bf16 or not model.config.is_regression or model.encoder.kernels is KERNELS["reference"]:
+        yield None
+        return
+    bias: Tensor = model.head.output.bias  # type: ignore[union-attr,assignment]
+    kept = bias.detach().clone()
+    try:
+        with torch.no_grad():
+            bias.zero_()
+        torch.clear_autocast_cache()  # it may hold a copy of the bias as it was
+        yield kept
+    finally:
+        with torch.no_grad():
+            bias.copy_(kept)
+        torch.clear_autocast_cache()
+
+
 def predict(
     model: SequenceClassifier,
     split: Split | Sequence[Example],
@@ -108,12 +132,13 @@ def predict(
     logits = torch.zeros(len(split), model.config.num_labels)
     batches = _batches(split, batch_size, order)
     own = range(world.rank, len(batches), world.size)
-    with _evaluating(model, len(own)), autocast(device, bf16):
+    with _evaluating(model, len(own)), autocast(device, bf16), _bias_in_float32(model, bf16) as bias:
         for number in own:
             rows = batches[number]
             batch = collate([split[row] for row in rows], pad_token_id, pad_to_multiple_of)
             with naming_memory(batch, "evaluation", "lower --per_device_eval_batch_size or --max_length"):
-                logits[rows] = model(**batch.to(device).inputs).float().cpu()
+                out = model(**batch.to(device).inputs).float()
+                logits[rows] = (out if bias is None else out + bias).cpu()
     world.sum(logits)  # each row is zero in all processes but one, so the sum is exact
     broken = (~logits.isfinite().all(-1)).nonzero()
     if len(broken):

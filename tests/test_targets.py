@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +255,34 @@ def test_predictions_here_are_those_of_transformers(finished: tuple[Path, dict[s
 
     ours = predict(load_classifier(folder), split_of(folder, texts, labels))[:, 0]
     assert torch.allclose(ours, scores_of(folder, texts), rtol=1e-5)
+
+
+def test_years_are_told_apart_in_bfloat16(model: Path, tmp_path: Path) -> None:
+    for name, count, seed in (("train", 96, 0), ("eval", 31, 1)):
+        texts, labels = prices(count, seed)
+        write_csv(tmp_path / f"{name}.csv", texts, [2020.01 + (price - 370) / 100 for price in labels])
+    results = train(config(model, tmp_path, tmp_path / "run", num_train_epochs=6, bf16=True))
+    found = results["results"]["validation"]
+    assert found["rmse"] < 0.5 * results["baseline"]["validation"]["rmse"]  # 2020 is followed by 2024 in bfloat16
+    (again,) = evaluate_run(EvaluateConfig(run=str(tmp_path / "run"), bf16=True)).values()
+    assert again.values == {name: value for name, value in found.items() if name != "examples"}
+    theirs = scores_of(tmp_path / "run", prices(31, 1)[0])
+    assert found["mae"] == pytest.approx(
+        float((theirs - torch.tensor(prices(31, 1)[1]) / 100 - 2016.31).abs().mean()), abs=0.1
+    )
+
+
+def test_a_resumed_run_ends_with_the_same_bits(model: Path, data: Path, tmp_path: Path) -> None:
+    flags: dict[str, Any] = {"save_strategy": "steps", "save_steps": 5, "num_train_epochs": 1}
+    train(config(model, data, tmp_path / "whole", **flags))
+    train(config(model, data, tmp_path / "again", **flags))
+    for file in ("results.json", "model.safetensors"):
+        (tmp_path / "again" / file).unlink()
+    shutil.rmtree(tmp_path / "again/checkpoints/step-00000010")
+    (tmp_path / "again/log.jsonl").rename(tmp_path / "again/log.jsonl.part")
+    train(config(model, data, tmp_path / "again", resume="newest", **flags))
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "again")]
+    assert weights[0] == weights[1]
+    assert (tmp_path / "whole/predictions.jsonl").read_bytes() == (
+        tmp_path / "again/predictions.jsonl"
+    ).read_bytes()
