@@ -120,7 +120,7 @@ def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] 
         return {name: draw.sample(name, by_split[name], config.max_eval_samples) for name in names}
 
     return Rows(
-        train=draw.sample("train", by_split["train"], config.max_train_samples),
+        train=draw.sample("train", by_split["train"], config.max_train_samples, training=True),
         evaluation=scored("validation"),
         test=scored("test"),
         labels=labels,

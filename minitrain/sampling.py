@@ -92,8 +92,8 @@ class Draw:
         self._check_classes(f"the {len(left)} rows that --eval_fraction {fraction} leaves", numbers, left)
         return tables | {"train": self._chosen(train, left), "validation": self._chosen(train, held)}
 
-    def sample(self, name: str, table: Table, count: int | None) -> Table:
-        """At most `count` rows of a split."""
+    def sample(self, name: str, table: Table, count: int | None, training: bool = False) -> Table:
+        """At most `count` rows of a split. training: they must have two classes then."""
         if count is None or count >= len(table):
             return table
         numbers = label_numbers(table, self.label_column, self.labels)  # while its rows have their numbers
@@ -101,8 +101,8 @@ class Draw:
         rows = list(range(count)) if first else drawn(len(table), count, self.config.seed)
         how = "the first ones" if first else "drawn at random (--sample first takes the first ones)"
         self.notes.append(f"{name}: {count} of {len(table)} rows, {how}")
-        self._say_missing("training" if name == "train" else name, numbers, rows)
-        if name == "train":
+        self._say_missing("training" if training else name, numbers, rows)
+        if training:
             self._check_classes(f"the {count} rows that --max_train_samples takes", numbers, rows)
         return self._chosen(table, rows)
 

@@ -74,8 +74,8 @@ def _targets(scale: TargetScale | None) -> list[str]:
     if scale is None:
         return []
     return [
-        f"targets  standardized: mean {scale.mean:.6g}, sd {scale.sd:.6g}; the training loss is of standardized "
-        "targets, evaluations and the saved model are on the original scale"
+        f"targets  standardized: mean {scale.mean:.6g}, sd {scale.sd:.6g}",
+        "         the training loss is of standardized targets; evaluations and the saved model keep the original scale",
     ]
 
 

@@ -229,6 +229,11 @@ def test_a_sample_is_scored_again(model: Path, data: Path, tmp_path: Path) -> No
         assert {"examples": 9, **result.values} == results["results"]["validation"]
 
 
+def test_a_sample_of_the_training_split_needs_no_two_classes(held: Path) -> None:
+    (result,) = evaluate_run(EvaluateConfig(run=str(held), split="train", max_eval_samples=1)).values()
+    assert result.examples == 1
+
+
 @pytest.mark.parametrize("how", ["file", "copy", "split"])
 def test_scoring_what_was_trained_on_is_warned_of(
     held: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str

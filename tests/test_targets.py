@@ -149,7 +149,7 @@ def test_header_says_what_the_loss_is_of(
     train(config(model, data, tmp_path / "run", max_steps=1))
     printed = capsys.readouterr().out
     line = next(line for line in printed.splitlines() if line.startswith("targets"))
-    assert "standardized: mean 3" in line and "the training loss is of standardized targets" in line
+    assert "standardized: mean 3" in line and "the training loss is of standardized targets" in printed
     assert "labels   scores from " in printed and "always the training mean: " in printed
 
 
