@@ -75,7 +75,7 @@ def _targets(scale: TargetScale | None) -> list[str]:
         return []
     return [
         f"targets  standardized: mean {scale.mean:.6g}, sd {scale.sd:.6g}",
-        "         the training loss is of standardized targets; evaluations and the saved model keep the original scale",
+        "         the training loss is of standardized targets; evaluations and the saved model are not",
     ]
 
 
