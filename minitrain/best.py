@@ -12,6 +12,8 @@ from minitrain.evaluation import Evaluation
 from minitrain.metrics import Metric
 from minitrain.model import SequenceClassifier
 
+ERRORS = ("loss", "mse", "rmse", "mae")  # of these the smallest is the best
+
 
 @dataclass
 class Best:
@@ -57,4 +59,4 @@ def best_by(config: TrainConfig, metric: Metric) -> Best:
         names = ", ".join(metric.names)
         raise MinitrainError(f"--positive_label {config.positive_label}: f1 is not among {names}; leave it out")
     greater = config.greater_is_better
-    return Best(name=name, greater_is_better=name not in ("loss", "mse") if greater is None else greater)
+    return Best(name=name, greater_is_better=name not in ERRORS if greater is None else greater)

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from minitrain.data_config import DataConfig
+from minitrain.data_config import SAMPLES, DataConfig
 from minitrain.errors import MinitrainError
 from minitrain.options import Bounds, flag
 
@@ -24,6 +24,7 @@ STRATEGIES = ("epoch", "steps", "no")
 
 # What these settings are where no flag decides.
 DEFAULTS: dict[str, Any] = {
+    "sample": "random",
     "kernels": "fast",
     "sampler": "bucket",
     "eval_order": "length",
@@ -35,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "optim": "adamw_torch_fused",
     "max_grad_norm": 1.0,
     "dataloader_drop_last": False,
+    "standardize_targets": True,
 }
 # What --match_trainer makes them: those that decide whether a run has the floats of transformers 5.23's Trainer.
 TRAINER: dict[str, Any] = {
@@ -46,6 +48,7 @@ TRAINER: dict[str, Any] = {
     "accumulated_loss": "sum",
     "decay": "matrices",
     "dataloader_drop_last": False,  # Trainer's leaves rows out of evaluations too
+    "standardize_targets": False,
 }
 # What --match_accelerate makes them, after the loop of accelerate 1.15's examples/nlp_example.py.
 ACCELERATE: dict[str, Any] = {
@@ -59,9 +62,12 @@ ACCELERATE: dict[str, Any] = {
     "optim": "adamw_torch",
     "max_grad_norm": 0.0,
     "dataloader_drop_last": True,
+    "standardize_targets": False,
     "label_smoothing_factor": 0.0,
     "gradient_accumulation_steps": 1,  # with more, the example's first step follows a single forward pass
 }
+# What both mean where no flag decides, though others are possible: the references' defaults.
+IN_A_MATCH: dict[str, Any] = {"per_device_eval_batch_size": 8, "sample": "first"}
 
 
 def setting(name: str, help: str, choices: tuple[str, ...] | None = None, bounds: Bounds | None = None) -> Any:
@@ -77,6 +83,7 @@ class TrainConfig(DataConfig):
     for it when the configuration is made: `dataclasses.replace` hands on what was settled.
     """
 
+    sample: str = setting("sample", "which of them: drawn by --seed, or the first, as in a match", SAMPLES)
     # model
     model: str = flag("google-bert/bert-base-uncased", "Hub id, local folder, or 'demo' (embedded MiniLM)")
     model_revision: str | None = flag(None, "branch, tag or commit of a model of the Hub")
@@ -111,6 +118,9 @@ class TrainConfig(DataConfig):
     label_smoothing_factor: float = flag(
         0.0, "share of the target spread over all classes", bounds=(0.0, 0.9999999)
     )
+    standardize_targets: bool = setting(
+        "standardize_targets", "of regression: train on standard scores, answer on the scale of the data"
+    )
     accumulated_loss: str = setting(
         "accumulated_loss", "of a step: mean over its examples, or sum of its passes' means", ("mean", "sum")
     )
@@ -144,6 +154,7 @@ class TrainConfig(DataConfig):
     restart_stream: bool = setting("restart_stream", "restart the random stream once the head is drawn")
     # evaluation and output
     eval_strategy: str = flag("epoch", "when to evaluate", STRATEGIES)
+    do_eval: bool | None = flag(None, "score the evaluation data after training; false with --eval_strategy no")
     eval_steps: int | None = flag(
         None, "optimizer steps between evaluations with --eval_strategy steps", bounds=(1, None)
     )
@@ -185,6 +196,10 @@ class TrainConfig(DataConfig):
             raise MinitrainError(
                 f"--num_train_epochs is {self.num_train_epochs}; expected a number above 0, or --max_steps"
             )
+        if self.do_eval is None:
+            object.__setattr__(self, "do_eval", self.eval_strategy != "no")
+        if not self.do_eval and self.eval_strategy != "no":
+            raise MinitrainError("--do_eval false scores nothing: pass --eval_strategy no with it")
         if self.eval_strategy == "steps" and self.eval_steps is None:
             raise MinitrainError("--eval_strategy steps needs --eval_steps N")
         if self.eval_strategy != "steps" and self.eval_steps is not None:
@@ -217,7 +232,7 @@ def _settle(config: TrainConfig) -> None:
         raise MinitrainError("--match_trainer and --match_accelerate name two references: pass one")
     match = "match_trainer" if config.match_trainer else "match_accelerate" if config.match_accelerate else None
     decided = {"match_trainer": TRAINER, "match_accelerate": ACCELERATE, None: {}}[match]
-    defaults = DEFAULTS | decided | ({"per_device_eval_batch_size": 8} if match else {})
+    defaults = DEFAULTS | decided | (IN_A_MATCH if match else {})
     for name, value in defaults.items():
         asked = getattr(config, name)
         if asked is None:

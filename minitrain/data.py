@@ -8,7 +8,7 @@ import os
 import zlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from minitrain.data_config import DataConfig
 from minitrain.errors import MinitrainError, listed
 from minitrain.labels import Labels, label_numbers
+from minitrain.memory import table_in_memory
 from minitrain.options import check_columns
 from minitrain.progress import progress
-from minitrain.rows import Rows, read_rows, read_tables
+from minitrain.rows import Rows, join_texts, read_rows, read_tables, tables_of_data
 from minitrain.tables import Table
+from minitrain.targets import TargetScale, scale_of
 from minitrain.token_cache import Tokens, cached, fingerprint, in_memory
 from minitrain.tokenizer import Encoded, Example, Tokenizer
 
@@ -35,13 +37,15 @@ class Split:
 
     truncated, blank: how many rows were cut to the maximal length, and how many have a text with nothing in it.
     unknown: how many tokens are the unknown one; text_tokens: how many there are, without those of the template.
-    pad_token_id, padding_side: how its tokenizer has rows padded.
+    pad_token_id, padding_side: how its tokenizer has rows padded. scale: where the labels are scores that were
+    standardized, what undoes it.
     """
 
     def __init__(
         self,
         tokens: Tokens,
         labels: "array[int] | array[float] | None",
+        scale: TargetScale | None = None,
         *,
         pad_token_id: int = 0,
         padding_side: str = "right",
@@ -50,6 +54,7 @@ class Split:
         """labels: int64 classes or float32 scores, `array` types q and f. special: tokens of a row's template."""
         self._tokens = tokens
         self._labels = labels
+        self.scale = scale
         self.pad_token_id, self.padding_side = pad_token_id, padding_side
         self.lengths: list[int] = tokens.lengths.tolist()
         self.unknown, self.text_tokens = tokens.unknown, sum(self.lengths) - special * len(self.lengths)
@@ -83,6 +88,22 @@ class Split:
                 total = zlib.crc32(part, total)
         return f"{total:08x}, {len(self)} rows"
 
+    def target_scale(self) -> TargetScale:
+        """Mean and standard deviation of the scores. Raises MinitrainError where they do not differ."""
+        assert self._labels is not None
+        if (scale := scale_of(self._labels)) is None:
+            raise MinitrainError(
+                f"every label of the {len(self)} training rows is {self._labels[0]}: nothing can be learnt from "
+                "that; give scores that differ (--label_column names their column), or pass "
+                "--standardize_targets false to train on them as they are"
+            )
+        return scale
+
+    def standardized(self, scale: TargetScale) -> "Split":
+        """The same rows with standard scores for labels, which `fit` trains on as such."""
+        assert self._labels is not None
+        return Split(self._tokens, scale.standardize(self._labels), scale)
+
     def __getitem__(self, row: int) -> Example:
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of a split of {len(self)} rows")
@@ -90,6 +111,29 @@ class Split:
         part = slice(end - self.lengths[row], end)
         label = None if self._labels is None else self._labels[row]
         return Example(self._tokens.input_ids[part].tolist(), self._tokens.type_ids[part].tolist(), label)
+
+
+def as_split(rows: "Split | Sequence[Example]") -> Split:
+    """A split as it is, or one made of Examples that were tokenized one by one.
+
+    Raises MinitrainError for what is neither, and where only some Examples have labels.
+    """
+    if isinstance(rows, Split):
+        return rows
+    if not isinstance(rows, list | tuple) or not rows or not all(isinstance(row, Example) for row in rows):
+        kind = (
+            f"{type(rows).__name__} of {type(rows[0]).__name__}" if isinstance(rows, list | tuple) and rows else ""
+        )
+        raise MinitrainError(
+            f"expected a Split, as load_splits and tokenize make, or a list of Example, got "
+            f"{kind or type(rows).__name__}; tokenize(rows, tokenizer, ('text',)) makes one"
+        )
+    labels = [row.label for row in rows]
+    if (unlabelled := labels.count(None)) not in (0, len(labels)):
+        raise MinitrainError(f"{unlabelled} of {len(labels)} Examples have no label; give all of them one, or none")
+    kinds = {float if isinstance(label, float) else int for label in labels}
+    numbers = None if unlabelled else array("f" if float in kinds else "q", labels)
+    return Split(in_memory([Encoded(examples=list(rows), truncated=0, blank=0)]), numbers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +153,14 @@ class Splits:
     task: str | None = None
     notes: list[str] = field(default_factory=list)  # what was decided that the user did not ask for
     commit: str | None = None  # of the dataset's repository on the Hub
+    held_out: str | None = None  # checksum of the rows that --eval_fraction held back
+    join: str | None = None  # what stands between the text columns, where they make one text
+    texts: dict[str, Table] = field(default_factory=dict)  # of `scored`: text columns and labels, as they were read
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether an example is two texts."""
+        return len(self.text_columns) == 2 and self.join is None
 
     @property
     def scored(self) -> dict[str, Split]:
@@ -122,19 +174,23 @@ class Splits:
 
 
 def tokenize(
-    table: Table,
+    table: Table | Any,
     tokenizer: Tokenizer,
     text_columns: tuple[str, ...],
     label_column: str | None = None,
     labels: Labels | None = None,
     max_length: int | None = None,
     cache: bool = False,
+    join: str | None = None,
 ) -> Split:
     """Tokenize a table's texts, one column or a pair of them, and number its labels.
 
+    table: as `load_tables` gives it, or in memory, as of `load_splits`.
     Without `labels` the split has none. cache: keep the tokens on disk for the next time (`token_cache.py`).
+    join: as of `join_texts`.
     Raises MinitrainError naming source, row and column of what is not text, or is no label.
     """
+    table, text_columns = join_texts(table_in_memory(table, "the data"), text_columns, join)
     check_columns(text_columns)
     columns = [table.column(name) for name in text_columns]
     if not len(table):
@@ -223,16 +279,21 @@ def length_limit(asked: int | None, tokenizer: Tokenizer, positions: int, multip
 
 
 def load_splits(
-    dataset: str | None = None,
+    dataset: Any = None,
     subset: str | None = None,
     *,
     tokenizer: Tokenizer,
+    train: Any = None,
+    evaluation: Any = None,
+    test: Any = None,
     max_length: int | None = None,
     known_labels: tuple[str, ...] | None = None,
     **options: Any,
 ) -> Splits:
-    """Load and tokenize a dataset (a Hub id, a folder, "demo") or the user's own files.
+    """Load and tokenize a dataset (a Hub id, a folder, "demo"), the user's own files, or data in memory.
 
+    train, evaluation, test: tables in memory: a list of dicts, a dict of columns, a pandas DataFrame or a Dataset.
+    train, or the first argument, may also be all splits: a DatasetDict, or a dict of tables with "train" in it.
     max_length: tokens kept of a text or pair; by default all that the tokenizer takes. known_labels: as of
     `read_rows`. options: the fields of `DataConfig`, which have the names of the flags: train_file, text_columns,
     label_column, eval_fraction and so on.
@@ -241,15 +302,27 @@ def load_splits(
     known = [spec.name for spec in fields(DataConfig)]
     if unknown := [name for name in options if name not in known]:
         raise MinitrainError(f"load_splits has no option {unknown[0]!r}; it has {', '.join(known)}")
-    config = DataConfig(dataset=dataset, subset=subset, **options)
-    return tokenize_rows(read_rows(read_tables(config), config, known_labels), tokenizer, max_length)
+    named = dataset is None or isinstance(dataset, str | os.PathLike)
+    config = DataConfig(dataset=None if dataset is None or not named else str(dataset), subset=subset, **options)
+    given = train if named else dataset
+    if given is None and (evaluation is not None or test is not None):
+        raise MinitrainError("evaluation and test go with train: data in memory to train on")
+    if not named and train is not None:
+        raise MinitrainError("the first argument and train are two sets of training data: pass one")
+    tables = read_tables(config) if given is None else tables_of_data(config, given, evaluation, test)
+    return tokenize_rows(read_rows(tables, config, known_labels), tokenizer, max_length)
 
 
 def tokenize_rows(rows: Rows, tokenizer: Tokenizer, max_length: int | None = None) -> Splits:
     """Tokenize every table of `rows` and number its labels. Raises MinitrainError as `tokenize`."""
 
     def split(table: Table) -> Split:
-        return tokenize(table, tokenizer, rows.text_columns, rows.label_column, rows.labels, max_length, True)
+        columns, label_column = rows.text_columns, rows.label_column
+        return tokenize(table, tokenizer, columns, label_column, rows.labels, max_length, True, rows.join)
+
+    def kept(table: Table) -> Table:
+        names = (*rows.text_columns, rows.label_column)
+        return replace(table, columns={name: list(table.column(name)[:]) for name in names})
 
     return Splits(
         train=split(rows.train),
@@ -261,4 +334,7 @@ def tokenize_rows(rows: Rows, tokenizer: Tokenizer, max_length: int | None = Non
         task=rows.task,
         notes=[*rows.notes, *tokenizer.notes],
         commit=rows.commit,
+        held_out=rows.held_out,
+        join=rows.join,
+        texts={name: kept(table) for name, table in (rows.evaluation | rows.test).items()},
     )

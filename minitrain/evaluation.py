@@ -5,7 +5,7 @@ order of rows is restored, and the loss is the mean over examples, not over batc
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from minitrain.batching import Batch, Batches, batches_by_length, batches_by_row, collate
-from minitrain.data import Split
+from minitrain.data import Split, as_split
 from minitrain.distributed import World
 from minitrain.encoder_config import EncoderConfig, no_such_type
 from minitrain.errors import MinitrainError
 from minitrain.families import reads_types
+from minitrain.kernels import KERNELS
 from minitrain.loss import cross_entropy, mean_squared_error
 from minitrain.metrics import Confusion, Metric
 from minitrain.model import SequenceClassifier
 from minitrain.packing import unchanged_weights
+from minitrain.regression_metrics import mean_absolute_error, root_mean_squared_error
+from minitrain.tokenizer import Example
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class Evaluation:
     confusion: Confusion | None
     examples: int
     seconds: float
-    logits: Tensor | None = field(default=None, repr=False, compare=False)
+    logits: Tensor = field(default_factory=lambda: torch.empty(0), repr=False, compare=False)
 
     @property
     def values(self) -> dict[str, float]:
@@ -97,9 +100,32 @@ def check_token_types(config: EncoderConfig, split: Split, source: Path | None =
         raise MinitrainError(where + no_such_type(split.highest_type_id, config))
 
 
+@contextmanager
+def _bias_in_float32(model: SequenceClassifier, bf16: bool) -> Iterator[Tensor | None]:
+    """Around passes in bfloat16 of a model of scores: its last layer has no bias, which is to be added in float32.
+
+    With 8 bits 2020 + 1 is 2024: where scores are far from 0, all of them would be the same few numbers. Reference
+    kernels compute as transformers does.
+    """
+    if not bf16 or not model.config.is_regression or model.encoder.kernels is KERNELS["reference"]:
+        yield None
+        return
+    bias: Tensor = model.head.output.bias  # type: ignore[union-attr,assignment]
+    kept = bias.detach().clone()
+    try:
+        with torch.no_grad():
+            bias.zero_()
+        torch.clear_autocast_cache()  # it may hold a copy of the bias as it was
+        yield kept
+    finally:
+        with torch.no_grad():
+            bias.copy_(kept)
+        torch.clear_autocast_cache()
+
+
 def predict(
     model: SequenceClassifier,
-    split: Split,
+    split: Split | Sequence[Example],
     *,
     batch_size: int = 32,
     order: str = "length",
@@ -119,18 +145,19 @@ def predict(
     have done meanwhile. first_row: what an error calls the first row of the split.
     Raises MinitrainError for NaN or infinity.
     """
+    device, world, split = device_of(model), world or World(), as_split(split)
     check_token_types(model.config, split)
-    device, world = device_of(model), world or World()
     pad = split.pad_token_id if pad_token_id is None else pad_token_id
     logits = torch.zeros(len(split), model.config.num_labels)
     batches = _batches(split, batch_size, order)
     own = range(world.rank, len(batches), world.size)
-    with _evaluating(model, len(own)), autocast(device, bf16):
+    with _evaluating(model, len(own)), autocast(device, bf16), _bias_in_float32(model, bf16) as bias:
         for number in own:
             rows = batches[number]
             batch = collate([split[row] for row in rows], pad, pad_to_multiple_of, padding_side=split.padding_side)
             with naming_memory(batch, "evaluation", "lower --per_device_eval_batch_size or --max_length"):
-                logits[rows] = model(**batch.to(device).inputs).float().cpu()
+                out = model(**batch.to(device).inputs).float()
+                logits[rows] = (out if bias is None else out + bias).cpu()
             if on_rows is not None:
                 on_rows(sum(map(len, batches[number - world.rank : number - world.rank + world.size])))
     world.sum(logits)  # each row is zero in all processes but one, so the sum is exact
@@ -179,7 +206,7 @@ def _mean_loss(logits: Tensor, labels: Tensor, batches: Batches, label_smoothing
 
 def evaluate(
     model: SequenceClassifier,
-    split: Split,
+    split: Split | Sequence[Example],
     metric: Metric,
     *,
     batch_size: int = 32,
@@ -195,8 +222,11 @@ def evaluate(
 
     metric: fresh, of the kind the labels are. label_smoothing: of the loss, as in training. The rest as `predict`.
     """
+    split = as_split(split)
     if split.labels is None:
-        raise MinitrainError("the split has no labels to score by; predict(model, split) gives its logits")
+        raise MinitrainError(
+            "the split has no labels, so there is nothing to compare with: predict gives its logits"
+        )
     start = time.perf_counter()
     logits = predict(
         model,
@@ -233,3 +263,16 @@ def majority(train: Split, split: Split) -> float | None:
         return None
     commonest = train.labels.bincount().argmax()
     return (split.labels == commonest).double().mean().item()
+
+
+def baseline(train: Split, split: Split) -> float | dict[str, float]:
+    """What knowing the training labels alone is worth on `split`.
+
+    The accuracy of always naming the commonest class; of scores, by name, RMSE and MAE of always naming the mean.
+    """
+    assert train.labels is not None and split.labels is not None
+    if (accuracy := majority(train, split)) is not None:
+        return accuracy
+    mean = train.labels.double().mean().float().expand(len(split))
+    errors = {"rmse": root_mean_squared_error, "mae": mean_absolute_error}
+    return {name: error(mean, split.labels) for name, error in errors.items()}

@@ -25,7 +25,7 @@ from minitrain.read_options import Files, Reading, ReadOptions, files_of
 from minitrain.record_files import RecordFile, record_file
 from minitrain.records import SPLIT, TRUE, Records, kept_columns
 from minitrain.report import class_block, finite_values, result_lines, say
-from minitrain.rows import GLUE_COLUMNS
+from minitrain.rows import GLUE_COLUMNS, HALVES, draw_as, rows_of_saved_run, trained_on
 from minitrain.saved_run import SavedRun as SavedRun
 from minitrain.saved_run import load_run as load_run
 from minitrain.saved_run import pad_multiple, remark
@@ -45,7 +45,7 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:
 
 
 def _evaluate_run(config: EvaluateConfig, world: World, out: RecordFile | None) -> dict[str, Evaluation]:
-    run = load_run(config.run, config.device, config.kernels, config.max_length, world)
+    run = load_run(config.run, config.device, config.kernels, config.max_length, world, config.join)
     columns = run.columns(config.text_columns)
     column = config.label_column or run.facts.get("label_column") or "label"
     tables, task = _tables_to_score(config, run, (*columns, column))
@@ -59,13 +59,15 @@ def _evaluate_run(config: EvaluateConfig, world: World, out: RecordFile | None) 
     limit = config.max_eval_samples
     if config.dataset is None and config.eval_file is None and config.split is None:
         limit = limit or trained.get("max_eval_samples")  # as the run scored itself
+    if world.is_main and (warning := trained_on(trained, config.eval_file, config.dataset, config.split)):
+        print(f"WARNING  {warning}", file=sys.stderr)
     check_label_map(list(tables.values()), column, config.label_map)
     results, writer = {}, None if out is None else _Writer(config, run, columns, out, several=len(tables) > 1)
     for name, table in tables.items():
         labels = _labels_to_score(config, run, table, column)
         notes = numbers_as_ids({name: table}, column, labels)
-        table = table.head(limit)
-        split = tokenize(table, run.tokenizer, columns, column, labels, run.max_length)
+        table = draw_as(trained, columns, column, labels).sample(name, table, limit)
+        split = tokenize(table, run.tokenizer, columns, column, labels, run.max_length, join=run.join)
         if world.is_main:
             remark(config.run, unknown_warning({table.source: (split.unknown, split.text_tokens)}))
         with progress(f"evaluating {name}", len(split), silent=not world.is_main) as add:
@@ -112,6 +114,12 @@ def _tables_to_score(
     """The tables by split, and the GLUE task whose metrics apply."""
     trained = run.facts.get("config", {})
     file, reading = config.eval_file, reading_of(config, trained)
+    own = trained.get("train_file") or trained.get("dataset")
+    mine = file is None and config.dataset is None and config.split in (None, *HALVES)
+    if mine and own and trained.get("eval_fraction"):
+        rows = rows_of_saved_run(run.facts, run.labels.names)
+        half = config.split or "validation"
+        return {half: rows.train if half == "train" else rows.evaluation[half]}, rows.task
     if file is None and config.dataset is None and trained.get("train_file"):
         files = {"train": "train_file", "validation": "eval_file", "test": "test_file"}
         file = trained.get(files.get(config.split or "validation", ""))

@@ -65,13 +65,14 @@ class EvaluateConfig(OutputConfig):
     eval_file: Files | None = flag(None, "own data: .csv, .tsv, .json, .jsonl or .parquet; several as a,b")
     split: str | None = flag(None, "split of the dataset, e.g. test; by default what the run evaluated on")
     text_columns: tuple[str, ...] | None = flag(None, "by default the run's")
+    join: str | None = flag(None, "as in training, to make one text of them; by default as the run")
     label_column: str | None = flag(None, "by default the run's")
     label_map: dict[str, str] | None = flag(
         None, "other names for labels, beside the run's own: 0=good,1=bad, or a .json file"
     )
     positive_label: str | None = flag(None, "the class that f1 is about; by default the run's")
     max_length: int | None = flag(None, "by default the run's", bounds=(1, None))
-    max_eval_samples: int | None = flag(None, "use only the first so many examples", bounds=(1, None))
+    max_eval_samples: int | None = flag(None, "use only so many examples, chosen as in training", bounds=(1, None))
     per_device_eval_batch_size: int = flag(32, "examples a forward pass", bounds=(1, None))
     bf16: bool = flag(False, "compute in bfloat16")
     device: str = flag("auto", "auto takes a GPU where there is one", ("auto", "cpu", "cuda"))
@@ -103,6 +104,7 @@ class PredictConfig(OutputConfig):
     input_format: str | None = flag(None, "of lines; by default as the first one looks", INPUT_FORMATS)
     resume: bool = flag(False, "go on with the --output of an interrupted prediction")
     text_columns: tuple[str, ...] | None = flag(None, "columns of a table; by default the run's")
+    join: str | None = flag(None, "as in training, to make one text of them; by default as the run")
     max_length: int | None = flag(None, "by default the run's", bounds=(1, None))
     per_device_eval_batch_size: int = flag(32, "examples a forward pass", bounds=(1, None))
     bf16: bool = flag(False, "compute in bfloat16")

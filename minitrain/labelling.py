@@ -55,7 +55,7 @@ def predict_run(config: PredictConfig) -> None:
     by_line = _is_stream(config)
     # Opened before the work is done: a place that cannot be written shows at once.
     with record_file(config.output, None if by_line else lambda: _made_by(config), config.resume) as out:
-        run = load_run(config.run, config.device, config.kernels, config.max_length)
+        run = load_run(config.run, config.device, config.kernels, config.max_length, join=config.join)
         remark(config.run, *run.tokenizer.notes)
         labeller = _Labeller(config, run, out)
         labeller.stream() if by_line else labeller.file()
@@ -224,7 +224,7 @@ class _Labeller:
     def _labelled(self, table: Table, texts: tuple[str, ...], first_row: int, add: Add) -> str:
         """The records of a window as text."""
         run, config = self.run, self.config
-        split = tokenize(table, run.tokenizer, texts, max_length=run.max_length)
+        split = tokenize(table, run.tokenizer, texts, max_length=run.max_length, join=run.join)
         self.counts += Counter(
             rows=len(split),
             truncated=split.truncated,

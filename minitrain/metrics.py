@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from minitrain.errors import MinitrainError
+from minitrain.regression_metrics import mean_absolute_error, r2, root_mean_squared_error
 from minitrain.values import Values, class_ids, scores
 
 GLUE_METRICS: dict[str, tuple[str, ...]] = {
@@ -210,8 +211,8 @@ class Metric:
         """Start with no examples.
 
         Args:
-            names: accuracy, f1, macro_f1, matthews_correlation of classes; pearson, spearmanr, mse of scores;
-                any other raises MinitrainError.
+            names: accuracy, f1, macro_f1, matthews_correlation of classes; pearson, spearmanr, mse, rmse,
+                mae, r2 of scores; any other raises MinitrainError.
             num_classes: number of classes, None for scores. positive: the class that f1 is about.
         """
         names = (names,) if isinstance(names, str) else tuple(names)
@@ -251,10 +252,9 @@ _OF_CLASSES: dict[str, Callable[[Confusion, int], float]] = {
     "macro_f1": lambda confusion, _: confusion.macro_f1(),
     "matthews_correlation": lambda confusion, _: confusion.matthews(),
 }
-_OF_SCORES: dict[str, Callable[[Values, Values], float]] = {
-    "pearson": pearson,
-    "spearmanr": spearman,
-    "mse": mean_squared_error,
+_OF_SCORES: dict[str, Callable[[Tensor, Tensor], float]] = {
+    **{"pearson": pearson, "spearmanr": spearman, "mse": mean_squared_error},
+    **{"rmse": root_mean_squared_error, "mae": mean_absolute_error, "r2": r2},
 }
 
 
@@ -276,5 +276,5 @@ class GlueMetric(Metric):
 def metric_for(task: str | None, num_classes: int | None, positive: int = 1) -> Metric:
     """What GLUE reports for a task; else (None) what suits 2 classes, more, or (None) scores."""
     of_classes = ("accuracy", "f1" if num_classes == 2 else "macro_f1")
-    names = ("pearson", "spearmanr", "mse") if num_classes is None else of_classes
+    names = tuple(_OF_SCORES) if num_classes is None else of_classes
     return Metric(GLUE_METRICS[task] if task else names, num_classes, positive)

@@ -45,8 +45,6 @@ def check_flags(config: Any) -> None:
             raise MinitrainError(f"--{spec.name} is {value!r}; expected one of {', '.join(choices)}")
         if bounds is not None:
             _check_bounds(spec.name, value, *bounds)
-    if getattr(config, "text_columns", None) is not None:
-        check_columns(config.text_columns)
 
 
 def _check_bounds(name: str, value: float, lowest: float | None, highest: float | None) -> None:
@@ -56,8 +54,12 @@ def _check_bounds(name: str, value: float, lowest: float | None, highest: float 
         raise MinitrainError(f"--{name} is {value}; expected at least {lowest}{upper}")
 
 
-def check_columns(columns: tuple[str, ...]) -> None:
-    """Raise MinitrainError unless there are one or two columns of text."""
-    if isinstance(columns, str) or len(columns) > 2:
-        shown = columns if isinstance(columns, str) else ",".join(columns)
-        raise MinitrainError(f"--text_columns {shown}: expected one column, or two for pairs, as a tuple")
+def check_columns(columns: tuple[str, ...], join: str | None = None) -> None:
+    """Raise MinitrainError unless there are one or two columns of text, or more that are to be joined."""
+    if isinstance(columns, str):
+        raise MinitrainError(f"--text_columns {columns}: expected a tuple of one or more names, as ({columns!r},)")
+    if join is None and len(columns) > 2:
+        raise MinitrainError(
+            f"--text_columns {','.join(columns)}: expected one column, or two for pairs; pass --join ' ' "
+            "to make one text of them"
+        )

@@ -16,9 +16,10 @@ from minitrain.errors import MinitrainError
 from minitrain.read_options import data_name
 
 RESULTS = "results.json"
+PREDICTIONS = "predictions.jsonl"  # of the rows that it was scored on
 LOG = "log.jsonl"  # called log.jsonl.part until the run is saved
 CHECKPOINTS = "checkpoints"
-OWN_FILES = (RESULTS, LOG, "config.json", "model.safetensors", "README.md")
+OWN_FILES = (RESULTS, PREDICTIONS, LOG, "config.json", "model.safetensors", "README.md")
 _HOLDER = ".running"  # who is in the folder
 
 
@@ -26,7 +27,7 @@ def output_path(config: TrainConfig) -> Path:
     """The folder of the run: as asked, else named after data and model."""
     if config.output_dir is not None:
         return Path(config.output_dir)
-    data = config.subset or data_name(config.train_file) or Path(config.dataset or "").stem
+    data = config.subset or data_name(config.train_file) or Path(config.dataset or "").stem or "data"
     return Path("runs") / f"{data}-{Path(config.model).name}"
 
 

@@ -107,10 +107,11 @@ class Console:
             self.evaluation_seconds += result.seconds
             self._write({"event": "evaluation", "step": step, "epoch": epoch, "split": name, **result.values})
             names = list(result.values)
+            width = 22 if len(names) <= 4 else 12
             if self.evaluations == 0:
-                heads = [metric_name(value, self.positive, 21) for value in names]
-                self._say(f"{'evaluation':<24}" + "".join(f"{head:>22}" for head in heads))
-            values = "".join(f"{result.values[value]:>22.4f}" for value in names)
+                heads = [metric_name(value, self.positive, width - 1) for value in names]
+                self._say(f"{'evaluation':<24}" + "".join(f"{head:>{width}}" for head in heads))
+            values = "".join(f"{result.values[value]:>{width}.4f}" for value in names)
             mark = "  * best" if is_best and name == next(iter(results)) else ""
             self._say(f"{f'{name}, epoch {epoch:.2f}':<24}{values}{mark}")
             self.evaluations += 1
@@ -199,11 +200,14 @@ def metric_name(name: str, positive: str | None, width: int = 60) -> str:
     return f"f1 of '{plain(positive, width - 8)}'"
 
 
-def result_lines(split: str, result: Evaluation, baseline: float | None, positive: str | None = None) -> list[str]:
-    """The final values of a split; accuracy with its 95% interval and beside the majority class's.
+def result_lines(
+    split: str, result: Evaluation, baseline: float | Mapping[str, float] | None, positive: str | None = None
+) -> list[str]:
+    """The final values of a split; accuracy with its 95% interval, and what `evaluation.baseline` says.
 
     positive: the name of the class that F1 is about.
     """
+    errors = baseline if isinstance(baseline, Mapping) else {}
     lines = [f"{split} ({result.examples} examples)"]
     for name, value in result.values.items():
         line = f"  {name:<22}{value:.4f}"
@@ -213,6 +217,7 @@ def result_lines(split: str, result: Evaluation, baseline: float | None, positiv
             line += "" if baseline is None else f"; always the majority class: {baseline:.4f}"
         if name == "f1" and positive is not None:
             line += f"   of '{plain(positive)}'"
+        line += f"   always the training mean: {errors[name]:.4f}" if name in errors else ""
         lines.append(line)
     return lines
 

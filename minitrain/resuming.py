@@ -27,6 +27,7 @@ FREE = {
     "save_total_limit",
     "logging_steps",
     "profile",
+    "do_eval",
     "ddp_timeout",
     "per_device_train_batch_size",  # these three are compared by their product with the number of processes
     "gradient_accumulation_steps",

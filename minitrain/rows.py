@@ -3,7 +3,12 @@
 Still text: `data.py` tokenizes.
 """
 
-from dataclasses import dataclass, replace
+import filecmp
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from itertools import product
+from typing import Any
 
 from minitrain.config import TrainConfig
 from minitrain.data_config import GLUE_REPOSITORY, DataConfig
@@ -11,11 +16,14 @@ from minitrain.encoder_config import REGRESSION
 from minitrain.errors import MinitrainError
 from minitrain.label_notes import label_notes
 from minitrain.label_values import check_label_map
-from minitrain.labels import Labels, find_labels, hidden, scores
+from minitrain.labels import Labels, find_labels, hidden
+from minitrain.memory import tables_in_memory
 from minitrain.overlap import overlap_notes
+from minitrain.read_options import Files, files_of
+from minitrain.sampling import Draw, check_texts_of, checksum
 from minitrain.tables import Table, load_tables, read_file
-from minitrain.tokenizer import check_texts
 
+HALVES = ("train", "validation")  # of the training data, which --eval_fraction makes
 LABEL = "label"  # the column of labels, where nothing else is said
 # The text columns of each task; Wang et al. 2018, arXiv 1804.07461, as stored in nyu-mll/glue.
 GLUE_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -44,6 +52,8 @@ class Rows:
     task: str | None
     notes: list[str]
     commit: str | None  # of the Hub's repository
+    held_out: str | None = None  # checksum of the rows that --eval_fraction holds back
+    join: str | None = None  # what stands between the text columns, where they make one text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +92,15 @@ def read_tables(config: DataConfig) -> Tables:
     return Tables(by_split=tables, subset=subset, asked_for_test=config.test_file is not None)
 
 
+def tables_of_data(config: DataConfig, train: Any, evaluation: Any = None, test: Any = None) -> Tables:
+    """What `read_tables` gives, of data in memory (`memory.py`). Raises MinitrainError beside files."""
+    if named := config.dataset or config.train_file or config.eval_file or config.test_file:
+        raise MinitrainError(f"{named} and data in memory are two sets of data: pass one")
+    needed = (*config.text_columns, config.label_column or LABEL) if config.text_columns else None
+    tables = tables_in_memory(train, evaluation, test, needed)
+    return Tables(by_split=tables, subset=None, asked_for_test=test is not None)
+
+
 def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] | None = None) -> Rows:
     """Choose the rows of a run, and find out what their labels are.
 
@@ -106,9 +125,11 @@ def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] 
         positive_label=config.positive_label,
     )
     notes = label_notes(by_split, label_column, labels)
+    draw = Draw(config, columns, label_column, labels)
+    held_out = None
     if config.eval_fraction:
-        _check_before_drawing(train, columns, label_column, labels)
-        by_split = _hold_back(by_split, config.eval_fraction, config.seed)
+        by_split = draw.hold_back(by_split)
+        held_out = checksum(by_split["validation"], (*columns, label_column))
     if tables.asked_for_test:
         by_split["test"].column(label_column)
     secret = [
@@ -117,9 +138,9 @@ def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] 
 
     def scored(kind: str) -> dict[str, Table]:
         names = [name for name in by_split if name.startswith(kind) and name not in secret]
-        return {name: by_split[name].head(config.max_eval_samples) for name in names}
+        return {name: draw.sample(name, by_split[name], config.max_eval_samples) for name in names}
 
-    used = by_split["train"].head(config.max_train_samples)
+    used = draw.sample("train", by_split["train"], config.max_train_samples, training=True)
     evaluation, test = scored("validation"), scored("test")
     return Rows(
         train=used,
@@ -131,11 +152,14 @@ def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] 
         task=task,
         notes=[
             *notes,
+            *draw.notes,
             *dict.fromkeys(note for table in tables.by_split.values() for note in table.notes),
             *overlap_notes(used, evaluation | test, columns, label_column),
             *(f"{name}: labels are hidden, not scored" for name in secret),
         ],
         commit=train.commit,
+        held_out=held_out,
+        join=config.join,
     )
 
 
@@ -155,7 +179,82 @@ def chosen_rows(config: TrainConfig, tables: Tables, known_labels: tuple[str, ..
             "there is no evaluation data: pass --eval_file, or --eval_fraction 0.1 to hold some of the training "
             "data back, or --eval_strategy no"
         )
+    if config.do_eval:
+        return rows
+    kept = {name: table for name, table in rows.test.items() if tables.asked_for_test}
+    left = {name: table for name, table in (rows.evaluation | rows.test).items() if name not in kept}
+    notes = [f"{name}: {len(table)} rows, not scored (--do_eval scores them)" for name, table in left.items()]
+    return replace(rows, evaluation={}, test=kept, notes=[*rows.notes, *notes])
+
+
+def rows_of_saved_run(facts: Mapping[str, Any], known_labels: tuple[str, ...] | None) -> Rows:
+    """The rows of a run again, from what its `results.json` remembers.
+
+    known_labels: the classes of its model. Raises MinitrainError as `read_rows`, where the rows that it held back
+    have changed since, and where it does not say how they were drawn.
+    """
+    settings, fallback = facts["config"], "the rows with its answers are in its predictions.jsonl"
+    if facts.get("held_out") is None:
+        raise MinitrainError(
+            "the run does not say which rows it held back, as those of earlier versions did not: pass --eval_file"
+        )
+    options = {spec.name: settings[spec.name] for spec in fields(DataConfig) if spec.name in settings}
+    plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
+    config = DataConfig(**plain | {"max_train_samples": None, "max_eval_samples": None})  # sampled once more later
+    rows = read_rows(read_tables(config), config, known_labels)
+    if rows.held_out != facts["held_out"]:
+        raise MinitrainError(
+            f"{rows.train.source}: has changed since the run; the rows that it held back were {facts['held_out']} "
+            f"(checksum), and are {rows.held_out} now; {fallback}, for --eval_file with --label_column label"
+        )
     return rows
+
+
+def draw_as(settings: Mapping[str, Any], text_columns: tuple[str, ...], label_column: str, labels: Labels) -> Draw:
+    """What draws samples as the run of these settings did; runs of earlier versions took the first rows."""
+    sample = settings.get("sample", "first" if settings else "random")
+    return Draw(DataConfig(sample=sample, seed=settings.get("seed", 42)), text_columns, label_column, labels)
+
+
+def trained_on(
+    settings: Mapping[str, Any], file: Files | None, dataset: str | None, split: str | None
+) -> str | None:
+    """What to say where the data to be scored, as evaluate.py is told it, are those of the run's training."""
+    own = settings.get("train_file") or ()
+    if file is not None:
+        pairs = product([own] if isinstance(own, str) else own, files_of(file))
+        found = next((other for path, other in pairs if _same_file(path, other)), None)
+        same, where, most = found is not None, found, "most of " if settings.get("eval_fraction") else ""
+    else:
+        same, where, most = split == "train" and dataset in (None, settings.get("dataset")), "split train", ""
+    if not same:
+        return None
+    return (
+        f"{where}: the run was trained on {most}these rows; the values say how well it knows them, not what it "
+        "makes of new ones"
+    )
+
+
+def _same_file(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other) or filecmp.cmp(path, other, shallow=False)
+    except OSError:
+        return False
+
+
+def join_texts(table: Table, columns: tuple[str, ...], join: str | None) -> tuple[Table, tuple[str, ...]]:
+    """A table in which the text columns are one text, and the name of its column; blank ones are left out.
+
+    ("refund", "", "please") with " " -> "refund please". Without `join`, or with one column, all stays as it is.
+    Raises MinitrainError naming row and column of what is no text.
+    """
+    if join is None or len(columns) == 1:
+        return table, columns
+    check_texts_of(table, columns)
+    rows = zip(*(table.column(name)[:] for name in columns), strict=True)
+    texts = [join.join(text for text in row if text and not text.isspace()) for row in rows]
+    name = " + ".join(columns)
+    return replace(table, columns={**table.columns, name: texts}), (name,)
 
 
 def with_default_data(config: TrainConfig) -> TrainConfig:
@@ -179,28 +278,3 @@ def _only_text_column(table: Table, label_column: str) -> tuple[str, ...]:
             f"{table.names_shown()}"
         )
     return (texts[0],)
-
-
-def _check_before_drawing(table: Table, text_columns: tuple[str, ...], label_column: str, labels: Labels) -> None:
-    """Find bad values while rows still have their numbers. `find_labels` has seen the classes."""
-    for name in text_columns:
-        values = table.column(name)
-        for source, first_row, rows in table.pieces(len(table)):
-            check_texts(values[rows], source, name, first_row)
-    if labels.names is None:
-        scores(table, label_column)
-
-
-def _hold_back(tables: dict[str, Table], fraction: float, seed: int) -> dict[str, Table]:
-    """Take an evaluation table out of the training rows."""
-    if any(name.startswith("validation") for name in tables):
-        raise MinitrainError("--eval_fraction splits the training data, but there is evaluation data already")
-    train = tables["train"]
-    count = round(fraction * len(train))
-    if not 0 < count < len(train):
-        raise MinitrainError(f"--eval_fraction {fraction} of {len(train)} rows is {count}; expected some, not all")
-    import torch
-
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
-    held = {"train": train.select(sorted(order[count:])), "validation": train.select(sorted(order[:count]))}
-    return tables | held

@@ -28,7 +28,7 @@ from minitrain.data import Splits, length_limit, tokenize_rows
 from minitrain.distributed import World, choose_device, process_group
 from minitrain.download import commit_of
 from minitrain.errors import MinitrainError
-from minitrain.evaluation import Evaluation, check_token_types, device_of, dtype_of_products, majority
+from minitrain.evaluation import Evaluation, baseline, check_token_types, device_of, dtype_of_products
 from minitrain.files import json_text, write_whole
 from minitrain.hub import resolve_model
 from minitrain.loading import LoadReport
@@ -36,13 +36,15 @@ from minitrain.metrics import Metric, metric_for
 from minitrain.model import SequenceClassifier
 from minitrain.place import LOG, RESULTS, alone_in, output_directory, output_path, start_anew
 from minitrain.plan import global_batch, plan, shared_out
+from minitrain.predictions import write_predictions
 from minitrain.profiling import matrix_ceiling, profile_lines
 from minitrain.report import Console, finite_values, peak_memory_mb, say
 from minitrain.resuming import finished_run
-from minitrain.rows import Rows, chosen_rows, tables_of, with_default_data
+from minitrain.rows import Rows, chosen_rows, tables_of, tables_of_data, with_default_data
 from minitrain.step import TrainState
 from minitrain.stopping import StopRequests
 from minitrain.summary import footer, header
+from minitrain.targets import TargetScale, fold, unfold
 from minitrain.tensorfiles import weight_files
 from minitrain.tokenizer import Tokenizer, load_tokenizer
 from minitrain.training import evaluate_all, fit
@@ -62,6 +64,7 @@ class Parts:
     report: LoadReport
     splits: Splits
     max_length: int
+    scale: TargetScale | None  # of regression, where targets are standardized
     model_commit: str | None  # of its repository on the Hub
 
     def new_metric(self) -> Metric:
@@ -70,25 +73,26 @@ class Parts:
         return metric_for(self.splits.task, labels.num_classes, labels.positive)
 
 
-def train(config: TrainConfig, ahead: DataAhead | None = None) -> dict[str, Any]:
+def train(config: TrainConfig, ahead: DataAhead | None = None, *, data: Any = None) -> dict[str, Any]:
     """Do a whole run and return what `results.json` holds; under torchrun or `launch`, every process calls this.
 
-    ahead: a process that is reading the data of this run.
+    ahead: a process that is reading the data of this run. data: in memory, instead of a dataset or files, as
+    `load_splits` takes it: all splits, or the training rows.
     Raises MinitrainError, before training where it can, naming the flag, file, row or key at fault.
     """
     with process_group(config.device, config.ddp_timeout) as world:
-        return _train(config, world, ahead)
+        return _train(config, world, ahead, data)
 
 
-def _train(config: TrainConfig, world: World, ahead: DataAhead | None) -> dict[str, Any]:
+def _train(config: TrainConfig, world: World, ahead: DataAhead | None, data: Any) -> dict[str, Any]:
     started = time.perf_counter()
     tell = say if world.is_main else _say_nothing
-    config = with_default_data(config)
+    config = config if data is not None else with_default_data(config)
     if finished := _finished(config, world):
         tell(f"finished {output_path(config)}: this run went to its end; there is nothing to resume")
         return finished
-    parts = prepare(config, world, ahead)
-    for line in header(parts.config, device_of(parts.model), parts.splits, parts.report, world.size):
+    parts = prepare(config, world, ahead, data)
+    for line in header(parts.config, device_of(parts.model), parts.splits, parts.report, world.size, parts.scale):
         tell(line)
     with alone_in(parts.directory) if world.is_main else nullcontext(), StopRequests() as stop:
         state, best, training_seconds, totals = _fit(parts, world, tell, stop)
@@ -130,14 +134,16 @@ def _finished(config: TrainConfig, world: World) -> dict[str, Any]:
     return found
 
 
-def prepare(config: TrainConfig, world: World | None = None, ahead: DataAhead | None = None) -> Parts:
+def prepare(
+    config: TrainConfig, world: World | None = None, ahead: DataAhead | None = None, data: Any = None
+) -> Parts:
     """Find and check everything that a run needs, in the order of what it costs; nothing is written.
 
     world: the processes that train together. On each node one goes ahead, and the others find what it downloaded
-    and tokenized. ahead: a process that is reading the data already.
+    and tokenized. ahead: a process that is reading the data already. data: as of `train`.
     """
     world = world or World()
-    config = shared_out(with_default_data(config), world.size)
+    config = shared_out(config if data is not None else with_default_data(config), world.size)
     device = choose_device(config.device, world)
     if config.dropout_stream == "example" and device.type != "cpu":
         raise MinitrainError(f"--dropout_stream example is for the CPU, not {device.type}")
@@ -151,7 +157,7 @@ def prepare(config: TrainConfig, world: World | None = None, ahead: DataAhead | 
         tokenizer.check_fits(encoder.vocab_size, source)
         max_length = length_limit(config.max_length, tokenizer, encoder.max_length, config.pad_to_multiple_of or 1)
         splits = ahead and ahead.splits(source, _known_labels(config, source), max_length)
-        splits = splits or tokenize_rows(rows_of(config, source), tokenizer, max_length)
+        splits = splits or tokenize_rows(rows_of(config, source, data), tokenizer, max_length)
         for split in splits.all.values():
             check_token_types(encoder, split, source)
     world.check_agreement(_must_agree(config, source, splits) if world.size > 1 else {})
@@ -167,6 +173,7 @@ def prepare(config: TrainConfig, world: World | None = None, ahead: DataAhead | 
         attention_probs_dropout_prob=config.attention_probs_dropout_prob,
         classifier_dropout=config.classifier_dropout,
     )
+    scores = config.standardize_targets and splits.labels.names is None
     parts = Parts(
         config=config,
         directory=directory,
@@ -175,6 +182,7 @@ def prepare(config: TrainConfig, world: World | None = None, ahead: DataAhead | 
         report=report,
         splits=splits,
         max_length=max_length,
+        scale=splits.train.target_scale() if scores else None,
         model_commit=commit_of(source),
     )
     best_by(config, parts.new_metric())  # a metric that is not there is found before the training
@@ -189,12 +197,14 @@ def _must_agree(config: TrainConfig, source: Path, splits: Splits) -> dict[str, 
     return {**versions, **flags, "the model's commit": commit_of(source), **data}
 
 
-def rows_of(config: TrainConfig, source: Path) -> Rows:
+def rows_of(config: TrainConfig, source: Path, data: Any = None) -> Rows:
     """The rows of a run, as text. source: the checkpoint's folder, whose trained head may know the classes.
 
-    Raises MinitrainError naming flag, file, row or column; also where there should be evaluation data and is none.
+    data: as of `train`. Raises MinitrainError naming flag, file, row or column; also where there should be
+    evaluation data and is none.
     """
-    return chosen_rows(config, tables_of(config), _known_labels(config, source))
+    tables = tables_of(config) if data is None else tables_of_data(config, data)
+    return chosen_rows(config, tables, _known_labels(config, source))
 
 
 def _known_labels(config: TrainConfig, source: Path) -> tuple[str, ...] | None:
@@ -205,7 +215,11 @@ def _fit(
     parts: Parts, world: World, tell: Callable[[str], None], stop: StopRequests
 ) -> tuple[TrainState, Best, float, Mapping[str, float]]:
     """Train; returns also the seconds it took, evaluations aside, and what they went into."""
-    config, train_split = parts.config, parts.splits.train
+    config, train_split, scale = parts.config, parts.splits.train, parts.scale
+    if scale is not None:
+        train_split = train_split.standardized(scale)
+        if not any(name.startswith("head.output.") for name in parts.report.new):
+            unfold(parts.model, scale)  # a trained head goes on from what it answers
     if world.is_main and config.resume is None:
         start_anew(parts.directory)
 
@@ -236,6 +250,8 @@ def _fit(
         )
     finally:
         console.close()
+    if scale is not None:
+        fold(parts.model, scale)
     return state, best, console.training_seconds(), console.totals
 
 
@@ -250,18 +266,21 @@ def _facts(parts: Parts, state: TrainState, best: Best, final: Mapping[str, Eval
         "subset": config.subset,
         "task": splits.task,
         "text_columns": list(splits.text_columns),
+        "join": splits.join,
         "label_column": splits.label_column,
+        "held_out": splits.held_out,
         "labels": splits.labels.names,
         "weights": parts.report.facts(),
         "positive_label": splits.labels.positive_label,
         "numbers_are_ids": splits.labels.numbers_are_ids,
         "max_length": parts.max_length,
+        "targets": None if parts.scale is None else asdict(parts.scale),
         "steps": state.step,
         "epochs": state.epoch,
         "global_batch": global_batch(config, state.world.size),
         "best": {"step": best.step, "epoch": best.epoch, best.name: best.value},
         "saved": "best" if best.weights else "last",
-        "baseline": {name: majority(splits.train, split) for name, split in splits.scored.items()},
+        "baseline": {name: baseline(splits.train, split) for name, split in splits.scored.items()},
         "results": {name: finite_values(result) for name, result in final.items()},
         "config": asdict(config),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
@@ -275,6 +294,7 @@ def _save(parts: Parts, final: Mapping[str, Evaluation], results: Mapping[str, A
     try:
         save_classifier(parts.model, parts.tokenizer, directory)
         write_whole(directory / "README.md", card)
+        write_predictions(directory, parts.splits, final)
         write_whole(directory / RESULTS, json_text(results))
         os.replace(directory / f"{LOG}.part", directory / LOG)
     except (OSError, SafetensorError) as error:  # a full disk, above all

@@ -32,6 +32,7 @@ class SavedRun:
     labels: Labels
     facts: dict[str, Any]
     max_length: int
+    join: str | None = None  # what stands between its text columns, where they make one text
 
     @property
     def text_columns(self) -> tuple[str, ...] | None:
@@ -42,7 +43,7 @@ class SavedRun:
     @property
     def pairs(self) -> bool | None:
         """Whether it was trained on pairs of texts; None where nothing says so."""
-        return None if self.text_columns is None else len(self.text_columns) == 2
+        return None if self.text_columns is None else len(self.text_columns) == 2 and self.join is None
 
     def columns(self, asked: tuple[str, ...] | None) -> tuple[str, ...]:
         """The columns of a table that hold the texts. asked: by --text_columns.
@@ -54,7 +55,7 @@ class SavedRun:
             raise MinitrainError(
                 f"{self.directory}: does not say which columns hold its texts; pass --text_columns"
             )
-        if self.text_columns is not None and len(columns) != len(self.text_columns):
+        if self.text_columns is not None and self.join is None and len(columns) != len(self.text_columns):
             takes = "pairs of texts" if self.pairs else "single texts"
             raise MinitrainError(
                 f"--text_columns {','.join(columns)}: {self.directory} was trained on {takes} "
@@ -64,9 +65,17 @@ class SavedRun:
 
 
 def load_run(
-    directory: str | Path, device: str, kernels: str, max_length: int | None, world: World | None = None
+    directory: str | Path,
+    device: str,
+    kernels: str,
+    max_length: int | None,
+    world: World | None = None,
+    join: str | None = None,
 ) -> SavedRun:
-    """Load a saved run onto a device. Raises MinitrainError where the folder is not there or not whole."""
+    """Load a saved run onto a device.
+
+    join: what stands between the text columns that make one text; by default as in training. Raises MinitrainError where the folder is not there or not whole.
+    """
     named = directory = Path(directory)
     if not (directory / "config.json").is_file():
         if directory.is_dir():
@@ -89,6 +98,7 @@ def load_run(
         labels=saved_labels(None if model.config.is_regression else names_or_default(model.config), facts),
         facts=facts,
         max_length=remembered or length_limit(max_length, tokenizer, model.config.max_length),
+        join=facts.get("join") if join is None else join,
     )
 
 

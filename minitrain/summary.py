@@ -19,10 +19,16 @@ from minitrain.loading import LoadReport
 from minitrain.plan import make_sampler, plan
 from minitrain.products import onednn_multiplies
 from minitrain.report import class_block, duration, metric_name, result_lines
+from minitrain.targets import TargetScale
 
 
 def header(
-    config: TrainConfig, device: torch.device, splits: Splits, report: LoadReport, processes: int = 1
+    config: TrainConfig,
+    device: torch.device,
+    splits: Splits,
+    report: LoadReport,
+    processes: int = 1,
+    scale: TargetScale | None = None,
 ) -> list[str]:
     """What there is to know before the first step."""
     train, steps = splits.train, plan(config, len(splits.train), processes)
@@ -53,6 +59,7 @@ def header(
         "data     " + ", ".join(f"{name} {len(split)}" for name, split in sizes.items()),
         *(f"         {note}" for note in splits.notes),
         "labels   " + _label_counts(splits),
+        *_targets(scale),
         f"lengths  median {ordered[len(ordered) // 2]}, 95% within {ordered[int(len(ordered) * 0.95)]} tokens; "
         f"{cut}; {padding:.1%} padding ({config.sampler} sampler)",
         *(
@@ -75,6 +82,15 @@ def _slow_arithmetic(config: TrainConfig, device: torch.device) -> list[str]:
     if config.bf16 and device.type == "cpu" and not onednn_multiplies(torch.bfloat16):
         return ["         this processor has no bfloat16 and emulates it, far slower than fp32: leave out --bf16"]
     return []
+
+
+def _targets(scale: TargetScale | None) -> list[str]:
+    if scale is None:
+        return []
+    return [
+        f"targets  standardized: mean {scale.mean:.6g}, sd {scale.sd:.6g}",
+        "         the training loss is of standardized targets; evaluations and the saved model are not",
+    ]
 
 
 def _label_counts(splits: Splits) -> str:
@@ -105,8 +121,8 @@ def footer(
             *([""] if lines[-1] else []),
             f"best {name} {best.value:.4f} at epoch {best.epoch:.2f}; {saved}",
         ]
-    sample = "'a text<TAB>and another'" if len(splits.text_columns) == 2 else "'a text'"
-    pair = '{"text": "a text", "text_pair": "and another"}' if len(splits.text_columns) == 2 else '"a text"'
+    sample = "'a text<TAB>and another'" if splits.is_pair else "'a text'"
+    pair = '{"text": "a text", "text_pair": "and another"}' if splits.is_pair else '"a text"'
     return [
         *lines,
         f"trained in {duration(results['training_seconds'])}, "

@@ -6,7 +6,7 @@ The learning rate and the order of examples are functions of the step; all that 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from signal import Signals
 from typing import Protocol
@@ -18,7 +18,7 @@ from minitrain.batching import Batches, collate, draw_seed, padding_share, share
 from minitrain.best import Best, best_by
 from minitrain.checkpointing import Checkpointer
 from minitrain.config import LENGTH_MULTIPLE, TrainConfig
-from minitrain.data import Split
+from minitrain.data import Split, as_split
 from minitrain.distributed import World
 from minitrain.dropout import ExampleStreams
 from minitrain.errors import MinitrainError, Stopped
@@ -32,6 +32,8 @@ from minitrain.schedules import SCHEDULES
 from minitrain.step import TrainState, begin_step, make_state
 from minitrain.steplog import StepLog, Underway
 from minitrain.stopping import StopRequests
+from minitrain.targets import folded
+from minitrain.tokenizer import Example
 
 
 class Observer(Protocol):
@@ -44,8 +46,8 @@ class Observer(Protocol):
 
 def fit(
     model: SequenceClassifier,
-    train: Split,
-    evaluation: dict[str, Split],
+    train: Split | Sequence[Example],
+    evaluation: Mapping[str, Split | Sequence[Example]],
     config: TrainConfig,
     *,
     new_metric: Callable[[], Metric] | None = None,
@@ -64,12 +66,14 @@ def fit(
     `config.seed` here, after the head was drawn, as Trainer's does, unless `restart_stream` is off; other processes
     than the first add their rank. checkpoints: saves, and takes up what was saved. stop: is asked after every step
     whether to save and leave, by raising Stopped. With `load_best_model_at_end` the model ends with its best
-    weights. Raises MinitrainError where there is nothing to evaluate on but should be, or tokens have types that
-    the model does not know.
+    weights. Where the labels are standard scores (`Split.standardized`), evaluations are on the original scale and
+    the weights stay as trained. Raises MinitrainError where there is nothing to evaluate on but should be, or
+    tokens have types that the model does not know.
     """
-    if not evaluation and config.eval_strategy != "no":
+    train, to_score = as_split(train), {name: as_split(split) for name, split in evaluation.items()}
+    if not to_score and config.eval_strategy != "no":
         raise MinitrainError(f"eval_strategy is {config.eval_strategy!r}, but there is no split to evaluate on")
-    for split in (train, *evaluation.values()):
+    for split in (train, *to_score.values()):
         check_token_types(model.config, split)
     new_metric, observer, world = new_metric or _metric_of(model), observer or _Silent(), world or World()
     config = shared_out(config, world.size)
@@ -103,8 +107,8 @@ def fit(
             if done or evaluates:
                 finish()
             if evaluates:
-                with world.at(f"the evaluation after step {state.step}"):
-                    results = evaluate_all(model, evaluation, config, new_metric, pad_token_id, world)
+                with world.at(f"the evaluation after step {state.step}"), folded(model, train.scale):
+                    results = evaluate_all(model, to_score, config, new_metric, pad_token_id, world)
                 is_best = best.remember(results, model, state.step, state.epoch, config.load_best_model_at_end)
                 observer.on_evaluation(state.step, state.epoch, results, is_best)
                 done = done or best.evaluations_since >= patience
@@ -186,7 +190,7 @@ def _metric_of(model: SequenceClassifier) -> Callable[[], Metric]:
 
 def evaluate_all(
     model: SequenceClassifier,
-    splits: dict[str, Split],
+    splits: Mapping[str, Split],
     config: TrainConfig,
     new_metric: Callable[[], Metric],
     pad_token_id: int | None = None,

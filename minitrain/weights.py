@@ -26,6 +26,9 @@ from minitrain.loading import LoadReport as LoadReport
 from minitrain.loading import fill, key_map
 from minitrain.model import Encoder, SequenceClassifier
 
+# sentence-transformers' CrossEncoder puts one output through a sigmoid unless this is in config.json.
+SCORES_AS_THEY_ARE = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
+
 Model = TypeVar("Model", Encoder, SequenceClassifier)
 
 
@@ -241,4 +244,5 @@ def config_json(config: EncoderConfig) -> dict[str, Any]:
         "id2label": {str(i): name for i, name in enumerate(labels)},
         "label2id": {name: i for i, name in enumerate(labels)},
         "problem_type": config.problem_type or (REGRESSION if config.num_labels == 1 else CLASSIFICATION),
+        **(SCORES_AS_THEY_ARE if config.is_regression else {}),
     }

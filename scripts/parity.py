@@ -27,6 +27,8 @@ class ParityConfig(TrainConfig):
     def __post_init__(self) -> None:
         if not self.match_accelerate:
             object.__setattr__(self, "match_trainer", True)
+        if self.do_eval is None:
+            object.__setattr__(self, "do_eval", True)  # predictions are compared, whatever is evaluated on the way
         super().__post_init__()
         if self.threads < 1:
             raise MinitrainError(f"--threads is {self.threads}; expected 1 or more")

@@ -22,6 +22,7 @@ BOUNDS = {spec.name: spec.metadata["bounds"] for spec in fields(TrainConfig) if 
 # Where minitrain chose another default than the Trainer, on purpose: ours, theirs.
 DELIBERATE = {
     "eval_strategy": ("epoch", "no"),  # a run that is never scored tells a newcomer nothing
+    "do_eval": (True, False),  # with Trainer, too, it follows from the strategy
     "ddp_timeout": (600.0, 1800),  # half an hour is long to look at a hung process
     "save_strategy": ("no", "steps"),  # three times the size of a model, where one minute is all there is to lose
     "save_steps": (None, 500),
@@ -143,6 +144,7 @@ def test_a_run_has_epochs_or_steps(epochs: float) -> None:
         ({"eval_strategy": "no", "load_best_model_at_end": True}, ["--load_best_model_at_end", "--eval_strategy"]),
         ({"eval_strategy": "no", "early_stopping_patience": 2}, ["--early_stopping_patience", "--eval_strategy"]),
         ({"lr_scheduler_type": "constant", "warmup_steps": 10}, ["--lr_scheduler_type", "constant_with_warmup"]),
+        ({"do_eval": False}, ["--do_eval false", "--eval_strategy no"]),
         ({"eval_steps": 10}, ["--eval_steps", "--eval_strategy steps"]),
         ({"dataset": "demo", "train_file": "a.csv"}, ["--dataset", "--train_file"]),
         ({"dataset": "demo", "subset": "mrpc"}, ["--subset mrpc"]),
@@ -153,8 +155,8 @@ def test_a_run_has_epochs_or_steps(epochs: float) -> None:
         ({"match_accelerate": True, "data_seed": 3}, ["--data_seed", "pass --seed alone"]),
         ({"match_accelerate": True, "bf16": True}, ["--match_accelerate", "--pad_to_multiple_of 8"]),
         ({"sampler": "foo"}, ["--sampler is 'foo'", "bucket, random"]),
-        ({"text_columns": "text"}, ["--text_columns text", "as a tuple"]),
-        ({"text_columns": ("a", "b", "c")}, ["--text_columns a,b,c: expected one column, or two"]),
+        ({"text_columns": "text"}, ["--text_columns text", "expected a tuple", "('text',)"]),
+        ({"text_columns": ("a", "b", "c")}, ["--text_columns a,b,c: expected one column, or two", "--join ' '"]),
     ],
 )
 def test_a_contradiction_names_its_flags(settings: dict[str, Any], flags: list[str]) -> None:
@@ -170,6 +172,7 @@ def test_match_decides_its_settings_and_no_other(match: str, decided: dict[str, 
     assert {name for name in plain if plain[name] != matched[name]} <= {
         match,
         "per_device_eval_batch_size",
+        "sample",
         *decided,
     }
     again = replace(TrainConfig(**{match: True}), seed=7)
@@ -182,6 +185,7 @@ def test_setting_that_breaks_a_match_is_refused(match: str, decided: dict[str, A
     others |= {"accumulated_loss": "sum" if decided["accumulated_loss"] == "mean" else "mean"}
     others |= {"restart_stream": not decided["restart_stream"], "optim": "adamw_torch_fused", "max_grad_norm": 1.0}
     others |= {"decay": "all" if decided["decay"] == "matrices" else "matrices", "label_smoothing_factor": 0.1}
+    others |= {"standardize_targets": True}
     others |= {"dataloader_drop_last": not decided["dataloader_drop_last"], "gradient_accumulation_steps": 2}
     for name, value in decided.items():
         assert vars(TrainConfig(**{match: True, name: value}))[name] == value
@@ -204,6 +208,8 @@ def test_what_only_looks_like_a_contradiction_is_accepted() -> None:
     TrainConfig(eval_strategy="no", load_best_model_at_end=False)
     TrainConfig(lr_scheduler_type="constant_with_warmup", warmup_steps=0.1)
     TrainConfig(text_columns=("a", "b"))
+    TrainConfig(text_columns=("a", "b", "c"), join=" ")
+    TrainConfig(eval_strategy="no", do_eval=True)
 
 
 def test_evaluation_takes_one_set_of_data() -> None:
@@ -212,8 +218,8 @@ def test_evaluation_takes_one_set_of_data() -> None:
     with pytest.raises(MinitrainError, match="--split .* --eval_file has none"):
         EvaluateConfig(run="folder", split="test", eval_file="own.csv")
     for config in (EvaluateConfig, PredictConfig):
-        with pytest.raises(MinitrainError, match="--text_columns a,b,c"):
-            config(run="folder", text_columns=("a", "b", "c"))
+        with pytest.raises(MinitrainError, match="--text_columns abc: expected a tuple"):
+            config(run="folder", text_columns="abc")  # type: ignore[arg-type]
 
 
 # --- Types, where a configuration is made in Python ---

@@ -219,7 +219,7 @@ def test_a_bad_row_has_its_number_in_the_file_though_rows_are_drawn(tmp_path: Pa
             )
 
 
-def test_max_samples_take_the_first_rows(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_max_samples_of_the_first_rows(tmp_path: Path, tokenizer: Tokenizer) -> None:
     path = reviews(tmp_path / "a.jsonl", 9)
     splits = load_splits(
         tokenizer=tokenizer,
@@ -228,6 +228,7 @@ def test_max_samples_take_the_first_rows(tmp_path: Path, tokenizer: Tokenizer) -
         test_file=path,
         max_train_samples=4,
         max_eval_samples=2,
+        sample="first",
     )
     assert texts_of(splits.train, tokenizer) == [f"number {i}" for i in range(4)]
     assert texts_of(splits.evaluation["validation"], tokenizer) == [f"number {i}" for i in range(2)]

@@ -380,8 +380,8 @@ def test_run_without_its_facts_asks_for_them(run: Path, data: Path, tmp_path: Pa
     assert result.metrics["accuracy"] == read_results(run)["results"]["validation"]["accuracy"]
 
 
-def test_run_with_its_evaluation_held_back_asks_for_a_file(model: Path, data: Path, tmp_path: Path) -> None:
-    train(config(model, data, tmp_path / "run", eval_file=None, eval_fraction=0.2, max_steps=1))
+def test_run_without_evaluation_data_asks_for_a_file(model: Path, data: Path, tmp_path: Path) -> None:
+    train(config(model, data, tmp_path / "run", eval_file=None, eval_strategy="no", max_steps=1))
     with pytest.raises(
         MinitrainError, match="was trained on files, none of them for 'validation': pass --eval_file"
     ):

@@ -435,7 +435,7 @@ def test_metric_fors_suit_the_kind_of_label() -> None:
     predictions, labels = torch.rand(99), torch.rand(99)
     metric.update(predictions, labels)
     result = metric.compute()
-    assert list(result) == ["pearson", "spearmanr", "mse"]
+    assert list(result) == ["pearson", "spearmanr", "mse", "rmse", "mae", "r2"]
     assert result["mse"] == mean_squared_error(labels.numpy(), predictions.numpy())
 
 

@@ -31,6 +31,7 @@ SAVED = {
     "config.json",
     "log.jsonl",
     "model.safetensors",
+    "predictions.jsonl",
     "results.json",
     "special_tokens_map.json",
     "tokenizer.json",
@@ -128,12 +129,15 @@ def test_results_say_what_was_done(finished: tuple[Path, dict[str, Any]], model:
         "subset",
         "task",
         "text_columns",
+        "join",
         "label_column",
+        "held_out",
         "labels",
         "weights",
         "positive_label",
         "numbers_are_ids",
         "max_length",
+        "targets",
         "steps",
         "epochs",
         "global_batch",
@@ -337,7 +341,7 @@ def test_no_evaluation_data_is_answered_with_the_ways_out(model: Path, data: Pat
         train(config(model, data, tmp_path / "run", eval_file=None))
     results = train(config(model, data, tmp_path / "run", eval_file=None, eval_strategy="no", max_steps=1))
     assert results["results"] == {} and results["best"]["accuracy"] is None
-    assert set(files_of(tmp_path / "run")) == SAVED
+    assert set(files_of(tmp_path / "run")) == SAVED - {"predictions.jsonl"}
 
 
 def test_share_of_the_training_data_can_be_held_back(model: Path, data: Path, tmp_path: Path) -> None:
@@ -379,8 +383,17 @@ def test_scores_are_learned_as_regression(model: Path, tmp_path: Path) -> None:
         texts, labels = reviews(count, seed)
         write_csv(tmp_path / f"{name}.csv", texts, [4 * label + 0.5 for label in labels])
     results = train(config(model, tmp_path, tmp_path / "run", num_train_epochs=8))
-    assert results["labels"] is None and results["baseline"] == {"validation": None}
-    assert set(results["results"]["validation"]) == {"examples", "loss", "pearson", "spearmanr", "mse"}
+    assert results["labels"] is None and set(results["baseline"]["validation"]) == {"rmse", "mae"}
+    assert set(results["results"]["validation"]) == {
+        "examples",
+        "loss",
+        "pearson",
+        "spearmanr",
+        "mse",
+        "rmse",
+        "mae",
+        "r2",
+    }
     assert results["results"]["validation"]["mse"] < 2.0  # a constant would have 4, the variance
     saved = json.loads((tmp_path / "run/config.json").read_text(encoding="utf-8"))
     assert saved["problem_type"] == "regression" and len(saved["id2label"]) == 1

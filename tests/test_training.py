@@ -493,7 +493,14 @@ def test_regression_learns_a_score(bench: Bench) -> None:
         split_of(bench.folder, others, [4.0 * label + 0.5 for label in theirs]),
     )
     recorder, *_ = scores.fit(num_labels=1, num_train_epochs=8)
-    assert set(recorder.evaluations[-1][2]["validation"].metrics) == {"pearson", "spearmanr", "mse"}
+    assert set(recorder.evaluations[-1][2]["validation"].metrics) == {
+        "pearson",
+        "spearmanr",
+        "mse",
+        "rmse",
+        "mae",
+        "r2",
+    }
     assert recorder.evaluated("mse")[-1] == pytest.approx(recorder.evaluated("loss")[-1], rel=1e-5)  # float32 sum
     assert recorder.evaluated("mse")[-1] < 2.0  # a constant would have 4, the variance
     assert recorder.evaluated("pearson")[-1] > 0.7

@@ -12,7 +12,15 @@ import torch
 from datasets import Dataset
 from datasets.utils.logging import disable_progress_bar as disable_progress_bars
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, mean_squared_error
+from sklearn.metrics import (
+    accuracy_score,
+    f1_score,
+    matthews_corrcoef,
+    mean_absolute_error,
+    mean_squared_error,
+    r2_score,
+    root_mean_squared_error,
+)
 from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
@@ -149,6 +157,9 @@ def _metrics(rows: Rows) -> Callable[[Any, Any], dict[str, float]]:
         "pearson": lambda predictions, labels: pearsonr(predictions, labels)[0],
         "spearmanr": lambda predictions, labels: spearmanr(predictions, labels)[0],
         "mse": lambda predictions, labels: mean_squared_error(labels, predictions),
+        "rmse": lambda predictions, labels: root_mean_squared_error(labels, predictions),
+        "mae": lambda predictions, labels: mean_absolute_error(labels, predictions),
+        "r2": lambda predictions, labels: r2_score(labels, predictions),
     }
     names = metric_for(rows.task, rows.labels.num_classes, positive).names
 

@@ -84,7 +84,7 @@ def climb(model: str, dataset: str | None, subset: str | None, examples: int, pa
     check_writable(path)
     torch.set_num_threads(1)  # as Trainer's side has: sums over more threads have other last bits
     data = {"model": model, "dataset": dataset, "subset": subset}
-    size = {"num_train_epochs": EPOCHS, "max_train_samples": examples, "max_eval_samples": 40}
+    size = {"num_train_epochs": EPOCHS, "max_train_samples": examples, "max_eval_samples": 40, "sample": "first"}
     say(f"{'what changes':<64}{'mean loss':>12}{'equal steps':>14}{'largest gap':>14}")
     rungs = []
     for rung in measure(data | size):

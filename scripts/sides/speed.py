@@ -102,7 +102,7 @@ def _growth(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
 
     os.environ["MINITRAIN_CACHE"] = settings.pop("cache")
     settings["text_columns"] = tuple(settings["text_columns"])
-    config, times = TrainConfig(**settings, eval_strategy="no"), Times()
+    config, times = TrainConfig(**settings, eval_strategy="no", do_eval=True), Times()
     start = time.perf_counter()
     parts = _prepared(config)
     prepared = time.perf_counter() - start
@@ -124,7 +124,7 @@ def _growth(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
 def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
     from minitrain.config import TrainConfig
 
-    config = TrainConfig(**settings, bf16=side.endswith("bf16"), eval_strategy="no")
+    config = TrainConfig(**settings, bf16=side.endswith("bf16"), eval_strategy="no", do_eval=True)
     parts, times = _prepared(config), Times()
     from minitrain.data import tokenize
     from minitrain.evaluation import device_of, dtype_of_products, predict
@@ -197,7 +197,7 @@ def _trainer(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             self.losses += [logs["loss"]] if "loss" in logs else []
 
-    config = TrainConfig(**settings, eval_strategy="no")
+    config = TrainConfig(**settings, eval_strategy="no", do_eval=True)
     source = str(resolve_model(config.model))
     rows = rows_of(config, Path(source))  # the rows alone: texts and labels
     tokenizer = AutoTokenizer.from_pretrained(source)
@@ -255,7 +255,7 @@ def _pipeline(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any
     from minitrain.run import rows_of
 
     source = resolve_model(settings["model"])
-    rows = rows_of(TrainConfig(**settings, eval_strategy="no"), source)
+    rows = rows_of(TrainConfig(**settings, eval_strategy="no", do_eval=True), source)
     table = next(iter((rows.evaluation | rows.test).values()))
     model = AutoModelForSequenceClassification.from_pretrained(str(source))
     tokenizer = AutoTokenizer.from_pretrained(str(source))

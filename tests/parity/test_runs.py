@@ -50,7 +50,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "label smoothing": {"label_smoothing_factor": 0.1, "max_train_samples": 95},
     "batch of 16, 64 tokens": {"per_device_train_batch_size": 16, "max_length": 64, "max_train_samples": 192},
     "evaluations between": {"eval_strategy": "steps", "eval_steps": 5},
-    "no clipping, no evaluation": {"max_grad_norm": 0.0, "eval_strategy": "no", "max_steps": 12},
+    "no clipping, no evaluation": {"max_grad_norm": 0.0, "eval_strategy": "no", "do_eval": True, "max_steps": 12},
     "accumulation": {"gradient_accumulation_steps": 4, "max_train_samples": 90},
     "accumulation, smoothed": {
         "gradient_accumulation_steps": 4,
