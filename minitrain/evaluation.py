@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from minitrain.batching import Batch, Batches, batches_by_length, batches_by_row, collate
-from minitrain.data import Split, as_split
 from minitrain.distributed import World
 from minitrain.encoder_config import EncoderConfig, no_such_type
 from minitrain.errors import MinitrainError
@@ -25,6 +24,7 @@ from minitrain.metrics import Confusion, Metric
 from minitrain.model import SequenceClassifier
 from minitrain.packing import unchanged_weights
 from minitrain.regression_metrics import mean_absolute_error, root_mean_squared_error
+from minitrain.splits import Split, as_split
 from minitrain.tokenizer import Example
 
 

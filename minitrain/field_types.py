@@ -31,12 +31,12 @@ def check_types(config: Any) -> None:
         arms = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         if value is None and NoneType in arms:
             continue
-        kind = next(get_origin(arm) or arm for arm in arms if arm is not NoneType)
-        taken = _taken(value, kind)
+        kinds = [get_origin(arm) or arm for arm in arms if arm is not NoneType]
+        taken = next((found for kind in kinds if (found := _taken(value, kind)) is not None), None)
         if taken is None:
-            none = " or None" if NoneType in arms else ""
+            expected = [_EXPECTED[kind] for kind in kinds] + (["None"] if NoneType in arms else [])
             raise MinitrainError(
-                f"--{spec.name} is {shown(value)} ({type(value).__name__}); expected {_EXPECTED[kind]}{none}"
+                f"--{spec.name} is {shown(value)} ({type(value).__name__}); expected {' or '.join(expected)}"
             )
         if taken is not value:
             object.__setattr__(config, spec.name, taken)

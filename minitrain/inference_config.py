@@ -31,8 +31,9 @@ class OutputConfig:
     def __post_init__(self) -> None:
         check_flags(self)
         check_reading(self)
-        if isinstance(self.keep_columns, str):
-            raise MinitrainError(f"--keep_columns {self.keep_columns}: expected a tuple of names, as ('id',)")
+        for name in ("text_columns", "keep_columns"):
+            if isinstance(value := getattr(self, name), str):
+                raise MinitrainError(f"--{name} {value}: expected a tuple of one or more names, as ({value!r},)")
         if self.output_format is None:
             self.format  # noqa: B018  # an ending that says nothing is an error before any work
 

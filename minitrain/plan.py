@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from minitrain.batching import BucketBatchSampler, RandomBatchSampler, StreamBatchSampler, count_steps
 from minitrain.config import TrainConfig
-from minitrain.data import Split
 from minitrain.errors import MinitrainError
+from minitrain.splits import Split
 
 Sampler = BucketBatchSampler | RandomBatchSampler | StreamBatchSampler
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from minitrain.data import Splits
 from minitrain.evaluation import Evaluation, predictions_of
 from minitrain.files import whole_text_file
 from minitrain.labels import Labels, display_names, label_numbers
 from minitrain.place import PREDICTIONS
+from minitrain.splits import Splits
 from minitrain.tables import Table
 
 OWN = (

@@ -88,6 +88,9 @@ def as_files(value: Any) -> Files | None:
         return value
     if isinstance(value, os.PathLike):
         return os.fspath(value)
+    if not isinstance(value, list | tuple) or not all(isinstance(part, str | os.PathLike) for part in value):
+        wrong: Files = value  # of a wrong type, which `check_types` names
+        return wrong
     return tuple(os.fspath(part) for part in value)
 
 

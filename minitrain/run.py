@@ -97,13 +97,7 @@ def _train(config: TrainConfig, world: World, ahead: DataAhead | None, data: Any
     with alone_in(parts.directory) if world.is_main else nullcontext(), StopRequests() as stop:
         state, best, training_seconds, totals = _fit(parts, world, tell, stop)
         with world.at("the final evaluation"):
-            final = evaluate_all(
-                parts.model,
-                parts.splits.scored,
-                parts.config,
-                parts.new_metric,
-                world=world,
-            )
+            final = evaluate_all(parts.model, parts.splits.scored, parts.config, parts.new_metric, world=world)
         results = {
             **_facts(parts, state, best, final),
             "training_seconds": training_seconds,

@@ -74,7 +74,8 @@ def load_run(
 ) -> SavedRun:
     """Load a saved run onto a device.
 
-    join: what stands between the text columns that make one text; by default as in training. Raises MinitrainError where the folder is not there or not whole.
+    join: what stands between the text columns that make one text; by default as in training.
+    Raises MinitrainError where the folder is not there or not whole.
     """
     named = directory = Path(directory)
     if not (directory / "config.json").is_file():

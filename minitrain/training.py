@@ -18,7 +18,6 @@ from minitrain.batching import Batches, collate, draw_seed, padding_share, share
 from minitrain.best import Best, best_by
 from minitrain.checkpointing import Checkpointer
 from minitrain.config import LENGTH_MULTIPLE, TrainConfig
-from minitrain.data import Split, as_split
 from minitrain.distributed import World
 from minitrain.dropout import ExampleStreams
 from minitrain.errors import MinitrainError, Stopped
@@ -29,6 +28,7 @@ from minitrain.plan import Plan, Sampler, make_sampler, plan, shared_out
 from minitrain.profiling import Clock, training_flops
 from minitrain.progress import progress
 from minitrain.schedules import SCHEDULES
+from minitrain.splits import Split, as_split
 from minitrain.step import TrainState, begin_step, make_state
 from minitrain.steplog import StepLog, Underway
 from minitrain.stopping import StopRequests
