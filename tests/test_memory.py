@@ -123,11 +123,11 @@ GAPS: dict[str, tuple[Any, str]] = {
     "no field in a row": ([*ROWS[:6], {"label": "no"}], r"train data, row 7: has no field 'text'; it has label"),
     "NaN in a frame": (
         FRAME.assign(text=FRAME["text"].where(FRAME["id"] != 4)),
-        r"train data, row 5, column 'text'",
+        r"train data, row 5, column 'text': .*NoneType",
     ),
     "NA in a frame": (
         FRAME.convert_dtypes().assign(label=FRAME["label"].astype("string").where(FRAME["id"] != 4)),
-        r"train data, row 5, column 'label'",
+        r"train data, row 5, column 'label': the label is None",
     ),
     "two columns of one name": (
         pandas.concat([FRAME, FRAME["text"]], axis=1),
