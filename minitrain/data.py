@@ -106,7 +106,7 @@ def as_split(rows: "Split | Sequence[Example]") -> Split:
         )
         raise MinitrainError(
             f"expected a Split, as load_splits and tokenize make, or a list of Example, got "
-            f"{kind or type(rows).__name__}; tokenize(rows, tokenizer, ('text',)) makes one"
+            f"{kind or type(rows).__name__}; tokenizer(texts) or tokenize(rows, tokenizer, ('text',)) makes one"
         )
     labels = [row.label for row in rows]
     if (unlabelled := labels.count(None)) not in (0, len(labels)):

@@ -239,7 +239,9 @@ def test_scores_of_examples_stay_scores(tokenizer: Tokenizer, model: Path) -> No
 @pytest.mark.parametrize(("data", "said"), [(TEXTS, "got list of str"), (FRAME, "got DataFrame"), ([], "got list")])
 def test_what_is_not_tokenized_is_answered_with_how(model: Path, data: Any, said: str) -> None:
     classifier = load_classifier(model, 2)
-    with pytest.raises(MinitrainError, match=rf"{said}; tokenize\(rows, tokenizer, \('text',\)\) makes one"):
+    with pytest.raises(
+        MinitrainError, match=rf"{said}; tokenizer\(texts\) or tokenize\(rows, tokenizer, \('text',\)\) makes one"
+    ):
         predict(classifier, data)
     with pytest.raises(MinitrainError, match=said):
         fit(classifier, data, {}, TrainConfig(eval_strategy="no", max_steps=1))
