@@ -46,7 +46,7 @@ class Split:
         self._tokens = tokens
         self._labels = labels
         self.scale = scale
-        self.pad_token_id, self.padding_side = pad_token_id, padding_side
+        self.pad_token_id, self.padding_side, self._special = pad_token_id, padding_side, special
         self.lengths: list[int] = tokens.lengths.tolist()
         self.unknown, self.text_tokens = tokens.unknown, sum(self.lengths) - special * len(self.lengths)
         self._ends = array("q", accumulate(self.lengths))
@@ -93,7 +93,14 @@ class Split:
     def standardized(self, scale: TargetScale) -> "Split":
         """The same rows with standard scores for labels, which `fit` trains on as such."""
         assert self._labels is not None
-        return Split(self._tokens, scale.standardize(self._labels), scale)
+        return Split(
+            self._tokens,
+            scale.standardize(self._labels),
+            scale,
+            pad_token_id=self.pad_token_id,
+            padding_side=self.padding_side,
+            special=self._special,
+        )
 
     def __getitem__(self, row: int) -> Example:
         if not -len(self) <= row < len(self):
@@ -117,7 +124,7 @@ def as_split(rows: "Split | Sequence[Example]") -> Split:
         )
         raise MinitrainError(
             f"expected a Split, as load_splits and tokenize make, or a list of Example, got "
-            f"{kind or type(rows).__name__}; tokenize(rows, tokenizer, ('text',)) makes one"
+            f"{kind or type(rows).__name__}; tokenizer(texts) or tokenize(rows, tokenizer, ('text',)) makes one"
         )
     labels = [row.label for row in rows]
     if (unlabelled := labels.count(None)) not in (0, len(labels)):

@@ -123,11 +123,11 @@ GAPS: dict[str, tuple[Any, str]] = {
     "no field in a row": ([*ROWS[:6], {"label": "no"}], r"train data, row 7: has no field 'text'; it has label"),
     "NaN in a frame": (
         FRAME.assign(text=FRAME["text"].where(FRAME["id"] != 4)),
-        r"train data, row 5, column 'text'",
+        r"train data, row 5, column 'text': .*NoneType",
     ),
     "NA in a frame": (
         FRAME.convert_dtypes().assign(label=FRAME["label"].astype("string").where(FRAME["id"] != 4)),
-        r"train data, row 5, column 'label'",
+        r"train data, row 5, column 'label': the label is None",
     ),
     "two columns of one name": (
         pandas.concat([FRAME, FRAME["text"]], axis=1),
@@ -239,7 +239,9 @@ def test_scores_of_examples_stay_scores(tokenizer: Tokenizer, model: Path) -> No
 @pytest.mark.parametrize(("data", "said"), [(TEXTS, "got list of str"), (FRAME, "got DataFrame"), ([], "got list")])
 def test_what_is_not_tokenized_is_answered_with_how(model: Path, data: Any, said: str) -> None:
     classifier = load_classifier(model, 2)
-    with pytest.raises(MinitrainError, match=rf"{said}; tokenize\(rows, tokenizer, \('text',\)\) makes one"):
+    with pytest.raises(
+        MinitrainError, match=rf"{said}; tokenizer\(texts\) or tokenize\(rows, tokenizer, \('text',\)\) makes one"
+    ):
         predict(classifier, data)
     with pytest.raises(MinitrainError, match=said):
         fit(classifier, data, {}, TrainConfig(eval_strategy="no", max_steps=1))

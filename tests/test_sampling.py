@@ -333,10 +333,10 @@ def test_three_fields_are_one_text_here_and_later(
     )
     (tmp_path / "line.txt").write_text(line + "\n", encoding="utf-8")
     predict_run(
-        PredictConfig(run=str(tmp_path / "run"), input=str(tmp_path / "line.txt"), output=str(tmp_path / "l"))
+        PredictConfig(run=str(tmp_path / "run"), input=str(tmp_path / "line.txt"), output=str(tmp_path / "l.jsonl"))
     )
     of_fields = json.loads((tmp_path / "o.jsonl").read_text(encoding="utf-8").splitlines()[1])
-    of_line = json.loads((tmp_path / "l").read_text(encoding="utf-8"))
+    of_line = json.loads((tmp_path / "l.jsonl").read_text(encoding="utf-8"))
     assert row["notes"] == "" and row["probabilities"] == pytest.approx(of_line["probabilities"], abs=1e-6)
     assert of_fields["probabilities"] == pytest.approx(of_line["probabilities"], abs=1e-6)
 

@@ -286,3 +286,13 @@ def test_a_resumed_run_ends_with_the_same_bits(model: Path, data: Path, tmp_path
     assert (tmp_path / "whole/predictions.jsonl").read_bytes() == (
         tmp_path / "again/predictions.jsonl"
     ).read_bytes()
+
+
+def test_standardized_rows_are_padded_as_their_tokenizer_says(model: Path, data: Path) -> None:
+    tokenizer = load_tokenizer(model)
+    tokenizer.padding_side = "left"
+    split = load_splits(tokenizer=tokenizer, train_file=str(data / "train.csv"), problem_type="regression").train
+    made = split.standardized(split.target_scale())
+    kept = ("pad_token_id", "padding_side", "unknown", "text_tokens", "lengths")
+    assert {name: getattr(made, name) for name in kept} == {name: getattr(split, name) for name in kept}
+    assert made.padding_side == "left"
