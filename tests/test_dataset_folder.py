@@ -48,6 +48,12 @@ def test_a_folder_and_its_file_hold_the_same_values(tmp_path: Path, kind: str) -
     assert folder.untyped == file.untyped and folder.notes == (f"train: train{kind}",)
 
 
+def test_what_datasets_has_cached_of_a_folder_changes_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.csv", ROWS)
+    datasets.load_dataset(str(tmp_path))
+    assert contents(load_tables(str(tmp_path))["train"]) == contents(read_file(path)) == ROWS
+
+
 def test_empty_and_odd_json_values_are_the_same_by_folder(tmp_path: Path) -> None:
     rows = [
         {"text": "x", "label": True, "n": None},
