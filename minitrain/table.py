@@ -181,6 +181,15 @@ def field_of(row: Mapping[str, Any], name: str) -> Any:
     raise KeyError(name)
 
 
+def has_field(row: Mapping[str, Any], name: str) -> bool:
+    """Whether `field_of` finds a value."""
+    try:
+        field_of(row, name)
+    except KeyError:
+        return False
+    return True
+
+
 def writable(text: str) -> bool:
     """Whether a file can hold the text: not where it has half of a surrogate pair."""
     try:
@@ -231,10 +240,11 @@ def _as_text(table: Table, name: str, values: Sequence[Any]) -> list[str]:
     """Values with types, as a file without types would hold them."""
     texts = []
     for row, value in enumerate(values):
-        if not isinstance(value, str | int | float):
+        if not isinstance(value, str | int | float) or value != value:
+            kind = "NaN, no value" if isinstance(value, float) else type(value).__name__
             raise MinitrainError(
-                f"{table.where(row)}, column {name!r}: is {type(value).__name__}; beside a file without types, as "
-                "CSV is, it must be text or a number"
+                f"{table.where(row)}, column {name!r}: is {kind}; beside a file without types, as CSV is, it must "
+                "be text or a number: fill it in, or leave the row out"
             )
         texts.append(value if isinstance(value, str) else str(value))
     return texts

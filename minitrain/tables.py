@@ -23,6 +23,8 @@ from minitrain.parquet_rows import arrow_table, first_lines, read_parquet
 from minitrain.read_options import COMPRESSED, FILE_KINDS, Files, Reading, ReadOptions, files_of
 from minitrain.table import ABSENT as ABSENT
 from minitrain.table import Table as Table
+from minitrain.table import field_of as field_of
+from minitrain.table import has_field as has_field
 from minitrain.table import joined
 from minitrain.table import writable as writable
 from minitrain.text_files import codec, open_text
