@@ -87,7 +87,11 @@ def read_tables(config: DataConfig) -> Tables:
         subset = "mrpc" if dataset == GLUE_REPOSITORY and subset is None else subset
         tables = load_tables(dataset, subset, config.dataset_revision, config)
     if "train" not in tables:
-        raise MinitrainError(f"--dataset {dataset}: has no split 'train'; it has {', '.join(tables)}")
+        said = "; ".join(note for table in tables.values() for note in table.notes)
+        raise MinitrainError(
+            f"--dataset {dataset}: has no split 'train'; it has {', '.join(tables)}{said and f' ({said})'}; pass "
+            "the file to train on as --train_file"
+        )
     return Tables(by_split=_unfolded(tables, config), subset=subset, asked_for_test=config.test_file is not None)
 
 
@@ -190,9 +194,10 @@ def chosen_rows(config: TrainConfig, tables: Tables, known_labels: tuple[str, ..
     """
     rows = read_rows(tables, config, known_labels)
     if not rows.evaluation and config.eval_strategy != "no":
+        way = "pass --eval_file, or" if config.train_file else f"the splits are {', '.join(tables.by_split)}; pass"
         raise MinitrainError(
-            "there is no evaluation data: pass --eval_file, or --eval_fraction 0.1 to hold some of the training "
-            "data back, or --eval_strategy no"
+            f"there is no evaluation data: {way} --eval_fraction 0.1 to hold some of the training data back, or "
+            "--eval_strategy no"
         )
     if config.do_eval:
         return rows

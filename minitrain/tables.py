@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from minitrain.dataset_folder import load_folder
+from minitrain.dataset_folder import flags_set, load_folder
 from minitrain.delimited import read_delimited
 from minitrain.demo import demo_reviews as demo_reviews
 from minitrain.download import Repository
@@ -65,6 +65,11 @@ def load_tables(
     local = bool(dataset) and os.path.exists(dataset)
     if not local:
         check_hub_id("--dataset", dataset)
+        if flags := flags_set(options):
+            raise MinitrainError(
+                f"{' '.join(flags)}: goes with files of one's own, and --dataset {dataset} is read by `datasets`; "
+                "leave that out, or download its files and pass them as --train_file"
+            )
     with uncollected():
         import datasets
 
@@ -79,7 +84,9 @@ def load_tables(
     except MinitrainError:
         raise
     except Exception as error:  # its errors share no type, but their first lines say what is wrong
-        raise MinitrainError(f"--dataset {name}: {first_lines(error)}") from error
+        says = first_lines((error.__cause__ or error) if "generating" in str(error) else error)
+        hint = "; pass one as --subset" if "available" in says.lower() and "onfig" in says else ""
+        raise MinitrainError(f"--dataset {name}: {says}{hint}") from error
     return {split: arrow_table(f"{name}, split {split}", rows, commit, from_text) for split, rows in loaded.items()}
 
 
