@@ -250,4 +250,15 @@ def _rows_inside(whole: list[tuple[str, ...]], at: int, place: int, delimiter: s
     cells += list(enumerate(pieces[-1].split(delimiter)[:place]))
     for piece in pieces[1:-1]:
         cells += [(i, cell) for i, cell in enumerate(piece.split(delimiter)) if i != place]
-    return len(pieces) if any(cell and cell in whole[i] for i, cell in cells) else 0
+    numbers = all(
+        _is_number(cell) and all(map(_is_number, whole[i])) for i, cell in cells
+    )  # of which few are twice
+    return len(pieces) if numbers or any(cell and cell in whole[i] for i, cell in cells) else 0
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -20,6 +20,7 @@ from minitrain.label_values import (
     class_names,
     is_integer,
     is_missing,
+    is_written_number,
     label_keys,
     label_values,
     raw_values,
@@ -266,7 +267,8 @@ def scores(table: Table, column: str) -> list[float]:
             if not abs(number) <= LARGEST_SCORE:  # so that NaN fails too
                 raise ValueError
         except (ValueError, OverflowError):
-            bad_label(table, column, i, value, "a finite number, as regression needs")
+            way = "; write it as 0.5: a decimal point, and no other signs" if is_written_number(str(value)) else ""
+            bad_label(table, column, i, value, f"a finite number, as regression needs{way}")
         result.append(number)
     return result
 

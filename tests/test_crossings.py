@@ -276,3 +276,21 @@ def test_scores_of_held_back_rows_are_those_of_scikit_learn(model: Path, tmp_pat
     for wrong in ({"label_map": {"1": "a"}}, {"positive_label": "a"}):
         message = error_in(lambda w=wrong: evaluate_run(EvaluateConfig(run=str(run), **w)))  # type: ignore[misc]
         assert "scores" in message and message.endswith("leave it out")
+
+
+@pytest.mark.parametrize("scores", [["0,5", "1,5", "3,25"], ["12%", "7 %", "3%"], ["$12", "$7.50", "$1,200"]])
+def test_numbers_as_people_write_them_are_said_to_be_classes(
+    tmp_path: Path, tokenizer: Tokenizer, scores: list[str]
+) -> None:
+    file = str(put(tmp_path / "a.csv", "text;label\n" + "".join(f"Good, very;{score}\n" for score in scores * 2)))
+    splits = load_splits(train_file=file, tokenizer=tokenizer)
+    (note,) = [note for note in splits.notes if "where scores are meant" in note]
+    assert "is the name of a class here" in note and "several labels" not in " ".join(splits.notes)
+    message = error_in(lambda: load_splits(train_file=file, problem_type="regression", tokenizer=tokenizer))
+    assert f"a.csv, row 1, column 'label': the label is '{scores[0]}'" in message and "write it as 0.5" in message
+
+
+@pytest.mark.parametrize("names", [["1", "2", "3"], ["a1", "2", "3"], ["+1", "-1", "+1"], ["1,2", "x", "y"]])
+def test_names_that_are_no_scores_are_not(tmp_path: Path, tokenizer: Tokenizer, names: list[str]) -> None:
+    file = str(put(tmp_path / "a.tsv", "text\tlabel\n" + "".join(f"x\t{name}\n" for name in names)))
+    assert "scores" not in " ".join(load_splits(train_file=file, tokenizer=tokenizer).notes)
