@@ -6,6 +6,7 @@ prediction which goes on where it was interrupted has the bits of one that never
 """
 
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -149,7 +150,7 @@ class _Labeller:
             try:
                 table = read_file(name, texts, self.config, others=self.config.keep_columns != ("none",))
             except MinitrainError as error:
-                if self.config.text_columns is not None or "has no " not in str(error):
+                if self.config.text_columns is not None or not re.search("has no (column|field) ", str(error)):
                     raise
                 raise MinitrainError(
                     f"{error}. The run was trained on {listed(texts)}: pass --text_columns"

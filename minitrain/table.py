@@ -200,7 +200,7 @@ def writable(text: str) -> bool:
 
 
 def joined(tables: Sequence[Table]) -> Table:
-    """Tables one after the other, in order: the columns of the first, where all have them.
+    """Tables one after the other, in order, with every column that one of them has.
 
     A column that one of them lacks, or means otherwise, is an error of whoever asks for it.
     """
@@ -208,22 +208,21 @@ def joined(tables: Sequence[Table]) -> Table:
     if len(tables) == 1:
         return first
     untyped = any(table.untyped for table in tables)
+    names = {name.strip(): name for table in reversed(tables) for name in table.columns}  # as the first writes it
+    order = dict.fromkeys(name.strip() for table in tables for name in table.columns)
     columns: dict[str, Sequence[Any]] = {}
     gaps: dict[str, str] = {}
-    for name in first.columns:
+    for name in map(names.__getitem__, order):
         values: list[Any] = []
         for table in tables:
+            part: Sequence[Any] = [ABSENT] * len(table)
             try:
                 part = table.column(name)[:]
-                if table.class_names.get(name) != first.class_names.get(name):
-                    raise MinitrainError(
-                        f"{table.source}, column {name!r}: its integers stand for {table.class_names.get(name)}, "
-                        f"those of {first.source} for {first.class_names.get(name)}; pass the files one by one"
-                    )
-                values += _as_text(table, name, part) if untyped and not table.untyped else part
+                _check_names(first, table, name)
+                part = _as_text(table, name, part) if untyped and not table.untyped else part
             except MinitrainError as error:
                 gaps.setdefault(name, str(error))
-                values += [ABSENT] * len(table)
+            values += part
         columns[name] = values
     return replace(
         first,
@@ -234,6 +233,16 @@ def joined(tables: Sequence[Table]) -> Table:
         notes=tuple(note for table in tables for note in table.notes),
         files=tuple(part for table in tables for part in (table.files or ((table.source, len(table)),))),
     )
+
+
+def _check_names(first: Table, table: Table, name: str) -> None:
+    """Raise MinitrainError where the integers of a column stand for other classes than in the first table."""
+    own, known = table.class_names.get(name), first.class_names.get(name)
+    if own != known:
+        raise MinitrainError(
+            f"{table.source}, column {name!r}: its integers stand for {own}, those of {first.source} for {known}; "
+            "pass the files one by one"
+        )
 
 
 def _as_text(table: Table, name: str, values: Sequence[Any]) -> list[str]:

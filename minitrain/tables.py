@@ -163,4 +163,4 @@ def kind_of(path: Path, options: Reading) -> str:
 def _no_file(path: Path) -> str:
     if os.path.isdir(path):
         return "is a folder; pass it as --dataset, or its files as a pattern in quotes"
-    return "no such file"
+    return "no such file" if path.is_absolute() else f"no such file in {os.getcwd()}"

@@ -215,6 +215,27 @@ def test_several_inputs_are_resumable(tmp_path: Path, words: Path, monkeypatch: 
     assert (tmp_path / "out.csv").read_text() == whole
 
 
+def test_several_inputs_keep_the_columns_of_each(tmp_path: Path, words: Path, predicted: Predict) -> None:
+    put(tmp_path / "a.csv", "text\nalone\n")
+    put(tmp_path / "b.csv", "id, text\n007,hi\n")
+    put(tmp_path / "c.jsonl", '{"text": "x", "id": 4, "more": {"k": [1, null]}}\n')
+    files = ",".join(str(tmp_path / name) for name in ("a.csv", "b.csv", "c.jsonl"))
+    records = [json.loads(line) for line in predicted(words, input=files).splitlines()]
+    kept = [{key: value for key, value in record.items() if key in ("text", "id", "more")} for record in records]
+    assert kept == [
+        {"text": "alone"}, {"text": "hi", "id": "007"}, {"text": "x", "id": "4", "more": {"k": [1, None]}}
+    ]  # fmt: skip
+    with pytest.raises(MinitrainError, match="a.csv: has no column 'id'; it has text$"):
+        predicted(words, input=files, text_columns=("id",))
+
+
+def test_an_input_without_rows_has_no_hint_at_columns(tmp_path: Path, words: Path) -> None:
+    message = error_in(
+        lambda: predict_run(PredictConfig(run=str(words), input=str(put(tmp_path / "a.csv", "text\n"))))
+    )
+    assert message == f"{tmp_path}/a.csv: has no rows; expected at least one"
+
+
 def test_no_output_replaces_what_is_read(tmp_path: Path) -> None:
     one, two = (str(put(tmp_path / name, "text,label\na,1\n")) for name in ("a.csv", "b.csv"))
     for files in (f"{one},{two}", f"{tmp_path}/*.csv"):
@@ -294,3 +315,11 @@ def test_numbers_as_people_write_them_are_said_to_be_classes(
 def test_names_that_are_no_scores_are_not(tmp_path: Path, tokenizer: Tokenizer, names: list[str]) -> None:
     file = str(put(tmp_path / "a.tsv", "text\tlabel\n" + "".join(f"x\t{name}\n" for name in names)))
     assert "scores" not in " ".join(load_splits(train_file=file, tokenizer=tokenizer).notes)
+
+
+def test_a_relative_name_that_is_not_there_says_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MinitrainError, match=f"^a.csv: no such file in {tmp_path}$"):
+        read_file("a.csv")
