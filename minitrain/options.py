@@ -11,6 +11,7 @@ from typing import Any
 from minitrain.errors import MinitrainError
 from minitrain.field_types import check_types
 
+MAY_BE_EMPTY = ("join", "positive_label")  # nothing between two texts; a class may be called so
 Bounds = tuple[float | None, float | None]  # the lowest value allowed, and the highest; None is no bound
 
 
@@ -41,6 +42,8 @@ def check_flags(config: Any) -> None:
         value, choices, bounds = getattr(config, spec.name), spec.metadata["choices"], spec.metadata["bounds"]
         if value is None:
             continue
+        if value in ("", ("",)) and spec.name not in MAY_BE_EMPTY:
+            raise MinitrainError(f"--{spec.name} is empty; give it a value, or leave it out (is a variable unset?)")
         if choices is not None and value not in choices:
             raise MinitrainError(f"--{spec.name} is {value!r}; expected one of {', '.join(choices)}")
         if bounds is not None:
