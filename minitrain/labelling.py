@@ -149,7 +149,7 @@ class _Labeller:
             try:
                 table = read_file(name, texts, self.config, others=self.config.keep_columns != ("none",))
             except MinitrainError as error:
-                if self.config.text_columns is not None or "has no " not in str(error):
+                if self.config.text_columns is not None or "has no column" not in str(error):
                     raise
                 raise MinitrainError(
                     f"{error}. The run was trained on {listed(texts)}: pass --text_columns"
