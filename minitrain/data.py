@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from minitrain.data_config import DataConfig
-from minitrain.errors import MinitrainError, listed
+from minitrain.errors import MinitrainError
 from minitrain.labels import Labels, label_numbers
 from minitrain.memory import table_in_memory
 from minitrain.options import check_columns
@@ -48,7 +48,7 @@ def tokenize(
     check_columns(text_columns)
     columns = [table.column(name) for name in text_columns]
     if not len(table):
-        raise MinitrainError(f"{table.source}: is empty; its columns are {listed(table.columns)}")
+        raise MinitrainError(f"{table.source}: is empty; its columns are {table.names_shown()}")
     numbers: array[int] | array[float] | None = None
     if labels is not None and label_column is not None:
         numbers = array("f" if labels.names is None else "q", label_numbers(table, label_column, labels))
