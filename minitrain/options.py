@@ -35,8 +35,12 @@ def flag(
 def check_flags(config: Any) -> None:
     """Raise MinitrainError naming the flag whose value is of another type, is no choice, or is out of its bounds.
 
-    The command line sees to choices by itself; a configuration made in Python passes here.
+    The command line sees to choices by itself; a configuration made in Python passes here. True is a flag without
+    a value where it may have none.
     """
+    for spec in fields(config):
+        if spec.metadata["bare"] is not None and isinstance(getattr(config, spec.name), bool):  # resume=True
+            object.__setattr__(config, spec.name, spec.metadata["bare"] if getattr(config, spec.name) else None)
     check_types(config)
     for spec in fields(config):
         value, choices, bounds = getattr(config, spec.name), spec.metadata["choices"], spec.metadata["bounds"]
