@@ -361,3 +361,18 @@ def test_help_and_a_wrong_flag_answer_at_once_and_without_torch(script: str, wor
         assert done.returncode == 0 and "usage:" in done.stdout
     else:
         assert done.returncode == 2 and "no flag --evaluation_strategy" in done.stderr
+
+
+def test_a_full_disk_behind_standard_output_is_said_without_a_traceback(tmp_path: Path) -> None:
+    script = tmp_path / "lines.py"
+    script.write_text(
+        "from minitrain.flags import command\n"
+        "from minitrain.inference_config import PredictConfig\n"
+        "command(PredictConfig, lambda config: print('a line', flush=True), 'Print.', positional=('run',))\n"
+    )
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, script, "runs/mine"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    said = "lines.py: output cannot be written (No space left on device); make room\n"
+    assert (done.returncode, done.stderr) == (1, said)
