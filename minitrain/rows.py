@@ -114,6 +114,11 @@ def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] 
     label_column = train.find(label_column) or label_column
     columns = config.text_columns or (GLUE_COLUMNS[task] if task else _only_text_column(train, label_column))
     columns = tuple(train.find(name) or name for name in columns)
+    if label_column in columns:
+        raise MinitrainError(
+            f"--text_columns {','.join(columns)}: {label_column!r} is the column of the labels, and a model that "
+            "reads them learns nothing else; name columns of texts, or another --label_column"
+        )
     problem_type = config.problem_type or (REGRESSION if task == "stsb" else None)
     check_label_map(list(by_split.values()), label_column, config.label_map)
     labels = find_labels(
