@@ -110,9 +110,8 @@ def unknown_warning(counts: Mapping[str, tuple[int, int]]) -> str | None:
     if not many:
         return None
     return (
-        f"{', '.join(many)} are unknown to the tokenizer, and all the same to the model: check that the model is "
-        "for the language and script of these texts, that vocabulary and settings (do_lower_case) are the model's "
-        "own, and the file's encoding"
+        f"{', '.join(many)} are unknown to the tokenizer, so the model cannot tell them apart: is it for this "
+        "language and script, and are do_lower_case and the file's encoding right?"
     )
 
 
