@@ -8,12 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minitrain.batching import Batch as Batch
     from minitrain.batching import BucketBatchSampler as BucketBatchSampler
     from minitrain.batching import RandomBatchSampler as RandomBatchSampler
-    from minitrain.batching import collate as collate
     from minitrain.batching import share as share
     from minitrain.clipping import clip_grad_norm as clip_grad_norm
+    from minitrain.collating import Batch as Batch
+    from minitrain.collating import collate as collate
     from minitrain.config import TrainConfig as TrainConfig
     from minitrain.data import load_splits as load_splits
     from minitrain.data import tokenize as tokenize
@@ -49,8 +49,9 @@ if TYPE_CHECKING:
     from minitrain.weights import save_classifier as save_classifier
 
 _HOMES = {
-    "batching": ("Batch", "BucketBatchSampler", "RandomBatchSampler", "collate", "share"),
+    "batching": ("BucketBatchSampler", "RandomBatchSampler", "share"),
     "clipping": ("clip_grad_norm",),
+    "collating": ("Batch", "collate"),
     "config": ("TrainConfig",),
     "data": ("load_splits", "tokenize"),
     "distributed": ("World", "data_parallel", "process_group"),

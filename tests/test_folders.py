@@ -71,7 +71,8 @@ def refusal(folder: Path, data: Path) -> str:
         )
     }
     assert not (data / "run").exists()
-    (message,) = said
+    message = max(said, key=len)
+    assert said <= {message, message.replace("--model ", "")}  # where the folder is RUN, there is no flag for it
     return message
 
 

@@ -85,16 +85,14 @@ def test_pairs_are_refused_before_the_first_step_and_nothing_is_written(data: Pa
 @pytest.mark.parametrize("kernels", ["fast", "reference"])
 def test_evaluate_and_predict_refuse_pairs_too(kernels: str, data: Path, tmp_path: Path) -> None:
     run = save_model(tmp_path / "run", type_vocab_size=1)
-    options: dict[str, Any] = {"run": str(run), "kernels": kernels, "text_columns": ("a", "b")}
-    refused(lambda: evaluate_run(EvaluateConfig(eval_file=str(data / "eval.jsonl"), **options)))
-    output = tmp_path / "out.jsonl"
-    for source in ("pairs.txt", "eval.jsonl"):
-        refused(lambda source=source: predict_run(  # type: ignore[misc]
-            PredictConfig(input=str(data / source), output=str(output), **options)
-        ))  # fmt: skip
+    options: dict[str, Any] = {"run": str(run), "kernels": kernels}
+    columns, rows, output = ("a", "b"), str(data / "eval.jsonl"), str(tmp_path / "out.jsonl")
+    refused(lambda: evaluate_run(EvaluateConfig(eval_file=rows, text_columns=columns, **options)))
+    refused(lambda: predict_run(PredictConfig(input=rows, output=output, text_columns=columns, **options)))
+    refused(lambda: predict_run(PredictConfig(input=str(data / "pairs.txt"), output=output, **options)))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    predict_run(PredictConfig(input=str(data / "texts.txt"), output=str(output), run=str(run)))
-    assert len(output.read_text().splitlines()) == 1
+    predict_run(PredictConfig(input=str(data / "texts.txt"), output=output, run=str(run)))
+    assert len(Path(output).read_text().splitlines()) == 1
 
 
 def test_functions_of_python_refuse_pairs_too(data: Path, tmp_path: Path) -> None:

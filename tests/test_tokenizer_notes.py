@@ -37,8 +37,8 @@ def with_config(tiny: Path, folder: Path, **config: Any) -> Path:
     return folder
 
 
-def write_data(path: Path, extra: str = "", count: int = 24) -> Path:
-    texts, labels = reviews(count)
+def write_data(path: Path, extra: str = "", count: int = 24, seed: int = 0) -> Path:
+    texts, labels = reviews(count, seed=seed)
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("text", "label"), *zip([text + extra for text in texts], labels, strict=True)])
     return path
@@ -84,7 +84,7 @@ def test_a_run_without_anything_to_remark_says_nothing(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_data(tmp_path / "data.csv")
-    out = trained(tiny, data, tmp_path / "run")
+    out = trained(tiny, data, tmp_path / "run", write_data(tmp_path / "eval.csv", seed=1))
     header = capsys.readouterr().out
     lines = header.splitlines()
     assert lines[1].startswith("data ") and lines[2].startswith("labels ")

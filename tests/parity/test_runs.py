@@ -11,6 +11,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,7 @@ OTHERWISE: dict[str, Any] = {
     "accumulated_loss": "mean",
     "decay": "all",
     "dataloader_drop_last": True,
+    "standardize_targets": True,
 }
 
 
@@ -287,16 +289,23 @@ def recorded(folder: Path, **flags: Any) -> Record:
 
 
 @pytest.fixture(scope="module")
-def matching(tmp_path_factory: pytest.TempPathFactory, files: dict[str, dict[str, Any]]) -> Record:
-    return recorded(tmp_path_factory.mktemp("matching"), **OFTEN, **files["pairs"], match_trainer=True)
+def matching(tmp_path_factory: pytest.TempPathFactory, files: dict[str, dict[str, Any]]) -> Callable[[str], Record]:
+    """The match on some of the data, trained when it is first asked for."""
+
+    @cache
+    def record(data: str) -> Record:
+        return recorded(tmp_path_factory.mktemp("matching"), **OFTEN, **files[data], match_trainer=True)
+
+    return record
 
 
 @pytest.mark.parametrize("setting", TRAINER)
 def test_each_setting_of_a_match_is_needed(
-    tmp_path: Path, matching: Record, files: dict[str, dict[str, Any]], setting: str
+    tmp_path: Path, matching: Callable[[str], Record], files: dict[str, dict[str, Any]], setting: str
 ) -> None:
     """With any one of what `--match_trainer` decides otherwise, some float differs."""
     settings = TRAINER | {setting: OTHERWISE[setting]}
     assert settings != TRAINER
-    other = recorded(tmp_path, **OFTEN | settings, **files["pairs"])
-    assert any(each.equal < each.total for each in compare_records(matching, other))
+    data = "scores" if setting == "standardize_targets" else "pairs"
+    other = recorded(tmp_path, **OFTEN | settings, **files[data])
+    assert any(each.equal < each.total for each in compare_records(matching(data), other))
