@@ -1,5 +1,6 @@
 """Using what was saved: score a run on data. `predict_run` and `load_run` live beside, and are named here too."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from minitrain.labelling import predict_run as predict_run
 from minitrain.labels import display_names, with_positive
 from minitrain.metrics import metric_for
 from minitrain.options import check_label_column
+from minitrain.place import PREDICTIONS
 from minitrain.progress import progress
 from minitrain.read_options import Files, Reading, ReadOptions, files_of
 from minitrain.record_files import RecordFile, record_file
@@ -102,6 +104,8 @@ def _evaluate_run(config: EvaluateConfig, world: World, out: RecordFile | None) 
 def _labels_to_score(config: EvaluateConfig, run: SavedRun, table: Table, column: str) -> Labels:
     """The run's labels, with what the flags say of them; F1 is about the run's class, or the data's class 1."""
     labels = run.labels
+    if config.eval_file is not None and _are_own(files_of(config.eval_file), run.directory / PREDICTIONS):
+        labels = replace(labels, label_map=None)  # its labels have the names already: 1=2,2=3 would go on
     if config.label_map and labels.names is None:
         raise MinitrainError(f"{as_flag(config.label_map)}: {config.run} gives scores, not classes; leave it out")
     if config.label_map:
@@ -109,6 +113,10 @@ def _labels_to_score(config: EvaluateConfig, run: SavedRun, table: Table, column
     if config.positive_label is None and not run.facts.get("positive_label"):
         labels = replace(labels, positive=positive_of_data(table, column, labels))
     return with_positive(labels, config.positive_label)
+
+
+def _are_own(files: Sequence[str], written: Path) -> bool:
+    return all(written.exists() and os.path.exists(file) and os.path.samefile(file, written) for file in files)
 
 
 def _tables_to_score(

@@ -7,6 +7,7 @@ costs a second.
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -58,18 +59,18 @@ def load_tables(
     """
     if revision is not None and (dataset == "demo" or dataset and Path(dataset).exists()):
         raise MinitrainError(f"--dataset_revision {revision}: goes with a Hub id, and --dataset {dataset} is none")
+    local = bool(dataset) and dataset != "demo" and os.path.exists(dataset)
+    if not local and (flags := flags_set(options)):
+        raise MinitrainError(
+            f"{' '.join(flags)}: goes with files of one's own, which --dataset {dataset} is not; leave that out, "
+            "or download its files and pass them as --train_file"
+        )
     if dataset == "demo":
         return demo_reviews()
     if os.path.isfile(dataset):
         raise MinitrainError(f"--dataset {dataset}: is a file; pass it as --train_file")
-    local = bool(dataset) and os.path.exists(dataset)
     if not local:
         check_hub_id("--dataset", dataset)
-        if flags := flags_set(options):
-            raise MinitrainError(
-                f"{' '.join(flags)}: goes with files of one's own, and --dataset {dataset} is read by `datasets`; "
-                "leave that out, or download its files and pass them as --train_file"
-            )
     with uncollected():
         import datasets
 
@@ -112,6 +113,12 @@ def read_file(
     if not files:
         raise MinitrainError(f"{named!r} names no file; expected one, or several as a,b")
     table = joined([_read(Path(part), names, columns or (), options) for part in files])
+    twice = [
+        f"{part}: is named twice, so that its rows are there twice"
+        for part in dict.fromkeys(files)
+        if files.count(part) > 1
+    ]
+    table = replace(table, notes=(*table.notes, *twice)) if twice else table
     return table if columns is None else table.asked(columns)
 
 

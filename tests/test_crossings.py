@@ -323,3 +323,36 @@ def test_a_relative_name_that_is_not_there_says_where_it_was_looked_for(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MinitrainError, match=f"^a.csv: no such file in {tmp_path}$"):
         read_file("a.csv")
+
+
+@pytest.mark.parametrize("spelled", ["true", "TRUE", "True"])
+def test_truths_of_a_file_with_types_are_those_of_the_file_without(
+    tmp_path: Path, tokenizer: Tokenizer, spelled: str
+) -> None:
+    false = {"true": "false", "TRUE": "FALSE", "True": "False"}[spelled]
+    csv, typed = (
+        f"text,label\na,{spelled}\nb,{false}\n",
+        lines([{"text": "x", "label": value} for value in (True, False)]),
+    )
+    files = (str(put(tmp_path / "a.csv", csv)), str(put(tmp_path / "b.jsonl", typed)))
+    splits = load_splits(train_file=files, tokenizer=tokenizer)
+    assert splits.train.labels is not None
+    assert (splits.labels.names, splits.train.labels.tolist()) == ((false, spelled), [1, 0, 1, 0])
+
+
+def test_a_map_of_numbers_onto_numbers_is_not_applied_to_its_own_predictions(model: Path, tmp_path: Path) -> None:
+    texts, labels = reviews(24, classes=3)
+    file = put(tmp_path / "a.csv", pandas.DataFrame({"text": texts, "label": labels}).to_csv(index=False))
+    stars = {"0": "1", "1": "2", "2": "3"}
+    run = trained(model, tmp_path, train_file=str(file), eval_fraction=0.3, label_map=stars)
+    found = evaluate_run(EvaluateConfig(run=str(run), eval_file=str(run / "predictions.jsonl")))
+    again = evaluate_run(EvaluateConfig(run=str(run)))
+    assert found["predictions.jsonl"].metrics == again["validation"].metrics
+
+
+def test_a_file_that_is_named_twice_is_said(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    for name in ("a.csv", "b.csv"):
+        put(tmp_path / name, "text,label\na,yes\nb,no\n")
+    splits = load_splits(train_file=f"{tmp_path}/*.csv,{tmp_path}/b.csv", tokenizer=tokenizer)
+    assert len(splits.train) == 6
+    assert f"{tmp_path}/b.csv: is named twice, so that its rows are there twice" in splits.notes
