@@ -123,6 +123,8 @@ def read_file(
 
 
 def _read(path: Path, names: Sequence[str] | None, asked: Sequence[str], options: Reading) -> Table:
+    if os.path.isdir(path):
+        raise MinitrainError(f"{path}: {_no_file(path)}")
     kind = kind_of(path, options)
     if not os.path.isfile(path):
         raise MinitrainError(f"{path}: {_no_file(path)}")

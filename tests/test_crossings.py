@@ -109,6 +109,7 @@ def test_no_number_is_no_class_beside_a_file_without_types(tmp_path: Path, token
         (b"<!DOCTYPE html><html>", "what is compressed there is a web page"),
         (gzip.compress(b"text,label\na,1\n"), "is compressed twice; take one off: gzip -d"),
     ],
+    ids=["utf-16", "zip", "html", "gzip"],
 )
 def test_what_is_compressed_is_recognised_too(tmp_path: Path, inside: bytes, said: str) -> None:
     path = tmp_path / "a.csv.gz"
@@ -356,3 +357,26 @@ def test_a_file_that_is_named_twice_is_said(tmp_path: Path, tokenizer: Tokenizer
     splits = load_splits(train_file=f"{tmp_path}/*.csv,{tmp_path}/b.csv", tokenizer=tokenizer)
     assert len(splits.train) == 6
     assert f"{tmp_path}/b.csv: is named twice, so that its rows are there twice" in splits.notes
+
+
+def test_columns_that_a_scored_file_lacks_are_named_with_the_flags(tmp_path: Path, words: Path) -> None:
+    file = str(put(tmp_path / "a.csv", "body,label\na,1\nb,0\n"))
+    message = error_in(lambda: evaluate_run(EvaluateConfig(run=str(words), eval_file=file)))
+    assert "a.csv: has no column 'text'; it has body, label. " in message
+    assert "was trained on text, label: pass --text_columns and --label_column where they are called" in message
+    assert (
+        evaluate_run(EvaluateConfig(run=str(words), eval_file=file, text_columns=("body",)))["a.csv"].examples == 2
+    )
+
+
+def test_scores_in_quotes_are_said_to_be_text(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    file = str(put(tmp_path / "a.jsonl", lines([{"text": "a", "label": "1.5"}, {"text": "b", "label": "2"}])))
+    message = error_in(lambda: load_splits(train_file=file, problem_type="regression", tokenizer=tokenizer))
+    assert "row 1, column 'label': the label is '1.5' (str)" in message and message.endswith("without quotes")
+
+
+def test_a_folder_is_no_file_and_a_pattern_names_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    assert f"{tmp_path}/data: is a folder; pass it as --dataset" in error_in(lambda: read_file(tmp_path / "data"))
+    message = error_in(lambda: read_file(f"{tmp_path}/data/*.csv"))
+    assert message.endswith(f"no file fits this pattern; `ls {tmp_path}/data` shows what there is")
