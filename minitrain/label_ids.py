@@ -270,7 +270,7 @@ def scores(table: Table, column: str) -> list[float]:
             way = "; write it as 0.5: a decimal point, and no other signs" if is_written_number(str(value)) else ""
             if way and type(value) is str and not table.untyped:
                 way = "; write it as a number, without quotes"
-            bad_label(table, column, i, value, f"a finite number, as regression needs{way}")
+            bad_label(table, column, i, value, f"a finite number, as regression needs{way}", classes=False)
         result.append(number)
     return result
 

@@ -300,7 +300,10 @@ def test_scores_of_held_back_rows_are_those_of_scikit_learn(model: Path, tmp_pat
         assert "scores" in message and message.endswith("leave it out")
 
 
-@pytest.mark.parametrize("scores", [["0,5", "1,5", "3,25"], ["12%", "7 %", "3%"], ["$12", "$7.50", "$1,200"]])
+@pytest.mark.parametrize(
+    "scores",
+    [["0,5", "1,5", "3,25"], ["12%", "7 %", "3%"], ["$12", "$7.50", "$1,200"], ["1.000,50 €", "2 €", "3 €"]],
+)
 def test_numbers_as_people_write_them_are_said_to_be_classes(
     tmp_path: Path, tokenizer: Tokenizer, scores: list[str]
 ) -> None:
@@ -312,7 +315,9 @@ def test_numbers_as_people_write_them_are_said_to_be_classes(
     assert f"a.csv, row 1, column 'label': the label is '{scores[0]}'" in message and "write it as 0.5" in message
 
 
-@pytest.mark.parametrize("names", [["1", "2", "3"], ["a1", "2", "3"], ["+1", "-1", "+1"], ["1,2", "x", "y"]])
+@pytest.mark.parametrize(
+    "names", [["1", "2", "3"], ["a1", "2", "3"], ["+1", "-1", "+1"], ["1,2", "x", "y"], ["1.2.3", "1.2.4", "2.0"]]
+)
 def test_names_that_are_no_scores_are_not(tmp_path: Path, tokenizer: Tokenizer, names: list[str]) -> None:
     file = str(put(tmp_path / "a.tsv", "text\tlabel\n" + "".join(f"x\t{name}\n" for name in names)))
     assert "scores" not in " ".join(load_splits(train_file=file, tokenizer=tokenizer).notes)
@@ -380,3 +385,15 @@ def test_a_folder_is_no_file_and_a_pattern_names_its_folder(tmp_path: Path) -> N
     assert f"{tmp_path}/data: is a folder; pass it as --dataset" in error_in(lambda: read_file(tmp_path / "data"))
     message = error_in(lambda: read_file(f"{tmp_path}/data/*.csv"))
     assert message.endswith(f"no file fits this pattern; `ls {tmp_path}/data` shows what there is")
+
+
+def test_a_score_that_is_missing_is_not_to_be_named(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    files = [
+        str(put(tmp_path / name, f"text,label\nx,{score}\ny,2.5\n"))
+        for name, score in (("a.csv", 1.5), ("b.csv", ""))
+    ]
+    message = error_in(lambda: load_splits(train_file=files[0], eval_file=files[1], tokenizer=tokenizer))
+    assert message.endswith(
+        "b.csv, row 1, column 'label': the label is '' (str); expected a finite number, as "
+        "regression needs; the row has no label: leave it out, or fill it in"
+    )
