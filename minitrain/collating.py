@@ -76,11 +76,14 @@ def collate(
     pad_to_multiple_of: round the length up to a multiple, which some GPU kernels prefer. padding_side: "right", or
     "left" to put the padding before the tokens. Labels that are integers become int64, floats float32, of Python,
     numpy or torch alike; None stays None. Never touches a device.
-    Raises MinitrainError for another side, when there are no examples, and naming the one that is none or whose
-    label is of no use.
+    Raises MinitrainError for another side, for numbers that pad nothing, when there are no examples, and naming the
+    one that is none or whose label is of no use.
     """
     if padding_side not in PADDING_SIDES:
         raise MinitrainError(f"padding_side is {padding_side!r}; give {' or '.join(map(repr, PADDING_SIDES))}")
+    _check_number("pad_token_id", pad_token_id, 0, "as tokenizer.pad_token_id")
+    if pad_to_multiple_of is not None:
+        _check_number("pad_to_multiple_of", pad_to_multiple_of, 1, "or None")
     examples = checked_examples(examples)
     length = max(len(example.input_ids) for example in examples)
     if pad_to_multiple_of is not None:
@@ -98,6 +101,11 @@ def collate(
         token_type_ids=padded([e.token_type_ids for e in examples], 0),
         labels=label_tensor([example.label for example in examples]),
     )
+
+
+def _check_number(name: str, value: Any, lowest: int, way: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < lowest:
+        raise MinitrainError(f"{name} is {_named(value)}; expected an integer of at least {lowest}, {way}")
 
 
 def _matrix(rows: list[list[int]]) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from minitrain.data_config import DataConfig
-from minitrain.errors import MinitrainError, listed
+from minitrain.errors import MinitrainError
 from minitrain.labels import Labels, label_numbers
 from minitrain.memory import table_in_memory
 from minitrain.options import check_columns
@@ -48,7 +48,7 @@ def tokenize(
     check_columns(text_columns)
     columns = [table.column(name) for name in text_columns]
     if not len(table):
-        raise MinitrainError(f"{table.source}: is empty; its columns are {listed(table.columns)}")
+        raise MinitrainError(f"{table.source}: is empty; its columns are {table.names_shown()}")
     numbers: array[int] | array[float] | None = None
     if labels is not None and label_column is not None:
         numbers = array("f" if labels.names is None else "q", label_numbers(table, label_column, labels))
@@ -110,9 +110,8 @@ def unknown_warning(counts: Mapping[str, tuple[int, int]]) -> str | None:
     if not many:
         return None
     return (
-        f"{', '.join(many)} are unknown to the tokenizer, and all the same to the model: check that the model is "
-        "for the language and script of these texts, that vocabulary and settings (do_lower_case) are the model's "
-        "own, and the file's encoding"
+        f"{', '.join(many)} are unknown to the tokenizer, so the model cannot tell them apart: is it for this "
+        "language and script, and are do_lower_case and the file's encoding right?"
     )
 
 

@@ -52,7 +52,7 @@ def load_folder(folder: str, subset: str | None, read: Callable[..., Table]) -> 
     by_names = not declares_files(Path(folder) / CARD)
     if by_names:
         check_names(name, files, folder)
-    options = _our_reading(builder, files)
+    options = _our_reading(builder, Path(folder) / CARD, files)
     if options is None and (flags := flags_set(read.keywords.get("options"))):  # type: ignore[attr-defined]
         raise MinitrainError(
             f"{' '.join(flags)}: --dataset {name} is read by `datasets`, which heeds only what its README.md says; "
@@ -85,12 +85,17 @@ def _noted(table: Table, notes: Sequence[str]) -> Table:
 
 def declares_files(card: Path) -> bool:
     """Whether a README.md says which files are in which split."""
+    configs = _declared(card).get("configs") or []
+    return any(isinstance(config, Mapping) and "data_files" in config for config in configs)
+
+
+def _declared(card: Path) -> dict[str, Any]:
+    """The YAML at the head of a README.md, if there is any."""
     from huggingface_hub import DatasetCard
 
     if not card.is_file():
-        return False
-    configs = DatasetCard.load(card, ignore_metadata_errors=True).data.to_dict().get("configs") or []
-    return any(isinstance(config, Mapping) and "data_files" in config for config in configs)
+        return {}
+    return dict(DatasetCard.load(card, ignore_metadata_errors=True).data.to_dict())
 
 
 def check_names(source: str, files: Mapping[str, Sequence[str]], folder: str = "") -> None:
@@ -152,10 +157,11 @@ def _one_by_one(files: Mapping[str, Sequence[str]], known: Mapping[str, str] | N
     return " ".join(f"{FLAGS[split]} {','.join(by_split[split])}" for split in FLAGS if split in by_split)
 
 
-def _our_reading(builder: Any, files: Mapping[str, Sequence[str]]) -> ReadOptions | None:
+def _our_reading(builder: Any, card: Path, files: Mapping[str, Sequence[str]]) -> ReadOptions | None:
     """How our own reader is to read the files; None where `datasets` has to."""
     config = builder.config
-    if builder.name not in ("csv", "json") or builder.info.features is not None or config.features is not None:
+    # What the builder knows of features may come from the cache, of an earlier reading by `datasets`.
+    if builder.name not in ("csv", "json") or "dataset_info" in _declared(card) or config.features is not None:
         return None
     for path in (path for paths in files.values() for path in paths):
         suffixes = [suffix for suffix in Path(path).suffixes if suffix.lower() not in COMPRESSED]

@@ -6,6 +6,7 @@ underscores or dashes. An unknown one is answered by `known_flags.py`, or with t
 
 import argparse
 import difflib
+import errno
 import json
 import os
 import re
@@ -24,6 +25,7 @@ Config = TypeVar("Config")
 
 # How alike, from 0 to 1, a name must be to one that there is for a slip of the finger: a letter or two.
 NEAR = 0.8
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of the disk that a shell has output go to
 
 
 class _Parser(argparse.ArgumentParser):
@@ -190,6 +192,11 @@ def parse(
         parser.error(str(error))
 
 
+def _forget_standard_output() -> None:
+    """What is left to write to it would fail again as Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def command(
     config: type[Config],
     function: Callable[[Config], object],
@@ -217,5 +224,10 @@ def command(
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader of standard output left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_standard_output()
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in FULL or error.filename is not None:
+            raise
+        _forget_standard_output()
+        sys.exit(f"{sys.argv[0].rsplit('/', 1)[-1]}: output cannot be written ({error.strerror}); make room")

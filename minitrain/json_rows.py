@@ -32,11 +32,17 @@ def read_json_rows(
         return _whole(source, start, lines, columns, asked)
     second = next((line for line in _numbered(lines, len(start) + 1) if line[1].strip()), None)
     if second is None:
-        return _alone(source, first, columns, asked, f"line {len(start)}")
-    columns.add(first, f"line {len(start)}")
+        return _alone(source, first, columns, asked, len(start))
+    columns.add(first, len(start))
     for number, line in chain((second,), _numbered(lines, second[0] + 1)):
-        if line.strip():
-            columns.add(_row(source, line, f"line {number}"), f"line {number}")
+        if not line.isspace():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise MinitrainError(
+                    f"{source}, line {number}: is not valid JSON ({error}); write one object a line"
+                ) from error
+            columns.add(row, number)
     return columns.table(())
 
 
@@ -50,13 +56,6 @@ def _object(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-def _row(source: str, line: str, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise MinitrainError(f"{source}, {where}: is not valid JSON ({error}); write one object a line") from error
 
 
 def _whole(source: str, start: list[str], rest: Iterator[str], columns: "_Columns", asked: Sequence[str]) -> Table:
@@ -81,13 +80,14 @@ def _whole(source: str, start: list[str], rest: Iterator[str], columns: "_Column
         line += _ends(text, begin, end)
         at = end
     if len(values) == 1 and isinstance(values[0][1], list):
+        columns.unit = "row"
         for number, row in enumerate(values[0][1], start=1):
-            columns.add(row, f"row {number}")
+            columns.add(row, number)
         return columns.table(())
     if len(values) == 1 and isinstance(values[0][1], dict):
-        return _alone(source, values[0][1], columns, asked, f"line {values[0][0]}")
+        return _alone(source, values[0][1], columns, asked, values[0][0])
     for number, row in values:
-        columns.add(row, f"line {number}")
+        columns.add(row, number)
     return columns.table(())
 
 
@@ -103,16 +103,17 @@ def _next(text: str, at: int) -> int:
     return at
 
 
-def _alone(source: str, value: dict[str, Any], columns: "_Columns", asked: Sequence[str], where: str) -> Table:
+def _alone(source: str, value: dict[str, Any], columns: "_Columns", asked: Sequence[str], line: int) -> Table:
     """A file of one object: the row itself, or what holds the rows as a list."""
     lists = [name for name, part in value.items() if isinstance(part, list) and _are_objects(part)]
     is_row = bool(asked) and all(has_field(value, name) for name in asked)
     if is_row or (not lists and not _looks_like_columns(value)):
-        columns.add(value, where)
+        columns.add(value, line)
         return columns.table(())
     if len(lists) == 1:
+        columns.unit = "row"
         for number, row in enumerate(value[lists[0]], start=1):
-            columns.add(row, f"row {number}")
+            columns.add(row, number)
         return columns.table((f"{source}: the rows are its list {lists[0]!r}",))
     if lists:
         raise MinitrainError(
@@ -173,23 +174,27 @@ class _Columns:
         self.columns: dict[str, list[Any]] = {name: [] for name in names or ()}
         self.gaps: dict[str, str] = {}  # field -> which row has none
         self.first = ""  # where the first row is
+        self.unit = "line"  # what places are counted in
 
-    def add(self, row: Any, where: str) -> None:
+    def add(self, row: Any, number: int) -> None:
         """One more row. Raises MinitrainError where it is no object, or lacks a field that is asked for."""
-        if not isinstance(row, dict):
+        if type(row) is not dict:
             raise MinitrainError(
-                f"{self.source}, {where}: expected a JSON object, got {type(row).__name__}; write rows as "
-                '{"text": ..., "label": ...}'
+                f"{self.source}, {self.unit} {number}: expected a JSON object, got {type(row).__name__}; write "
+                'rows as {"text": ..., "label": ...}'
             )
-        self.first = self.first or where
         if self.names is not None:
-            for name, values in self.columns.items():
-                values.append(self._field(row, name, where))
+            try:
+                for name, column in self.columns.items():
+                    column.append(row[name])
+            except KeyError:  # blanks around it, or inside of another
+                for name, column in self.columns.items():
+                    column[self.count :] = [self._field(row, name, f"{self.unit} {number}")]
         else:
             if row.keys() != self.columns.keys():
-                self._other_fields(row, where)
-            for name, values in self.columns.items():
-                values.append(row.get(name, ABSENT))
+                self._other_fields(row, f"{self.unit} {number}")
+            for name, column in self.columns.items():
+                column.append(row.get(name, ABSENT))
         self.count += 1
 
     def _field(self, row: dict[str, Any], name: str, where: str) -> Any:
@@ -204,7 +209,8 @@ class _Columns:
         return f"{self.source}, {where}: has no field {shown(name)}; it has {listed(_names(row, '.' in name))}"
 
     def _other_fields(self, row: dict[str, Any], where: str) -> None:
-        """A row whose fields are not those so far."""
+        """A row whose fields are not those so far; the first row's are none."""
+        self.first = self.first or where
         for name in self.columns.keys() - row.keys():
             self.gaps.setdefault(name, self._without(row, name, where))
         for name in row:

@@ -59,6 +59,18 @@ RENAMED = {
     "text_column": "text_columns",
     "label_column_name": "label_column",
     "save_dir": "output_dir",
+    "text_column_delimiter": "join",
+    "sep": "delimiter",
+    "separator": "delimiter",
+    "quotechar": "quoting",
+    "val_file": "eval_file",
+    "validation_split": "eval_fraction",
+    "val_split": "eval_fraction",
+    "test_size": "eval_fraction",
+    "id2label": "label_map",
+    "input_file": "input",
+    "output_file": "output",
+    "format": "output_format",
 }
 
 _MEMORY = "for less memory lower --per_device_train_batch_size and raise --gradient_accumulation_steps as much"
@@ -197,6 +209,8 @@ ANSWERS = {
     "use_peft": f"{_BY_HAND} peft.get_peft_model takes the model",
     "config": "keep the command in a script",
     "config_file": "keep the command in a script",
+    "text": "--text_columns names columns; a text itself goes to predict.py on its standard input",
+    "multi_label": "a text has one label here",
     # of ladder.py alone
     "max_steps": _SIZE,
     "num_train_epochs": _SIZE,

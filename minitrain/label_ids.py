@@ -31,6 +31,9 @@ from minitrain.tables import Table
 LARGEST_SCORE = (2 - 2**-23) * 2.0**127  # a float32 holds no larger number
 
 
+OWN_NAMES = "give each a name of its own in 'id2label' of its config.json, or start a --new_head"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Labels:
     """names: the classes in order of their ids, or None for regression, where a label is a score.
@@ -177,7 +180,7 @@ class Classes:
         if (count := self.counts[name]) > 1:
             raise MinitrainError(
                 f"{self.table.source}, column {self.column!r}: the head has {count} classes that are called "
-                f"{name!r}; give each a name of its own in 'id2label' of its config.json, or start a --new_head"
+                f"{name!r}; {OWN_NAMES}"
             )
         return self.by_name[name]
 
@@ -206,11 +209,12 @@ class Classes:
             )
         numbers = {n for v in raw if type(v) is not bool and (n := whole_number(v, untyped)) is not None}
         words = not self.own and not self.by_place and not any(map(is_integer, self.names))
-        words = words and not {str(n) for n in numbers} & set(
-            self.labels.label_map or {}
-        )  # which says them already
+        mapped = set(self.labels.label_map or {})  # which says them already
+        words = words and not {str(n) for n in numbers} & mapped
         old = ["False", "True"] if type(value) is bool else [str(n) for n in sorted(numbers)]
         if type(value) is bool or (words and str(whole_number(value, untyped)) in old[: len(self.names)]):
+            if several := [name for name, count in self.counts.items() if count > 1]:
+                return f"the head calls several classes {several[0]!r}: {OWN_NAMES}"
             pairs = as_flag(dict(zip(old[:20], self.names, strict=False)))
             return f"say which is which, as in {pairs} (or in another order): it is not guessed"
         pairs = as_flag({str(value): "NAME"})

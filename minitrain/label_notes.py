@@ -10,6 +10,7 @@ from minitrain.label_values import Name, alike, is_written_number, label_keys, l
 from minitrain.tables import Table
 
 MANY = 50  # classes, from which on an id or a text may have been given for a label
+FEW_ROWS = 10  # a class; numbers that have no more of them may be scores
 LONG = 100  # characters: longer labels are texts
 _INTEGER = re.compile(r"-?[0-9]+")
 SHOWN = 5  # names or pairs in a note
@@ -70,9 +71,10 @@ def _alike(labels: Labels, counts: Mapping[int, int]) -> list[str]:
         rows = ", ".join(f"'{plain(names[i])}' {counts[i]}" for i in group)
         chosen = names[max(group, key=lambda i: (counts[i], names[i] == names[i].strip()))]
         pairs = {names[i]: chosen for i in group if names[i] != chosen}
-        notes.append(
-            f"classes that differ by blanks, case or Unicode's form alone: {rows}; {as_flag(pairs)} joins them"
-        )
+        if pairs:  # else a checkpoint gives one name to several classes, which `display_names` tells apart
+            notes.append(
+                f"classes that differ by blanks, case or Unicode's form alone: {rows}; {as_flag(pairs)} joins them"
+            )
     return notes
 
 
@@ -83,11 +85,12 @@ def _too_many(labels: Labels, counts: Mapping[int, int], column: str) -> list[st
         return [
             f"labels have up to {longest} characters: is {column!r} a column of texts? --label_column names another"
         ]
-    if len(names) >= MANY and len(names) > rows / 2:
-        return [
-            f"{len(names)} classes in {rows} rows: does {column!r} number the rows? --label_column names another"
-        ]
-    return []
+    if len(names) < MANY or len(names) * FEW_ROWS <= rows:
+        return []
+    said, another = f"{len(names)} classes in {rows} rows", "--label_column names another"
+    if all(name.removeprefix("-").isdecimal() for name in names):
+        return [f"{said}: are the numbers in {column!r} scores? --problem_type regression takes them so; {another}"]
+    return [f"{said}: does {column!r} number the rows? {another}"] if len(names) > rows / 2 else []
 
 
 def _written_numbers(names: Sequence[str]) -> list[str]:

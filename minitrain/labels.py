@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from minitrain.encoder_config import CLASSIFICATION, REGRESSION
-from minitrain.errors import MinitrainError, listed, shown
+from minitrain.errors import MinitrainError, shown
 from minitrain.label_ids import (
     Labels,
     class_counts,
@@ -139,7 +139,7 @@ def _check_classes(table: Table, column: str, labels: Labels) -> None:
         only = labels.names[seen.pop()] if labels.names else ""
         raise MinitrainError(
             f"{table.source}, column {column!r}: every label is {shown(only)}; a classifier needs two classes. "
-            f"The columns are {listed(table.columns)}"
+            f"The columns are {table.names_shown()}"
         )
 
 

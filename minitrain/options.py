@@ -12,6 +12,7 @@ from typing import Any
 from minitrain.errors import MinitrainError, listed
 from minitrain.field_types import check_types
 
+MAY_BE_EMPTY = ("join", "positive_label")  # nothing between two texts; a class may be called so
 Bounds = tuple[float | None, float | None]  # the lowest value allowed, and the highest; None is no bound
 
 
@@ -35,13 +36,19 @@ def flag(
 def check_flags(config: Any) -> None:
     """Raise MinitrainError naming the flag whose value is of another type, is no choice, or is out of its bounds.
 
-    The command line sees to choices by itself; a configuration made in Python passes here.
+    The command line sees to choices by itself; a configuration made in Python passes here. True is a flag without
+    a value where it may have none.
     """
+    for spec in fields(config):
+        if spec.metadata["bare"] is not None and isinstance(getattr(config, spec.name), bool):  # resume=True
+            object.__setattr__(config, spec.name, spec.metadata["bare"] if getattr(config, spec.name) else None)
     check_types(config)
     for spec in fields(config):
         value, choices, bounds = getattr(config, spec.name), spec.metadata["choices"], spec.metadata["bounds"]
         if value is None:
             continue
+        if value in ("", ("",)) and spec.name not in MAY_BE_EMPTY:
+            raise MinitrainError(f"--{spec.name} is empty; give it a value, or leave it out (is a variable unset?)")
         if choices is not None and value not in choices:
             raise MinitrainError(f"--{spec.name} is {value!r}; expected one of {', '.join(choices)}")
         if bounds is not None:

@@ -9,7 +9,7 @@ from minitrain.imports import uncollected
 from minitrain.table import Table, named
 
 MISSING = (
-    "a cell that is empty or says None, NA, nan or null is missing to `datasets`. Download the file and pass it as "
+    "a cell that is empty or says None, NA, nan or null is missing to `datasets`. Get the file and pass it as "
     "--train_file, which reads what the cell says"
 )
 

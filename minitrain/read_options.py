@@ -98,13 +98,19 @@ def as_files(value: Any) -> Files | None:
 def files_of(value: Files | Sequence[str]) -> tuple[str, ...]:
     """The files that are named: one, several with commas between them or as a tuple, or patterns as `data/*.csv`.
 
-    A file whose own name holds a comma or a star is that file. Raises MinitrainError where a pattern fits none.
+    A file whose own name holds a comma or a star is that file. Raises MinitrainError where a pattern fits none, and
+    where a file is named twice, whose rows would count twice.
     """
-    if not isinstance(value, str):
-        return tuple(name for part in value for name in _matching(part))
-    if os.path.lexists(value) or ("," not in value and not glob.has_magic(value)):
+    if isinstance(value, str) and (os.path.lexists(value) or ("," not in value and not glob.has_magic(value))):
         return (value,)
-    return tuple(name for part in value.split(",") if part.strip() for name in _matching(part.strip()))
+    parts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    names = tuple(name for part in parts for name in _matching(part))
+    seen: set[str] = set()
+    for name in names:
+        if (path := os.path.realpath(name)) in seen:
+            raise MinitrainError(f"{name}: is named twice, and its rows would count twice; name each file once")
+        seen.add(path)
+    return names
 
 
 def _matching(name: str) -> list[str]:

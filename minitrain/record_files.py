@@ -60,6 +60,7 @@ class PartFile:
         self.journal = output.with_name(f"{output.name}.part.json")
         self.rows = self._bytes = self._checksum = 0
         self._made_by = made_by and cache(made_by)
+        self._made = [folder for folder in output.parents if not folder.exists()]
         output.parent.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = self.part.open("ab")
         try:
@@ -143,6 +144,9 @@ class PartFile:
             self._file.close()
         if not self.rows:
             self.part.unlink(missing_ok=True)
+            for folder in self._made:
+                with suppress(OSError):  # another may have put its own beside
+                    folder.rmdir()
             return None
         os.truncate(self.part, self._bytes)
         goes_on = "; the same command with --resume goes on from there" if self.journal.exists() else ""

@@ -111,7 +111,7 @@ class Console:
             if self.evaluations == 0:
                 heads = [metric_name(value, self.positive, width - 1) for value in names]
                 self._say(f"{'evaluation':<24}" + "".join(f"{head:>{width}}" for head in heads))
-            values = "".join(f"{result.values[value]:>{width}.4f}" for value in names)
+            values = "".join(f"{_short(result.values[value], width - 1):>{width}}" for value in names)
             mark = "  * best" if is_best and name == next(iter(results)) else ""
             self._say(f"{f'{name}, epoch {epoch:.2f}':<24}{values}{mark}")
             self.evaluations += 1
@@ -198,6 +198,12 @@ def metric_name(name: str, positive: str | None, width: int = 60) -> str:
     if name != "f1" or positive is None:
         return name
     return f"f1 of '{plain(positive, width - 8)}'"
+
+
+def _short(value: float, width: int) -> str:
+    """A value with four digits behind the point, or as a power of ten where that is wider."""
+    text = f"{value:.4f}"
+    return text if len(text) <= width else f"{value:.4e}"
 
 
 def result_lines(

@@ -34,15 +34,27 @@ FREE = {
     "global_batch_size",
 }
 
+TARGETS = "the targets"  # what a checkpoint calls the scale that a regression learns on; absent for the data's own
+
 
 def check_data(old: Mapping[str, str], new: Mapping[str, str]) -> None:
     """Raise MinitrainError naming the first of a run's data that are others than those of its checkpoint."""
     for name, value in new.items():
-        if (before := old.get(name)) != value:
+        if name != TARGETS and (before := old.get(name)) != value:
             raise MinitrainError(
                 f"--resume: the checkpoint is of {name} {before}, this run has {value}; resume with what it was "
                 "trained on, or start another run with another --output_dir"
             )
+    _check_scale(old.get(TARGETS, "as they are"), new.get(TARGETS, "as they are"))
+
+
+def _check_scale(before: str, now: str) -> None:
+    """A head that answers on one scale is not read on another, nor is the best one so far."""
+    if before != now:
+        raise MinitrainError(
+            f"--resume: the checkpoint learns {TARGETS} {before}, this run learns them {now}; give "
+            "--standardize_targets as it was, or start another run with another --output_dir"
+        )
 
 
 def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -39,7 +39,7 @@ from minitrain.plan import global_batch, plan, shared_out
 from minitrain.predictions import write_predictions
 from minitrain.profiling import matrix_ceiling, profile_lines
 from minitrain.report import Console, finite, finite_values, peak_memory_mb, say
-from minitrain.resuming import finished_run
+from minitrain.resuming import TARGETS, finished_run
 from minitrain.rows import Rows, chosen_rows, tables_of, tables_of_data, with_default_data
 from minitrain.step import TrainState
 from minitrain.stopping import StopRequests
@@ -222,6 +222,7 @@ def _fit(
         return found | {
             "the tokenizer": parts.tokenizer.fingerprint(),
             "the labels": str(parts.splits.labels.names),
+            **({} if scale is None else {TARGETS: f"standardized (mean {scale.mean!r}, sd {scale.sd!r})"}),
         }
 
     total_steps = plan(config, len(train_split), world.size).total_steps

@@ -4,15 +4,16 @@ Tokens are kept end to end: 5 bytes a token, no Python object an example. Nothin
 is asked for its labels as a tensor.
 """
 
+import operator
 import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex, overload
 
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, shown
 from minitrain.labels import Labels
 from minitrain.tables import Table
 from minitrain.targets import TargetScale, scale_of
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 
 class Split:
-    """Tokenized examples of one split, by row: `split[3]` is an Example, `len(split)` the number of rows.
+    """Tokenized examples of one split, by row: `split[3]` is an Example, `split[:8]` a list of them.
+
+    `len(split)` is the number of rows.
 
     truncated, blank: how many rows were cut to the maximal length, and how many have a text with nothing in it.
     unknown: how many tokens are the unknown one; text_tokens: how many there are, without those of the template.
@@ -102,7 +105,17 @@ class Split:
             special=self._special,
         )
 
-    def __getitem__(self, row: int) -> Example:
+    @overload
+    def __getitem__(self, row: int) -> Example: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Example]: ...
+
+    def __getitem__(self, row: int | slice) -> Example | list[Example]:
+        if isinstance(row, slice):
+            return [self[each] for each in range(*row.indices(len(self)))]
+        if not isinstance(row, SupportsIndex):
+            raise MinitrainError(f"a split is asked for row {shown(row)} ({type(row).__name__}); give a number")
+        row = operator.index(row)
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of a split of {len(self)} rows")
         end = self._ends[row]

@@ -84,7 +84,14 @@ class Table:
         return replace(self, columns={**self.columns, **inside}) if inside else self
 
     def unfolded(self, names: Sequence[str]) -> "Table":
-        """As `asked`, of the names that mean a field inside of a column; the others may be missing."""
+        """As `asked`, of the names that mean a field inside of a column; the others may be missing.
+
+        Raises MinitrainError as `asked`, and where several columns have one of the names: that is not missing.
+        """
+        bare = [name.strip() for name in self.header]
+        for name in names:
+            if self.find(name) is None and name.strip() in bare:
+                raise MinitrainError(self.lacks(name))
         return self.asked(
             [name for name in names if self.find(name) is None and name.split(".")[0] in self.columns]
         )

@@ -22,6 +22,7 @@ from minitrain.families import FAMILIES, Family, family_of
 from minitrain.files import json_text, read_json, whole_files
 from minitrain.folders import what_it_holds
 from minitrain.hub import resolve_model
+from minitrain.label_map import as_flag
 from minitrain.loading import LoadReport as LoadReport
 from minitrain.loading import fill, key_map
 from minitrain.model import Encoder, SequenceClassifier
@@ -159,9 +160,12 @@ def _check_head(own: EncoderConfig, wanted: EncoderConfig, directory: Path) -> N
         )
     unnamed = own.label_names is None or all(re.fullmatch(r"LABEL_\d+", name) for name in own.label_names)
     if not unnamed and wanted.label_names is not None and own.label_names != wanted.label_names:
+        pairs = dict(list(zip(wanted.label_names, own.label_names or (), strict=True))[:20])
+        way = f"say which is which, as in {as_flag(pairs)} (or in another order)"
         raise MinitrainError(
             f"{directory}: the trained head's labels are {shown(own.label_names)}, "
-            f"the data's {shown(wanted.label_names)}: drop the head with --new_head, or give data with its labels"
+            f"the data's {shown(wanted.label_names)}: drop the head with --new_head, or "
+            f"{way if len(set(own.label_names or ())) == own.num_labels else 'give data with its labels'}"
         )
 
 

@@ -398,3 +398,18 @@ def test_a_batch_moves_as_one(label: int | None) -> None:
         "attention_mask",
         "token_type_ids",
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((None,), "pad_token_id is None (NoneType); expected an integer of at least 0, as tokenizer.pad_token_id"),
+        (("0",), "pad_token_id is '0' (str)"),
+        ((-1,), "pad_token_id is -1 (int)"),
+        ((0, 0), "pad_to_multiple_of is 0 (int); expected an integer of at least 1, or None"),
+    ],
+)
+def test_what_pads_nothing_is_named(words: tuple[Any, ...], said: str) -> None:
+    with pytest.raises(MinitrainError) as caught:
+        collate([Example([1, 2], [0, 0])], *words)
+    assert str(caught.value).startswith(said)

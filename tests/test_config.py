@@ -282,3 +282,21 @@ def test_numbers_of_numpy_and_torch_paths_and_lists_are_taken_as_pythons(tmp_pat
     )
     assert config == same and json.dumps(asdict(config)) == json.dumps(asdict(same))
     assert type(TrainConfig(num_train_epochs=3).num_train_epochs) is int  # as it was given
+
+
+def test_true_is_a_flag_without_its_value() -> None:
+    """As Trainer's train(resume_from_checkpoint=True)."""
+    assert TrainConfig(resume=True).resume == "newest"  # type: ignore[arg-type]
+    assert TrainConfig(resume=False).resume is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_an_empty_value_is_no_value(config: type[Any]) -> None:
+    """As of a variable of the shell that is not set: --output_dir "" would fill the folder that one stands in."""
+    needed = {} if config is TrainConfig else {"run": "runs/mine"}
+    for spec in fields(config):
+        hint = str(spec.type)
+        if "str" not in hint or spec.name in ("join", "positive_label") or spec.metadata["choices"]:
+            continue
+        with pytest.raises(MinitrainError, match=f"--{spec.name} is empty"):
+            config(**(needed | {spec.name: ("",) if "tuple" in hint and spec.name.endswith("columns") else ""}))

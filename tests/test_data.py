@@ -330,6 +330,17 @@ def test_a_length_without_room_for_a_token_is_an_error(tokenizer: Tokenizer) -> 
             tokenize(table(["a"], ["b"]), tokenizer, ("text", "pair"), max_length=max_length)
 
 
+def test_a_slice_of_a_split_is_a_batch_and_a_word_is_no_row(tokenizer: Tokenizer) -> None:
+    split = tokenize(
+        Table(source="rows", columns={"text": ["one", "two", "three"]}, class_names={}), tokenizer, ("text",)
+    )
+    assert split[1:] == [split[1], split[2]] and split[::-2] == [split[2], split[0]] and split[5:] == []
+    assert split[torch.tensor(1)] == split[1]  # type: ignore[call-overload]
+    wrong: Any = "text"
+    with pytest.raises(MinitrainError, match="row 'text' .str.; give a number"):
+        split[wrong]
+
+
 def test_a_split_is_a_sequence_of_examples(tokenizer: Tokenizer) -> None:
     data = Table(source="s", columns={"text": ["one", "two two"], "label": [1, 0]}, class_names={})
     split = tokenize(data, tokenizer, ("text",), "label", Labels(names=("a", "b")))

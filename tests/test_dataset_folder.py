@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -10,7 +11,9 @@ from test_tables import contents, put, write
 
 from minitrain.config import TrainConfig
 from minitrain.data import load_splits
+from minitrain.download import Repository
 from minitrain.errors import MinitrainError
+from minitrain.hub_datasets import _data_files
 from minitrain.parquet_rows import arrow_table
 from minitrain.read_options import ReadOptions
 from minitrain.rows import chosen_rows, read_tables
@@ -46,6 +49,12 @@ def test_a_folder_and_its_file_hold_the_same_values(tmp_path: Path, kind: str) -
     folder, file = load_tables(str(tmp_path))["train"], read_file(path)
     assert contents(folder) == contents(file) == ROWS
     assert folder.untyped == file.untyped and folder.notes == (f"train: train{kind}",)
+
+
+def test_what_datasets_has_cached_of_a_folder_changes_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.csv", ROWS)
+    datasets.load_dataset(str(tmp_path))
+    assert contents(load_tables(str(tmp_path))["train"]) == contents(read_file(path)) == ROWS
 
 
 def test_empty_and_odd_json_values_are_the_same_by_folder(tmp_path: Path) -> None:
@@ -200,3 +209,12 @@ def test_a_cell_that_datasets_reads_as_missing_is_explained(tmp_path: Path) -> N
         ):
             table.column(name)
     assert contents(table)["n"][1:] == [1.0, 2.0]
+
+
+def test_a_repository_of_the_hub_has_the_same_traps() -> None:
+    inside = "hf://datasets/user/data@abc/"
+    files = {"train": [f"{inside}train.csv", f"{inside}train_dev.csv"], "validation": [f"{inside}train_dev.csv"]}
+    builder = SimpleNamespace(config=SimpleNamespace(data_files=files))
+    with pytest.raises(MinitrainError, match=r"user/data: train_dev\.csv would be in two splits") as caught:
+        _data_files(builder, Repository(name="user/data", kind="dataset"), "abc")
+    assert "--train_file train.csv --eval_file train_dev.csv" in str(caught.value)

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from test_tables import contents, error_of, put
 
+from minitrain.data import load_splits
 from minitrain.errors import MinitrainError
 from minitrain.read_options import ReadOptions
 from minitrain.tables import Table, read_file
+from minitrain.tokenizer import load_tokenizer
 
 HELLO = {"text": ["hello there", "bye"], "label": ["0", "1"]}
 
@@ -245,3 +247,10 @@ def test_every_row_of_a_long_file_is_read_in_order(tmp_path: Path) -> None:
         "text": texts,
         "label": [str(i % 3) for i in range(5000)],
     }
+
+
+def test_two_columns_of_labels_in_a_test_file_are_no_hidden_labels(tmp_path: Path) -> None:
+    put(tmp_path / "train.csv", "text,label\na,0\nb,1\n")
+    put(tmp_path / "test.csv", "text,label,label\na,0,1\n")
+    with pytest.raises(MinitrainError, match=r"test\.csv: columns 2 and 3 are both called 'label'"):
+        load_splits(str(tmp_path), tokenizer=load_tokenizer("demo"))

@@ -3,20 +3,26 @@
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from test_training import write_tiny_model
 
 from minitrain.config import TrainConfig
 from minitrain.data import tokenize_rows
 from minitrain.flags import parse
+from minitrain.inference import evaluate_run, predict_run
+from minitrain.inference_config import EvaluateConfig, PredictConfig
 from minitrain.rows import chosen_rows, tables_of
+from minitrain.run import train
 from minitrain.tokenizer import load_tokenizer
 
 PAGE = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
-BLOCKS = [part.split("```")[0] for part in PAGE.split("```bash\n")[1:]]
-COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("python scripts/train.py ")]
+LINES = [line for part in PAGE.split("```bash\n")[1:] for line in part.split("```")[0].splitlines()]
+COMMANDS = [line for line in LINES if line.startswith("python scripts/train.py ")]
+USES = [line for line in LINES if line.startswith(("python scripts/predict.py ", "python scripts/evaluate.py "))]
 ROWS = [(f"text {i}", ("bad", "good")[i % 2]) for i in range(10)]
 
 
@@ -41,11 +47,30 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spam = "v1,v2,,,\n" + "".join(f"{label},{text} \xa3,,,\n" for text, label in ROWS)
     (folder / "spam.csv").write_text(spam, encoding="latin-1")
     (folder / "commas.csv").write_text(table('"title, body"', "label", ","))
+    (folder / "words.csv").write_text(table("text", "label", ","))
+    (folder / "numbers.csv").write_text("text,label\na fine text,0\na poor text,1\n")
+    (folder / "mails.csv").write_text(
+        "subject,body,notes,label\n" + "".join(f"re,{text},,{label}\n" for text, label in ROWS)
+    )
+    (folder / "prices.csv").write_text(
+        "text,label\n" + "".join(f"{text},{100.5 + i}\n" for i, (text, _) in enumerate(ROWS))
+    )
+    (folder / "new.csv").write_text("id,text\n7,a text\n8,another\n")
+    write_tiny_model(folder / "tiny")
+    trained = TrainConfig(
+        model=str(folder / "tiny"),
+        train_file=str(folder / "reviews.csv"),
+        eval_fraction=0.2,
+        max_steps=1,
+        output_dir=str(folder / "runs/mine"),
+        device="cpu",
+    )
+    train(trained)
     return folder
 
 
 def test_the_page_has_commands() -> None:
-    assert len(COMMANDS) >= 9
+    assert len(COMMANDS) >= 14 and len(USES) >= 5
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -54,5 +79,29 @@ def test_a_command_of_the_page_reads_its_rows(command: str, place: Path, monkeyp
     config = parse(TrainConfig, "", shlex.split(command)[2:])
     splits = tokenize_rows(chosen_rows(config, tables_of(config), None), load_tokenizer("demo"))
     several = isinstance(config.train_file, str) and ("," in config.train_file or "*" in config.train_file)
-    assert len(splits.train) == (20 if several else 8 if config.eval_fraction else 10)
-    assert splits.labels.names == ("bad", "good") and splits.train.blank == 0
+    rows = 20 if several else 8 if config.eval_fraction else 10
+    assert len(splits.train) == min(rows, config.max_train_samples or rows)
+    assert splits.labels.names == (None if config.problem_type == "regression" else ("bad", "good"))
+    assert splits.train.blank == 0
+
+
+@pytest.mark.parametrize("command", USES)
+def test_a_command_of_the_page_uses_what_was_trained(
+    command: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    script, *flags = shlex.split(command)[1:]
+    if script.endswith("predict.py"):
+        predict_run(parse(PredictConfig, "", flags, positional=("run",)))
+        assert Path(flags[flags.index("--output") + 1]).is_file()
+        return
+    scored = evaluate_run(parse(EvaluateConfig, "", flags, positional=("run",)))
+    assert scored["validation"].examples == 2  # those that the run held back
+
+
+def test_the_python_of_the_page_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    code = PAGE.split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["logits"].shape == (2, 2) and len(names["splits"].evaluation["validation"]) == 4

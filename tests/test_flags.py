@@ -217,6 +217,11 @@ def test_the_ladder_says_what_its_size_is(capsys: pytest.CaptureFixture[str], na
     assert f"no flag --{name}; its size is --examples" in said
 
 
+def test_a_text_is_not_taken_for_the_name_of_a_column(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(capsys, "runs/mine", "--text", "great film", config=PredictConfig)
+    assert "no flag --text; " in said and "did you mean" not in said and "standard input" in said
+
+
 def test_a_flag_like_no_other_is_named_without_a_guess(capsys: pytest.CaptureFixture[str]) -> None:
     said = refusal(capsys, "--xyzzy", "5")
     assert "no flag --xyzzy" in said and "did you mean" not in said
@@ -237,6 +242,9 @@ def test_a_beginning_of_a_flag_is_not_taken_for_it(capsys: pytest.CaptureFixture
         ("max_seq_length", "max_length"),
         ("warmup_ratio", "warmup_steps"),
         ("lr", "learning_rate"),
+        ("text_column_delimiter", "join"),
+        ("test_size", "eval_fraction"),
+        ("sep", "delimiter"),
     ],
 )
 def test_a_renamed_flag_is_answered_with_its_name_of_today(
@@ -353,3 +361,18 @@ def test_help_and_a_wrong_flag_answer_at_once_and_without_torch(script: str, wor
         assert done.returncode == 0 and "usage:" in done.stdout
     else:
         assert done.returncode == 2 and "no flag --evaluation_strategy" in done.stderr
+
+
+def test_a_full_disk_behind_standard_output_is_said_without_a_traceback(tmp_path: Path) -> None:
+    script = tmp_path / "lines.py"
+    script.write_text(
+        "from minitrain.flags import command\n"
+        "from minitrain.inference_config import PredictConfig\n"
+        "command(PredictConfig, lambda config: print('a line', flush=True), 'Print.', positional=('run',))\n"
+    )
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, script, "runs/mine"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    said = "lines.py: output cannot be written (No space left on device); make room\n"
+    assert (done.returncode, done.stderr) == (1, said)

@@ -93,6 +93,21 @@ def test_ids_and_texts_given_for_labels_are_said() -> None:
     assert notes(table([f"class {i % 150}" for i in range(600)])) == []
 
 
+@pytest.mark.parametrize("as_text", [False, True])
+def test_many_numbers_that_may_be_scores_are_said(as_text: bool) -> None:
+    prices = [120 + i % 100 for i in range(500)]
+    (said,) = notes(table([str(price) for price in prices] if as_text else prices))
+    assert said.startswith("100 classes in 500 rows: are the numbers in 'label' scores? --problem_type regression")
+    assert find_labels(table(prices), "label", problem_type="regression").names is None
+    assert notes(table([i % 100 for i in range(2000)])) == []
+
+
+def test_one_name_of_several_classes_of_a_head_is_nothing_to_be_joined() -> None:
+    head = Labels(names=("x", "x", "y"), numbers_are_ids=True)
+    (said,) = label_notes({"train": table([0, 1, 2])}, "label", head)
+    assert said.startswith("numbers in train are read as ids: 0 is 'x', 1 is 'x', 2 is 'y'")
+
+
 @pytest.mark.parametrize(
     ("labels", "joined"),
     [

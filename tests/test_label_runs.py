@@ -1,6 +1,8 @@
 """Labels in whole runs: which class F1 is of, and that scoring and predicting read them as training did."""
 
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -175,3 +177,34 @@ def test_classes_of_one_name_all_stand_in_the_predictions(tmp_path: Path, of_wor
     named = write(tmp_path / "a.csv", ["a"] * 4)
     with pytest.raises(MinitrainError, match="the head has 2 classes that are called 'a'"):
         evaluate_run(EvaluateConfig(run=str(run), eval_file=named))
+
+
+def test_other_names_for_the_classes_of_a_head_are_refused_with_a_way_that_works(
+    of_words: Path, tmp_path: Path
+) -> None:
+    names = results_of(of_words)["labels"]
+    other = [f"{name} indeed" for name in names]
+    rows = [other[i % len(other)] for i in range(12)]
+    for folder in ("refused", "taken"):
+        (tmp_path / folder).mkdir()
+    with pytest.raises(MinitrainError, match="--label_map") as caught:
+        trained(tmp_path / "refused", of_words, rows)
+    (way,) = re.findall(r"--label_map ('.*'|\S+) \(or", str(caught.value))
+    run = trained(tmp_path / "taken", of_words, rows, label_map=shlex.split(way)[0])
+    assert results_of(run)["labels"] == names
+
+
+def test_numbers_are_not_matched_with_one_name_of_several_classes(of_words: Path, tmp_path: Path) -> None:
+    shutil.copytree(of_words, tmp_path / "run")
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    config["id2label"] = {"0": "x", "1": "x"}
+    (tmp_path / "run/config.json").write_text(json.dumps(config))
+    file = write(tmp_path / "numbers.csv", numbers(6))
+    with pytest.raises(MinitrainError, match="the head calls several classes 'x': give each a name of its own"):
+        evaluate_run(EvaluateConfig(run=str(tmp_path / "run"), eval_file=file))
+
+
+def test_a_text_that_holds_the_labels_is_an_error(model: Path, tmp_path: Path) -> None:
+    for columns in (("label",), ("text", "label")):
+        with pytest.raises(MinitrainError, match="'label' is the column of the labels"):
+            trained(tmp_path, model, words(12), text_columns=columns, join=" ")

@@ -627,3 +627,30 @@ def test_blank_and_cut_texts_are_counted(folder: Path, predicted: Predict, capsy
         "standard input: 1 of 3 rows are longer than 8 tokens and were cut\n"
         "standard input: 1 of 3 rows have a text with nothing in it\n"
     )
+
+
+def test_a_prediction_that_cannot_be_leaves_no_folder(folder: Path, predicted: Predict, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(MinitrainError, match="has no texts"):
+        predicted(folder / "single", input=str(tmp_path / "empty.txt"), output=str(tmp_path / "a/b/out.jsonl"))
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.txt"]
+
+
+def test_a_table_without_rows_is_not_said_to_lack_a_column(
+    folder: Path, predicted: Predict, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.csv").write_text("text,label\n")
+    with pytest.raises(MinitrainError, match="has no rows; expected at least one$"):
+        predicted(folder / "single", input=str(tmp_path / "empty.csv"))
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [("the film is good and great \U0001f600", False), ("\u597d\u597d", True), ("good \U0001f600 " * 10, True)],
+)
+def test_a_single_emoji_is_no_sign_of_a_wrong_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, text: str, warned: bool
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{text}\n".encode())))
+    predict_run(PredictConfig(run=str(folder / "single")))
+    assert ("are unknown to the tokenizer" in capsys.readouterr().err) == warned

@@ -126,3 +126,13 @@ def test_a_json_list_that_is_none_is_refused(value: str, capsys: pytest.CaptureF
     with pytest.raises(SystemExit):
         parse(TrainConfig, "", ["--text_columns", value])
     assert """write '["a, b", "c"]'""" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("named", ["{0}/*.csv,{0}/a.csv", "{0}/a.csv,{0}/../{1}/a.csv", ("{0}/a.csv", "{0}/*.csv")])
+def test_a_file_that_is_named_twice_is_an_error(tmp_path: Path, named: str | tuple[str, ...]) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.csv").touch()
+    parts = [part.format(tmp_path, tmp_path.name) for part in ((named,) if isinstance(named, str) else named)]
+    with pytest.raises(MinitrainError, match=r"a.csv: is named twice, and its rows would count twice"):
+        files_of(parts[0] if isinstance(named, str) else parts)
+    assert len(files_of(f"{tmp_path}/*.csv")) == 2

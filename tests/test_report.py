@@ -210,3 +210,14 @@ def test_results_are_valid_json_without_nan() -> None:
     values = finite_values(evaluation(0.5, pearson=math.nan, spearmanr=-0.25))
     assert values == {"examples": 10, "loss": 0.5, "pearson": None, "spearmanr": -0.25}
     assert json.loads(json_text(values)) == values
+
+
+def test_wide_values_keep_a_blank_between_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As mean squares of prices have."""
+    console = Console(tmp_path, 1, None)
+    values = {"pearson": 0.91, "spearmanr": -0.25, "mse": 2340337.0, "r2": -36.7134}
+    result = Evaluation(loss=2340336.75, metrics=values, confusion=None, examples=3, seconds=0.0)
+    console.on_evaluation(1, 1.0, {"validation": result}, False)
+    console.close()
+    row = capsys.readouterr().out.splitlines()[-1].split()
+    assert row[3:] == ["2.3403e+06", "0.9100", "-0.2500", "2.3403e+06", "-36.7134"]

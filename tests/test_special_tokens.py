@@ -82,7 +82,7 @@ def without(folder: Path, token: str) -> Path:
         (XLM_ROBERTA, {"pad_token": "[PAD]", "mask_token": "[MASK]"}, ["[PAD]", "[MASK]"]),
         (DEBERTA, {"extra_special_tokens": ["<mask>"]}, ["<mask>"]),
     ],
-    ids=str,
+
 )  # fmt: skip
 def test_what_the_vocabulary_lacks_is_appended_as_in_the_reference(
     row: Row, config: dict[str, Any], new: list[str], tmp_path: Path
@@ -108,7 +108,7 @@ def test_an_empty_special_token_has_no_id(tmp_path: Path) -> None:
         read_tokenizer(with_rows(write(tmp_path, BERT, **AS_IT_IS | {"pad_token": ""}), ROOM))
 
 
-@pytest.mark.parametrize("config", [{}, {"mask_token": "[MASK]"}], ids=str)
+@pytest.mark.parametrize("config", [{}, {"mask_token": "[MASK]"}])
 def test_a_token_of_the_class_that_the_vocabulary_lacks_comes_before_those_of_the_folder(
     config: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -165,7 +165,6 @@ def test_the_unknown_token_of_word_pieces_must_be_in_the_vocabulary_itself(tmp_p
         ({"special_tokens_map.json": {"mask_token": added("<mask>"), "additional_special_tokens": ["<s>"]}}, {}),
         ({}, {"added_tokens_decoder": {"500": added("<s>")}, "mask_token": "<mask>"}),
     ],
-    ids=str,
 )
 def test_added_tokens_follow_the_vocabulary_whatever_id_their_file_gives(
     files: dict[str, Any], config: dict[str, Any], tmp_path: Path

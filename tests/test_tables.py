@@ -344,3 +344,26 @@ def test_the_order_of_the_demo_reviews_is_that_of_their_hashes() -> None:
     texts = [text for name in ("test", "validation", "train") for text in tables[name].column("text")]
     digests = [hashlib.sha256(text.encode()).digest() for text in texts]
     assert digests == sorted(digests)
+
+
+# --- Kinds that are not read ---
+
+
+@pytest.mark.parametrize("kind", [".feather", ".zip"])
+def test_the_way_out_of_a_kind_that_is_not_read_is_a_command_that_works(tmp_path: Path, kind: str) -> None:
+    import subprocess
+    import sys
+    import zipfile
+
+    import pandas
+
+    path = tmp_path / f"rows{kind}"
+    if kind == ".feather":
+        pandas.DataFrame({"text": ["a, b"], "label": [1]}).to_feather(path)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("rows.csv", 'text,label\n"a, b",1\n')
+    command = error_of(path).split("\n  ")[1].replace(path.name, str(path))
+    subprocess.run(command.replace("python", sys.executable, 1), shell=True, cwd=tmp_path, check=True)
+    made = next(file for file in tmp_path.iterdir() if file != path)
+    assert list(read_file(made).column("text")) == ["a, b"]

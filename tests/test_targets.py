@@ -288,6 +288,24 @@ def test_a_resumed_run_ends_with_the_same_bits(model: Path, data: Path, tmp_path
     ).read_bytes()
 
 
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("end", [True, False])
+def test_a_run_that_resumes_learns_on_the_scale_that_it_began_with(
+    model: Path, data: Path, tmp_path: Path, before: bool, end: bool
+) -> None:
+    """Its head answers on the one scale and would be read on the other, and so would the best one so far."""
+    flags: dict[str, Any] = {"save_strategy": "epoch", "num_train_epochs": 1}
+    train(config(model, data, tmp_path / "run", standardize_targets=before, **flags))
+    if not end:
+        (tmp_path / "run/results.json").unlink()
+    saved = (tmp_path / "run/model.safetensors").read_bytes()
+    flags |= {"num_train_epochs": 2, "resume": "newest", "resume_changed": True}
+    with pytest.raises(MinitrainError, match="the targets.*--standardize_targets as it was"):
+        train(config(model, data, tmp_path / "run", standardize_targets=not before, **flags))
+    assert (tmp_path / "run/model.safetensors").read_bytes() == saved
+    train(config(model, data, tmp_path / "run", standardize_targets=before, **flags))
+
+
 def test_standardized_rows_are_padded_as_their_tokenizer_says(model: Path, data: Path) -> None:
     tokenizer = load_tokenizer(model)
     tokenizer.padding_side = "left"

@@ -109,9 +109,9 @@ def test_skipping_forward_computes_nothing(place: Path, tmp_path: Path, monkeypa
     shutil.rmtree(out / "checkpoints/step-00000014")  # of the end
     taken = []
 
-    def counted(examples: Any, *words: Any) -> Any:
+    def counted(examples: Any, *words: Any, **more: Any) -> Any:
         taken.append(examples)
-        return collate(examples, *words)
+        return collate(examples, *words, **more)
 
     monkeypatch.setattr("minitrain.training.collate", counted)
     train(TrainConfig(**flags(place, out, resume="newest")))
@@ -123,7 +123,7 @@ def interrupted(place: Path, tmp_path: Path) -> Path:
     """A folder as a crash leaves it: checkpoints at steps 4 and 8, and no results."""
     out = tmp_path / "interrupted"
     train(TrainConfig(**flags(place, out, save_strategy="steps", save_steps=4, max_steps=8)))
-    for name in ("results.json", "log.jsonl", "model.safetensors", "config.json", "README.md"):
+    for name in ("results.json", "log.jsonl", "model.safetensors", "config.json", "README.md", "predictions.jsonl"):
         (out / name).unlink()
     return out
 
