@@ -7,7 +7,6 @@ costs a second.
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -113,12 +112,6 @@ def read_file(
     if not files:
         raise MinitrainError(f"{named!r} names no file; expected one, or several as a,b")
     table = joined([_read(Path(part), names, columns or (), options) for part in files])
-    twice = [
-        f"{part}: is named twice, so that its rows are there twice"
-        for part in dict.fromkeys(files)
-        if files.count(part) > 1
-    ]
-    table = replace(table, notes=(*table.notes, *twice)) if twice else table
     return table if columns is None else table.asked(columns)
 
 

@@ -133,9 +133,11 @@ def test_every_table_that_pandas_writes_as_json_has_a_command(tmp_path: Path, or
 def test_labels_in_the_text_are_refused(tmp_path: Path, tokenizer: Tokenizer, words: Path) -> None:
     rows = {"text": ["a", "b"], "label": [0, 1]}
     options: dict[str, Any] = {"text_columns": ("text",), "label_column": "text", "tokenizer": tokenizer}
-    assert "--label_column text: is one of the columns of text" in error_in(lambda: load_splits(rows, **options))
+    assert "--text_columns text: 'text' is the column of the labels" in error_in(
+        lambda: load_splits(rows, **options)
+    )
     scored = EvaluateConfig(run=str(words), eval_file=str(words / "predictions.jsonl"), label_column="text")
-    assert "--label_column text: is one of" in error_in(lambda: evaluate_run(scored))
+    assert "--text_columns text: 'text' is the column of the labels" in error_in(lambda: evaluate_run(scored))
 
 
 @pytest.mark.parametrize("test", ["rows", "dataset", "blank"])
@@ -354,14 +356,6 @@ def test_a_map_of_numbers_onto_numbers_is_not_applied_to_its_own_predictions(mod
     found = evaluate_run(EvaluateConfig(run=str(run), eval_file=str(run / "predictions.jsonl")))
     again = evaluate_run(EvaluateConfig(run=str(run)))
     assert found["predictions.jsonl"].metrics == again["validation"].metrics
-
-
-def test_a_file_that_is_named_twice_is_said(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    for name in ("a.csv", "b.csv"):
-        put(tmp_path / name, "text,label\na,yes\nb,no\n")
-    splits = load_splits(train_file=f"{tmp_path}/*.csv,{tmp_path}/b.csv", tokenizer=tokenizer)
-    assert len(splits.train) == 6
-    assert f"{tmp_path}/b.csv: is named twice, so that its rows are there twice" in splits.notes
 
 
 def test_columns_that_a_scored_file_lacks_are_named_with_the_flags(tmp_path: Path, words: Path) -> None:
