@@ -1,5 +1,7 @@
 """Using what was saved: score a run on data. `predict_run` and `load_run` live beside, and are named here too."""
 
+import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -9,7 +11,7 @@ from typing import Any
 
 from minitrain.data import Split, tokenize, unknown_warning
 from minitrain.distributed import World, process_group
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, listed
 from minitrain.evaluation import Evaluation, evaluate
 from minitrain.files import json_text, write_whole
 from minitrain.inference_config import EvaluateConfig
@@ -21,6 +23,7 @@ from minitrain.labelling import predict_run as predict_run
 from minitrain.labels import display_names, with_positive
 from minitrain.metrics import metric_for
 from minitrain.options import check_label_column
+from minitrain.place import PREDICTIONS
 from minitrain.progress import progress
 from minitrain.read_options import Files, Reading, ReadOptions, files_of
 from minitrain.record_files import RecordFile, record_file
@@ -102,6 +105,8 @@ def _evaluate_run(config: EvaluateConfig, world: World, out: RecordFile | None) 
 def _labels_to_score(config: EvaluateConfig, run: SavedRun, table: Table, column: str) -> Labels:
     """The run's labels, with what the flags say of them; F1 is about the run's class, or the data's class 1."""
     labels = run.labels
+    if config.eval_file is not None and _are_own(files_of(config.eval_file), run.directory / PREDICTIONS):
+        labels = replace(labels, label_map=None)  # its labels have the names already: 1=2,2=3 would go on
     if config.label_map and labels.names is None:
         raise MinitrainError(f"{as_flag(config.label_map)}: {config.run} gives scores, not classes; leave it out")
     if config.label_map:
@@ -109,6 +114,10 @@ def _labels_to_score(config: EvaluateConfig, run: SavedRun, table: Table, column
     if config.positive_label is None and not run.facts.get("positive_label"):
         labels = replace(labels, positive=positive_of_data(table, column, labels))
     return with_positive(labels, config.positive_label)
+
+
+def _are_own(files: Sequence[str], written: Path) -> bool:
+    return all(written.exists() and os.path.exists(file) and os.path.samefile(file, written) for file in files)
 
 
 def _tables_to_score(
@@ -132,8 +141,7 @@ def _tables_to_score(
                 f"{config.run}: was trained on files, none of them for {split!r}: pass --eval_file"
             )
     if file is not None:
-        table = read_file(file, columns, reading, others=config.output is not None)
-        return {_name_of(file): table}, None
+        return {_name_of(file): _read_for(config, run, file, columns, reading)}, None
     dataset = config.dataset or trained.get("dataset")
     if dataset is None:
         raise MinitrainError(f"{config.run}: does not say what it was trained on; pass --dataset or --eval_file")
@@ -145,6 +153,22 @@ def _tables_to_score(
         missing = "no validation split" if config.split is None else f"no split {config.split!r}"
         raise MinitrainError(f"{dataset}: has {missing}; pass --split, one of {', '.join(tables)}")
     return {name: tables[name] for name in wanted}, subset if subset in GLUE_COLUMNS else None
+
+
+def _read_for(
+    config: EvaluateConfig, run: SavedRun, file: Files | Sequence[str], columns: tuple[str, ...], reading: Reading
+) -> Table:
+    """Read files with the columns of the run. Raises MinitrainError with the flags that name others."""
+    try:
+        return read_file(file, columns, reading, others=config.output is not None)
+    except MinitrainError as error:
+        flags = [f"--{name}" for name in ("text_columns", "label_column") if getattr(config, name) is None]
+        if not flags or not re.search("has no (column|field) ", str(error)):
+            raise
+        raise MinitrainError(
+            f"{error}. {config.run} was trained on {listed(columns)}: pass {' and '.join(flags)} where they "
+            "are called otherwise"
+        ) from error
 
 
 def reading_of(config: EvaluateConfig, trained: Mapping[str, Any]) -> Reading:

@@ -272,7 +272,9 @@ def scores(table: Table, column: str) -> list[float]:
                 raise ValueError
         except (ValueError, OverflowError):
             way = "; write it as 0.5: a decimal point, and no other signs" if is_written_number(str(value)) else ""
-            bad_label(table, column, i, value, f"a finite number, as regression needs{way}")
+            if way and type(value) is str and not table.untyped:
+                way = "; write it as a number, without quotes"
+            bad_label(table, column, i, value, f"a finite number, as regression needs{way}", classes=False)
         result.append(number)
     return result
 

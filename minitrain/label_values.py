@@ -14,7 +14,8 @@ from minitrain.tables import Table
 
 LARGEST = 10**100  # of a number that is the name of a class
 _PLAIN = {str, int, float, bool, type(None)}
-_WRITTEN = re.compile(r"[$€£]?\s?[-+]?[$€£]?\s?[0-9]+([.,' ][0-9]+)*\s?[%$€£]?")
+_DIGITS = r"(?:[0-9]{1,3}(?:[.,' ][0-9]{3})+|[0-9]+)(?:[.,][0-9]+)?"
+_WRITTEN = re.compile(rf"[$€£]?\s?[-+]?[$€£]?\s?{_DIGITS}\s?[%$€£]?")
 _WHOLE = re.compile(r"\s*(-?(?:0|[1-9][0-9]*))\.0*\s*")
 
 
@@ -110,12 +111,15 @@ def is_missing(value: Any) -> bool:
     return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
-def bad_label(table: Table, column: str, index: int, value: Any, expected: str) -> NoReturn:
-    """Raise MinitrainError for the label of a row, counted from 0, saying what to do about values of its kind."""
+def bad_label(table: Table, column: str, index: int, value: Any, expected: str, classes: bool = True) -> NoReturn:
+    """Raise MinitrainError for the label of a row, counted from 0, saying what to do about values of its kind.
+
+    classes: whether the labels may be classes, which can be named.
+    """
     hint = ""
     if is_missing(value):
         hint = "; the row has no label: leave it out, or fill it in"
-        hint += f", or name it, as in {as_flag({value: 'none'})}" if type(value) is str else ""
+        hint += f", or name it, as in {as_flag({value: 'none'})}" if type(value) is str and classes else ""
     elif isinstance(value, list | tuple | dict | set) or hasattr(value, "shape"):
         hint = "; a text has one label here: keep one of them, or train a model a label"
     elif isinstance(value, bytes):

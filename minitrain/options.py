@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import field, fields
 from typing import Any
 
-from minitrain.errors import MinitrainError, listed
+from minitrain.errors import MinitrainError
 from minitrain.field_types import check_types
 
 MAY_BE_EMPTY = ("join", "positive_label")  # nothing between two texts; a class may be called so
@@ -77,6 +77,6 @@ def check_label_column(label_column: str, text_columns: Sequence[str]) -> None:
     """Raise MinitrainError where the labels would be in the text that is to tell them."""
     if label_column in text_columns:
         raise MinitrainError(
-            f"--label_column {label_column}: is one of the columns of text, {listed(text_columns)}; name the "
-            "column of the labels, and with --text_columns those of the texts"
+            f"--text_columns {','.join(text_columns)}: {label_column!r} is the column of the labels, and a model "
+            "that reads them learns nothing else; name columns of texts, or another --label_column"
         )

@@ -19,6 +19,7 @@ def read_parquet(path: Path) -> Table:
     with uncollected():
         import datasets
 
+    datasets.disable_progress_bars()  # reading says how far it is where that takes long
     try:
         rows = datasets.Dataset.from_parquet(str(path))
     except Exception as error:  # pyarrow's and datasets' errors share no type

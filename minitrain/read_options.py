@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,8 @@ def _matching(name: str) -> list[str]:
         return [name]
     found = sorted(glob.glob(name, recursive=True))
     if not found:
-        raise MinitrainError(f"{name}: no file fits this pattern; `ls {name}` shows what there is")
+        folder = os.path.dirname(re.split(r"[*?[]", name)[0]) or "."
+        raise MinitrainError(f"{name}: no file fits this pattern; `ls {folder}` shows what there is")
     return found
 
 

@@ -226,7 +226,8 @@ def joined(tables: Sequence[Table]) -> Table:
             try:
                 part = table.column(name)[:]
                 _check_names(first, table, name)
-                part = _as_text(table, name, part) if untyped and not table.untyped else part
+                if untyped and not table.untyped:
+                    part = _as_text(table, name, part, _truths(tables, name, part))
             except MinitrainError as error:
                 gaps.setdefault(name, str(error))
             values += part
@@ -252,8 +253,22 @@ def _check_names(first: Table, table: Table, name: str) -> None:
         )
 
 
-def _as_text(table: Table, name: str, values: Sequence[Any]) -> list[str]:
-    """Values with types, as a file without types would hold them."""
+def _truths(tables: Sequence[Table], name: str, values: Sequence[Any]) -> dict[bool, str]:
+    """How the files without types write true and false in a column, where some of the values are that."""
+    truths = {True: "True", False: "False"}
+    if not any(type(value) is bool for value in values):
+        return truths
+    found = {
+        text for table in tables if table.untyped and table.find(name) is not None for text in table.column(name)[:]
+    }
+    for value, text in truths.items():
+        alike = [other for other in found if other.lower() == text.lower()]
+        truths[value] = alike[0] if len(alike) == 1 else text
+    return truths
+
+
+def _as_text(table: Table, name: str, values: Sequence[Any], truths: Mapping[bool, str]) -> list[str]:
+    """Values with types, as a file without types would hold them. truths: how that writes true and false."""
     texts = []
     for row, value in enumerate(values):
         if not isinstance(value, str | int | float) or value != value:
@@ -262,5 +277,5 @@ def _as_text(table: Table, name: str, values: Sequence[Any]) -> list[str]:
                 f"{table.where(row)}, column {name!r}: is {kind}; beside a file without types, as CSV is, it must "
                 "be text or a number: fill it in, or leave the row out"
             )
-        texts.append(value if isinstance(value, str) else str(value))
+        texts.append(value if isinstance(value, str) else truths[value] if type(value) is bool else str(value))
     return texts

@@ -58,18 +58,18 @@ def load_tables(
     """
     if revision is not None and (dataset == "demo" or dataset and Path(dataset).exists()):
         raise MinitrainError(f"--dataset_revision {revision}: goes with a Hub id, and --dataset {dataset} is none")
+    local = bool(dataset) and dataset != "demo" and os.path.exists(dataset)
+    if not local and (flags := flags_set(options)):
+        raise MinitrainError(
+            f"{' '.join(flags)}: goes with files of one's own, which --dataset {dataset} is not; leave that out, "
+            "or download its files and pass them as --train_file"
+        )
     if dataset == "demo":
         return demo_reviews()
     if os.path.isfile(dataset):
         raise MinitrainError(f"--dataset {dataset}: is a file; pass it as --train_file")
-    local = bool(dataset) and os.path.exists(dataset)
     if not local:
         check_hub_id("--dataset", dataset)
-        if flags := flags_set(options):
-            raise MinitrainError(
-                f"{' '.join(flags)}: goes with files of one's own, and --dataset {dataset} is read by `datasets`; "
-                "leave that out, or download its files and pass them as --train_file"
-            )
     with uncollected():
         import datasets
 
@@ -116,6 +116,8 @@ def read_file(
 
 
 def _read(path: Path, names: Sequence[str] | None, asked: Sequence[str], options: Reading) -> Table:
+    if os.path.isdir(path):
+        raise MinitrainError(f"{path}: {_no_file(path)}")
     kind = kind_of(path, options)
     if not os.path.isfile(path):
         raise MinitrainError(f"{path}: {_no_file(path)}")

@@ -109,6 +109,7 @@ def test_no_number_is_no_class_beside_a_file_without_types(tmp_path: Path, token
         (b"<!DOCTYPE html><html>", "what is compressed there is a web page"),
         (gzip.compress(b"text,label\na,1\n"), "is compressed twice; take one off: gzip -d"),
     ],
+    ids=["utf-16", "zip", "html", "gzip"],
 )
 def test_what_is_compressed_is_recognised_too(tmp_path: Path, inside: bytes, said: str) -> None:
     path = tmp_path / "a.csv.gz"
@@ -132,9 +133,11 @@ def test_every_table_that_pandas_writes_as_json_has_a_command(tmp_path: Path, or
 def test_labels_in_the_text_are_refused(tmp_path: Path, tokenizer: Tokenizer, words: Path) -> None:
     rows = {"text": ["a", "b"], "label": [0, 1]}
     options: dict[str, Any] = {"text_columns": ("text",), "label_column": "text", "tokenizer": tokenizer}
-    assert "--label_column text: is one of the columns of text" in error_in(lambda: load_splits(rows, **options))
+    assert "--text_columns text: 'text' is the column of the labels" in error_in(
+        lambda: load_splits(rows, **options)
+    )
     scored = EvaluateConfig(run=str(words), eval_file=str(words / "predictions.jsonl"), label_column="text")
-    assert "--label_column text: is one of" in error_in(lambda: evaluate_run(scored))
+    assert "--text_columns text: 'text' is the column of the labels" in error_in(lambda: evaluate_run(scored))
 
 
 @pytest.mark.parametrize("test", ["rows", "dataset", "blank"])
@@ -299,7 +302,10 @@ def test_scores_of_held_back_rows_are_those_of_scikit_learn(model: Path, tmp_pat
         assert "scores" in message and message.endswith("leave it out")
 
 
-@pytest.mark.parametrize("scores", [["0,5", "1,5", "3,25"], ["12%", "7 %", "3%"], ["$12", "$7.50", "$1,200"]])
+@pytest.mark.parametrize(
+    "scores",
+    [["0,5", "1,5", "3,25"], ["12%", "7 %", "3%"], ["$12", "$7.50", "$1,200"], ["1.000,50 €", "2 €", "3 €"]],
+)
 def test_numbers_as_people_write_them_are_said_to_be_classes(
     tmp_path: Path, tokenizer: Tokenizer, scores: list[str]
 ) -> None:
@@ -311,7 +317,9 @@ def test_numbers_as_people_write_them_are_said_to_be_classes(
     assert f"a.csv, row 1, column 'label': the label is '{scores[0]}'" in message and "write it as 0.5" in message
 
 
-@pytest.mark.parametrize("names", [["1", "2", "3"], ["a1", "2", "3"], ["+1", "-1", "+1"], ["1,2", "x", "y"]])
+@pytest.mark.parametrize(
+    "names", [["1", "2", "3"], ["a1", "2", "3"], ["+1", "-1", "+1"], ["1,2", "x", "y"], ["1.2.3", "1.2.4", "2.0"]]
+)
 def test_names_that_are_no_scores_are_not(tmp_path: Path, tokenizer: Tokenizer, names: list[str]) -> None:
     file = str(put(tmp_path / "a.tsv", "text\tlabel\n" + "".join(f"x\t{name}\n" for name in names)))
     assert "scores" not in " ".join(load_splits(train_file=file, tokenizer=tokenizer).notes)
@@ -323,3 +331,63 @@ def test_a_relative_name_that_is_not_there_says_where_it_was_looked_for(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MinitrainError, match=f"^a.csv: no such file in {tmp_path}$"):
         read_file("a.csv")
+
+
+@pytest.mark.parametrize("spelled", ["true", "TRUE", "True"])
+def test_truths_of_a_file_with_types_are_those_of_the_file_without(
+    tmp_path: Path, tokenizer: Tokenizer, spelled: str
+) -> None:
+    false = {"true": "false", "TRUE": "FALSE", "True": "False"}[spelled]
+    csv, typed = (
+        f"text,label\na,{spelled}\nb,{false}\n",
+        lines([{"text": "x", "label": value} for value in (True, False)]),
+    )
+    files = (str(put(tmp_path / "a.csv", csv)), str(put(tmp_path / "b.jsonl", typed)))
+    splits = load_splits(train_file=files, tokenizer=tokenizer)
+    assert splits.train.labels is not None
+    assert (splits.labels.names, splits.train.labels.tolist()) == ((false, spelled), [1, 0, 1, 0])
+
+
+def test_a_map_of_numbers_onto_numbers_is_not_applied_to_its_own_predictions(model: Path, tmp_path: Path) -> None:
+    texts, labels = reviews(24, classes=3)
+    file = put(tmp_path / "a.csv", pandas.DataFrame({"text": texts, "label": labels}).to_csv(index=False))
+    stars = {"0": "1", "1": "2", "2": "3"}
+    run = trained(model, tmp_path, train_file=str(file), eval_fraction=0.3, label_map=stars)
+    found = evaluate_run(EvaluateConfig(run=str(run), eval_file=str(run / "predictions.jsonl")))
+    again = evaluate_run(EvaluateConfig(run=str(run)))
+    assert found["predictions.jsonl"].metrics == again["validation"].metrics
+
+
+def test_columns_that_a_scored_file_lacks_are_named_with_the_flags(tmp_path: Path, words: Path) -> None:
+    file = str(put(tmp_path / "a.csv", "body,label\na,1\nb,0\n"))
+    message = error_in(lambda: evaluate_run(EvaluateConfig(run=str(words), eval_file=file)))
+    assert "a.csv: has no column 'text'; it has body, label. " in message
+    assert "was trained on text, label: pass --text_columns and --label_column where they are called" in message
+    assert (
+        evaluate_run(EvaluateConfig(run=str(words), eval_file=file, text_columns=("body",)))["a.csv"].examples == 2
+    )
+
+
+def test_scores_in_quotes_are_said_to_be_text(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    file = str(put(tmp_path / "a.jsonl", lines([{"text": "a", "label": "1.5"}, {"text": "b", "label": "2"}])))
+    message = error_in(lambda: load_splits(train_file=file, problem_type="regression", tokenizer=tokenizer))
+    assert "row 1, column 'label': the label is '1.5' (str)" in message and message.endswith("without quotes")
+
+
+def test_a_folder_is_no_file_and_a_pattern_names_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    assert f"{tmp_path}/data: is a folder; pass it as --dataset" in error_in(lambda: read_file(tmp_path / "data"))
+    message = error_in(lambda: read_file(f"{tmp_path}/data/*.csv"))
+    assert message.endswith(f"no file fits this pattern; `ls {tmp_path}/data` shows what there is")
+
+
+def test_a_score_that_is_missing_is_not_to_be_named(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    files = [
+        str(put(tmp_path / name, f"text,label\nx,{score}\ny,2.5\n"))
+        for name, score in (("a.csv", 1.5), ("b.csv", ""))
+    ]
+    message = error_in(lambda: load_splits(train_file=files[0], eval_file=files[1], tokenizer=tokenizer))
+    assert message.endswith(
+        "b.csv, row 1, column 'label': the label is '' (str); expected a finite number, as "
+        "regression needs; the row has no label: leave it out, or fill it in"
+    )

@@ -188,8 +188,8 @@ def test_flags_come_before_what_the_card_declares(tmp_path: Path) -> None:
 def test_flags_that_datasets_would_not_heed_are_refused(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, {"README.md": card("  skiprows: 1\n"), "a.csv": f"title\n{SMALL}"})
     assert contents(load_tables(folder)["train"]) == {"text": ["a", "b"], "label": [0, 1]}
-    for source in (folder, "user/reviews"):
-        with pytest.raises(MinitrainError, match=f"^--quoting none: .*--dataset {source} is read by `datasets`"):
+    for source, why in ((folder, "is read by `datasets`"), ("user/reviews", "is not"), ("demo", "is not")):
+        with pytest.raises(MinitrainError, match=f"^--quoting none: .*--dataset {source} {why}"):
             load_tables(source, options=ReadOptions(quoting="none"))
 
 
