@@ -9,12 +9,13 @@ import os
 import select
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from minitrain.errors import MinitrainError, listed, shown
+from minitrain.table import field_of
 from minitrain.tables import ABSENT, Table, writable
 
 GRACE = 0.02  # seconds to wait for the next line, so that those of a fast pipe come together
@@ -105,6 +106,7 @@ class LineParser:
         found = _object(line)
         if found is None and not self.asked:
             self._check_no_header(line)
+            self._check_no_json(line)
             self.format = "text"
             self._settle_pairs(line)
             return
@@ -114,7 +116,7 @@ class LineParser:
                 f"{self._where}: expected a JSON object with {listed(self._needed)}, as --text_columns asks, "
                 f"got {shown(line)}; without that flag lines are texts"
             )
-        if not set(self._needed) <= set(found):
+        if not set(self._needed) <= set(_unfolded(found, self._needed)):
             raise MinitrainError(
                 f"{self._where}: is a JSON object without {listed(self._needed)}; it has "
                 f"{listed(found) or 'no field'}: pass --text_columns, or --input_format text to label lines as such"
@@ -135,6 +137,14 @@ class LineParser:
                     "it into a .csv or .tsv file and pass that as --input, or pass --input_format text"
                 )
 
+    def _check_no_json(self, line: str) -> None:
+        begun = line.strip()
+        if begun in ("[", "{") or (begun.startswith("[") and begun[1:].lstrip().startswith("{")):
+            raise MinitrainError(
+                f"{self._where}: is the beginning of JSON that is no object a line; write one a line, as jq -c "
+                "'.[]' does of a list, or pass a .json file as --input, or --input_format text to label lines as such"
+            )
+
     def _pair(self, line: str) -> dict[str, Any]:
         left, tab, right = line.partition("\t")
         if not tab:
@@ -152,6 +162,7 @@ class LineParser:
             raise MinitrainError(f"{self._where}: expected a JSON object, got {shown(row)}")
         if self.columns is None:
             self.columns = NAMES if NAMES[1] in row and self.pairs is not False else NAMES[:1]
+        row = _unfolded(row, self.columns)
         for name in self.columns:
             if not isinstance(row.get(name), str) or not writable(row[name]):
                 got = f"{shown(row[name])} ({type(row[name]).__name__})" if name in row else "no such field"
@@ -166,6 +177,16 @@ class LineParser:
                 "write JSON lines (--output_format jsonl), or name the columns with --keep_columns"
             )
         return row
+
+
+def _unfolded(row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A row with a field for each of the names that means one inside of another, as a.b does in {"a": {"b": 1}}."""
+    inside = {}
+    for name in names:
+        if name not in row:
+            with suppress(KeyError):
+                inside[name] = field_of(row, name)
+    return {**row, **inside}
 
 
 def _object(line: str) -> dict[str, Any] | None:
