@@ -142,7 +142,7 @@ class LineParser:
         if begun in ("[", "{") or (begun.startswith("[") and begun[1:].lstrip().startswith("{")):
             raise MinitrainError(
                 f"{self._where}: is the beginning of JSON that is no object a line; write one a line, as jq -c "
-                "'.[]' does of a list, or pass a .json file as --input, or --input_format text to label lines as such"
+                "'.[]' does of a list, or pass a .json file as --input, or --input_format text to label each line"
             )
 
     def _pair(self, line: str) -> dict[str, Any]:
