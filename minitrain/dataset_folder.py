@@ -6,6 +6,7 @@ README.md declares features or options beyond a delimiter are left to `datasets`
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from minitrain.errors import MinitrainError, listed
 from minitrain.parquet_rows import arrow_table
-from minitrain.read_options import COMPRESSED, FILE_KINDS, ReadOptions
+from minitrain.read_options import COMPRESSED, FILE_KINDS, Reading, ReadOptions
 from minitrain.table import Table
 
 TEXT_KINDS = tuple(kind for kind in FILE_KINDS if kind != ".parquet")
@@ -50,9 +51,16 @@ def load_folder(folder: str, subset: str | None, read: Callable[..., Table]) -> 
     }
     by_names = not declares_files(Path(folder) / CARD)
     if by_names:
-        check_names(name, files)
-    if options := _our_reading(builder, Path(folder) / CARD, files):
-        tables = {split: _read_split(name, split, paths, read, options) for split, paths in files.items()}
+        check_names(name, files, folder)
+    options = _our_reading(builder, Path(folder) / CARD, files)
+    if options is None and (flags := flags_set(read.keywords.get("options"))):  # type: ignore[attr-defined]
+        raise MinitrainError(
+            f"{' '.join(flags)}: --dataset {name} is read by `datasets`, which heeds only what its README.md says; "
+            f"leave that out, or pass the files one by one:\n  "
+            + _one_by_one(files, {path: split for split in FLAGS for path in files.get(split, ())})
+        )
+    if options is not None:
+        tables = {split: _read_split(paths, read, options) for split, paths in files.items()}
     else:
         builder.download_and_prepare()
         loaded = builder.as_dataset()
@@ -62,6 +70,13 @@ def load_folder(folder: str, subset: str | None, read: Callable[..., Table]) -> 
         }
     notes = _file_notes(folder, files) if by_names else {}
     return {split: _noted(table, notes.get(split, ())) for split, table in tables.items()}
+
+
+def flags_set(options: Reading | None) -> list[str]:
+    """The flags of reading that are not as usual, as one types them."""
+    usual = ReadOptions()
+    values = {spec.name: getattr(options or usual, spec.name) for spec in fields(ReadOptions)}
+    return [f"--{name} {shlex.quote(value)}" for name, value in values.items() if value != getattr(usual, name)]
 
 
 def _noted(table: Table, notes: Sequence[str]) -> Table:
@@ -83,10 +98,11 @@ def _declared(card: Path) -> dict[str, Any]:
     return dict(DatasetCard.load(card, ignore_metadata_errors=True).data.to_dict())
 
 
-def check_names(source: str, files: Mapping[str, Sequence[str]]) -> None:
+def check_names(source: str, files: Mapping[str, Sequence[str]], folder: str = "") -> None:
     """Raise MinitrainError where names of files have put rows where nobody meant them.
 
     `datasets` looks for a word in each name: train_dev.csv is in two splits, and TRAIN.csv beside TEST.csv in one.
+    folder: what the names in the message are relative to.
     """
     for split, paths in files.items():
         for other, others in files.items():
@@ -97,15 +113,27 @@ def check_names(source: str, files: Mapping[str, Sequence[str]]) -> None:
                     f"{other}, as its name has a word of each; rename it, or pass the files one by one:\n  "
                     + _one_by_one(files)
                 )
-    if len(files) == 1:
-        ((split, paths),) = files.items()
-        meant = {_meant(path) for path in paths} - {None}
-        if len(meant) > 1:
+    for split, paths in files.items():
+        pairs = _pairs_of_splits(paths)
+        if pairs or len({_meant(path) for path in paths} - {None}) > 1:
+            names = listed(os.path.relpath(path, folder) if folder else path for path in paths)
             raise MinitrainError(
-                f"--dataset {source}: {listed(map(os.path.basename, paths))} would all be in one split, {split}, "
-                "as `datasets` knows train, validation and test only in lower case and between other signs; rename "
-                "them, or get them and pass them one by one:\n  " + _one_by_one(files)
+                f"--dataset {source}: {names} would all be in one split, {split}, as `datasets` knows train, "
+                "validation and test only in lower case and between other signs, and takes eval for test; rename "
+                "them, or get them and pass them one by one:\n  " + _one_by_one(files, pairs)
             )
+
+
+def _pairs_of_splits(paths: Sequence[str]) -> dict[str, str]:
+    """Name -> split of names that are the same but for the split: mytrain.csv and mytest.csv."""
+    by_name = {(os.path.dirname(path), os.path.basename(path).lower()): path for path in paths}
+    found: dict[str, str] = {}
+    for (folder, name), path in by_name.items():
+        for word in ("test", "dev", "valid"):
+            other = by_name.get((folder, name.replace("train", word)))
+            if other not in (None, path):
+                found |= {path: "train", str(other): SPLIT_WORDS[word]}
+    return found
 
 
 def _meant(path: str) -> str | None:
@@ -121,11 +149,11 @@ def _meant(path: str) -> str | None:
     return None
 
 
-def _one_by_one(files: Mapping[str, Sequence[str]]) -> str:
-    """The flags that say what the names do not."""
+def _one_by_one(files: Mapping[str, Sequence[str]], known: Mapping[str, str] | None = None) -> str:
+    """The flags that say what the names do not. known: the split of some files, whatever their names say."""
     by_split: dict[str, list[str]] = {}
     for path in dict.fromkeys(path for paths in files.values() for path in paths):
-        by_split.setdefault(_meant(path) or "train", []).append(path)
+        by_split.setdefault((known or {}).get(path) or _meant(path) or "train", []).append(path)
     return " ".join(f"{FLAGS[split]} {','.join(by_split[split])}" for split in FLAGS if split in by_split)
 
 
@@ -149,16 +177,24 @@ def _our_reading(builder: Any, card: Path, files: Mapping[str, Sequence[str]]) -
     return ReadOptions(delimiter=None if delimiter == "\t" and tabs else delimiter, encoding=encoding)
 
 
-def _read_split(
-    name: str, split: str, paths: Sequence[str], read: Callable[..., Table], options: ReadOptions
-) -> Table:
-    own = read.keywords.get("options")  # type: ignore[attr-defined]
-    declared = options.delimiter is not None or options.encoding != "utf-8"
-    return read(tuple(paths), options=options if own is None or declared else own)
+def _read_split(paths: Sequence[str], read: Callable[..., Table], declared: ReadOptions) -> Table:
+    """Read the files of a split as the flags say, and as README.md declares where no flag does."""
+    own = read.keywords.get("options") or declared  # type: ignore[attr-defined]
+    encoding = own.encoding if own.encoding != ReadOptions().encoding else declared.encoding
+    asked = own.delimiter if own.delimiter is not None else declared.delimiter
+    return read(tuple(paths), options=ReadOptions(delimiter=asked, quoting=own.quoting, encoding=encoding))
 
 
 def _own_files(folder: str) -> list[str]:
-    return [str(path) for path in sorted(Path(folder).iterdir()) if path.suffix.lower() in FILE_KINDS]
+    """All files of rows in a folder and those inside of it, compressed or not; hidden ones aside."""
+    found = []
+    for path in sorted(Path(folder).rglob("*")):
+        parts, name = path.relative_to(folder).parts, path.name.lower()
+        for suffix in COMPRESSED:
+            name = name.removesuffix(suffix)
+        if name.endswith(FILE_KINDS) and not any(part.startswith((".", "__")) for part in parts) and path.is_file():
+            found.append(str(path))
+    return found
 
 
 def _file_notes(folder: str, files: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
@@ -169,7 +205,16 @@ def _file_notes(folder: str, files: Mapping[str, Sequence[str]]) -> dict[str, li
         more = f" ... {names[-1]} ({len(names)} files)" if len(names) > 3 else ""
         notes[split] = [f"{split}: " + (f"{names[0]}{more}" if more else ", ".join(names))]
     used = {os.path.realpath(path) for paths in files.values() for path in paths}
-    unused = [os.path.basename(path) for path in _own_files(folder) if os.path.realpath(path) not in used]
-    if unused and files:
-        notes[next(iter(files))].append(f"in no split by its name: {listed(unused)}")
+    unused = [os.path.relpath(path, folder) for path in _own_files(folder) if os.path.realpath(path) not in used]
+    first = next(iter(files), None)
+    if unused and first is not None:
+        more = f" and {len(unused) - 10} more" if len(unused) > 10 else ""
+        notes[first].append(f"in no split by its name: {listed(unused[:10])}{more}")
+    for path in files.get("test", ()):
+        if _meant(path) == "validation":
+            name = os.path.basename(path)
+            notes["test"].append(
+                f"{name} is scored once, after training: `datasets` takes eval for test; call it validation to "
+                "choose by it"
+            )
     return notes

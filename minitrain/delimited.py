@@ -71,7 +71,7 @@ def _delimiter(sample: list[str], kind: str, options: Reading, names: Sequence[s
     plain = options.quoting == "none"
     header = next((line for line in sample if line.strip()), "")
     others = [c for c in BETWEEN if c != own and c in header]
-    if not others or _sampled(sample, own, plain)[:1] == [[name] for name in names[:1]]:
+    if not others or (names and _sampled(sample, own, plain)[:1] == [[names[0]]]):
         return own, None, 0
     fitting = [c for c in others if _fits(_sampled(sample, c, plain))]
     if len(fitting) == 1 and not _fits(_sampled(sample, own, plain)):
@@ -169,6 +169,8 @@ class _Body:
             way = f"with --quoting none no field can hold a {d!r}"
         elif any(re.match(r'\s+"', field) for field in row):
             way = f"take out the blanks between {d!r} and a double quote"
+        elif width == 1 and number == 1 and len(row) > 1:
+            way = f"take out what stands above the names of the columns, or {way}"
         elif len(row) == width + 1 and row[0].strip().isdecimal():
             way += "; if the first field only counts the rows, give it a name in the header"
         elif len(row) < width:
@@ -248,4 +250,15 @@ def _rows_inside(whole: list[tuple[str, ...]], at: int, place: int, delimiter: s
     cells += list(enumerate(pieces[-1].split(delimiter)[:place]))
     for piece in pieces[1:-1]:
         cells += [(i, cell) for i, cell in enumerate(piece.split(delimiter)) if i != place]
-    return len(pieces) if any(cell and cell in whole[i] for i, cell in cells) else 0
+    numbers = all(
+        _is_number(cell) and all(map(_is_number, whole[i])) for i, cell in cells
+    )  # of which few are twice
+    return len(pieces) if numbers or any(cell and cell in whole[i] for i, cell in cells) else 0
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -20,6 +20,7 @@ from minitrain.label_values import check_label_map
 from minitrain.labelling import predict_run as predict_run
 from minitrain.labels import display_names, with_positive
 from minitrain.metrics import metric_for
+from minitrain.options import check_label_column
 from minitrain.progress import progress
 from minitrain.read_options import Files, Reading, ReadOptions, files_of
 from minitrain.record_files import RecordFile, record_file
@@ -51,6 +52,7 @@ def _evaluate_run(config: EvaluateConfig, world: World, out: RecordFile | None) 
     tables, task = _tables_to_score(config, run, (*columns, column))
     first = next(iter(tables.values()))
     columns, column = tuple(first.find(name) or name for name in columns), first.find(column) or column
+    check_label_column(column, columns)
     if world.is_main:
         remark(config.run, *run.tokenizer.notes)
         for note in dict.fromkeys(note for table in tables.values() for note in table.notes):
@@ -61,7 +63,8 @@ def _evaluate_run(config: EvaluateConfig, world: World, out: RecordFile | None) 
         limit = limit or trained.get("max_eval_samples")  # as the run scored itself
     if world.is_main and (warning := trained_on(trained, config.eval_file, config.dataset, config.split)):
         print(f"WARNING  {warning}", file=sys.stderr)
-    check_label_map(list(tables.values()), column, config.label_map)
+    if run.labels.names is not None:  # scores have no names, which is said below
+        check_label_map(list(tables.values()), column, config.label_map)
     results, writer = {}, None if out is None else _Writer(config, run, columns, out, several=len(tables) > 1)
     for name, table in tables.items():
         labels = _labels_to_score(config, run, table, column)

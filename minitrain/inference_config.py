@@ -9,7 +9,15 @@ from minitrain.errors import MinitrainError
 from minitrain.files import is_device
 from minitrain.label_map import read_label_map
 from minitrain.options import check_flags, flag
-from minitrain.read_options import Files, as_files, check_reading, delimiter_flag, encoding_flag, quoting_flag
+from minitrain.read_options import (
+    Files,
+    as_files,
+    check_reading,
+    delimiter_flag,
+    encoding_flag,
+    files_of,
+    quoting_flag,
+)
 
 INPUT_FORMATS = ("text", "jsonl")  # of lines
 OUTPUT_FORMATS = ("jsonl", "csv", "tsv")
@@ -91,6 +99,8 @@ class EvaluateConfig(OutputConfig):
         for name in ("output_format", "keep_columns"):
             if getattr(self, name) is not None and self.output is None:
                 raise MinitrainError(f"--{name} is of the records, which go nowhere: pass --output rows.jsonl")
+        _check_output(self.output, "eval_file", self.eval_file)
+        _check_output(self.json, "eval_file", self.eval_file, "json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +134,14 @@ class PredictConfig(OutputConfig):
             raise MinitrainError("--resume goes on with a file: pass its --output")
         if self.resume and self.input is None:
             raise MinitrainError("--resume needs an --input that can be read again; standard input cannot")
-        if self.output is not None and self.input is not None and _same_file(self.output, self.input):
-            raise MinitrainError(f"--output {self.output}: is the --input itself; name another file")
+        _check_output(self.output, "input", self.input)
+
+
+def _check_output(output: str | None, flag: str, files: Files | None, output_flag: str = "output") -> None:
+    """Raise MinitrainError where what is to be written is among the files that are read."""
+    if output is not None and files is not None and any(_same_file(output, name) for name in files_of(files)):
+        itself = "itself" if isinstance(files, str) and os.path.lexists(files) else "too, by one of its files"
+        raise MinitrainError(f"--{output_flag} {output}: is the --{flag} {itself}; name another file")
 
 
 def _same_file(one: str, other: str) -> bool:

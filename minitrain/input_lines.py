@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from minitrain.errors import MinitrainError, listed, shown
-from minitrain.table import field_of
-from minitrain.tables import ABSENT, Table, writable
+from minitrain.tables import ABSENT, Table, field_of, writable
 
 GRACE = 0.02  # seconds to wait for the next line, so that those of a fast pipe come together
 NAMES = ("text", "text_pair")  # of the columns of plain lines
@@ -94,7 +93,7 @@ class LineParser:
             self._settle_pairs(line)
         if self.format == "jsonl":
             return self._fields_of(line) if line.strip() else None
-        if not self._is_told and (found := _object(line)) and set(self._needed) <= set(found):
+        if not self._is_told and (found := _object(line)) and set(self._needed) <= set(self._unfolded(found)):
             raise MinitrainError(
                 f"{self._where}: is a JSON object with {listed(self._needed)}, and line 1 is plain text; say with "
                 "--input_format text or jsonl what lines are"
@@ -116,7 +115,7 @@ class LineParser:
                 f"{self._where}: expected a JSON object with {listed(self._needed)}, as --text_columns asks, "
                 f"got {shown(line)}; without that flag lines are texts"
             )
-        if not set(self._needed) <= set(_unfolded(found, self._needed)):
+        if not set(self._needed) <= set(self._unfolded(found)):
             raise MinitrainError(
                 f"{self._where}: is a JSON object without {listed(self._needed)}; it has "
                 f"{listed(found) or 'no field'}: pass --text_columns, or --input_format text to label lines as such"
@@ -151,6 +150,13 @@ class LineParser:
             raise MinitrainError(f"{self._where}: expected two texts with a tab between them, got {shown(line)}")
         return dict(zip(NAMES, (left, right), strict=True))
 
+    def _unfolded(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with the texts that are inside of its fields, as `review.text`, as fields of their own."""
+        for name in self._needed:
+            with suppress(KeyError):
+                row = {**row, name: field_of(row, name)}
+        return row
+
     def _fields_of(self, line: str) -> dict[str, Any]:
         try:
             row = json.loads(line)
@@ -162,7 +168,7 @@ class LineParser:
             raise MinitrainError(f"{self._where}: expected a JSON object, got {shown(row)}")
         if self.columns is None:
             self.columns = NAMES if NAMES[1] in row and self.pairs is not False else NAMES[:1]
-        row = _unfolded(row, self.columns)
+        row = self._unfolded(row)
         for name in self.columns:
             if not isinstance(row.get(name), str) or not writable(row[name]):
                 got = f"{shown(row[name])} ({type(row[name]).__name__})" if name in row else "no such field"
@@ -177,16 +183,6 @@ class LineParser:
                 "write JSON lines (--output_format jsonl), or name the columns with --keep_columns"
             )
         return row
-
-
-def _unfolded(row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """A row with a field for each of the names that means one inside of another, as a.b does in {"a": {"b": 1}}."""
-    inside = {}
-    for name in names:
-        if name not in row:
-            with suppress(KeyError):
-                inside[name] = field_of(row, name)
-    return {**row, **inside}
 
 
 def _object(line: str) -> dict[str, Any] | None:

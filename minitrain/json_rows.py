@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 from minitrain.errors import MinitrainError, listed, shown
-from minitrain.table import ABSENT, Table, field_of, named, writable
+from minitrain.table import ABSENT, Table, field_of, has_field, named, writable
 
 
 def read_json_rows(
@@ -106,7 +106,7 @@ def _next(text: str, at: int) -> int:
 def _alone(source: str, value: dict[str, Any], columns: "_Columns", asked: Sequence[str], line: int) -> Table:
     """A file of one object: the row itself, or what holds the rows as a list."""
     lists = [name for name, part in value.items() if isinstance(part, list) and _are_objects(part)]
-    is_row = bool(asked) and all(_has(value, name) for name in asked)
+    is_row = bool(asked) and all(has_field(value, name) for name in asked)
     if is_row or (not lists and not _looks_like_columns(value)):
         columns.add(value, line)
         return columns.table(())
@@ -121,10 +121,25 @@ def _alone(source: str, value: dict[str, Any], columns: "_Columns", asked: Seque
             f"  python -c \"import json; json.dump(json.load(open('{source}'))['{lists[0]}'], "
             f"open('{lists[0]}.json', 'w'))\""
         )
+    frame = _frame_of(value).format(f"json.load(open('{source}'))")
     raise MinitrainError(
         f"{source}: holds columns ({listed(value)}), not rows; write it as lines of objects:\n"
-        f"  python -c \"import json, pandas; pandas.DataFrame(json.load(open('{source}')))"
-        ".to_json('rows.jsonl', orient='records', lines=True)\""
+        f"  python -c \"import json, pandas; {frame}.to_json('rows.jsonl', orient='records', lines=True)\""
+    )
+
+
+def _frame_of(value: dict[str, Any]) -> str:
+    """What makes a DataFrame of what pandas has written, by its ways to lay out a table (orient)."""
+    if _is_split(value):
+        return "pandas.DataFrame(**{})"
+    rows = all(isinstance(part, dict) and not all(map(str.isdecimal, part)) for part in value.values())
+    return "pandas.DataFrame.from_dict({}, orient='index')" if rows else "pandas.DataFrame({})"
+
+
+def _is_split(value: dict[str, Any]) -> bool:
+    """{"columns": ["text", "label"], "index": [0, 1], "data": [["a", 0], ["b", 1]]}"""
+    return set(value) in ({"columns", "index", "data"}, {"columns", "data"}) and all(
+        isinstance(part, list) for part in value.values()
     )
 
 
@@ -134,18 +149,12 @@ def _are_objects(values: list[Any]) -> bool:
 
 def _looks_like_columns(value: dict[str, Any]) -> bool:
     """{"text": ["a", "b"], "label": [0, 1]}, or with {"0": "a", "1": "b"} as pandas writes by default."""
+    if _is_split(value):
+        return True
     kinds = {type(part) for part in value.values()}
     if len(value) < 2 or len(kinds) != 1 or not kinds <= {list, dict}:
         return False
     return len({len(part) for part in value.values()}) == 1 and len(next(iter(value.values()))) > 0
-
-
-def _has(row: dict[str, Any], name: str) -> bool:
-    try:
-        field_of(row, name)
-    except KeyError:
-        return False
-    return True
 
 
 def _names(row: dict[str, Any], inside: bool) -> Iterator[str]:

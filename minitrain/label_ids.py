@@ -20,6 +20,7 @@ from minitrain.label_values import (
     class_names,
     is_integer,
     is_missing,
+    is_written_number,
     label_keys,
     label_values,
     raw_values,
@@ -153,6 +154,8 @@ class Classes:
             same = [name for name in self.names if name.lower() == str(value).lower()]
             return self._only(same[0]) if len(same) == 1 else None
         number = None if isinstance(value, bool | Name) else whole_number(value, self.table.untyped)
+        if type(value) is float and number is None and str(value) in self.by_name and not self.own:
+            return self._only(str(value))  # 0.5 beside classes that --label_map names
         if number is None or abs(number) >= LARGEST:
             return None
         place = number if 0 <= number < len(self.names) else None
@@ -206,10 +209,12 @@ class Classes:
             )
         numbers = {n for v in raw if type(v) is not bool and (n := whole_number(v, untyped)) is not None}
         words = not self.own and not self.by_place and not any(map(is_integer, self.names))
-        if type(value) is bool or (words and whole_number(value, untyped) is not None):
+        mapped = set(self.labels.label_map or {})  # which says them already
+        words = words and not {str(n) for n in numbers} & mapped
+        old = ["False", "True"] if type(value) is bool else [str(n) for n in sorted(numbers)]
+        if type(value) is bool or (words and str(whole_number(value, untyped)) in old[: len(self.names)]):
             if several := [name for name, count in self.counts.items() if count > 1]:
                 return f"the head calls several classes {several[0]!r}: {OWN_NAMES}"
-            old = ["False", "True"] if type(value) is bool else [str(n) for n in sorted(numbers)]
             pairs = as_flag(dict(zip(old[:20], self.names, strict=False)))
             return f"say which is which, as in {pairs} (or in another order): it is not guessed"
         pairs = as_flag({str(value): "NAME"})
@@ -266,7 +271,8 @@ def scores(table: Table, column: str) -> list[float]:
             if not abs(number) <= LARGEST_SCORE:  # so that NaN fails too
                 raise ValueError
         except (ValueError, OverflowError):
-            bad_label(table, column, i, value, "a finite number, as regression needs")
+            way = "; write it as 0.5: a decimal point, and no other signs" if is_written_number(str(value)) else ""
+            bad_label(table, column, i, value, f"a finite number, as regression needs{way}")
         result.append(number)
     return result
 
@@ -276,7 +282,7 @@ def hidden(table: Table, column: str, labels: Labels | None = None) -> bool:
 
     labels: of the run, in which -1 may be a class.
     """
-    if column not in table.columns:
+    if table.find(column) is None:
         return True
     is_class = labels is not None and "-1" in (*(labels.names or ()), *(labels.label_map or ()))
     return not is_class and all(v in (-1, "-1") for v in table.column(column)[:])

@@ -1,16 +1,18 @@
 """What a run says of its labels that nobody asked for, but a person would want to know before training on them."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 
 from minitrain.label_ids import Labels, class_counts
 from minitrain.label_map import as_flag
-from minitrain.label_values import Name, alike, label_keys, label_values, whole_number
+from minitrain.label_values import Name, alike, is_written_number, label_keys, label_values, whole_number
 from minitrain.tables import Table
 
 MANY = 50  # classes, from which on an id or a text may have been given for a label
 FEW_ROWS = 10  # a class; numbers that have no more of them may be scores
 LONG = 100  # characters: longer labels are texts
+_INTEGER = re.compile(r"-?[0-9]+")
 SHOWN = 5  # names or pairs in a note
 
 
@@ -25,7 +27,7 @@ def label_notes(tables: Mapping[str, Table], column: str, labels: Labels) -> lis
         *_without_rows(labels, counts),
         *_alike(labels, counts),
         *_too_many(labels, counts, column),
-        *_joined(labels.names),
+        *(_written_numbers(labels.names) or _joined(labels.names)),
     ]
 
 
@@ -89,6 +91,17 @@ def _too_many(labels: Labels, counts: Mapping[int, int], column: str) -> list[st
     if all(name.removeprefix("-").isdecimal() for name in names):
         return [f"{said}: are the numbers in {column!r} scores? --problem_type regression takes them so; {another}"]
     return [f"{said}: does {column!r} number the rows? {another}"] if len(names) > rows / 2 else []
+
+
+def _written_numbers(names: Sequence[str]) -> list[str]:
+    """Names that are all numbers as people write them, 0,5 or 12% or $3, so that scores may be meant."""
+    odd = [name for name in names if not _INTEGER.fullmatch(name.strip())]
+    if len(names) < 3 or not odd or not all(map(is_written_number, names)):
+        return []
+    return [
+        f"'{plain(odd[0])}' is the name of a class here; where scores are meant, write numbers with a decimal "
+        "point and no other signs, as 0.5"
+    ]
 
 
 def _joined(names: Sequence[str]) -> list[str]:

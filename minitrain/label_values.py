@@ -14,6 +14,7 @@ from minitrain.tables import Table
 
 LARGEST = 10**100  # of a number that is the name of a class
 _PLAIN = {str, int, float, bool, type(None)}
+_WRITTEN = re.compile(r"[$€£]?\s?[-+]?[$€£]?\s?[0-9]+([.,' ][0-9]+)*\s?[%$€£]?")
 _WHOLE = re.compile(r"\s*(-?(?:0|[1-9][0-9]*))\.0*\s*")
 
 
@@ -80,6 +81,11 @@ def whole_number(value: Any, untyped: bool) -> int | None:
         if found is not None or is_integer(value):
             return int(found[1] if found else value)
     return None
+
+
+def is_written_number(text: str) -> bool:
+    """Whether a text is a number to people, and maybe none to Python: 0,5 and 1,200.50 and 12% and $3."""
+    return _WRITTEN.fullmatch(text.strip()) is not None
 
 
 def is_integer(text: str) -> bool:

@@ -6,6 +6,7 @@ prediction which goes on where it was interrupted has the bits of one that never
 """
 
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,11 +28,12 @@ from minitrain.inference_config import PredictConfig
 from minitrain.input_lines import LineParser, arriving, opened, whole_lines
 from minitrain.place import RESULTS
 from minitrain.progress import progress
+from minitrain.read_options import files_of
 from minitrain.record_files import RecordFile, record_file
 from minitrain.records import Records, kept_columns
+from minitrain.sampling import check_texts_of
 from minitrain.saved_run import SavedRun, load_run, pad_multiple, remark
 from minitrain.tables import Table, read_file
-from minitrain.tokenizer import check_texts
 
 # Batches of the first windows; all others are as the last. Of 20,000 texts with log-normal lengths (sigma 0.7)
 # windows of 64 batches have 7% more tokens than one of all, of 256 2%.
@@ -85,7 +87,7 @@ def _is_complete(config: PredictConfig) -> bool:
 
 
 def _input_files(config: PredictConfig) -> list[Path]:
-    return [Path(config.input)] if config.input is not None else []
+    return list(map(Path, files_of(config.input))) if config.input is not None else []
 
 
 def _model_files(run: str) -> list[Path]:
@@ -113,8 +115,7 @@ class _Labeller:
     def file(self) -> None:
         """Label the rows of a file, which are all checked before."""
         table, texts = self._table()
-        for name in texts:
-            check_texts(table.column(name)[:], table.source, name, first_row=1)
+        check_texts_of(table, texts)
         columns, note = kept_columns(table, texts, self.config.keep_columns)
         remark(table.source, note)
         self.records = self.records.of_columns(columns)
@@ -151,7 +152,7 @@ class _Labeller:
             try:
                 table = read_file(name, texts, self.config, others=self.config.keep_columns != ("none",))
             except MinitrainError as error:
-                if self.config.text_columns is not None or "has no column" not in str(error):
+                if self.config.text_columns is not None or not re.search("has no (column|field) ", str(error)):
                     raise
                 raise MinitrainError(
                     f"{error}. The run was trained on {listed(texts)}: pass --text_columns"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minitrain.errors import MinitrainError, listed, shown
-from minitrain.tables import Table
+from minitrain.tables import Table, field_of, has_field
 from minitrain.tokenizer import Example
 
 SOURCES = {"train": "train data", "validation": "evaluation data", "test": "test data"}
@@ -107,9 +107,9 @@ def _of_rows(rows: Sequence[Any], source: str, columns: Sequence[str] | None) ->
             )
     names = list(columns or (rows[0] if rows else ()))
     for number, row in enumerate(rows, start=1):
-        if (missing := next((name for name in names if name not in row), None)) is not None:
+        if (missing := next((name for name in names if not has_field(row, name)), None)) is not None:
             raise MinitrainError(f"{source}, row {number}: has no field {shown(missing)}; it has {listed(row)}")
-    return {str(name): [_plain(row[name]) for row in rows] for name in names}
+    return {str(name): [_plain(field_of(row, name)) for row in rows] for name in names}
 
 
 def _of_columns(columns: Mapping[Any, Any], source: str) -> dict[str, list[Any]]:

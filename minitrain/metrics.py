@@ -253,7 +253,12 @@ _OF_CLASSES: dict[str, Callable[[Confusion, int], float]] = {
     "matthews_correlation": lambda confusion, _: confusion.matthews(),
 }
 _OF_SCORES: dict[str, Callable[[Tensor, Tensor], float]] = {
-    **{"pearson": pearson, "spearmanr": spearman, "mse": mean_squared_error},
+    # Of one example, as a split may have, no correlation is known; the other values are.
+    **{
+        "pearson": lambda x, y: math.nan if len(y) == 1 else pearson(x, y),
+        "spearmanr": spearman,
+        "mse": mean_squared_error,
+    },
     **{"rmse": root_mean_squared_error, "mae": mean_absolute_error, "r2": r2},
 }
 

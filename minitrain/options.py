@@ -5,10 +5,11 @@ the command line (`flags.py`) is derived from them.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import field, fields
 from typing import Any
 
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, listed
 from minitrain.field_types import check_types
 
 MAY_BE_EMPTY = ("join", "positive_label")  # nothing between two texts; a class may be called so
@@ -69,4 +70,13 @@ def check_columns(columns: tuple[str, ...], join: str | None = None) -> None:
         raise MinitrainError(
             f"--text_columns {','.join(columns)}: expected one column, or two for pairs; pass --join ' ' "
             "to make one text of them"
+        )
+
+
+def check_label_column(label_column: str, text_columns: Sequence[str]) -> None:
+    """Raise MinitrainError where the labels would be in the text that is to tell them."""
+    if label_column in text_columns:
+        raise MinitrainError(
+            f"--label_column {label_column}: is one of the columns of text, {listed(text_columns)}; name the "
+            "column of the labels, and with --text_columns those of the texts"
         )

@@ -33,8 +33,10 @@ def r2(predictions: Tensor, labels: Tensor) -> float:
     if len(labels) < 2:
         return math.nan
     y, x = labels.numpy()[:, None], predictions.numpy()[:, None]
-    missed = numpy.sum((y - x) ** 2, axis=0)[0]
-    variance = numpy.sum((y - numpy.average(y, axis=0)) ** 2, axis=0)[0]
+    with numpy.errstate(over="ignore"):  # of scores beyond 1e19, whose squares are infinite
+        missed = numpy.sum((y - x) ** 2, axis=0)[0]
+        variance = numpy.sum((y - numpy.average(y, axis=0)) ** 2, axis=0)[0]
     if missed == 0 or variance == 0:
         return 1.0 if missed == 0 else 0.0
-    return float(1 - missed / variance)
+    with numpy.errstate(invalid="ignore"):
+        return float(1 - missed / variance)

@@ -129,7 +129,7 @@ class Console:
             self.bar.write(line)
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        self._append(json.dumps(_finite(record)) + "\n")
+        self._append(json.dumps(finite(record)) + "\n")
 
     def _opened(self, path: Path) -> FileIO:
         """Without a buffer: a run that is killed keeps what it logged."""
@@ -249,11 +249,13 @@ def class_block(result: Evaluation, names: Sequence[str] | None) -> list[str]:
     return [f"  {line}".rstrip() for line in ("", *class_lines(result.confusion, names))]
 
 
-def _finite(record: Mapping[str, Any]) -> dict[str, Any]:
-    """NaN, which a correlation of constants is, has no place in JSON: null."""
-    return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in record.items()}
+def finite(value: Any) -> Any:
+    """NaN, which a correlation of constants is, and infinity have no place in JSON: null, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def finite_values(result: Evaluation) -> dict[str, Any]:
     """An evaluation as `results.json` holds it."""
-    return {"examples": result.examples, **_finite(result.values)}
+    return {"examples": result.examples, **finite(result.values)}

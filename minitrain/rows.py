@@ -18,6 +18,7 @@ from minitrain.label_notes import label_notes
 from minitrain.label_values import check_label_map
 from minitrain.labels import Labels, find_labels, hidden
 from minitrain.memory import tables_in_memory
+from minitrain.options import check_label_column
 from minitrain.overlap import overlap_notes
 from minitrain.read_options import Files, files_of
 from minitrain.sampling import Draw, check_texts_of, checksum
@@ -86,10 +87,12 @@ def read_tables(config: DataConfig) -> Tables:
         subset = "mrpc" if dataset == GLUE_REPOSITORY and subset is None else subset
         tables = load_tables(dataset, subset, config.dataset_revision, config)
     if "train" not in tables:
-        raise MinitrainError(f"--dataset {dataset}: has no split 'train'; it has {', '.join(tables)}")
-    inside = [*(config.text_columns or ()), config.label_column or LABEL]
-    tables = {name: table.unfolded(inside) for name, table in tables.items()}
-    return Tables(by_split=tables, subset=subset, asked_for_test=config.test_file is not None)
+        said = "; ".join(note for table in tables.values() for note in table.notes)
+        raise MinitrainError(
+            f"--dataset {dataset}: has no split 'train'; it has {', '.join(tables)}{said and f' ({said})'}; pass "
+            "the file to train on as --train_file"
+        )
+    return Tables(by_split=_unfolded(tables, config), subset=subset, asked_for_test=config.test_file is not None)
 
 
 def tables_of_data(config: DataConfig, train: Any, evaluation: Any = None, test: Any = None) -> Tables:
@@ -98,7 +101,12 @@ def tables_of_data(config: DataConfig, train: Any, evaluation: Any = None, test:
         raise MinitrainError(f"{named} and data in memory are two sets of data: pass one")
     needed = (*config.text_columns, config.label_column or LABEL) if config.text_columns else None
     tables = tables_in_memory(train, evaluation, test, needed)
-    return Tables(by_split=tables, subset=None, asked_for_test=test is not None)
+    return Tables(by_split=_unfolded(tables, config), subset=None, asked_for_test=test is not None)
+
+
+def _unfolded(tables: Mapping[str, Table], config: DataConfig) -> dict[str, Table]:
+    inside = [*(config.text_columns or ()), config.label_column or LABEL]
+    return {name: table.unfolded(inside) for name, table in tables.items()}
 
 
 def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] | None = None) -> Rows:
@@ -114,11 +122,7 @@ def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] 
     label_column = train.find(label_column) or label_column
     columns = config.text_columns or (GLUE_COLUMNS[task] if task else _only_text_column(train, label_column))
     columns = tuple(train.find(name) or name for name in columns)
-    if label_column in columns:
-        raise MinitrainError(
-            f"--text_columns {','.join(columns)}: {label_column!r} is the column of the labels, and a model that "
-            "reads them learns nothing else; name columns of texts, or another --label_column"
-        )
+    check_label_column(label_column, columns)
     problem_type = config.problem_type or (REGRESSION if task == "stsb" else None)
     check_label_map(list(by_split.values()), label_column, config.label_map)
     labels = find_labels(
@@ -161,11 +165,21 @@ def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] 
             *dict.fromkeys(note for table in tables.by_split.values() for note in table.notes),
             *overlap_notes(used, evaluation | test, columns, label_column),
             *(f"{name}: labels are hidden, not scored" for name in secret),
+            *unused_splits(by_split),
         ],
         commit=train.commit,
         held_out=held_out,
         join=config.join,
     )
+
+
+def unused_splits(by_split: Mapping[str, Table]) -> list[str]:
+    """A line on each split that is neither trained on nor scored, as its name says nothing of that."""
+    return [
+        f"split {name}: {len(table)} rows, not used; what runs are scored on is called validation or test"
+        for name, table in by_split.items()
+        if name != "train" and not name.startswith(("validation", "test"))
+    ]
 
 
 def tables_of(config: TrainConfig) -> Tables:
@@ -180,9 +194,10 @@ def chosen_rows(config: TrainConfig, tables: Tables, known_labels: tuple[str, ..
     """
     rows = read_rows(tables, config, known_labels)
     if not rows.evaluation and config.eval_strategy != "no":
+        way = "pass --eval_file, or" if config.train_file else f"the splits are {', '.join(tables.by_split)}; pass"
         raise MinitrainError(
-            "there is no evaluation data: pass --eval_file, or --eval_fraction 0.1 to hold some of the training "
-            "data back, or --eval_strategy no"
+            f"there is no evaluation data: {way} --eval_fraction 0.1 to hold some of the training data back, or "
+            "--eval_strategy no"
         )
     if config.do_eval:
         return rows

@@ -38,7 +38,7 @@ from minitrain.place import LOG, RESULTS, alone_in, output_directory, output_pat
 from minitrain.plan import global_batch, plan, shared_out
 from minitrain.predictions import write_predictions
 from minitrain.profiling import matrix_ceiling, profile_lines
-from minitrain.report import Console, finite_values, peak_memory_mb, say
+from minitrain.report import Console, finite, finite_values, peak_memory_mb, say
 from minitrain.resuming import TARGETS, finished_run
 from minitrain.rows import Rows, chosen_rows, tables_of, tables_of_data, with_default_data
 from minitrain.step import TrainState
@@ -290,7 +290,7 @@ def _save(parts: Parts, final: Mapping[str, Evaluation], results: Mapping[str, A
         save_classifier(parts.model, parts.tokenizer, directory)
         write_whole(directory / "README.md", card)
         write_predictions(directory, parts.splits, final)
-        write_whole(directory / RESULTS, json_text(results))
+        write_whole(directory / RESULTS, json_text(finite(results)))
         os.replace(directory / f"{LOG}.part", directory / LOG)
     except (OSError, SafetensorError) as error:  # a full disk, above all
         raise MinitrainError(f"{directory}: the run is trained but cannot be saved ({error})") from error

@@ -77,7 +77,9 @@ class Draw:
         """Take an evaluation table out of the training rows, the same share of every class."""
         fraction, train = self.config.eval_fraction, tables["train"]
         if any(name.startswith("validation") for name in tables):
-            raise MinitrainError("--eval_fraction splits the training data, but there is evaluation data already")
+            raise MinitrainError(
+                "--eval_fraction splits the training data, but there is evaluation data already: leave one out"
+            )
         count = round(fraction * len(train))
         if not 0 < count < len(train):
             raise MinitrainError(

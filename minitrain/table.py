@@ -188,6 +188,15 @@ def field_of(row: Mapping[str, Any], name: str) -> Any:
     raise KeyError(name)
 
 
+def has_field(row: Mapping[str, Any], name: str) -> bool:
+    """Whether `field_of` finds a value."""
+    try:
+        field_of(row, name)
+    except KeyError:
+        return False
+    return True
+
+
 def writable(text: str) -> bool:
     """Whether a file can hold the text: not where it has half of a surrogate pair."""
     try:
@@ -198,7 +207,7 @@ def writable(text: str) -> bool:
 
 
 def joined(tables: Sequence[Table]) -> Table:
-    """Tables one after the other, in order: the columns of the first, where all have them.
+    """Tables one after the other, in order, with every column that one of them has.
 
     A column that one of them lacks, or means otherwise, is an error of whoever asks for it.
     """
@@ -206,22 +215,21 @@ def joined(tables: Sequence[Table]) -> Table:
     if len(tables) == 1:
         return first
     untyped = any(table.untyped for table in tables)
+    names = {name.strip(): name for table in reversed(tables) for name in table.columns}  # as the first writes it
+    order = dict.fromkeys(name.strip() for table in tables for name in table.columns)
     columns: dict[str, Sequence[Any]] = {}
     gaps: dict[str, str] = {}
-    for name in first.columns:
+    for name in map(names.__getitem__, order):
         values: list[Any] = []
         for table in tables:
+            part: Sequence[Any] = [ABSENT] * len(table)
             try:
                 part = table.column(name)[:]
-                if table.class_names.get(name) != first.class_names.get(name):
-                    raise MinitrainError(
-                        f"{table.source}, column {name!r}: its integers stand for {table.class_names.get(name)}, "
-                        f"those of {first.source} for {first.class_names.get(name)}; pass the files one by one"
-                    )
-                values += _as_text(table, name, part) if untyped and not table.untyped else part
+                _check_names(first, table, name)
+                part = _as_text(table, name, part) if untyped and not table.untyped else part
             except MinitrainError as error:
                 gaps.setdefault(name, str(error))
-                values += [ABSENT] * len(table)
+            values += part
         columns[name] = values
     return replace(
         first,
@@ -234,14 +242,25 @@ def joined(tables: Sequence[Table]) -> Table:
     )
 
 
+def _check_names(first: Table, table: Table, name: str) -> None:
+    """Raise MinitrainError where the integers of a column stand for other classes than in the first table."""
+    own, known = table.class_names.get(name), first.class_names.get(name)
+    if own != known:
+        raise MinitrainError(
+            f"{table.source}, column {name!r}: its integers stand for {own}, those of {first.source} for {known}; "
+            "pass the files one by one"
+        )
+
+
 def _as_text(table: Table, name: str, values: Sequence[Any]) -> list[str]:
     """Values with types, as a file without types would hold them."""
     texts = []
     for row, value in enumerate(values):
-        if not isinstance(value, str | int | float):
+        if not isinstance(value, str | int | float) or value != value:
+            kind = "NaN, no value" if isinstance(value, float) else type(value).__name__
             raise MinitrainError(
-                f"{table.where(row)}, column {name!r}: is {type(value).__name__}; beside a file without types, as "
-                "CSV is, it must be text or a number"
+                f"{table.where(row)}, column {name!r}: is {kind}; beside a file without types, as CSV is, it must "
+                "be text or a number: fill it in, or leave the row out"
             )
         texts.append(value if isinstance(value, str) else str(value))
     return texts

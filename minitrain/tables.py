@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from minitrain.dataset_folder import load_folder
+from minitrain.dataset_folder import flags_set, load_folder
 from minitrain.delimited import read_delimited
 from minitrain.demo import demo_reviews as demo_reviews
 from minitrain.download import Repository
@@ -23,6 +23,8 @@ from minitrain.parquet_rows import arrow_table, first_lines, read_parquet
 from minitrain.read_options import COMPRESSED, FILE_KINDS, Files, Reading, ReadOptions, files_of
 from minitrain.table import ABSENT as ABSENT
 from minitrain.table import Table as Table
+from minitrain.table import field_of as field_of
+from minitrain.table import has_field as has_field
 from minitrain.table import joined
 from minitrain.table import writable as writable
 from minitrain.text_files import codec, open_text
@@ -63,6 +65,11 @@ def load_tables(
     local = bool(dataset) and os.path.exists(dataset)
     if not local:
         check_hub_id("--dataset", dataset)
+        if flags := flags_set(options):
+            raise MinitrainError(
+                f"{' '.join(flags)}: goes with files of one's own, and --dataset {dataset} is read by `datasets`; "
+                "leave that out, or download its files and pass them as --train_file"
+            )
     with uncollected():
         import datasets
 
@@ -77,7 +84,9 @@ def load_tables(
     except MinitrainError:
         raise
     except Exception as error:  # its errors share no type, but their first lines say what is wrong
-        raise MinitrainError(f"--dataset {name}: {first_lines(error)}") from error
+        says = first_lines((error.__cause__ or error) if "generating" in str(error) else error)
+        hint = "; pass one as --subset" if "available" in says.lower() and "onfig" in says else ""
+        raise MinitrainError(f"--dataset {name}: {says}{hint}") from error
     return {split: arrow_table(f"{name}, split {split}", rows, commit, from_text) for split, rows in loaded.items()}
 
 
@@ -154,4 +163,4 @@ def kind_of(path: Path, options: Reading) -> str:
 def _no_file(path: Path) -> str:
     if os.path.isdir(path):
         return "is a folder; pass it as --dataset, or its files as a pattern in quotes"
-    return "no such file"
+    return "no such file" if path.is_absolute() else f"no such file in {os.getcwd()}"

@@ -38,6 +38,7 @@ MARKS = {
     b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16",
 }  # fmt: skip
 BUFFER = 1 << 18
+START = 32  # bytes that tell what a file is
 
 
 class _Counted(io.RawIOBase):
@@ -63,16 +64,19 @@ def open_text(path: Path, encoding: str, silent: bool = False, errors: str = "st
     """
     silent = silent or os.environ.get("RANK", "0") != "0"  # of several processes one speaks
     with path.open("rb", buffering=0) as file:
-        _check_start(path, file.read(32), encoding)
-        file.seek(0)
+        opener = OPENERS.get(path.suffix.lower())
+        if opener is None:
+            _check_start(path, file.read(START), encoding)
+            file.seek(0)
         size = os.fstat(file.fileno()).st_size
         with progress(f"reading {path}", size, "bytes", silent=silent) as add:
             raw: Any = io.BufferedReader(_Counted(file, add), BUFFER)
-            opener = OPENERS.get(path.suffix.lower())
             if opener is not None:
                 raw = opener(raw, "rb")
-            text = io.TextIOWrapper(raw, encoding=encoding, newline="", errors=errors)
             try:
+                if opener is not None:
+                    _check_start(path, raw.peek(START)[:START], encoding)
+                text = io.TextIOWrapper(raw, encoding=encoding, newline="", errors=errors)
                 yield _without_mark(text)
             except UnicodeError as error:
                 if errors != "strict":
@@ -99,19 +103,20 @@ def codec(encoding: str) -> str:
 
 
 def _check_start(path: Path, start: bytes, encoding: str) -> None:
-    if path.suffix.lower() in OPENERS:
-        return
+    inside = "what is compressed there " if path.suffix.lower() in OPENERS else ""
     if start.startswith(b"\xef\xbb\xbf") and encoding != "utf-8-sig":
         raise MinitrainError(f"{path}: begins with the mark of UTF-8; leave out --encoding {encoding}")
     if encoding != "utf-8-sig":
         return
     if any(byte == 0 or byte > 127 for byte in start):
         for magic, what in MAGIC.items():
+            if inside and start.startswith(magic) and "behind its name" in what:
+                raise MinitrainError(f"{path}: is compressed twice; take one off: gzip -d, bzip2 -d or xz -d")
             if start.startswith(magic):
-                raise MinitrainError(f"{path}: {what}")
+                raise MinitrainError(f"{path}: {inside}{what}")
     for beginning, what in NO_TABLES.items():
         if start.lstrip().lower().startswith(beginning):
-            raise MinitrainError(f"{path}: {what}")
+            raise MinitrainError(f"{path}: {inside}{what}")
     found = next((name for mark, name in MARKS.items() if start.startswith(mark)), None)
     if found is None and len(start) >= 8 and len(start) % 2 == 0 and start[0] and not any(start[1::2]):
         found = "utf-16-le"

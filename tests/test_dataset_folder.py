@@ -9,11 +9,14 @@ import datasets
 import pytest
 from test_tables import contents, put, write
 
+from minitrain.config import TrainConfig
 from minitrain.data import load_splits
 from minitrain.download import Repository
 from minitrain.errors import MinitrainError
 from minitrain.hub_datasets import _data_files
 from minitrain.parquet_rows import arrow_table
+from minitrain.read_options import ReadOptions
+from minitrain.rows import chosen_rows, read_tables
 from minitrain.tables import load_tables, read_file
 from minitrain.tokenizer import load_tokenizer
 
@@ -72,12 +75,11 @@ def test_a_file_of_a_folder_is_named_in_errors_and_read_as_the_flags_say(tmp_pat
     assert len(splits.train) == 2
 
 
-def test_what_the_card_declares_is_heeded(tmp_path: Path) -> None:
-    def card(body: str) -> str:
-        return (
-            f"---\nconfigs:\n- config_name: default\n{body}  data_files:\n  - split: train\n    path: a.csv\n---\n"
-        )
+def card(body: str) -> str:
+    return f"---\nconfigs:\n- config_name: default\n{body}  data_files:\n  - split: train\n    path: a.csv\n---\n"
 
+
+def test_what_the_card_declares_is_heeded(tmp_path: Path) -> None:
     semicolons = csv_of(ROWS, ";")
     folder = folder_of(tmp_path / "sep", {"README.md": card('  sep: ";"\n'), "a.csv": semicolons})
     table = load_tables(folder)["train"]
@@ -103,6 +105,11 @@ def test_declared_classes_go_on_being_known(tmp_path: Path) -> None:
         (["Train.csv", "Test.csv"], "Train.csv", None),
         (["trainset.csv", "testset.csv"], "trainset.csv", None),
         (["train.csv", "dev.jsonl"], "train.csv", "dev.jsonl"),
+        (["train.csv.gz", "dev.jsonl"], "train.csv.gz", "dev.jsonl"),
+        (["train/a.csv", "validation/b.jsonl"], "train/a.csv", "validation/b.jsonl"),
+        (["mytrain.csv", "mydev.csv"], "mytrain.csv", "mydev.csv"),
+        (["reviewsTrain.csv", "reviewsTest.csv"], "reviewsTrain.csv", None),
+        (["train.csv", "eval.csv", "test.csv"], "train.csv", "eval.csv"),
     ],
 )
 def test_names_that_datasets_takes_otherwise_than_meant_are_an_error(
@@ -135,6 +142,55 @@ def test_a_file_in_no_split_is_said(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, {"train.csv": SMALL, "more.csv": SMALL})
     splits = load_splits(folder, tokenizer=load_tokenizer("demo"))
     assert splits.notes == ["train: train.csv", "in no split by its name: more.csv"]
+
+
+@pytest.mark.parametrize("name", ["more/rows.csv.gz", "data/holdout.csv", "contest.csv"])
+def test_a_file_in_no_split_is_said_wherever_it_is(tmp_path: Path, name: str) -> None:
+    first = "data/train.csv" if name.startswith("data") else "train.csv"
+    folder = folder_of(tmp_path, {first: SMALL, name: SMALL, ".hidden.csv": SMALL})
+    assert load_tables(folder)["train"].notes == (f"train: {first}", f"in no split by its name: {name}")
+
+
+def test_files_without_a_split_for_training_are_named(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, {"data/train.csv": SMALL, "test/train.csv": SMALL})
+    with pytest.raises(MinitrainError) as caught:
+        load_splits(folder, tokenizer=load_tokenizer("demo"))
+    assert str(caught.value).endswith(
+        "has no split 'train'; it has test (test: test/train.csv; in no split by its name: data/train.csv); pass "
+        "the file to train on as --train_file"
+    )
+
+
+def test_a_file_called_eval_is_said_to_be_the_test_split(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, {"train.csv": SMALL, "eval.csv": SMALL})
+    splits = load_splits(folder, tokenizer=load_tokenizer("demo"))
+    assert list(splits.test) == ["test"] and "eval.csv is scored once, after training" in " ".join(splits.notes)
+    config = TrainConfig(model="demo", dataset=folder)
+    with pytest.raises(
+        MinitrainError, match="no evaluation data: the splits are train, test; pass --eval_fraction"
+    ):
+        chosen_rows(config, read_tables(config), None)
+
+
+def test_flags_come_before_what_the_card_declares(tmp_path: Path) -> None:
+    tabs = card('  sep: "\\t"\n')
+    quotes = folder_of(tmp_path / "quotes", {"README.md": tabs, "a.csv": 'text\tlabel\n"x\t0\ny"\t1\n'})
+    latin = folder_of(tmp_path / "latin", {"README.md": tabs, "a.csv": ""})
+    put(tmp_path / "latin" / "a.csv", "text\tlabel\ncaf\xe9\t0\n".encode("latin-1"))
+    signs = folder_of(tmp_path / "signs", {"README.md": tabs, "a.csv": "text;label\nx;0\n"})
+    for folder, options, texts in (
+        (quotes, {"quoting": "none"}, ['"x', 'y"']), (latin, {"encoding": "latin-1"}, ["caf\xe9"]),
+        (signs, {"delimiter": ";"}, ["x"]),
+    ):  # fmt: skip
+        assert list(load_tables(folder, options=ReadOptions(**options))["train"].column("text")) == texts
+
+
+def test_flags_that_datasets_would_not_heed_are_refused(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, {"README.md": card("  skiprows: 1\n"), "a.csv": f"title\n{SMALL}"})
+    assert contents(load_tables(folder)["train"]) == {"text": ["a", "b"], "label": [0, 1]}
+    for source in (folder, "user/reviews"):
+        with pytest.raises(MinitrainError, match=f"^--quoting none: .*--dataset {source} is read by `datasets`"):
+            load_tables(source, options=ReadOptions(quoting="none"))
 
 
 def test_the_real_splits_of_a_card_have_no_notes(glue: Path) -> None:

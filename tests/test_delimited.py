@@ -187,6 +187,7 @@ def test_lines_that_a_quote_swallows_are_said_with_the_line_where_it_opens(tmp_p
         'id,text,label\n1,a,x\n2,"open,x\n3,b,y\n4,c",y\n5,d,x\n',
         'label,text\nx,a\nx,"open\ny,b\nx,c"\ny,d\n',
         'text,label\r"open text,good\rsecond,bad\rthird",good\rx,bad\r',
+        'text,score\n"open text,0.5\nsecond,1.5\nthird",2.5\nx,3.5\n',  # no number is there twice
     ],
 )
 def test_swallowed_rows_of_csv_are_told_by_what_their_columns_hold(tmp_path: Path, content: str) -> None:
