@@ -27,6 +27,8 @@ from minitrain.products import choose_products, chosen_products
 from minitrain.resuming import check_data, check_goes_on, check_settings, other_machine
 from minitrain.step import TrainState
 
+CHANGES = {"f1": "positive_label", "loss": "label_smoothing_factor"}  # metrics, and what makes others of them
+
 
 class Checkpointer:
     """Saves the state of one run, and puts it back.
@@ -72,7 +74,7 @@ class Checkpointer:
         state.model.load_state_dict({name: tensor.to(device) for name, tensor in tensors["model"].items()})
         state.optimizer.load_state_dict(dict(tensors["optimizer"]))
         state.step, state.epoch, self.saved_step = facts["step"], facts["epoch"], facts["step"]
-        self._restore_best(best, facts["best"], tensors.get("best", {}), device)
+        self._restore_best(best, facts["best"], tensors.get("best", {}), device, facts["config"])
         self._restore_random(tensors["random"], device)
         self.on_restore(state.step)
         if self.world.is_main:
@@ -83,10 +85,24 @@ class Checkpointer:
         return epoch[min(self.world.rank, len(epoch) - 1)].clone()
 
     def _restore_best(
-        self, best: Best, saved: Mapping[str, Any], weights: Mapping[str, Tensor], device: torch.device
+        self,
+        best: Best,
+        saved: Mapping[str, Any],
+        weights: Mapping[str, Tensor],
+        device: torch.device,
+        before: Mapping[str, Any],
     ) -> None:
-        """Take up the best evaluation so far where it is by the same value, with its weights where they count."""
+        """Take up the best evaluation so far where it is by the same value, with its weights where they count.
+
+        before: the configuration that it was found with.
+        """
         if (saved["name"], saved["greater_is_better"]) != (best.name, best.greater_is_better):
+            return
+        if (setting := CHANGES.get(best.name)) and before.get(setting) != getattr(self.config, setting):
+            self.tell(
+                f"changed  the best {best.name} so far does not count, as --{setting} is another: later ones "
+                "are compared"
+            )
             return
         if self.config.load_best_model_at_end and saved["value"] is not None and not weights:
             self.tell(

@@ -224,9 +224,7 @@ def evaluate(
     """
     split = as_split(split)
     if split.labels is None:
-        raise MinitrainError(
-            "the split has no labels, so there is nothing to compare with: predict gives its logits"
-        )
+        raise MinitrainError("the split has no labels to score by; predict(model, split) gives its logits")
     start = time.perf_counter()
     logits = predict(
         model,

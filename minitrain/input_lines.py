@@ -105,6 +105,7 @@ class LineParser:
         found = _object(line)
         if found is None and not self.asked:
             self._check_no_header(line)
+            self._check_no_json(line)
             self.format = "text"
             self._settle_pairs(line)
             return
@@ -134,6 +135,14 @@ class LineParser:
                     f"{self._where}: is the header of a table ({listed(names)}), whose lines are no texts: write "
                     "it into a .csv or .tsv file and pass that as --input, or pass --input_format text"
                 )
+
+    def _check_no_json(self, line: str) -> None:
+        begun = line.strip()
+        if begun in ("[", "{") or (begun.startswith("[") and begun[1:].lstrip().startswith("{")):
+            raise MinitrainError(
+                f"{self._where}: is the beginning of JSON that is no object a line; write one a line, as jq -c "
+                "'.[]' does of a list, or pass a .json file as --input, or --input_format text to label each line"
+            )
 
     def _pair(self, line: str) -> dict[str, Any]:
         left, tab, right = line.partition("\t")

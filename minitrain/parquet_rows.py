@@ -21,6 +21,7 @@ def read_parquet(path: Path) -> Table:
 
     datasets.disable_progress_bars()  # reading says how far it is where that takes long
     try:
+        datasets.disable_progress_bars()  # of seconds, and `progress` says what takes longer
         rows = datasets.Dataset.from_parquet(str(path))
     except Exception as error:  # pyarrow's and datasets' errors share no type
         cause = error.__cause__ or error

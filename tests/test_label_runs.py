@@ -202,9 +202,3 @@ def test_numbers_are_not_matched_with_one_name_of_several_classes(of_words: Path
     file = write(tmp_path / "numbers.csv", numbers(6))
     with pytest.raises(MinitrainError, match="the head calls several classes 'x': give each a name of its own"):
         evaluate_run(EvaluateConfig(run=str(tmp_path / "run"), eval_file=file))
-
-
-def test_a_text_that_holds_the_labels_is_an_error(model: Path, tmp_path: Path) -> None:
-    for columns in (("label",), ("text", "label")):
-        with pytest.raises(MinitrainError, match="'label' is the column of the labels"):
-            trained(tmp_path, model, words(12), text_columns=columns, join=" ")

@@ -654,3 +654,26 @@ def test_a_single_emoji_is_no_sign_of_a_wrong_model(
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{text}\n".encode())))
     predict_run(PredictConfig(run=str(folder / "single")))
     assert ("are unknown to the tokenizer" in capsys.readouterr().err) == warned
+
+
+PRETTY = ['[\n {"text": "good"}\n]', '{\n "text": "good"\n}', '[{"text": "good"}]', '[ {"text": "good"} ]']
+
+
+@pytest.mark.parametrize("text", PRETTY)
+def test_json_over_several_lines_is_not_labelled_line_by_line(folder: Path, predicted: Predict, text: str) -> None:
+    with pytest.raises(MinitrainError, match="line 1: is the beginning of JSON that is no object a line"):
+        predicted(folder / "single", f"{text}\n")
+    assert len(records_of(predicted(folder / "single", f"{text}\n", input_format="text"))) == len(text.split("\n"))
+
+
+def test_fields_inside_of_others_are_read_from_lines_as_from_a_file(
+    folder: Path, predicted: Predict, tmp_path: Path
+) -> None:
+    rows = [{"post": {"title": "good"}, "id": 1}, {"post": {"title": "bad"}, "id": 2}]
+    file = write_jsonl(tmp_path / "rows.jsonl", rows)
+    asked = {"text_columns": ("post.title",)}
+    from_lines = records_of(predicted(folder / "single", file.read_text(), **asked))
+    assert from_lines == records_of(predicted(folder / "single", input=str(file), **asked))
+    assert [row["post.title"] for row in from_lines] == ["good", "bad"]
+    with pytest.raises(MinitrainError, match="line 2, field 'post.title': expected a text, got no such field"):
+        predicted(folder / "single", '{"post": {"title": "good"}}\n{"post": 1}\n', **asked)

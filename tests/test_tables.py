@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -367,3 +368,12 @@ def test_the_way_out_of_a_kind_that_is_not_read_is_a_command_that_works(tmp_path
     subprocess.run(command.replace("python", sys.executable, 1), shell=True, cwd=tmp_path, check=True)
     made = next(file for file in tmp_path.iterdir() if file != path)
     assert list(read_file(made).column("text")) == ["a, b"]
+
+
+def test_a_parquet_file_is_read_without_the_bars_of_another_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.enable_progress_bars()
+    assert len(read_file(write(tmp_path / "rows.parquet", {"text": ["a", "b"], "label": [0, 1]}))) == 2
+    assert capsys.readouterr().err == ""

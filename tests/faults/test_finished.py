@@ -185,6 +185,17 @@ def test_best_without_its_weights_does_not_count_when_the_best_is_wanted(
     assert "does not count, since the checkpoint has not its weights" in capsys.readouterr().out
 
 
+def test_a_best_f1_of_one_class_is_none_of_the_other(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = {**END, "load_best_model_at_end": True, "metric_for_best_model": "f1"}
+    train(TrainConfig(**flags(place, tmp_path, **kept, positive_label="awful")))
+    results = train(TrainConfig(**flags(place, tmp_path, **kept, **ON, positive_label="lovely", max_steps=20)))
+    assert results["best"]["step"] > 14
+    assert "the best f1 so far does not count, as --positive_label is another" in capsys.readouterr().out
+    assert results["best"]["f1"] == pytest.approx(read_results(tmp_path)["results"]["validation"]["f1"])
+
+
 def test_another_number_of_threads_is_said_when_a_run_resumes(
     place: Path, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
