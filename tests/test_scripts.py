@@ -113,10 +113,8 @@ def test_bad_row_ends_with_status_1_and_keeps_the_older_file(run: Path, tmp_path
     (tmp_path / "out.jsonl").write_text("kept\n", encoding="utf-8")
     done = command("predict", run, "--input", tmp_path / "bad.jsonl", "--output", tmp_path / "out.jsonl")
     assert done.returncode == 1
-    assert (
-        done.stderr
-        == f"predict.py: {tmp_path}/bad.jsonl, line 2: has no field 'text'; it has txt. The run was trained on text: pass --text_columns\n"
-    )
+    said = f"predict.py: {tmp_path}/bad.jsonl, line 2: has no field 'text'; it has txt."
+    assert done.stderr == f"{said} The run was trained on text: pass --text_columns\n"
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "kept\n"
     assert {path.name for path in tmp_path.iterdir()} == {"bad.jsonl", "out.jsonl"}
 
