@@ -111,6 +111,9 @@ def remark(source: str, *notes: str | None) -> None:
 
 
 def pad_multiple(config: EvaluateConfig | PredictConfig, run: SavedRun) -> int | None:
-    """What lengths are padded to: as in training, where that does not exceed the positions."""
-    fits = run.model.config.max_length % LENGTH_MULTIPLE == 0
+    """What lengths are padded to: as in training, where that does not exceed the positions.
+
+    None where padding stands on the left: there it moves the words, and with them the answers.
+    """
+    fits = run.model.config.max_length % LENGTH_MULTIPLE == 0 and run.tokenizer.padding_side == "right"
     return LENGTH_MULTIPLE if config.bf16 and config.kernels == "fast" and fits else None

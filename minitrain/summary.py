@@ -21,6 +21,8 @@ from minitrain.products import onednn_multiplies
 from minitrain.report import class_block, duration, metric_name, result_lines
 from minitrain.targets import TargetScale
 
+MANY_CUT = 0.1  # of the texts: more is worth a word
+
 
 def header(
     config: TrainConfig,
@@ -41,41 +43,43 @@ def header(
     parts += [f"{processes} processes"] if processes > 1 else []
     batch = size * config.gradient_accumulation_steps * processes
     cut_up = f" ({' x '.join(parts)})" if parts else ""
-    ordered = sorted(train.lengths)
-    sizes = splits.all
-    rows = sum(len(split) for split in sizes.values())
-    truncated = sum(split.truncated for split in sizes.values())
-    blank = sum(split.blank for split in sizes.values())
-    counts = {name: (split.unknown, split.text_tokens) for name, split in sizes.items()}
-    unknown = sum(count for count, _ in counts.values()) / max(1, sum(tokens for _, tokens in counts.values()))
-    cut = f"{truncated / rows:.1%} truncated, {unknown:.1%} unknown" + (
-        f", {blank} with a blank text" if blank else ""
-    )
     return [
         f"minitrain {version('minitrain')}  torch {torch.__version__}  {device}, {torch.get_num_threads()} threads"
         f"  {'bf16' if config.bf16 else 'fp32'}, {config.kernels} kernels  "
         + ("1 process" if processes == 1 else f"{processes} processes"),
         *_slow_arithmetic(config, device),
-        "data     " + ", ".join(f"{name} {len(split)}" for name, split in sizes.items()),
+        "data     " + ", ".join(f"{name} {len(split)}" for name, split in splits.all.items()),
         *(f"         {note}" for note in splits.notes),
         "labels   " + _label_counts(splits),
         *_targets(scale),
-        f"lengths  median {ordered[len(ordered) // 2]}, 95% within {ordered[int(len(ordered) * 0.95)]} tokens; "
-        f"{cut}; {padding:.1%} padding ({config.sampler} sampler)",
-        *(
-            [f"         {warning}"]
-            if (
-                warning := unknown_warning(
-                    {name: (split.unknown, split.text_tokens) for name, split in sizes.items()}
-                )
-            )
-            else []
-        ),
+        *_lengths(splits, f"{padding:.1%} padding ({config.sampler} sampler)"),
         f"weights  {config.model}: {report.line()}",
         f"plan     {steps.total_steps} steps of {batch} examples{cut_up}, {steps.steps_per_epoch} an epoch, "
         f"{steps.warmup_steps} of warm-up; seed {config.seed}",
         "",
     ]
+
+
+def _lengths(splits: Splits, padding: str) -> list[str]:
+    """How long the texts are, and what of them the model does not get to see."""
+    sizes, ordered = splits.all, sorted(splits.train.lengths)
+    rows = sum(len(split) for split in sizes.values())
+    truncated = sum(split.truncated for split in sizes.values())
+    blank = sum(split.blank for split in sizes.values())
+    counts = {name: (split.unknown, split.text_tokens) for name, split in sizes.items()}
+    unknown = sum(count for count, _ in counts.values()) / max(1, sum(tokens for _, tokens in counts.values()))
+    cut = f"{truncated / rows:.1%} truncated, {unknown:.1%} unknown"
+    lines = [
+        f"lengths  median {ordered[len(ordered) // 2]}, 95% within {ordered[int(len(ordered) * 0.95)]} tokens; "
+        f"{cut}{f', {blank} with a blank text' if blank else ''}; {padding}"
+    ]
+    if truncated > MANY_CUT * rows:
+        lines.append(
+            f"         {truncated} of {rows} texts are longer than {ordered[-1]} tokens, and what stands behind the cut "
+            "is not read: put what matters first, or pass texts in parts"
+        )
+    warning = unknown_warning(counts)
+    return lines if warning is None else [*lines, f"         {warning}"]
 
 
 def _slow_arithmetic(config: TrainConfig, device: torch.device) -> list[str]:

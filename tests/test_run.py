@@ -418,6 +418,15 @@ def test_what_is_printed_before_the_first_step_moves_no_random_number(
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize(("max_length", "warns"), [(4, True), (64, False)])
+def test_texts_whose_end_is_not_read_are_named_where_they_are_many(
+    model: Path, data: Path, tmp_path: Path, max_length: int, warns: bool
+) -> None:
+    parts = prepare(config(model, data, tmp_path / "run", max_length=max_length))
+    lines = header(parts.config, torch.device("cpu"), parts.splits, parts.report)
+    assert any("texts are longer than 4 tokens, and what stands behind the cut" in line for line in lines) == warns
+
+
 @pytest.mark.parametrize(
     ("asked", "has_it", "device", "warns"),
     [
