@@ -75,8 +75,8 @@ def _lengths(splits: Splits, padding: str) -> list[str]:
     ]
     if truncated > MANY_CUT * rows:
         lines.append(
-            f"         {truncated} of {rows} texts are longer than {ordered[-1]} tokens, and what stands behind the cut "
-            "is not read: put what matters first, or pass texts in parts"
+            f"         {truncated} of {rows} texts are longer than {ordered[-1]} tokens, and what stands behind "
+            "the cut is not read: put what matters first, or pass texts in parts"
         )
     warning = unknown_warning(counts)
     return lines if warning is None else [*lines, f"         {warning}"]
