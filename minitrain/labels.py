@@ -66,6 +66,8 @@ def find_labels(
     where the data has the same classes. label_map: other names for the labels. positive_label: of two classes, the
     one that F1 is about. Raises MinitrainError naming source, column, row and value.
     """
+    if table.find(column) is None and column.split(".")[0] not in table.columns:
+        raise MinitrainError(f"{table.lacks(column)} (--label_column says which one holds the labels)")
     if problem_type == REGRESSION:
         return _scores_only(label_map, positive_label)
     own = class_names(table, column, label_map)

@@ -293,8 +293,7 @@ def _only_text_column(table: Table, label_column: str) -> tuple[str, ...]:
     if len(texts) > 1:  # a field that some rows lack is no text to train on, if there is another
         texts = [name for name in texts if name not in table.gaps] or texts
     if len(texts) != 1:
-        raise MinitrainError(
-            f"{table.source}: pass --text_columns a or a,b (and --label_column); the columns are "
-            f"{table.names_shown()}"
-        )
+        missing = "" if table.find(label_column) else f"has no column {label_column!r} of labels; "
+        ways = "pass --text_columns a or a,b (and --label_column); the columns are"
+        raise MinitrainError(f"{table.source}: {missing}{ways} {table.names_shown()}")
     return (texts[0],)

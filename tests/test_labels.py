@@ -204,7 +204,10 @@ def test_a_single_class_is_an_error_that_lists_the_columns(labels: list[Any]) ->
 @pytest.mark.fault(54)
 def test_a_missing_column_lists_those_there_are() -> None:
     for problem_type in (None, CLASSES):
-        with pytest.raises(MinitrainError, match=r"reviews\.jsonl: has no column 'label'; it has text, stars"):
+        with pytest.raises(
+            MinitrainError,
+            match=r"reviews\.jsonl: has no column 'label'; it has text, stars \(--label_column says which",
+        ):
             find_labels(table([0, 1]), "label", problem_type)
     with pytest.raises(MinitrainError, match="has no column 'label'; it has text, stars"):
         scores(table([0.5]), "label")
@@ -311,3 +314,9 @@ def test_one_hidden_label_among_real_ones_is_an_error(tmp_path: Path, demo_model
 
 def test_a_test_split_without_the_column_counts_as_hidden() -> None:
     assert hidden(table([0, 1]), "label")
+
+
+def test_a_table_without_the_label_column_says_so_though_no_text_column_is_plain(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,warm,cold\na text,0,1\nanother,1,0\n")
+    with pytest.raises(MinitrainError, match="has no column 'label' of labels; pass --text_columns a or a,b"):
+        load_splits(tokenizer=None, train_file=str(tmp_path / "a.csv"))  # type: ignore[arg-type]
