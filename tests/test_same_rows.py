@@ -10,8 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pandas
 import pyarrow
 import pyarrow.parquet
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,9 +92,17 @@ def as_folder(folder: Path, suffix: str, tables: dict[str, Rows]) -> dict[str, A
     return {"dataset": str(inner)}
 
 
+def in_memory(made: Callable[[Rows], Any], tables: dict[str, Rows]) -> dict[str, Any]:
+    return {"train": made(tables["train"]), "evaluation": made(tables["validation"])}
+
+
 # Name -> the options of load_splits, from a folder to write into and the tables by split.
 FORMATS: dict[str, Callable[[Path, dict[str, Rows]], dict[str, Any]]] = {
     **{suffix: lambda folder, tables, s=suffix: files(folder, s, tables) for suffix in WRITERS},  # type: ignore[misc]
+    "columns in memory": lambda folder, tables: in_memory(dict, tables),
+    "dicts in memory": lambda folder, tables: in_memory(objects, tables),
+    "DataFrame": lambda folder, tables: in_memory(pandas.DataFrame, tables),
+    "Dataset": lambda folder, tables: in_memory(Dataset.from_dict, tables),
     **{f"folder of {s}": lambda folder, tables, s=s: as_folder(folder, s, tables) for s in FOLDERS},  # type: ignore[misc]
 }
 
@@ -111,7 +121,7 @@ def error_kind(error: MinitrainError) -> tuple[Any, ...]:
     """Which row of the data and which column it names, and the value."""
     text = str(error)
     row, column = re.search(r"row (\d+)", text), re.search(r"column '(.*?)'", text)
-    return "error", row and row[1], column and column[1]
+    return "error", row and row[1], column and column[1].strip()  # a file's header loses blanks, memory keeps them
 
 
 @st.composite
