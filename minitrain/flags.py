@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+import time
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
@@ -22,6 +23,7 @@ from minitrain.known_flags import ANSWERS
 from minitrain.known_flags import RENAMED as RENAMED
 
 Config = TypeVar("Config")
+GRACE = 3.0  # seconds that a process leaves to the one which says what is wrong
 
 # How alike, from 0 to 1, a name must be to one that there is for a slip of the finger: a letter or two.
 NEAR = 0.8
@@ -34,6 +36,8 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         # Of the processes that torchrun starts with the same flags, one on each node speaks.
         first = os.environ.get("LOCAL_RANK", "0") == "0"
+        if not first:
+            time.sleep(GRACE)  # torchrun ends the others as soon as one has left: the one that speaks goes first
         self.exit(2, f"{self.prog}: {message}\n(--help lists the flags)\n" if first else None)
 
     def unknown(self, flag: str, known: Sequence[str]) -> NoReturn:

@@ -52,7 +52,7 @@ def test_a_map_may_stand_in_a_file_which_is_read_at_once(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("", "expected old=new"),
+        ("", "--label_map"),
         ("x", "expected old=new"),
         ("a=b,", "expected old=new"),
         ("a=b=c", "expected old=new"),

@@ -131,4 +131,5 @@ def test_scoring_prints_and_writes_the_numbers_of_the_run(run: Path, tmp_path: P
 def test_scoring_with_a_wrong_column_ends_with_status_1(run: Path, data: Path) -> None:
     done = command("evaluate", run, "--text_columns", "review")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"evaluate.py: {data}/eval.csv: has no column 'review'; it has text, label\n"
+    said = f"evaluate.py: {data}/eval.csv: has no column 'review'; it has text, label."
+    assert done.stderr.startswith(said) and "pass --label_column" in done.stderr
