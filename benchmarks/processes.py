@@ -16,15 +16,15 @@ from typing import Any
 import torch
 
 from minitrain import TrainConfig, collate, launch, process_group, share
-from minitrain.config import flag
-from minitrain.distributed import exchanging
-from minitrain.files import json_text, write_whole
-from minitrain.flags import command
-from minitrain.plan import make_sampler
-from minitrain.report import say
-from minitrain.run import prepare
-from minitrain.step import make_state, train_step
-from minitrain.training import streams_of
+from minitrain.config.options import flag
+from minitrain.distributed.world import exchanging
+from minitrain.run.flags import command
+from minitrain.run.main import prepare
+from minitrain.run.report import say
+from minitrain.storage.files import json_text, write_whole
+from minitrain.training.loop import streams_of
+from minitrain.training.plan import make_sampler
+from minitrain.training.step import make_state, train_step
 
 WARMUP = 10
 KINDS: dict[str, dict[str, Any]] = {

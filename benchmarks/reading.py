@@ -16,19 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minitrain.config import flag
+from minitrain.config.options import flag
 from minitrain.errors import MinitrainError
-from minitrain.files import json_text, write_whole
-from minitrain.flags import command
-from minitrain.report import say
+from minitrain.run.flags import command
+from minitrain.run.report import say
+from minitrain.storage.files import json_text, write_whole
 
 HERE = Path(__file__).resolve().parent.parent
 WORDS = ["film", "plot", "actor", "a", "the", "good", "bad", "slow", "warm", "music", "was", "not", "very", "of"]
 CHILD = """
 import json, resource, sys, time
-from minitrain.data import load_splits
-from minitrain.tables import read_file
-from minitrain.tokenizer import load_tokenizer
+from minitrain.data.load import load_splits
+from minitrain.data.tables.load import read_file
+from minitrain.data.tokenizer.tokenizer import load_tokenizer
 path, tokenize = sys.argv[1], sys.argv[2] == "True"
 tokenizer = load_tokenizer("demo")
 start = time.perf_counter()

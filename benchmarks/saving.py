@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
-from minitrain.checkpointing import Checkpointer
-from minitrain.config import TrainConfig, flag
-from minitrain.files import json_text, write_whole
-from minitrain.flags import command
-from minitrain.report import say
-from minitrain.run import train
+from minitrain.config.options import flag
+from minitrain.config.train_config import TrainConfig
+from minitrain.run.flags import command
+from minitrain.run.main import train
+from minitrain.run.report import say
+from minitrain.run.resume import Checkpointer
+from minitrain.storage.files import json_text, write_whole
 
 
 @dataclass(frozen=True, kw_only=True)

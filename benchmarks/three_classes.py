@@ -10,7 +10,7 @@ import random
 import sys
 from pathlib import Path
 
-from minitrain.hub import demo_reviews_file
+from minitrain.storage.hub import demo_reviews_file
 
 
 def main(folder: Path) -> None:

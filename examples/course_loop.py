@@ -23,8 +23,8 @@ from minitrain import (
     load_tokenizer,
     predict,
 )
-from minitrain.data import Split
-from minitrain.model import SequenceClassifier
+from minitrain.data.dataset import Split
+from minitrain.model.classifier import SequenceClassifier
 
 
 def one_step(model_name: str) -> float:

@@ -12,11 +12,11 @@ repeating the rows of the dataset.
 
 from dataclasses import dataclass
 
-from sides import check_libraries
+from compare import check_libraries
 
-from minitrain.config import flag
+from minitrain.config.options import flag
 from minitrain.errors import MinitrainError
-from minitrain.flags import command
+from minitrain.run.flags import command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class BenchmarkConfig:
 def benchmark(config: BenchmarkConfig) -> None:
     """Measure, print, write. Raises MinitrainError where a side fails, or comes to another loss."""
     check_libraries()
-    from sides import race  # torch comes with it: --help answers without
+    from compare import race  # torch comes with it: --help answers without
 
     (race.run_growth if config.growth else race.run)(config)
 

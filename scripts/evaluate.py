@@ -1,13 +1,13 @@
 """Score a saved run: `python scripts/evaluate.py RUN`, on its own evaluation data or other."""
 
-from minitrain.flags import command
-from minitrain.imports import uncollected
-from minitrain.inference_config import EvaluateConfig
+from minitrain.config.inference_config import EvaluateConfig
+from minitrain.data.gc_pause import uncollected
+from minitrain.run.flags import command
 
 
 def evaluate(config: EvaluateConfig) -> None:
     with uncollected(for_good=True):
-        from minitrain.inference import evaluate_run  # torch comes with it
+        from minitrain.run.inference import evaluate_run  # torch comes with it
 
     evaluate_run(config)
 

@@ -7,10 +7,10 @@ lie from those of transformers' Trainer on the same rows. On the last rung every
 import sys
 from dataclasses import dataclass
 
-from sides import check_libraries
+from compare import check_libraries
 
-from minitrain.config import flag
-from minitrain.flags import command
+from minitrain.config.options import flag
+from minitrain.run.flags import command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class LadderConfig:
 def climb(config: LadderConfig) -> None:
     """Climb, print, write; exit with 1 where the last rung is not Trainer's run."""
     check_libraries()
-    from sides import rungs  # torch and transformers come with it: --help answers without
+    from compare import rungs  # torch and transformers come with it: --help answers without
 
     if not rungs.climb(config.model, config.dataset, config.subset, config.examples, config.json):
         sys.exit(1)

@@ -9,11 +9,12 @@ through both models and names the first operation that differs. Exits with 1 whe
 import sys
 from dataclasses import dataclass
 
-from sides import check_libraries
+from compare import check_libraries
 
-from minitrain.config import TrainConfig, flag
+from minitrain.config.options import flag
+from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
-from minitrain.flags import command
+from minitrain.run.flags import command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +54,9 @@ class ParityConfig(TrainConfig):
 def compare(config: ParityConfig) -> None:
     """Compare, print, write; exit with 1 where something differs."""
     check_libraries()
-    from sides import compare, layers  # torch and transformers come with them: --help answers without
+    from compare import layers, side_by_side  # torch and transformers come with them: --help answers without
 
-    if not (layers.walk if config.layers else compare.run)(config, config.threads, config.json):
+    if not (layers.walk if config.layers else side_by_side.run)(config, config.threads, config.json):
         sys.exit(1)
 
 

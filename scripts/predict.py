@@ -1,13 +1,13 @@
 """Label new texts with a saved run: `echo "great film" | python scripts/predict.py RUN`."""
 
-from minitrain.flags import command
-from minitrain.imports import uncollected
-from minitrain.inference_config import PredictConfig
+from minitrain.config.inference_config import PredictConfig
+from minitrain.data.gc_pause import uncollected
+from minitrain.run.flags import command
 
 
 def predict(config: PredictConfig) -> None:
     with uncollected(for_good=True):
-        from minitrain.inference import predict_run  # torch comes with it
+        from minitrain.run.labelling import predict_run  # torch comes with it
 
     predict_run(config)
 

@@ -1,16 +1,16 @@
 """Fine-tune an encoder: `python scripts/train.py --help`, or under torchrun."""
 
-from minitrain.config import TrainConfig
-from minitrain.flags import command
-from minitrain.imports import uncollected
+from minitrain.config.train_config import TrainConfig
+from minitrain.data.gc_pause import uncollected
+from minitrain.run.flags import command
 
 
 def train(config: TrainConfig) -> None:
-    from minitrain.ahead import reading_ahead
+    from minitrain.run.load_data import reading_ahead
 
     with reading_ahead(config) as ahead:
         with uncollected(for_good=True):
-            from minitrain import run  # torch comes with it: --help and a mistyped flag answer without
+            from minitrain.run import main as run  # torch comes with it: --help and a mistyped flag answer without
 
         run.train(config, ahead)
 

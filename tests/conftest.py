@@ -15,7 +15,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import pytest
 import torch
 
-from minitrain.hub import demo_model_directory
+from minitrain.storage.hub import demo_model_directory
 
 
 @pytest.fixture(scope="session", autouse=True)

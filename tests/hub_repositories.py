@@ -9,7 +9,7 @@ import pyarrow.parquet
 import torch
 from hub_server import COMMIT, Repository
 from safetensors.torch import save
-from test_training import BAD, GOOD, NEUTRAL, VOCABULARY
+from test_loop import BAD, GOOD, NEUTRAL, VOCABULARY
 from tokenizers import BertWordPieceTokenizer
 from transformers import BertConfig, BertForPreTraining
 

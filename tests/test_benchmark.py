@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sides import race, speed
-from test_run import named_reviews, write_csv
+from compare import race, speed
+from test_loop import write_tiny_model
+from test_main import named_reviews, write_csv
 from test_scripts import command
-from test_training import write_tiny_model
 
 from minitrain.errors import MinitrainError
 

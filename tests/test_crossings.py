@@ -11,18 +11,20 @@ import pytest
 from sklearn.metrics import r2_score  # type: ignore[import-untyped]
 from test_json_rows import way_out_of
 from test_labelling import predicted as predicted
+from test_loop import reviews, write_tiny_model
 from test_tables import contents, error_of, put
-from test_training import reviews, write_tiny_model
 
-from minitrain import labelling
-from minitrain.config import TrainConfig
-from minitrain.data import Splits, load_splits
+from minitrain.config.inference_config import EvaluateConfig, PredictConfig
+from minitrain.config.train_config import TrainConfig
+from minitrain.data.dataset import Splits
+from minitrain.data.load import load_splits
+from minitrain.data.tables.load import read_file
+from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from minitrain.errors import MinitrainError
-from minitrain.inference import evaluate_run, predict_run
-from minitrain.inference_config import EvaluateConfig, PredictConfig
-from minitrain.run import train
-from minitrain.tables import read_file
-from minitrain.tokenizer import Tokenizer, load_tokenizer
+from minitrain.run import labelling
+from minitrain.run.inference import evaluate_run
+from minitrain.run.labelling import predict_run
+from minitrain.run.main import train
 
 Predict = Callable[..., str]
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from compare.reference import copied
 from safetensors.torch import load_file, save_file
-from sides.reference import copied
 from sklearn.metrics import accuracy_score
-from test_training import NO_DROPOUT, Bench, Recorder, reviews, rows_of, split_of, write_tiny_model
+from test_loop import NO_DROPOUT, Bench, Recorder, reviews, rows_of, split_of, write_tiny_model
 from torch.utils.data import DataLoader
 from transformers import (
     AutoModelForSequenceClassification,
@@ -28,22 +28,22 @@ from transformers import (
     get_scheduler,
 )
 
-from minitrain.batching import collate
-from minitrain.config import ACCELERATE, DEFAULTS, TRAINER, TrainConfig
-from minitrain.data import Split
-from minitrain.distributed import process_group
+from minitrain.config.train_config import ACCELERATE, DEFAULTS, TRAINER, TrainConfig
+from minitrain.data.batch import collate
+from minitrain.data.dataset import Split
+from minitrain.data.tokenizer.tokenizer import load_tokenizer
+from minitrain.distributed.launcher import launch
+from minitrain.distributed.world import process_group
 from minitrain.errors import MinitrainError
-from minitrain.evaluation import evaluate
-from minitrain.kernels import KERNELS
-from minitrain.launcher import launch
-from minitrain.loss import cross_entropy
-from minitrain.metrics import GlueMetric, metric_for
-from minitrain.plan import make_sampler
-from minitrain.schedules import linear_schedule
-from minitrain.step import make_state, train_step
-from minitrain.tokenizer import load_tokenizer
-from minitrain.training import fit
-from minitrain.weights import load_classifier, save_classifier
+from minitrain.kernels.reference import KERNELS
+from minitrain.model.weights import load_classifier, save_classifier
+from minitrain.training.evaluation import evaluate
+from minitrain.training.loop import fit
+from minitrain.training.loss import cross_entropy
+from minitrain.training.metrics import GlueMetric, metric_for
+from minitrain.training.plan import make_sampler
+from minitrain.training.schedules import linear_schedule
+from minitrain.training.step import make_state, train_step
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs/differences.md").read_text(encoding="utf-8")

@@ -8,16 +8,17 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from test_training import write_tiny_model
+from test_loop import write_tiny_model
 
-from minitrain.config import TrainConfig
-from minitrain.data import tokenize_rows
-from minitrain.flags import parse
-from minitrain.inference import evaluate_run, predict_run
-from minitrain.inference_config import EvaluateConfig, PredictConfig
-from minitrain.rows import chosen_rows, tables_of
-from minitrain.run import train
-from minitrain.tokenizer import load_tokenizer
+from minitrain.config.inference_config import EvaluateConfig, PredictConfig
+from minitrain.config.train_config import TrainConfig
+from minitrain.data.load import tokenize_rows
+from minitrain.data.splits import chosen_rows, tables_of
+from minitrain.data.tokenizer.tokenizer import load_tokenizer
+from minitrain.run.flags import parse
+from minitrain.run.inference import evaluate_run
+from minitrain.run.labelling import predict_run
+from minitrain.run.main import train
 
 PAGE = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
 LINES = [line for part in PAGE.split("```bash\n")[1:] for line in part.split("```")[0].splitlines()]

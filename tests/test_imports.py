@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from test_layout import REFERENCES, ROOT
-from test_run import config, named_reviews, write_csv, write_rows
-from test_training import write_tiny_model
+from test_loop import write_tiny_model
+from test_main import config, named_reviews, write_csv, write_rows
 
 import minitrain
-from minitrain.run import train
+from minitrain.run.main import train
 
 
 def python(code: str, *words: Any) -> str:
@@ -81,10 +81,11 @@ json.dump(sorted({name.split(".")[0] for name in sys.modules}), open(sys.argv[1]
 """
 RUN = """
 import sys
-from minitrain.config import TrainConfig
-from minitrain.inference_config import EvaluateConfig, PredictConfig
-from minitrain.inference import evaluate_run, predict_run
-from minitrain.run import train
+from minitrain.config.train_config import TrainConfig
+from minitrain.config.inference_config import EvaluateConfig, PredictConfig
+from minitrain.run.inference import evaluate_run
+from minitrain.run.labelling import predict_run
+from minitrain.run.main import train
 folder, out, kind = sys.argv[2:]
 train(TrainConfig(
     model=f"{folder}/tiny", train_file=f"{folder}/train.{kind}", eval_file=f"{folder}/eval.{kind}",
@@ -127,8 +128,8 @@ def test_prediction_starts_without_datasets(data: Path, tmp_path: Path) -> None:
     train(config(data / "tiny", data, tmp_path / "run", max_steps=1))
     code = """
 import sys
-from minitrain.inference_config import PredictConfig
-from minitrain.inference import predict_run
+from minitrain.config.inference_config import PredictConfig
+from minitrain.run.labelling import predict_run
 predict_run(PredictConfig(run=sys.argv[2], input=sys.argv[3]))
 """
     loaded = loaded_by(code, tmp_path, tmp_path / "run", data / "eval.csv")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_run import SAVED, files_of, named_reviews, read_results, write_csv
-from test_training import reviews, write_tiny_model
+from test_loop import reviews, write_tiny_model
+from test_main import SAVED, files_of, named_reviews, read_results, write_csv
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}

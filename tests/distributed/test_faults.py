@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from test_run import named_reviews, write_csv
-from test_training import write_tiny_model
+from test_loop import write_tiny_model
+from test_main import named_reviews, write_csv
 
 ROOT = Path(__file__).parents[2]
 SOON = 60.0  # seconds that a run may take to end

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from test_faults import LONG, RUN_IN, SOON, by_hand, command, free_port, torchrun, wait_for_step, worker
-from test_run import named_reviews, read_log, write_csv
-from test_training import write_tiny_model
+from test_loop import write_tiny_model
+from test_main import named_reviews, read_log, write_csv
 
-from minitrain.checkpoint import checkpoints_in, load_checkpoint
+from minitrain.storage.checkpoint import checkpoints_in, load_checkpoint
 
 SAVING = ("--save_strategy", "steps", "--save_steps", "5")
 

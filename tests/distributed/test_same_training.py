@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from test_run import named_reviews, write_csv
-from test_training import reviews, write_tiny_model
+from test_loop import reviews, write_tiny_model
+from test_main import named_reviews, write_csv
 from workers import gradients, logits, train_runs
 
-from minitrain.launcher import launch
+from minitrain.distributed.launcher import launch
 
 SIZES = (64, 65, 67, 5)
 DROPOUT: dict[str, dict[str, Any]] = {

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from test_faults import ENVIRONMENT, LONG, ROOT, SOON, command, torchrun, wait_for_step
-from test_run import named_reviews, write_csv
-from test_training import write_tiny_model
+from test_loop import write_tiny_model
+from test_main import named_reviews, write_csv
 
 NODES = ("minitrain-a", "minitrain-b")
 ADDRESSES = ("10.0.0.1", "10.0.0.2")

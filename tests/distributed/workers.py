@@ -8,18 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitrain.batching import collate, share
-from minitrain.config import TrainConfig
-from minitrain.data import tokenize
-from minitrain.distributed import process_group
-from minitrain.dropout import ExampleStreams
-from minitrain.evaluation import predict
-from minitrain.labels import Labels
-from minitrain.run import train
-from minitrain.step import accumulate_gradients, make_state
-from minitrain.tables import Table
-from minitrain.tokenizer import load_tokenizer
-from minitrain.weights import load_classifier
+from minitrain.config.train_config import TrainConfig
+from minitrain.data.batch import collate
+from minitrain.data.labels.ids import Labels
+from minitrain.data.load import tokenize
+from minitrain.data.sampler import share
+from minitrain.data.tables.table import Table
+from minitrain.data.tokenizer.tokenizer import load_tokenizer
+from minitrain.distributed.world import process_group
+from minitrain.kernels.dropout import ExampleStreams
+from minitrain.model.weights import load_classifier
+from minitrain.run.main import train
+from minitrain.training.evaluation import predict
+from minitrain.training.step import accumulate_gradients, make_state
 
 
 def train_runs(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from minitrain.batching import collate
-from minitrain.data import load_splits
+from minitrain.data.batch import collate
+from minitrain.data.load import load_splits
+from minitrain.data.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from minitrain.errors import MinitrainError
-from minitrain.model import SequenceClassifier
-from minitrain.tokenizer import Tokenizer, read_tokenizer
-from minitrain.weights import load_classifier
+from minitrain.model.classifier import SequenceClassifier
+from minitrain.model.weights import load_classifier
 
 HANG = 20.0  # seconds, after which the alarm ends the process, native code or not; or the first argument
 TEXTS = ["the dogs, a fox. [NEW] [CLS] yy", "", "é 中\u202e 😀 \0 xyzxyz"]

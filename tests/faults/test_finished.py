@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from test_loop import write_tiny_model
+from test_main import named_reviews, read_log, read_results, write_csv
 from test_resume import flags, floats
-from test_run import named_reviews, read_log, read_results, write_csv
-from test_training import write_tiny_model
 
-from minitrain.config import TrainConfig
+from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
-from minitrain.resuming import other_machine
-from minitrain.run import train
+from minitrain.run.main import train
+from minitrain.run.resume_checks import other_machine
 
 END = {"save_strategy": "epoch"}  # of 14 steps, 6 an epoch: checkpoints at 6, 12 and, since it is the end, 14
 ON = {"resume": "newest", "resume_changed": True}

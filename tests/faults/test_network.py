@@ -16,9 +16,9 @@ import pytest
 from hub_repositories import BERT, GLUE, GLUE_COMMIT, MRPC_SPLITS, NEEDED, bert, glue
 from hub_server import COMMIT, Fault, Hub, Repository, nobody, serve
 
-from minitrain import download
+from minitrain.data.tables.hub_datasets import _data_files
 from minitrain.errors import MinitrainError
-from minitrain.hub_datasets import _data_files
+from minitrain.storage import download
 
 ROOT = Path(__file__).parents[2]
 WAY_OUT = "`--model demo --dataset demo`"
@@ -32,8 +32,8 @@ both_kinds = pytest.mark.parametrize("kind", ["model", "dataset"])
 
 ASK = """
 import json, sys, time
-from minitrain.hub import resolve_model
-from minitrain.tables import load_tables
+from minitrain.storage.hub import resolve_model
+from minitrain.data.tables.load import load_tables
 kind, name, revision = sys.argv[1], sys.argv[2], sys.argv[3] or None
 __import__({"model": "huggingface_hub", "dataset": "datasets"}[kind])  # what that costs is not what is measured
 started = time.perf_counter()

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from test_run import named_reviews, read_log, write_csv
-from test_training import write_tiny_model
+from test_loop import write_tiny_model
+from test_main import named_reviews, read_log, write_csv
 
-from minitrain.batching import collate
-from minitrain.config import TrainConfig
+from minitrain.config.train_config import TrainConfig
+from minitrain.data.batch import collate
 from minitrain.errors import MinitrainError
-from minitrain.products import PRODUCTS, products
-from minitrain.run import train
+from minitrain.kernels.matmul import PRODUCTS, products
+from minitrain.run.main import train
 
 STEPS = 14  # of 64 rows in batches of 12: an epoch has 6, the last one of 4 rows
 KINDS: dict[str, dict[str, Any]] = {
@@ -92,11 +92,11 @@ def test_run_that_goes_on_multiplies_as_the_one_that_stopped(
     """Each process tries out which library is quicker, and on a busy machine finds the other one."""
     whole, out = tmp_path / "whole", tmp_path / "out"
     other = {f"{name}, torch.float32": len(products(name, torch.float32)) - 1 for name in PRODUCTS}
-    monkeypatch.setattr("minitrain.products._chosen", dict(other))
+    monkeypatch.setattr("minitrain.kernels.matmul._chosen", dict(other))
     train(TrainConfig(**flags(place, whole, save_strategy="steps", save_steps=5)))
     shutil.copytree(whole / "checkpoints/step-00000005", out / "checkpoints/step-00000005")
     now = dict.fromkeys(other, 0)
-    monkeypatch.setattr("minitrain.products._chosen", now)
+    monkeypatch.setattr("minitrain.kernels.matmul._chosen", now)
     train(TrainConfig(**flags(place, out, resume="newest")))
     assert now == other
     assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
@@ -113,7 +113,7 @@ def test_skipping_forward_computes_nothing(place: Path, tmp_path: Path, monkeypa
         taken.append(examples)
         return collate(examples, *words, **more)
 
-    monkeypatch.setattr("minitrain.training.collate", counted)
+    monkeypatch.setattr("minitrain.training.loop.collate", counted)
     train(TrainConfig(**flags(place, out, resume="newest")))
     assert len(taken) == 1  # of 14
 

@@ -18,10 +18,12 @@ from typing import Any
 
 import pytest
 import torch
-from test_run import named_reviews, write_csv
-from test_training import write_tiny_model
+from test_loop import write_tiny_model
+from test_main import named_reviews, write_csv
 
-from minitrain.checkpoint import (
+from minitrain.errors import MinitrainError
+from minitrain.run.run_folder import alone_in
+from minitrain.storage.checkpoint import (
     Checkpoint,
     checkpoints_in,
     load_checkpoint,
@@ -30,8 +32,6 @@ from minitrain.checkpoint import (
     save_checkpoint,
     sweep,
 )
-from minitrain.errors import MinitrainError
-from minitrain.place import alone_in
 
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("MINITRAIN_KILLS", "15"))
@@ -293,8 +293,8 @@ SIGNALLED = """
 import os, signal, sys, time
 from pathlib import Path
 import torch
-import minitrain.checkpoint as module
-from minitrain.stopping import SAME_REQUEST, StopRequests
+import minitrain.storage.checkpoint as module
+from minitrain.distributed.signals import SAME_REQUEST, StopRequests
 
 def reached(point):
     if point == sys.argv[2]:
@@ -350,7 +350,7 @@ def test_files_have_the_mode_of_the_umask_and_names_may_be_anything(tmp_path: Pa
     assert load_checkpoint(path).step == 2
 
 
-HOLD = "import sys; from pathlib import Path; from minitrain.place import alone_in\n"
+HOLD = "import sys; from pathlib import Path; from minitrain.run.run_folder import alone_in\n"
 HOLD += "with alone_in(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
 
 
@@ -430,7 +430,7 @@ def test_signal_saves_and_leaves_and_the_rerun_goes_on(
 def test_second_signal_acts_at_once(place: Path, tmp_path: Path) -> None:
     """While a step that never ends keeps the first one waiting."""
     code = (
-        "import os, signal, time\nfrom minitrain.stopping import StopRequests\n"
+        "import os, signal, time\nfrom minitrain.distributed.signals import StopRequests\n"
         "with StopRequests() as stop:\n    print('in', flush=True)\n    time.sleep(60)\n    print('never')"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, encoding="utf-8")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sides.reference import copied
+from compare.reference import copied
 from torch import Tensor, nn
 from transformers import (
     AlbertConfig,
@@ -36,11 +36,11 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
-from minitrain.families import FAMILIES
-from minitrain.loss import cross_entropy, mean_squared_error
-from minitrain.model import SequenceClassifier
-from minitrain.optim import AdamW
-from minitrain.weights import load_classifier, reference_names
+from minitrain.model.classifier import SequenceClassifier
+from minitrain.model.families import FAMILIES
+from minitrain.model.weights import load_classifier, reference_names
+from minitrain.training.loss import cross_entropy, mean_squared_error
+from minitrain.training.optim import AdamW
 
 Inputs = dict[str, Tensor]
 PAD = 0  # the id in `small`; a test may give another

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import BertModel
 
-from minitrain.batching import collate
-from minitrain.tokenizer import load_tokenizer
-from minitrain.weights import load_classifier, load_encoder
+from minitrain.data.batch import collate
+from minitrain.data.tokenizer.tokenizer import load_tokenizer
+from minitrain.model.weights import load_classifier, load_encoder
 from parity.reference import (
     Twins,
     assert_same_gradients,

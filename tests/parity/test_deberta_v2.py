@@ -12,13 +12,13 @@ from torch import Tensor
 from transformers import DebertaV2Config as TheirConfig
 from transformers import Trainer, TrainingArguments
 
+from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
-from minitrain.families.deberta_v2 import DebertaV2Config
-from minitrain.families.disentangled import bucketed
-from minitrain.kernels import KERNELS
-from minitrain.optim import decay_groups
-from minitrain.tokenizer import load_tokenizer
-from minitrain.weights import load_classifier, read_config, save_classifier
+from minitrain.kernels.reference import KERNELS
+from minitrain.model.families.deberta_v2 import DebertaV2Config
+from minitrain.model.families.disentangled import bucketed
+from minitrain.model.weights import load_classifier, read_config, save_classifier
+from minitrain.training.param_groups import decay_groups
 from parity.reference import (
     REFERENCES,
     Twins,

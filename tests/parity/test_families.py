@@ -20,11 +20,11 @@ from transformers import (
     ErnieForSequenceClassification,
 )
 
+from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
-from minitrain.families import FAMILIES
-from minitrain.hub import resolve_model
-from minitrain.tokenizer import load_tokenizer
-from minitrain.weights import load_classifier, load_encoder, read_config, save_classifier
+from minitrain.model.families import FAMILIES
+from minitrain.model.weights import load_classifier, load_encoder, read_config, save_classifier
+from minitrain.storage.hub import resolve_model
 from parity.reference import (
     REFERENCES,
     Reference,

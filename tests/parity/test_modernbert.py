@@ -10,11 +10,11 @@ from transformers import AutoConfig
 from transformers import ModernBertConfig as TheirConfig
 from transformers.masking_utils import create_bidirectional_mask, create_bidirectional_sliding_window_mask
 
+from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
-from minitrain.families import FAMILIES
-from minitrain.families.modernbert import ModernBertConfig, View
-from minitrain.tokenizer import load_tokenizer
-from minitrain.weights import load_classifier, load_encoder, read_config, save_classifier
+from minitrain.model.families import FAMILIES
+from minitrain.model.families.modernbert import ModernBertConfig, View
+from minitrain.model.weights import load_classifier, load_encoder, read_config, save_classifier
 from parity.reference import (
     REFERENCES,
     Inputs,

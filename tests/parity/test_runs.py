@@ -18,18 +18,18 @@ from typing import Any
 
 import pytest
 import torch
-from sides import accelerate_loop, ours, trainer
-from sides.compare import Comparison, compare_records
-from sides.record import Record
-from test_run import named_reviews, write_csv
-from test_training import reviews, write_tiny_model
+from compare import accelerate_loop, ours, trainer
+from compare.record import Record
+from compare.side_by_side import Comparison, compare_records
+from test_loop import reviews, write_tiny_model
+from test_main import named_reviews, write_csv
 from transformers import AutoModelForMaskedLM
 
-from minitrain.config import TRAINER, TrainConfig
-from minitrain.families import FAMILIES
-from minitrain.hub import demo_reviews_file
-from minitrain.tokenizer import load_tokenizer
-from minitrain.weights import load_classifier, save_classifier
+from minitrain.config.train_config import TRAINER, TrainConfig
+from minitrain.data.tokenizer.tokenizer import load_tokenizer
+from minitrain.model.families import FAMILIES
+from minitrain.model.weights import load_classifier, save_classifier
+from minitrain.storage.hub import demo_reviews_file
 from parity.reference import REFERENCES
 
 SMALL: dict[str, Any] = {

@@ -1,0 +1,151 @@
+"""What scoring a saved run and labelling texts with one may be told."""
+
+import os
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+
+from minitrain.config.label_map import read_label_map
+from minitrain.config.options import check_flags, flag
+from minitrain.config.read_options import (
+    Files,
+    as_files,
+    check_reading,
+    delimiter_flag,
+    encoding_flag,
+    files_of,
+    quoting_flag,
+)
+from minitrain.config.train_config import ARITHMETICS
+from minitrain.errors import MinitrainError
+from minitrain.storage.files import is_device
+
+INPUT_FORMATS = ("text", "jsonl")  # of lines
+OUTPUT_FORMATS = ("jsonl", "csv", "tsv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """Where records go, and what of a row they keep."""
+
+    output: str | None = flag(None, "records go to this file: .jsonl, .csv or .tsv, with .gz compressed")
+    output_format: str | None = flag(None, "of the records; by default as --output ends", OUTPUT_FORMATS)
+    keep_columns: tuple[str, ...] | None = flag(
+        None, "other columns that records keep: a,b or all or none; by default all without long texts"
+    )
+    delimiter: str | None = delimiter_flag()
+    quoting: str = quoting_flag()
+    encoding: str = encoding_flag()
+
+    def __post_init__(self) -> None:
+        check_flags(self)
+        check_reading(self)
+        for name in ("text_columns", "keep_columns"):
+            if isinstance(value := getattr(self, name), str):
+                raise MinitrainError(f"--{name} {value}: expected a tuple of one or more names, as ({value!r},)")
+        if self.output_format is None:
+            self.format  # noqa: B018  # an ending that says nothing is an error before any work
+
+    @property
+    def format(self) -> str:
+        """What records are written as. Raises MinitrainError where the name of the file does not tell."""
+        if self.output_format is not None:
+            return self.output_format
+        if self.output is None or os.path.isdir(self.output):
+            return "jsonl"
+        kind = Path(self.output.removesuffix(".gz")).suffix.lower().removeprefix(".")
+        if kind in OUTPUT_FORMATS:
+            return kind
+        if is_device(self.output):
+            return "jsonl"
+        hint = " (.jsonl is JSON lines)" if kind == "json" else ""
+        raise MinitrainError(
+            f"--output {self.output}: its ending names no format; expected .jsonl, .csv or .tsv{hint}, each also "
+            f"with .gz, or pass --output_format, one of {', '.join(OUTPUT_FORMATS)}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(OutputConfig):
+    """Scoring a saved run, on its own data or other."""
+
+    run: str = flag(MISSING, "folder that a training run saved")
+    dataset: str | None = flag(None, "other data than the run's: Hub id, local folder, or 'demo'")
+    subset: str | None = flag(None, "configuration of the dataset")
+    eval_file: Files | None = flag(None, "own data: .csv, .tsv, .json, .jsonl or .parquet; several as a,b")
+    split: str | None = flag(None, "split of the dataset, e.g. test; by default what the run evaluated on")
+    text_columns: tuple[str, ...] | None = flag(None, "by default the run's")
+    join: str | None = flag(None, "as in training, to make one text of them; by default as the run")
+    label_column: str | None = flag(None, "by default the run's")
+    label_map: dict[str, str] | None = flag(
+        None, "other names for labels, beside the run's own: 0=good,1=bad, or a .json file"
+    )
+    positive_label: str | None = flag(None, "the class that f1 is about; by default the run's")
+    max_length: int | None = flag(None, "by default the run's", bounds=(1, None))
+    max_eval_samples: int | None = flag(None, "use only so many examples, chosen as in training", bounds=(1, None))
+    per_device_eval_batch_size: int = flag(32, "examples a forward pass", bounds=(1, None))
+    bf16: bool = flag(False, "compute in bfloat16")
+    device: str = flag("auto", "auto takes a GPU where there is one", ("auto", "cpu", "cuda"))
+    kernels: str = flag("fast", "arithmetic", ARITHMETICS)
+    json: str | None = flag(None, "write the values to this file too")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "eval_file", as_files(self.eval_file))
+        object.__setattr__(self, "label_map", read_label_map(self.label_map))
+        if self.dataset is not None and self.eval_file is not None:
+            raise MinitrainError("--dataset and --eval_file name two sets of data: pass one")
+        if self.split is not None and self.eval_file is not None:
+            raise MinitrainError("--split is of a dataset or of the run's own files; --eval_file has none")
+        for name in ("output_format", "keep_columns"):
+            if getattr(self, name) is not None and self.output is None:
+                raise MinitrainError(f"--{name} is of the records, which go nowhere: pass --output rows.jsonl")
+        _check_output(self.output, "eval_file", self.eval_file)
+        _check_output(self.json, "eval_file", self.eval_file, "json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(OutputConfig):
+    """Labels and probabilities for new texts, as JSON lines or CSV."""
+
+    run: str = flag(MISSING, "folder that a training run saved, or any classifier in the Hub's layout")
+    input: str | None = flag(
+        None,
+        ".txt (a text a line), .csv, .tsv, .json, .jsonl or .parquet; by default, or as -, lines of standard input",
+    )
+    input_format: str | None = flag(None, "of lines; by default as the first one looks", INPUT_FORMATS)
+    resume: bool = flag(False, "go on with the --output of an interrupted prediction")
+    text_columns: tuple[str, ...] | None = flag(None, "columns of a table; by default the run's")
+    join: str | None = flag(None, "as in training, to make one text of them; by default as the run")
+    max_length: int | None = flag(None, "by default the run's", bounds=(1, None))
+    per_device_eval_batch_size: int = flag(32, "examples a forward pass", bounds=(1, None))
+    bf16: bool = flag(False, "compute in bfloat16")
+    device: str = flag("auto", "auto takes a GPU where there is one", ("auto", "cpu", "cuda"))
+    kernels: str = flag("fast", "arithmetic", ARITHMETICS)
+
+    def __post_init__(self) -> None:
+        if self.output == "-":
+            object.__setattr__(self, "output", None)
+        if self.input == "-":
+            object.__setattr__(self, "input", None)
+        super().__post_init__()
+        if self.input_format == "text" and self.text_columns is not None:
+            raise MinitrainError("--text_columns names fields, which lines of text have not: leave one of them out")
+        if self.resume and self.output is None:
+            raise MinitrainError("--resume goes on with a file: pass its --output")
+        if self.resume and self.input is None:
+            raise MinitrainError("--resume needs an --input that can be read again; standard input cannot")
+        _check_output(self.output, "input", self.input)
+
+
+def _check_output(output: str | None, flag: str, files: Files | None, output_flag: str = "output") -> None:
+    """Raise MinitrainError where what is to be written is among the files that are read."""
+    if output is not None and files is not None and any(_same_file(output, name) for name in files_of(files)):
+        itself = "itself" if isinstance(files, str) and os.path.lexists(files) else "too, by one of its files"
+        raise MinitrainError(f"--{output_flag} {output}: is the --{flag} {itself}; name another file")
+
+
+def _same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.isfile(one) and os.path.samefile(one, other)
+    except OSError:
+        return False

@@ -1,0 +1,9 @@
+"""Text -> token ids -> batch. Imports no torch until a tensor is needed."""
+
+from typing import Any
+
+from minitrain import public_name
+
+
+def __getattr__(name: str) -> Any:
+    return public_name(name, __name__)

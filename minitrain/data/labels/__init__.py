@@ -1,0 +1,1 @@
+"""The labels of a column -> class ids with names, or scores."""

@@ -1,0 +1,1 @@
+"""Files, folders, datasets and Python objects -> columns of rows."""

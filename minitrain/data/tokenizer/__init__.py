@@ -1,0 +1,1 @@
+"""A text or text pair -> token ids and token type ids."""

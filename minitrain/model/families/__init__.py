@@ -1,0 +1,79 @@
+"""The families that minitrain knows: one file each, one row each here."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from minitrain.errors import MinitrainError, shown
+from minitrain.model.encoder_config import EncoderConfig
+from minitrain.model.families.albert import ALBERT
+from minitrain.model.families.bert import BERT
+from minitrain.model.families.deberta_v2 import DEBERTA_V2
+from minitrain.model.families.distilbert import DISTILBERT
+from minitrain.model.families.electra import ELECTRA
+from minitrain.model.families.family import Family
+from minitrain.model.families.modernbert import MODERNBERT
+from minitrain.model.families.mpnet import MPNET
+from minitrain.model.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
+
+FAMILIES: dict[str, Family] = {
+    "albert": ALBERT,
+    "bert": BERT,
+    "camembert": CAMEMBERT,
+    "deberta-v2": DEBERTA_V2,
+    "distilbert": DISTILBERT,
+    "electra": ELECTRA,
+    "mpnet": MPNET,
+    "modernbert": MODERNBERT,
+    "roberta": ROBERTA,
+    "xlm-roberta": XLM_ROBERTA,
+}
+
+
+def family_of(raw: Mapping[str, Any], path: Path) -> Family:
+    """The family that a parsed `config.json` names.
+
+    Raises MinitrainError naming the file and the families there are.
+    """
+    name = raw.get("model_type")
+    if name is None:
+        likely = _likely(raw)
+        raise MinitrainError(
+            f"{path}: has no 'model_type', so it is not said what the model is; if it is a {likely}, add the line "
+            f'"model_type": "{likely}",  (minitrain knows {", ".join(sorted(FAMILIES))})'
+        )
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise MinitrainError(
+            f"{path}: 'model_type' is {shown(name)}; minitrain knows {', '.join(sorted(FAMILIES))}"
+        )
+    return FAMILIES[name]
+
+
+def reads_types(config: EncoderConfig) -> bool:
+    """Whether the types of tokens enter the embeddings: of some families never, of DeBERTa where it has a table."""
+    return "type_vocab_size" in FAMILIES[config.model_type].config_names and config.type_vocab_size > 0
+
+
+# Keys of config.json that one family alone has.
+_OWN_KEYS = {
+    "dim": "distilbert",
+    "num_hidden_groups": "albert",
+    "pos_att_type": "deberta-v2",
+    "global_attn_every_n_layers": "modernbert",
+    "relative_attention_num_buckets": "mpnet",
+    "embedding_size": "electra",
+}
+
+
+def _likely(raw: Mapping[str, Any]) -> str:
+    """The family that a config.json without model_type is probably of."""
+    classes = raw.get("architectures")
+    for name in classes if isinstance(classes, list) else []:
+        for family in FAMILIES.values():
+            if str(name).startswith(family.architecture.removesuffix("ForSequenceClassification")):
+                return family.model_type
+    found = next((family for key, family in _OWN_KEYS.items() if key in raw), None)
+    return found or ("roberta" if raw.get("type_vocab_size") == 1 else "bert")
+
+
+__all__ = ["FAMILIES", "Family", "family_of", "reads_types"]

@@ -1,0 +1,129 @@
+"""ALBERT (Lan et al. 2019, arXiv 1909.11942): BERT whose layers share their weights, with narrow embeddings.
+
+After transformers 5.23 models/albert/modeling_albert.py.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from minitrain.model.encoder_config import ACTIVATIONS, MOST_LAYERS, EncoderConfig, choice, probability, size
+from minitrain.model.families.bert import CONFIG_NAMES, BertHead
+from minitrain.model.families.common import SummedEmbeddings
+from minitrain.model.families.family import Family
+from minitrain.model.layers import Attention, Context, FeedForward, in_chunks
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlbertConfig(EncoderConfig):
+    """The layers stand in num_groups groups of neighbours with the same weights; each layer is group_size blocks.
+
+    embedding_size: of the three embeddings, from which a linear layer leads to the hidden size.
+    """
+
+    hidden_act: str = choice("gelu_new", ACTIVATIONS)
+    hidden_dropout_prob: float = probability(0.0)
+    attention_probs_dropout_prob: float = probability(0.0)
+    classifier_dropout: float | None = probability(0.1)
+    embedding_size: int = size(128)
+    num_groups: int = size(1, largest=MOST_LAYERS)
+    group_size: int = size(1, largest=MOST_LAYERS)
+
+    def inconsistency(self, keys: Mapping[str, str]) -> str | None:
+        if self.num_groups > self.num_layers:
+            return (
+                f"{keys['num_groups']!r} is {self.num_groups}, {keys['num_layers']!r} {self.num_layers}; "
+                "a group has at least one layer"
+            )
+        if self.num_layers * self.group_size > MOST_LAYERS:
+            return (
+                f"{keys['num_layers']!r} is {self.num_layers}, {keys['group_size']!r} {self.group_size}; "
+                f"their product may be {MOST_LAYERS} at most"
+            )
+        return super().inconsistency(keys)
+
+
+class AlbertBlock(nn.Module):
+    """BERT's block without dropout after the feed-forward: (B, L, H) -> (B, L, H).
+
+    Its last norm is registered first, as the reference's `full_layer_layer_norm` is.
+    """
+
+    def __init__(self, config: AlbertConfig) -> None:
+        super().__init__()
+        self.dropout, self.chunk_size = config.hidden_dropout_prob, config.chunk_size
+        self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = Attention(config.hidden_size, config.num_heads, config.attention_probs_dropout_prob)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.feed_forward = FeedForward(config.hidden_size, config.intermediate_size, config.hidden_act)
+
+    def forward(self, x: Tensor, context: Context, queries: int | None = None) -> Tensor:
+        """queries: compute only the first so many positions, (B, queries, H); None for all."""
+        mixed = self.attention(x, context, queries)
+        x = self.attention_norm(context.kernels.add_dropped(x[:, :queries], mixed, self.dropout, self.training))
+        wide = in_chunks(lambda part: self.feed_forward(part, context), x, self.chunk_size)
+        return self.feed_forward_norm(wide + x)
+
+
+def _embeddings(config: AlbertConfig) -> SummedEmbeddings:
+    return SummedEmbeddings(config, config.embedding_size, projected=True)
+
+
+def _block(config: AlbertConfig, number: int) -> AlbertBlock:
+    return AlbertBlock(config)
+
+
+def _block_key(config: AlbertConfig, number: int) -> str:
+    group, inner = divmod(number, config.group_size)
+    return f"{group}.albert_layers.{inner}"
+
+
+def _layers(config: AlbertConfig) -> list[int]:
+    # In floats, as the reference has it: where they round down, a layer falls to the group before.
+    groups = [int(layer / (config.num_layers / config.num_groups)) for layer in range(config.num_layers)]
+    return [group * config.group_size + inner for group in groups for inner in range(config.group_size)]
+
+
+_BLOCK = "albert.encoder.albert_layer_groups.{i}."
+
+ALBERT = Family(
+    model_type="albert",
+    architecture="AlbertForSequenceClassification",
+    prefix="albert.",
+    config=AlbertConfig,
+    config_names=CONFIG_NAMES
+    | {
+        "classifier_dropout": "classifier_dropout_prob",
+        "embedding_size": "embedding_size",
+        "num_groups": "num_hidden_groups",
+        "group_size": "inner_group_num",
+    },
+    renames=(
+        ("albert.embeddings.word_embeddings", "encoder.embeddings.word"),
+        ("albert.embeddings.position_embeddings", "encoder.embeddings.position"),
+        ("albert.embeddings.token_type_embeddings", "encoder.embeddings.token_type"),
+        ("albert.embeddings.LayerNorm", "encoder.embeddings.norm"),
+        ("albert.encoder.embedding_hidden_mapping_in", "encoder.embeddings.projection"),
+        (_BLOCK + "full_layer_layer_norm", "encoder.blocks.{i}.feed_forward_norm"),
+        (_BLOCK + "attention.query", "encoder.blocks.{i}.attention.query"),
+        (_BLOCK + "attention.key", "encoder.blocks.{i}.attention.key"),
+        (_BLOCK + "attention.value", "encoder.blocks.{i}.attention.value"),
+        (_BLOCK + "attention.dense", "encoder.blocks.{i}.attention.output"),
+        (_BLOCK + "attention.LayerNorm", "encoder.blocks.{i}.attention_norm"),
+        (_BLOCK + "ffn", "encoder.blocks.{i}.feed_forward.intermediate"),
+        (_BLOCK + "ffn_output", "encoder.blocks.{i}.feed_forward.output"),
+        ("albert.pooler", "head.pooler"),
+        ("classifier", "head.output"),
+    ),
+    # The heads of pretraining, and buffers that older versions of transformers saved.
+    ignored=(
+        r"(predictions|sop_classifier)\..*",
+        r"(albert\.)?embeddings\.(position|token_type)_ids",
+    ),
+    embeddings=_embeddings,
+    block=_block,
+    block_key=_block_key,
+    layers=_layers,
+    head=BertHead,
+)

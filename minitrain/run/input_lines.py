@@ -1,0 +1,255 @@
+"""Lines of standard input or of a .txt file as rows: texts, pairs of texts, or JSON objects.
+
+Nothing is guessed in silence: where no flag says what lines are, the first one tells, and a later one that looks
+otherwise is an error. Lines of a pipe are handed on as they come.
+"""
+
+import json
+import os
+import select
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from minitrain.data.tables.table import ABSENT, Table, field_of, writable
+from minitrain.errors import MinitrainError, listed, shown
+
+GRACE = 0.02  # seconds to wait for the next line, so that those of a fast pipe come together
+NAMES = ("text", "text_pair")  # of the columns of plain lines
+
+
+class LineParser:
+    """Turns lines into tables, however they come.
+
+    source: for errors. format: "text" or "jsonl"; None has the first line tell. columns: the fields with the texts,
+    as the user or the run says; None for text, and text_pair where it is there. asked: whether the user named them.
+    pairs: whether a line holds two texts; None has a tab in the first line tell. one_header: no row may have a
+    field that the first has not, as CSV needs.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        format: str | None = None,
+        columns: tuple[str, ...] | None = None,
+        asked: bool = False,
+        pairs: bool | None = None,
+        one_header: bool = False,
+    ) -> None:
+        self.source, self.format, self.columns, self.asked = source, format, columns, asked
+        self.pairs, self.one_header = pairs, one_header
+        self._is_told = format is not None
+        self.fields: tuple[str, ...] | None = None  # of the first row
+        self._number = 0  # of the last line
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns of the tables that hold texts; known when a first line is parsed."""
+        if self.format == "text":
+            return NAMES if self.pairs else NAMES[:1]
+        return self._needed
+
+    @property
+    def _needed(self) -> tuple[str, ...]:
+        return self.columns or NAMES[:1]
+
+    def table(self, lines: Sequence[bytes]) -> tuple[Table, MinitrainError | None]:
+        """The rows of the next lines; those before a line that is wrong, and the error that names it."""
+        rows: list[dict[str, Any]] = []
+        error = None
+        try:
+            for line in lines:
+                self._number += 1
+                if (row := self._row(self._text(line))) is not None:
+                    rows.append(row)
+        except MinitrainError as found:
+            error = found
+        names = dict.fromkeys(name for row in rows for name in row)
+        columns = {name: [row.get(name, ABSENT) for row in rows] for name in names}
+        return Table(source=self.source, columns=columns, class_names={}), error
+
+    @property
+    def _where(self) -> str:
+        return f"{self.source}, line {self._number}"
+
+    def _text(self, line: bytes) -> str:
+        if self._number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        try:
+            return line.removesuffix(b"\r").decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise MinitrainError(
+                f"{self._where}: is not UTF-8 at byte {error.start}; convert it, as iconv -f latin1 -t utf-8 does"
+            ) from error
+
+    def _row(self, line: str) -> dict[str, Any] | None:
+        if self.format is None:
+            self._settle(line)
+        elif self.format == "text" and self.fields is None:
+            self._settle_pairs(line)
+        if self.format == "jsonl":
+            return self._fields_of(line) if line.strip() else None
+        if not self._is_told and (found := _object(line)) and set(self._needed) <= set(self._unfolded(found)):
+            raise MinitrainError(
+                f"{self._where}: is a JSON object with {listed(self._needed)}, and line 1 is plain text; say with "
+                "--input_format text or jsonl what lines are"
+            )
+        return self._pair(line) if self.pairs else {NAMES[0]: line}
+
+    def _settle(self, line: str) -> None:
+        """Find out from the first line what all are."""
+        found = _object(line)
+        if found is None and not self.asked:
+            self._check_no_header(line)
+            self._check_no_json(line)
+            self.format = "text"
+            self._settle_pairs(line)
+            return
+        self.format = "jsonl"
+        if found is None:
+            raise MinitrainError(
+                f"{self._where}: expected a JSON object with {listed(self._needed)}, as --text_columns asks, "
+                f"got {shown(line)}; without that flag lines are texts"
+            )
+        if not set(self._needed) <= set(self._unfolded(found)):
+            raise MinitrainError(
+                f"{self._where}: is a JSON object without {listed(self._needed)}; it has "
+                f"{listed(found) or 'no field'}: pass --text_columns, or --input_format text to label lines as such"
+            )
+
+    def _settle_pairs(self, line: str) -> None:
+        self.fields = ()
+        if self.pairs is None:
+            self.pairs = "\t" in line
+
+    def _check_no_header(self, line: str) -> None:
+        for delimiter in ("\t", ",", ";"):
+            names = [name.strip('"') for name in line.split(delimiter)]
+            prose = any(name != name.strip() for name in names)  # which has a blank after a comma
+            if len(names) > 1 and not prose and self.columns and set(self.columns) <= set(names):
+                raise MinitrainError(
+                    f"{self._where}: is the header of a table ({listed(names)}), whose lines are no texts: write "
+                    "it into a .csv or .tsv file and pass that as --input, or pass --input_format text"
+                )
+
+    def _check_no_json(self, line: str) -> None:
+        begun = line.strip()
+        if begun in ("[", "{") or (begun.startswith("[") and begun[1:].lstrip().startswith("{")):
+            raise MinitrainError(
+                f"{self._where}: is the beginning of JSON that is no object a line; write one a line, as jq -c "
+                "'.[]' does of a list, or pass a .json file as --input, or --input_format text to label each line"
+            )
+
+    def _pair(self, line: str) -> dict[str, Any]:
+        left, tab, right = line.partition("\t")
+        if not tab:
+            raise MinitrainError(f"{self._where}: expected two texts with a tab between them, got {shown(line)}")
+        return dict(zip(NAMES, (left, right), strict=True))
+
+    def _unfolded(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with the texts that are inside of its fields, as `review.text`, as fields of their own."""
+        for name in self._needed:
+            with suppress(KeyError):
+                row = {**row, name: field_of(row, name)}
+        return row
+
+    def _fields_of(self, line: str) -> dict[str, Any]:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise MinitrainError(
+                f"{self._where}: is not valid JSON ({error}); write one object a line, or pass --input_format text"
+            ) from error
+        if not isinstance(row, dict):
+            raise MinitrainError(f"{self._where}: expected a JSON object, got {shown(row)}")
+        if self.columns is None:
+            self.columns = NAMES if NAMES[1] in row and self.pairs is not False else NAMES[:1]
+        row = self._unfolded(row)
+        for name in self.columns:
+            if not isinstance(row.get(name), str) or not writable(row[name]):
+                got = f"{shown(row[name])} ({type(row[name]).__name__})" if name in row else "no such field"
+                raise MinitrainError(
+                    f"{self._where}, field {name!r}: expected a text, got {got}; the object has {listed(row)}, and "
+                    "--text_columns says which hold texts"
+                )
+        self.fields = self.fields or tuple(row)
+        if self.one_header and (more := [name for name in row if name not in self.fields]):
+            raise MinitrainError(
+                f"{self._where}: has the field {more[0]!r}, which the first row has not, and a CSV has one header; "
+                "write JSON lines (--output_format jsonl), or name the columns with --keep_columns"
+            )
+        return row
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    if not line.lstrip().startswith("{"):
+        return None
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def arriving(stream: BinaryIO, sizes: Iterator[int]) -> Iterator[list[bytes]]:
+    """Lines without their line feeds, in lists: what has come by now, as soon as any has.
+
+    sizes: how many lines each list has at most, without end.
+    """
+    try:
+        number = stream.fileno()
+    except (OSError, AttributeError):  # in memory
+        yield from _pieces(whole_lines(stream.read()), sizes)
+        return
+    lines: list[bytes] = []
+    rest: list[bytes] = []  # a line that has not ended, as it came
+    most = next(sizes)
+    while True:
+        if lines and (len(lines) >= most or not select.select([number], [], [], GRACE)[0]):
+            yield lines[:most]
+            lines, most = lines[most:], next(sizes)
+            continue
+        data = os.read(number, 2**16)
+        if not data:
+            break
+        *ended, last = data.split(b"\n")
+        if ended:
+            ended[0] = b"".join([*rest, ended[0]])
+            rest = []
+            lines += ended
+        rest.append(last)
+    yield from _pieces([*lines, *whole_lines(b"".join(rest))], chain((most,), sizes))
+
+
+def _pieces(lines: list[bytes], sizes: Iterator[int]) -> Iterator[list[bytes]]:
+    while lines:
+        most = next(sizes)
+        yield lines[:most]
+        lines = lines[most:]
+
+
+def whole_lines(data: bytes) -> list[bytes]:
+    """Lines without their line feeds; a last one may lack it."""
+    lines = data.split(b"\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+@contextmanager
+def opened(name: str | None) -> Iterator[BinaryIO]:
+    """What lines are read from: standard input where it is None, else a pipe. Raises MinitrainError naming it."""
+    if name is None:
+        if sys.stdin is None:
+            raise MinitrainError("standard input is closed; pass --input, or texts, one a line")
+        if sys.stdin.isatty():
+            print("reading texts from the terminal, one a line; Ctrl-D ends", file=sys.stderr)
+        yield sys.stdin.buffer
+        return
+    try:
+        with Path(name).open("rb", buffering=0) as stream:
+            yield stream
+    except OSError as error:
+        raise MinitrainError(f"--input {name}: cannot be read ({error.strerror or error})") from error

@@ -1,0 +1,261 @@
+"""What a run says: lines on the console, `log.jsonl` as it goes, tables and `results.json` at its end.
+
+Sees numbers only, no model. On a terminal a bar moves; elsewhere plain lines appear, about one for each percent of
+the run.
+"""
+
+import errno
+import json
+import math
+import os
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from minitrain.data.labels.ids import display_names
+from minitrain.data.labels.notes import in_table, plain
+from minitrain.errors import MinitrainError
+from minitrain.run.run_folder import LOG
+from minitrain.training.evaluation import Evaluation
+from minitrain.training.metrics import Confusion
+from minitrain.training.step_log import StepLog
+
+MATRIX = "true / predicted"
+
+
+class Console:
+    """The observer of a run: smooths the step logs, prints them, and keeps `log.jsonl`.
+
+    directory: of the run, which exists; None for a process that counts and says nothing, because another one does.
+    total_steps: of the bar. logging_steps: optimizer steps a line. resume: keep the log that is there until
+    `go_on_from` says what of it holds. positive: the name of the class that F1 is about.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None,
+        total_steps: int,
+        logging_steps: int | None,
+        resume: bool = False,
+        positive: str | None = None,
+    ) -> None:
+        self.positive = positive
+        self.total_steps = total_steps
+        self.logging_steps = logging_steps or max(1, total_steps // 100)
+        self.started = time.perf_counter()
+        self.recent: list[StepLog] = []
+        self.totals: Counter[str] = Counter()  # of all steps: seconds by phase, of the whole, and operations
+        self.evaluations = 0
+        self.evaluation_seconds = 0.0
+        self.silent = directory is None
+        quiet = self.silent or not sys.stderr.isatty()
+        self.bar = tqdm(total=total_steps, unit="step", dynamic_ncols=True, disable=quiet)
+        self.path = directory / f"{LOG}.part" if directory else Path(os.devnull)
+        # A run that may yet be refused leaves the log as it is.
+        self.log = self._opened(Path(os.devnull) if resume else self.path)
+        self.first_step = 0
+
+    def go_on_from(self, step: int) -> None:
+        """Keep of an earlier log what is of steps up to this one; 0 for a run that begins."""
+        kept = []
+        if step and not self.silent:
+            earlier = self.path if self.path.exists() else self.path.with_suffix("")  # of a run that was finished
+            lines = earlier.read_text(encoding="utf-8").splitlines(keepends=True) if earlier.exists() else []
+            kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
+        self.log.close()
+        self.log = self._opened(self.path)
+        self._append("".join(kept))
+        self.first_step = step
+        self.bar.update(step - self.bar.n)
+
+    def close(self) -> None:
+        """Close the bar and the log."""
+        self.bar.close()
+        self.log.close()
+
+    def on_step(self, log: StepLog) -> None:
+        """Count a step; print and log every `logging_steps`, the first and the last."""
+        self.recent.append(log)
+        self.totals.update({**log.phases, "step": log.seconds, "flops": log.flops})
+        self.bar.update()
+        if log.step % self.logging_steps and log.step not in (1, self.total_steps):
+            return
+        logs, self.recent = self.recent, []
+        record = _summary(logs)
+        self._write({"event": "step", **record})
+        if not self.bar.disable:  # the bar shows steps and time by itself
+            self.bar.set_postfix_str(f"loss {record['loss']:.4f}, grad {record['grad_norm']:.2f}")
+            return
+        left = (self.total_steps - log.step) * self.training_seconds() / (log.step - self.first_step)
+        self._say(
+            f"step {log.step:>5}/{self.total_steps}  epoch {log.epoch:.2f}  loss {record['loss']:.4f}  "
+            f"grad {record['grad_norm']:.2f}  lr {log.learning_rate:.2e}  "
+            f"{record['examples_per_second']:.0f} ex/s  pad {record['padding']:.1%}  {duration(left)} left"
+        )
+
+    def on_evaluation(self, step: int, epoch: float, results: dict[str, Evaluation], is_best: bool) -> None:
+        """Print one row a split, marking the best so far, and log them."""
+        for name, result in results.items():
+            self.evaluation_seconds += result.seconds
+            self._write({"event": "evaluation", "step": step, "epoch": epoch, "split": name, **result.values})
+            names = list(result.values)
+            width = 22 if len(names) <= 4 else 12
+            if self.evaluations == 0:
+                heads = [metric_name(value, self.positive, width - 1) for value in names]
+                self._say(f"{'evaluation':<24}" + "".join(f"{head:>{width}}" for head in heads))
+            values = "".join(f"{_short(result.values[value], width - 1):>{width}}" for value in names)
+            mark = "  * best" if is_best and name == next(iter(results)) else ""
+            self._say(f"{f'{name}, epoch {epoch:.2f}':<24}{values}{mark}")
+            self.evaluations += 1
+
+    def training_seconds(self) -> float:
+        """Wall time so far, evaluations aside."""
+        return time.perf_counter() - self.started - self.evaluation_seconds
+
+    def _say(self, line: str) -> None:
+        if self.silent:
+            return
+        if self.bar.disable:
+            say(line)
+        else:
+            self.bar.write(line)
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        self._append(json.dumps(finite(record)) + "\n")
+
+    def _opened(self, path: Path) -> FileIO:
+        """Without a buffer: a run that is killed keeps what it logged."""
+        with self._naming_failures():
+            return path.open("wb", buffering=0)
+
+    def _append(self, text: str) -> None:
+        data = text.encode()
+        with self._naming_failures():
+            if self.log.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    @contextmanager
+    def _naming_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise MinitrainError(
+                f"{self.path}: cannot be written ({error.strerror or error}); checkpoints are as they were. Make "
+                "room or choose another --output_dir"
+            ) from error
+
+
+def _summary(logs: Sequence[StepLog]) -> dict[str, Any]:
+    """The steps since the last line as one record: means, but the last step's learning rate."""
+    seconds = sum(log.seconds for log in logs)
+    last = logs[-1]
+    return {
+        "step": last.step,
+        "epoch": last.epoch,
+        "loss": sum(log.loss for log in logs) / len(logs),
+        "grad_norm": sum(log.grad_norm for log in logs) / len(logs),
+        "learning_rate": last.learning_rate,
+        "examples_per_second": sum(log.examples for log in logs) / seconds,
+        "padding": sum(log.padding for log in logs) / len(logs),
+    }
+
+
+def say(line: str = "") -> None:
+    """Print a line at once, also where standard output is a file."""
+    print(line, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """75 -> 1m15s"""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def peak_memory_mb() -> float:
+    """The largest resident size of this process so far, in MB (10**6 bytes)."""
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size / 1e6 if sys.platform == "darwin" else size * 1024 / 1e6
+
+
+def interval(share: float, count: int) -> tuple[float, float]:
+    """The 95% interval of a proportion seen in `count` examples (Wilson 1927)."""
+    z = 1.959963984540054
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return centre - half, centre + half
+
+
+def metric_name(name: str, positive: str | None, width: int = 60) -> str:
+    """A metric as a line names it: f1 -> f1 of 'spam', in so many characters."""
+    if name != "f1" or positive is None:
+        return name
+    return f"f1 of '{plain(positive, width - 8)}'"
+
+
+def _short(value: float, width: int) -> str:
+    """A value with four digits behind the point, or as a power of ten where that is wider."""
+    text = f"{value:.4f}"
+    return text if len(text) <= width else f"{value:.4e}"
+
+
+def result_lines(
+    split: str, result: Evaluation, baseline: float | Mapping[str, float] | None, positive: str | None = None
+) -> list[str]:
+    """The final values of a split; accuracy with its 95% interval, and what `evaluation.baseline` says.
+
+    positive: the name of the class that F1 is about.
+    """
+    errors = baseline if isinstance(baseline, Mapping) else {}
+    lines = [f"{split} ({result.examples} examples)"]
+    for name, value in result.values.items():
+        line = f"  {name:<22}{value:.4f}"
+        if name == "accuracy":
+            low, high = interval(value, result.examples)
+            line += f"   95% interval {low:.4f} to {high:.4f}"
+            line += "" if baseline is None else f"; always the majority class: {baseline:.4f}"
+        if name == "f1" and positive is not None:
+            line += f"   of '{plain(positive)}'"
+        line += f"   always the training mean: {errors[name]:.4f}" if name in errors else ""
+        lines.append(line)
+    return lines
+
+
+def class_lines(confusion: Confusion, names: Sequence[str]) -> list[str]:
+    """Precision, recall and F1 of each class, and the confusion matrix, as text."""
+    names = [in_table(name) for name in display_names(names)]
+    width = max(len(name) for name in (*names, MATRIX)) + 2
+    column = max(11, *(len(name) + 2 for name in names))
+    lines = [f"{'class':<{width}}{'precision':>11}{'recall':>11}{'f1':>11}{'examples':>11}"]
+    for name, (precision, recall, f1, support) in zip(names, confusion.precision_recall_f1(), strict=True):
+        lines.append(f"{name:<{width}}{precision:>11.4f}{recall:>11.4f}{f1:>11.4f}{support:>11}")
+    lines += ["", f"{MATRIX:<{width}}" + "".join(f"{name:>{column}}" for name in names)]
+    for name, row in zip(names, confusion.counts.tolist(), strict=True):
+        lines.append(f"{name:<{width}}" + "".join(f"{count:>{column}}" for count in row))
+    return lines
+
+
+def class_block(result: Evaluation, names: Sequence[str] | None) -> list[str]:
+    """`class_lines` as they stand under a split's values, after a blank line; nothing for scores."""
+    if result.confusion is None or names is None:
+        return []
+    return [f"  {line}".rstrip() for line in ("", *class_lines(result.confusion, names))]
+
+
+def finite(value: Any) -> Any:
+    """NaN, which a correlation of constants is, and infinity have no place in JSON: null, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def finite_values(result: Evaluation) -> dict[str, Any]:
+    """An evaluation as `results.json` holds it."""
+    return {"examples": result.examples, **finite(result.values)}

@@ -1,0 +1,1 @@
+"""What survives a crash: files written whole, checkpoints, downloads, the token cache."""

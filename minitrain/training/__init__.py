@@ -1,0 +1,9 @@
+"""Logits -> loss -> gradients -> weights -> metric."""
+
+from typing import Any
+
+from minitrain import public_name
+
+
+def __getattr__(name: str) -> Any:
+    return public_name(name, __name__)

@@ -1,0 +1,62 @@
+"""Which evaluation of a run is the best so far, and the weights it had."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from minitrain.config.train_config import TrainConfig
+from minitrain.errors import MinitrainError
+from minitrain.model.classifier import SequenceClassifier
+from minitrain.training.evaluation import Evaluation
+from minitrain.training.metrics import Metric
+
+ERRORS = ("loss", "mse", "rmse", "mae")  # of these the smallest is the best
+
+
+@dataclass
+class Best:
+    """The best evaluation so far, by one value of the first evaluation split."""
+
+    name: str
+    greater_is_better: bool
+    value: float | None = None
+    step: int = 0
+    epoch: float = 0.0
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    evaluations_since: int = 0
+
+    def improves(self, value: float) -> bool:
+        """Whether `value` beats what there is; NaN never does."""
+        if self.value is None:
+            return not math.isnan(value)
+        return value > self.value if self.greater_is_better else value < self.value
+
+    def remember(
+        self, results: Mapping[str, Evaluation], model: SequenceClassifier, step: int, epoch: float, weights: bool
+    ) -> bool:
+        """Take in the evaluations of a step, with a copy of the weights if asked; whether it is the best so far."""
+        value = next(iter(results.values())).values[self.name]
+        if not self.improves(value):
+            self.evaluations_since += 1
+            return False
+        self.value, self.step, self.epoch, self.evaluations_since = value, step, epoch, 0
+        if weights:
+            self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        return True
+
+
+def best_by(config: TrainConfig, metric: Metric) -> Best:
+    """What evaluations are compared by: a value of `metric`.
+
+    Raises MinitrainError listing those there are, and where a class is named for an F1 that is not among them.
+    """
+    name = (config.metric_for_best_model or metric.names[0]).removeprefix("eval_")
+    if name not in ("loss", *metric.names):
+        raise MinitrainError(f"--metric_for_best_model {name}: expected loss, {', '.join(metric.names)}")
+    if config.positive_label is not None and "f1" not in metric.names:
+        names = ", ".join(metric.names)
+        raise MinitrainError(f"--positive_label {config.positive_label}: f1 is not among {names}; leave it out")
+    greater = config.greater_is_better
+    return Best(name=name, greater_is_better=name not in ERRORS if greater is None else greater)

@@ -1,0 +1,86 @@
+"""minitrain's side: the run that `train.py` does, up to its saving, with everything taken down."""
+
+import time
+from pathlib import Path
+
+from torch import Tensor
+
+from compare.record import Record
+from minitrain.config.train_config import TrainConfig
+from minitrain.data.batch import collate
+from minitrain.model.families import FAMILIES
+from minitrain.model.weights import reference_names
+from minitrain.run.main import Parts, prepare
+from minitrain.training.evaluation import Evaluation, autocast, device_of, loss_of, predict
+from minitrain.training.loop import fit
+from minitrain.training.step_log import StepLog
+
+
+class Recorder:
+    """The observer of `fit` that keeps every float."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+
+    def on_step(self, log: StepLog) -> None:
+        self.record.step(log.loss, log.grad_norm, log.learning_rate)
+
+    def on_evaluation(self, step: int, epoch: float, results: dict[str, Evaluation], is_best: bool) -> None:
+        for split, result in results.items():
+            self.record.evaluations.append({"step": step, "split": split, **result.values})
+
+
+def first_batch(record: Record, parts: Parts, names: dict[str, str]) -> None:
+    """Logits and gradients of the first rows, before anything is trained."""
+    train, config = parts.splits.train, parts.config
+    rows = range(min(len(train), config.per_device_train_batch_size))
+    device = device_of(parts.model)
+    examples = [train[row] for row in rows]
+    pad, side = parts.tokenizer.pad_token_id, parts.tokenizer.padding_side
+    batch = collate(examples, pad, config.pad_to_multiple_of, padding_side=side).to(device)
+
+    def forward() -> tuple[Tensor, Tensor]:
+        assert batch.labels is not None
+        logits = parts.model(**batch.inputs)
+        total, count = loss_of(logits, batch.labels)
+        return logits, total / count
+
+    record.first_batch(parts.model, forward, autocast(device, config.bf16), names)
+
+
+def run(config: TrainConfig, folder: Path) -> None:
+    """Train as `config` says and write the record."""
+    record = Record(folder)
+    parts = prepare(config)
+    splits, model = parts.splits, parts.model
+    names = reference_names(FAMILIES[model.config.model_type], model.config, model, "")
+    for name, split in {"train": splits.train, **splits.scored}.items():
+        examples = [split[row] for row in range(len(split))]
+        record.tokens(name, [e.input_ids for e in examples], [e.token_type_ids for e in examples])
+    first_batch(record, parts, names)
+    record.watch(model)
+    pad = parts.tokenizer.pad_token_id
+    started = time.perf_counter()
+    fit(
+        model,
+        splits.train,
+        splits.evaluation,
+        config,
+        new_metric=parts.new_metric,
+        observer=Recorder(record),
+        pad_token_id=pad,
+    )
+    record.seconds = time.perf_counter() - started
+    for name, split in splits.scored.items():
+        record.tensors[f"predictions/{name}"] = predict(
+            model,
+            split,
+            batch_size=config.per_device_eval_batch_size,
+            order=config.eval_order,
+            bf16=config.bf16,
+            pad_token_id=pad,
+            pad_to_multiple_of=config.pad_to_multiple_of,
+        )
+    for name, own in names.items():
+        record.tensors[f"weights/{name}"] = model.get_parameter(own)
+    record.save()

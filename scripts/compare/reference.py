@@ -1,0 +1,177 @@
+"""What the transformers sides share: the checkpoint, the rows tokenized by AutoTokenizer, the metrics' formulas.
+
+minitrain gives the raw texts and labels, and nothing else, so that both sides read the same rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+import torch
+from datasets import Dataset
+from datasets.utils.logging import disable_progress_bar as disable_progress_bars
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import (
+    accuracy_score,
+    f1_score,
+    matthews_corrcoef,
+    mean_absolute_error,
+    mean_squared_error,
+    r2_score,
+    root_mean_squared_error,
+)
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    EvalPrediction,
+    set_seed,
+)
+from transformers.utils import logging as transformers_logging
+
+from compare.record import Record
+from minitrain.config.train_config import TrainConfig
+from minitrain.data.labels.ids import label_numbers
+from minitrain.data.splits import Rows
+from minitrain.data.tables.table import Table
+from minitrain.distributed.world import choose_device, world_from_environment
+from minitrain.errors import MinitrainError
+from minitrain.model.weights import read_config, trained_labels
+from minitrain.run.main import rows_of
+from minitrain.storage.hub import resolve_model
+from minitrain.training.metrics import metric_for
+
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model with a new head, its data and its metric, as a user of transformers has them."""
+
+    model: nn.Module
+    collator: DataCollatorWithPadding
+    train: Dataset
+    evaluation: dict[str, Dataset]
+    scored: dict[str, Dataset]
+    metrics: Callable[[Any, Any], dict[str, float]]
+    device: torch.device
+
+    def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        """As Trainer asks for it."""
+        return self.metrics(prediction.predictions, prediction.label_ids)
+
+
+def prepare(config: TrainConfig, record: Record) -> Reference:
+    """Tokenize, draw the head from the seed, record tokens and the first batch; nothing is drawn after the head."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    disable_progress_bars()
+    source = resolve_model(config.model, config.model_revision)
+    rows = rows_of(config, source)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    limit = config.max_length or min(tokenizer.model_max_length, read_config(source).max_length)
+
+    def dataset(table: Table) -> Dataset:
+        columns = {f"text_{i}": list(table.column(name)) for i, name in enumerate(rows.text_columns)}
+        labels = label_numbers(table, rows.label_column, rows.labels)
+        data = Dataset.from_dict({**columns, "label": labels})
+        return data.map(
+            lambda row: tokenizer(*(row[name] for name in columns), truncation=True, max_length=limit),
+            batched=True,
+            remove_columns=list(columns),
+        )
+
+    train = dataset(rows.train)
+    scored = {name: dataset(table) for name, table in (rows.evaluation | rows.test).items()}
+    for name, data in {"train": train, **scored}.items():
+        ids = data["input_ids"]
+        typed = "token_type_ids" in data.column_names  # some families' tokenizers give none
+        record.tokens(name, ids, data["token_type_ids"] if typed else [[0] * len(row) for row in ids])
+    trained = trained_labels(source)
+    if config.new_head and trained is not None and len(trained) == rows.labels.num_labels:
+        raise MinitrainError(
+            "--new_head: the trained head has as many outputs as the data need, and transformers keeps it then: "
+            "there is nothing to compare"
+        )
+    dropouts = {name: getattr(config, name) for name in DROPOUTS if getattr(config, name) is not None}
+    set_seed(config.seed)
+    loaded = AutoModelForSequenceClassification.from_pretrained(
+        source,
+        num_labels=rows.labels.num_labels,
+        problem_type=rows.labels.problem_type,
+        ignore_mismatched_sizes=config.new_head,
+        dtype=torch.float32,
+        **dropouts,
+    )
+    model = copied(loaded)
+    reference = Reference(
+        model=model,
+        collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=config.pad_to_multiple_of),
+        train=train,
+        evaluation={name: scored[name] for name in rows.evaluation},
+        scored=scored,
+        metrics=_metrics(rows),
+        device=choose_device(config.device, world_from_environment()),
+    )
+    _first_batch(record, reference, config)
+    record.watch(model)
+    return reference
+
+
+def copied(model: Any) -> Any:
+    """The model with each parameter in memory of its own, as PyTorch gives it: at a multiple of 64 bytes.
+
+    transformers leaves weights where they lie in the mapped file, at any multiple of 4. On a processor where MKL
+    keeps to AVX2, a product with a single row or column has other last bits there: the same weights give other
+    results under a longer header.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    return model
+
+
+def _first_batch(record: Record, reference: Reference, config: TrainConfig) -> None:
+    model = reference.model.to(reference.device)
+    rows = range(min(len(reference.train), config.per_device_train_batch_size))
+    batch: Any = reference.collator([reference.train[row] for row in rows])
+    batch = batch.to(reference.device)
+
+    def forward() -> tuple[Tensor, Tensor]:
+        output = model(**batch)
+        return output.logits, output.loss
+
+    kind = reference.device.type
+    record.first_batch(model, forward, torch.autocast(kind, dtype=torch.bfloat16, enabled=config.bf16))
+
+
+def _metrics(rows: Rows) -> Callable[[Any, Any], dict[str, float]]:
+    """The formulas of `evaluate`'s glue metric (0.4.6), which are scikit-learn's and scipy's, by our names."""
+    positive = rows.labels.positive
+    formulas: dict[str, Callable[[Any, Any], Any]] = {
+        "accuracy": lambda predictions, labels: accuracy_score(labels, predictions),
+        "f1": lambda predictions, labels: f1_score(labels, predictions, pos_label=positive),
+        "macro_f1": lambda predictions, labels: f1_score(labels, predictions, average="macro"),
+        "matthews_correlation": lambda predictions, labels: matthews_corrcoef(labels, predictions),
+        "pearson": lambda predictions, labels: pearsonr(predictions, labels)[0],
+        "spearmanr": lambda predictions, labels: spearmanr(predictions, labels)[0],
+        "mse": lambda predictions, labels: mean_squared_error(labels, predictions),
+        "rmse": lambda predictions, labels: root_mean_squared_error(labels, predictions),
+        "mae": lambda predictions, labels: mean_absolute_error(labels, predictions),
+        "r2": lambda predictions, labels: r2_score(labels, predictions),
+    }
+    names = metric_for(rows.task, rows.labels.num_classes, positive).names
+
+    def compute(logits: Any, labels: Any) -> dict[str, float]:
+        predictions = logits[:, 0] if rows.labels.names is None else numpy.argmax(logits, axis=-1)
+        return {name: float(formulas[name](predictions, labels)) for name in names}
+
+    return compute
+
+
+def finish(record: Record, model: nn.Module) -> None:
+    """Take down the trained weights and write the record."""
+    for name, parameter in model.named_parameters():
+        record.tensors[f"weights/{name}"] = parameter
+    record.save()

@@ -1,0 +1,139 @@
+"""The Hugging Face course's hand loop, changed one thing at a time until every loss is Trainer's.
+
+The loop is that of chapter 3, "A full training loop", in its listing with Accelerate
+(https://huggingface.co/learn/llm-course/chapter3/4): its schedule is Trainer's, and each rung below is one thing
+that is not. A rung is a run of minitrain with the settings so far, so that what it shows is also the flag that
+does it.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compare import trainer
+from compare.record import Record
+from compare.side_by_side import check_writable, train_both, write_json
+from minitrain.config.train_config import TrainConfig
+from minitrain.run.main import prepare
+from minitrain.run.report import say
+from minitrain.training.loop import fit
+from minitrain.training.step_log import StepLog
+
+EPOCHS = 2  # so that one evaluation lies between two steps
+
+# The course's loop as settings of ours. It sets no seed at all; 0 stands for whatever the process began with.
+COURSE: dict[str, Any] = {
+    "kernels": "reference",  # the same model, transformers' own
+    "seed": 0,
+    "restart_stream": False,
+    "sampler": "stream",
+    "loader_draws": True,
+    "eval_strategy": "no",
+    "learning_rate": 3e-5,
+    "max_grad_norm": 0.0,
+    "weight_decay": 0.01,
+    "decay": "all",
+    "optim": "adamw_torch",
+}
+
+# What is changed, why, and the settings that do it.
+RUNGS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("the course's loop: no seed, torch's AdamW with its decay", {}),
+    ("a seed, before the new head is drawn", {"seed": 42}),
+    ("the seed set again, after the head is drawn", {"restart_stream": True}),
+    ("each epoch's order from a generator of its own", {"sampler": "random"}),
+    ("Trainer's learning rate", {"learning_rate": 5e-5}),
+    ("gradients clipped to a norm of 1", {"max_grad_norm": 1.0}),
+    ("an evaluation an epoch: its loader draws a random number", {"eval_strategy": "epoch"}),
+    ("biases and layer norms spared from weight decay", {"decay": "matrices"}),
+    ("no weight decay at all", {"weight_decay": 0.0}),
+    ("the fused kernel of AdamW", {"optim": "adamw_torch_fused"}),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """How near a rung comes: its mean loss, equal steps of all, and the largest difference of a loss, in nats."""
+
+    change: str
+    flags: str
+    mean_loss: float
+    equal: int
+    steps: int
+    largest_difference: float
+
+
+class Losses:
+    """The observer that keeps the losses and nothing else."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_step(self, log: StepLog) -> None:
+        self.values.append(log.loss)
+
+    def on_evaluation(self, *_: Any) -> None:
+        pass
+
+
+def climb(model: str, dataset: str | None, subset: str | None, examples: int, path: str | None = None) -> bool:
+    """Print a line a rung; whether the last one has Trainer's losses, all of them. path: where the JSON goes."""
+    check_writable(path)
+    torch.set_num_threads(1)  # as Trainer's side has: sums over more threads have other last bits
+    data = {"model": model, "dataset": dataset, "subset": subset}
+    size = {"num_train_epochs": EPOCHS, "max_train_samples": examples, "max_eval_samples": 40, "sample": "first"}
+    say(f"{'what changes':<64}{'mean loss':>12}{'equal steps':>14}{'largest gap':>14}")
+    rungs = []
+    for rung in measure(data | size):
+        equal = f"{rung.equal} of {rung.steps}"
+        say(f"{rung.change:<64}{rung.mean_loss:>12.6f}{equal:>14}{rung.largest_difference:>14.1e}")
+        rungs.append(rung)
+    reached = rungs[-1].equal == rungs[-1].steps
+    say("\nevery loss is Trainer's, bit for bit" if reached else "\nthe last rung is NOT Trainer's run")
+    write_json(path, {"all_equal": reached, **data, "rungs": [asdict(rung) for rung in rungs]})
+    return reached
+
+
+def measure(settings: dict[str, Any]) -> Iterator[Rung]:
+    """Each rung's run beside Trainer's, which is done once."""
+    target = _losses_of_trainer(TrainConfig(**settings, match_trainer=True))
+    so_far = COURSE | settings
+    for change, step in RUNGS:
+        so_far |= step
+        losses = _losses(so_far)
+        gaps = [abs(a - b) for a, b in zip(losses, target, strict=True)]
+        yield Rung(
+            change=change,
+            flags=" ".join(f"--{name} {value}" for name, value in (step or COURSE).items()),
+            mean_loss=sum(losses) / len(losses),
+            equal=gaps.count(0.0),
+            steps=len(gaps),
+            largest_difference=max(gaps),
+        )
+
+
+def _losses_of_trainer(config: TrainConfig) -> list[float]:
+    with tempfile.TemporaryDirectory() as scratch:
+        records: list[Record] = train_both(config, {"Trainer": trainer.run}, 1, Path(scratch))
+    return [step["loss"] for step in records[0].steps]
+
+
+def _losses(settings: dict[str, Any]) -> list[float]:
+    losses = Losses()
+    with tempfile.TemporaryDirectory() as scratch:
+        parts = prepare(TrainConfig(**settings, output_dir=f"{scratch}/run"))
+        evaluation = parts.splits.evaluation if parts.config.eval_strategy != "no" else {}
+        fit(
+            parts.model,
+            parts.splits.train,
+            evaluation,
+            parts.config,
+            new_metric=parts.new_metric,
+            observer=losses,
+            pad_token_id=parts.tokenizer.pad_token_id,
+        )
+    return losses.values

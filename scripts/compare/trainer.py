@@ -1,0 +1,84 @@
+"""The side of transformers' Trainer, live: it gets every flag of ours that it has too."""
+
+import tempfile
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from compare.record import Record
+from compare.reference import finish, prepare
+from minitrain.config.train_config import TrainConfig
+
+OWN = {
+    "output_dir",
+    "logging_steps",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "greater_is_better",
+    "save_strategy",
+    "save_steps",
+    "save_total_limit",
+}
+
+
+class Recorder(TrainerCallback):
+    """Takes down what Trainer logs; with `logging_steps=1` that is every step."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.record.step(logs["loss"], logs["grad_norm"], logs["learning_rate"])
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called once a split; the split's name stands in every key: eval_validation_loss."""
+        metrics = kwargs["metrics"]
+        split = next(name for name in metrics if name.endswith("_loss")).removeprefix("eval_").removesuffix("_loss")
+        values = {name.removeprefix(f"eval_{split}_"): value for name, value in metrics.items()}
+        skipped = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch")
+        kept = {name: value for name, value in values.items() if name not in skipped}
+        self.record.evaluations.append({"step": state.global_step, "split": split, **kept})
+
+
+def arguments(config: TrainConfig, folder: str, use_cpu: bool) -> TrainingArguments:
+    """Every flag of ours that Trainer has too, by the same name."""
+    theirs = {spec.name for spec in fields(TrainingArguments)} - OWN
+    return TrainingArguments(
+        folder,
+        **{spec.name: getattr(config, spec.name) for spec in fields(config) if spec.name in theirs},
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=use_cpu,
+        dataloader_pin_memory=not use_cpu,
+    )
+
+
+def run(config: TrainConfig, folder: Path) -> None:
+    """Train as `config` says and write the record."""
+    record = Record(folder)
+    reference = prepare(config, record)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = Trainer(
+            reference.model,
+            arguments(config, scratch, use_cpu=reference.device.type == "cpu"),
+            data_collator=reference.collator,
+            train_dataset=reference.train,
+            eval_dataset=reference.evaluation,
+            compute_metrics=reference.compute_metrics,
+            callbacks=[Recorder(record)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        started = time.perf_counter()
+        trainer.train()
+        record.seconds = time.perf_counter() - started
+        for name, data in reference.scored.items():
+            logits: Any = trainer.predict(data).predictions
+            record.tensors[f"predictions/{name}"] = torch.from_numpy(logits)
+    finish(record, reference.model)
