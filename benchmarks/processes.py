@@ -17,7 +17,7 @@ import torch
 
 from minitrain import TrainConfig, collate, launch, process_group, share
 from minitrain.config.options import flag
-from minitrain.distributed.world import exchanging
+from minitrain.distributed.world import sync_gradients
 from minitrain.run.flags import command
 from minitrain.run.main import prepare
 from minitrain.run.report import say
@@ -29,7 +29,7 @@ from minitrain.training.step import make_state, train_step
 WARMUP = 10
 KINDS: dict[str, dict[str, Any]] = {
     "1 process": {"processes": 1},
-    "1 process, streams of examples": {"processes": 1, "dropout_stream": "example"},
+    "1 process, streams of examples": {"processes": 1, "dropout_rng": "example"},
     "2 processes": {"processes": 2},
     "2 processes, no exchange": {"processes": 2, "exchange": False},
     "4 processes": {"processes": 4},
@@ -50,14 +50,14 @@ class ProcessesConfig:
     json: str | None = flag(None, "write what was measured to this file too")
 
 
-def seconds_a_step(config: ProcessesConfig, exchange: bool, dropout_stream: str) -> float:
+def seconds_a_step(config: ProcessesConfig, exchange: bool, dropout_rng: str) -> float:
     """Median of one process's steps; all processes of a launch take the same."""
     settings: dict[str, Any] = {
         "model": config.model,
         "dataset": config.dataset,
         "subset": config.subset,
         "global_batch_size": config.global_batch_size,
-        "dropout_stream": dropout_stream,
+        "dropout_rng": dropout_rng,
     }
     times = []
     with process_group("cpu") as world:
@@ -67,7 +67,7 @@ def seconds_a_step(config: ProcessesConfig, exchange: bool, dropout_stream: str)
             start = time.perf_counter()
             own = share(rows, parts.config.per_device_train_batch_size, world.rank, world.size)
             batches = [collate([train[row] for row in some], parts.tokenizer.pad_token_id) for some in own]
-            with nullcontext() if exchange else exchanging(state.parallel, wanted=False):
+            with nullcontext() if exchange else sync_gradients(state.parallel, wanted=False):
                 train_step(state, batches, 5e-5, rows=rows, streams=streams_of(state, train, own, parts.config))
             times.append(time.perf_counter() - start)
     return statistics.median(times[WARMUP:])
@@ -78,7 +78,7 @@ def measure(config: ProcessesConfig) -> None:
     found: dict[str, list[float]] = {name: [] for name in KINDS}
     for number in range(1, config.rounds + 1):
         for name, kind in KINDS.items():
-            work = (config, kind.get("exchange", True), kind.get("dropout_stream", "process"))
+            work = (config, kind.get("exchange", True), kind.get("dropout_rng", "process"))
             found[name].append(max(launch(seconds_a_step, work, kind["processes"])))
             say(f"round {number}  {name:<32}{1000 * found[name][-1]:>7.0f} ms a step")
     say()

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from minitrain.data.load import tokenize as tokenize
     from minitrain.data.sampler import BucketBatchSampler as BucketBatchSampler
     from minitrain.data.sampler import RandomBatchSampler as RandomBatchSampler
-    from minitrain.data.sampler import share as share
+    from minitrain.data.sampler import rank_micro_batches as rank_micro_batches
     from minitrain.data.tables.load import load_tables as load_tables
     from minitrain.data.tokenizer.tokenizer import Example as Example
     from minitrain.data.tokenizer.tokenizer import Tokenizer as Tokenizer
     from minitrain.data.tokenizer.tokenizer import load_tokenizer as load_tokenizer
     from minitrain.distributed.launcher import launch as launch
     from minitrain.distributed.world import World as World
-    from minitrain.distributed.world import data_parallel as data_parallel
+    from minitrain.distributed.world import ddp as ddp
     from minitrain.distributed.world import process_group as process_group
     from minitrain.errors import MinitrainError as MinitrainError
     from minitrain.model.classifier import Encoder as Encoder
@@ -52,15 +52,18 @@ if TYPE_CHECKING:
     from minitrain.training.schedules import cosine_schedule as cosine_schedule
     from minitrain.training.schedules import linear_schedule as linear_schedule
 
+    share = rank_micro_batches
+    data_parallel = ddp
+
 _PUBLIC = {
     "config.train_config": ("TrainConfig",),
     "data.batch": ("Batch", "collate"),
     "data.load": ("load_splits", "tokenize"),
-    "data.sampler": ("BucketBatchSampler", "RandomBatchSampler", "share"),
+    "data.sampler": ("BucketBatchSampler", "RandomBatchSampler", "rank_micro_batches"),
     "data.tables.load": ("load_tables",),
     "data.tokenizer.tokenizer": ("Example", "Tokenizer", "load_tokenizer"),
     "distributed.launcher": ("launch",),
-    "distributed.world": ("World", "data_parallel", "process_group"),
+    "distributed.world": ("World", "ddp", "process_group"),
     "errors": ("MinitrainError",),
     "model.classifier": ("Encoder", "SequenceClassifier"),
     "model.weights": ("load_classifier", "load_encoder", "save_classifier"),
@@ -74,8 +77,9 @@ _PUBLIC = {
     "training.param_groups": ("decay_groups",),
     "training.schedules": ("constant_schedule", "cosine_schedule", "linear_schedule"),
 }
+_ALIASES = {"share": "rank_micro_batches", "data_parallel": "ddp"}  # as version 0.1.0 calls them
 _MODULE_OF = {name: f"minitrain.{module}" for module, names in _PUBLIC.items() for name in names}
-__all__ = sorted(_MODULE_OF)
+__all__ = sorted([*_MODULE_OF, *_ALIASES])
 
 # Modules of version 0.1.0 that lie in folders now: the public names can still be imported from them.
 _FORMER = {
@@ -97,6 +101,7 @@ def __dir__() -> list[str]:
 
 def public_name(name: str, package: str) -> Any:
     """Import a public name that `package`, minitrain or a folder in it, defines. Raises AttributeError."""
+    name = _ALIASES.get(name, name)
     names = [public for public, module in _MODULE_OF.items() if f"{module}.".startswith(f"{package}.")]
     if name not in names:
         raise AttributeError(f"{package} has no {name!r}; it has {', '.join(sorted(names))}")

@@ -1,12 +1,12 @@
 """Score a saved run: `python scripts/evaluate.py RUN`, on its own evaluation data or other."""
 
 from minitrain.config.inference_config import EvaluateConfig
-from minitrain.data.gc_pause import uncollected
+from minitrain.data.gc_pause import gc_paused
 from minitrain.run.flags import command
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    with uncollected(for_good=True):
+    with gc_paused(for_good=True):
         from minitrain.run.inference import evaluate_run  # torch comes with it
 
     evaluate_run(config)

@@ -1,12 +1,12 @@
 """Label new texts with a saved run: `echo "great film" | python scripts/predict.py RUN`."""
 
 from minitrain.config.inference_config import PredictConfig
-from minitrain.data.gc_pause import uncollected
+from minitrain.data.gc_pause import gc_paused
 from minitrain.run.flags import command
 
 
 def predict(config: PredictConfig) -> None:
-    with uncollected(for_good=True):
+    with gc_paused(for_good=True):
         from minitrain.run.labelling import predict_run  # torch comes with it
 
     predict_run(config)

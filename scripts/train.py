@@ -1,15 +1,15 @@
 """Fine-tune an encoder: `python scripts/train.py --help`, or under torchrun."""
 
 from minitrain.config.train_config import TrainConfig
-from minitrain.data.gc_pause import uncollected
+from minitrain.data.gc_pause import gc_paused
 from minitrain.run.flags import command
 
 
 def train(config: TrainConfig) -> None:
-    from minitrain.run.load_data import reading_ahead
+    from minitrain.run.load_data import prefetching
 
-    with reading_ahead(config) as ahead:
-        with uncollected(for_good=True):
+    with prefetching(config) as ahead:
+        with gc_paused(for_good=True):
             from minitrain.run import main as run  # torch comes with it: --help and a mistyped flag answer without
 
         run.train(config, ahead)

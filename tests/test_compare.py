@@ -315,7 +315,7 @@ def test_ladder_ends_where_trainer_is(flags: dict[str, Any], tmp_path: Path) -> 
         "match_trainer",
         "eval_order",
         "per_device_eval_batch_size",
-        "accumulated_loss",
+        "accumulation",
         "standardize_targets",
     }
     assert others == unmoved | {"sample"}

@@ -130,7 +130,7 @@ def test_loss_and_gradient_of_an_accumulated_step(still: Bench, tmp_path: Path) 
     ours = [still.fit(sampler="random", **cut, **flags)[0] for cut in ({"per_device_train_batch_size": 8}, PAIRED)]
     assert ours[1].steps[0].loss == pytest.approx(ours[0].steps[0].loss, rel=1e-5)
     assert ours[1].steps[0].grad_norm == pytest.approx(ours[0].steps[0].grad_norm, rel=1e-5)
-    summed, *_ = still.fit(sampler="random", accumulated_loss="sum", **PAIRED, **flags)
+    summed, *_ = still.fit(sampler="random", accumulation="sum", **PAIRED, **flags)
     assert summed.steps[0].loss == pytest.approx(logged(halves, "loss")[0], rel=1e-6)
 
 
@@ -142,7 +142,7 @@ def test_accumulation_is_right_in_trainer_when_labels_are_smoothed(still: Bench,
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     for setting in ("mean", "sum"):
-        ours, *_ = still.fit(sampler="random", accumulated_loss=setting, **PAIRED, **flags)
+        ours, *_ = still.fit(sampler="random", accumulation=setting, **PAIRED, **flags)
         assert ours.steps[0].loss == pytest.approx(losses[0], rel=1e-5)
 
 

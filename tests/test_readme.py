@@ -139,13 +139,6 @@ def test_the_python_of_the_readme_runs(demo_run: str, place: Path) -> None:
     assert (place / "runs/by-hand/config.json").is_file()
 
 
-def test_the_tree_of_the_readme_names_every_module_once() -> None:
-    tree = next(text for text in blocks("text") if text.startswith("minitrain/"))
-    named = re.findall(r"^  (\w+\.py|families/)", tree, flags=re.MULTILINE)
-    there = [path.name for path in (ROOT / "minitrain").glob("*.py") if path.name != "__init__.py"]
-    assert sorted(named) == sorted([*there, "families/"])
-
-
 KINDS = {
     "reference": "`--kernels reference`",
     "fast": "`--kernels fast`, the default",

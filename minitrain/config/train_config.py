@@ -6,6 +6,7 @@ What `--match_trainer` and `--match_accelerate` mean stands in `TRAINER` and `AC
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,18 @@ ARITHMETICS = ("fast", "reference")
 # In bf16 oneDNN generates code for each length: with fewer it takes a quarter less time, half the memory. Recorded
 # steps, too, are one a length.
 LENGTH_MULTIPLE = 8
-SAMPLERS = ("bucket", "random", "stream")
-DECAYS = ("matrices", "all")
-STREAMS = ("process", "example")
+SAMPLERS = ("bucket", "random", "global_rng")
+DROPOUT_RNGS = ("process", "example")
 STRATEGIES = ("epoch", "steps", "no")
+# What version 0.1.0 calls these settings. Its checkpoints and results are read with today's names.
+FORMER_NAMES = {
+    "loader_draws": "dataloader_rng",
+    "restart_stream": "reseed",
+    "accumulated_loss": "accumulation",
+    "decay": "decay_all",
+    "dropout_stream": "dropout_rng",
+}
+_FORMER_VALUES = {("decay_all", "matrices"): False, ("decay_all", "all"): True, ("sampler", "stream"): "global_rng"}
 
 # What these settings are where no flag decides.
 DEFAULTS: dict[str, Any] = {
@@ -29,10 +38,10 @@ DEFAULTS: dict[str, Any] = {
     "sampler": "bucket",
     "eval_order": "length",
     "per_device_eval_batch_size": 32,
-    "loader_draws": False,
-    "restart_stream": True,
-    "accumulated_loss": "mean",
-    "decay": "matrices",
+    "dataloader_rng": False,
+    "reseed": True,
+    "accumulation": "mean",
+    "decay_all": False,
     "optim": "adamw_torch_fused",
     "max_grad_norm": 1.0,
     "dataloader_drop_last": False,
@@ -43,22 +52,22 @@ TRAINER: dict[str, Any] = {
     "kernels": "reference",
     "sampler": "random",
     "eval_order": "rows",
-    "loader_draws": True,
-    "restart_stream": True,
-    "accumulated_loss": "sum",
-    "decay": "matrices",
+    "dataloader_rng": True,
+    "reseed": True,
+    "accumulation": "sum",
+    "decay_all": False,
     "dataloader_drop_last": False,  # Trainer's leaves rows out of evaluations too
     "standardize_targets": False,
 }
 # What --match_accelerate makes them, after the loop of accelerate 1.15's examples/nlp_example.py.
 ACCELERATE: dict[str, Any] = {
     "kernels": "reference",
-    "sampler": "stream",
+    "sampler": "global_rng",
     "eval_order": "rows",
-    "loader_draws": True,
-    "restart_stream": False,
-    "accumulated_loss": "mean",
-    "decay": "all",
+    "dataloader_rng": True,
+    "reseed": False,
+    "accumulation": "mean",
+    "decay_all": True,
     "optim": "adamw_torch",
     "max_grad_norm": 0.0,
     "dataloader_drop_last": True,
@@ -108,7 +117,7 @@ class TrainConfig(DataConfig):
     )
     warmup_steps: float = flag(0, "steps of warm-up, or a share of all steps when below 1", bounds=(0, None))
     weight_decay: float = flag(0.0, "AdamW's", bounds=(0.0, None))
-    decay: str = setting("decay", "what decays: matrices, or all: biases and layer norms too", DECAYS)
+    decay_all: bool = setting("decay_all", "decay biases and layer norms too, not the matrices alone")
     adam_beta1: float = flag(0.9, "AdamW's first moment", bounds=(0.0, 0.9999999))
     adam_beta2: float = flag(0.999, "AdamW's second moment", bounds=(0.0, 0.9999999))
     adam_epsilon: float = flag(1e-8, "AdamW's denominator", bounds=(0.0, None))
@@ -121,8 +130,8 @@ class TrainConfig(DataConfig):
     standardize_targets: bool = setting(
         "standardize_targets", "of regression: train on standard scores, answer on the scale of the data"
     )
-    accumulated_loss: str = setting(
-        "accumulated_loss", "of a step: mean over its examples, or sum of its passes' means", ("mean", "sum")
+    accumulation: str = setting(
+        "accumulation", "of a step: mean over its examples, or sum of its passes' means", ("mean", "sum")
     )
     optim: str = setting("optim", "kernel of AdamW", ("adamw_torch_fused", "adamw_torch"))
     sampler: str = setting(
@@ -140,18 +149,18 @@ class TrainConfig(DataConfig):
     global_batch_size: int | None = flag(
         None, "examples a step in all processes and passes; decides per_device_train_batch_size", bounds=(1, None)
     )
-    dropout_stream: str = flag(
+    dropout_rng: str = flag(
         "process",
         "dropout of an example: drawn from its process's stream, or from one of its own, however work is shared",
-        STREAMS,
+        DROPOUT_RNGS,
     )
     ddp_timeout: float = flag(600.0, "seconds that processes wait for each other", bounds=(1.0, None))
     # the same floats as a reference: two flags that decide many settings, and those that are of no other use
     match_trainer: bool = flag(False, "on the CPU, every float as transformers' Trainer has it with these flags")
     match_accelerate: bool = flag(False, "on the CPU, every float as the loop of accelerate's example has it")
     kernels: str = setting("kernels", "fast: same function, faster; reference: as transformers' bits", ARITHMETICS)
-    loader_draws: bool = setting("loader_draws", "draw once an epoch and an evaluation, as a DataLoader does")
-    restart_stream: bool = setting("restart_stream", "restart the random stream once the head is drawn")
+    dataloader_rng: bool = setting("dataloader_rng", "draw once an epoch and an evaluation, as a DataLoader does")
+    reseed: bool = setting("reseed", "restart the random stream once the head is drawn")
     # evaluation and output
     eval_strategy: str = flag("epoch", "when to evaluate", STRATEGIES)
     do_eval: bool | None = flag(None, "score the evaluation data after training; false with --eval_strategy no")
@@ -216,14 +225,25 @@ class TrainConfig(DataConfig):
             )
         if self.lr_scheduler_type == "constant" and self.warmup_steps:
             raise MinitrainError("--lr_scheduler_type constant has no warm-up: pass constant_with_warmup")
-        if self.sampler == "stream" and self.data_seed is not None:
+        if self.sampler == "global_rng" and self.data_seed is not None:
             raise MinitrainError("--data_seed has no say where the order is the random stream's: pass --seed alone")
-        if self.dropout_stream == "example" and self.kernels != "fast":
-            raise MinitrainError(f"--dropout_stream example goes with --kernels fast, not {self.kernels}")
+        if self.dropout_rng == "example" and self.kernels != "fast":
+            raise MinitrainError(f"--dropout_rng example goes with --kernels fast, not {self.kernels}")
         if self.torch_compile and (self.match_trainer or self.match_accelerate):
             raise MinitrainError("--torch_compile changes last bits, which a match is about: pass one of the two")
         if self.match_accelerate and self.bf16 and self.pad_to_multiple_of != 8:
             raise MinitrainError("--match_accelerate: in bf16 the example pads so; pass --pad_to_multiple_of 8")
+
+
+def with_todays_names(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a run has saved, under the names and values of today.
+
+    >>> with_todays_names({"decay": "all", "seed": 42})
+    {'decay_all': True, 'seed': 42}
+    """
+    renamed = {FORMER_NAMES.get(name, name): value for name, value in saved.items()}
+    former = {name: (name, value) for name, value in renamed.items() if name in ("decay_all", "sampler")}
+    return renamed | {name: _FORMER_VALUES.get(key, key[1]) for name, key in former.items()}
 
 
 def _settle(config: TrainConfig) -> None:

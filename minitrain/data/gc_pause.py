@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def uncollected(for_good: bool = False) -> Iterator[None]:
+def gc_paused(for_good: bool = False) -> Iterator[None]:
     """Around imports: collect no garbage meanwhile.
 
     for_good: later collections too leave out whatever is there by then. For the owner of a process, at its start:

@@ -16,7 +16,7 @@ from minitrain.data.dataset import Split as Split
 from minitrain.data.dataset import Splits as Splits
 from minitrain.data.labels.ids import Labels, label_numbers
 from minitrain.data.progress import progress
-from minitrain.data.splits import Rows, join_texts, read_rows, read_tables, tables_of_data
+from minitrain.data.splits import TextSplits, join_texts, read_rows, read_tables, tables_of_data
 from minitrain.data.tables.in_memory import table_in_memory
 from minitrain.data.tables.table import Table
 from minitrain.data.tokenizer.tokenizer import Encoded, Tokenizer
@@ -166,7 +166,7 @@ def load_splits(
     return tokenize_rows(read_rows(tables, config, known_labels), tokenizer, max_length)
 
 
-def tokenize_rows(rows: Rows, tokenizer: Tokenizer, max_length: int | None = None) -> Splits:
+def tokenize_rows(rows: TextSplits, tokenizer: Tokenizer, max_length: int | None = None) -> Splits:
     """Tokenize every table of `rows` and number its labels. Raises MinitrainError as `tokenize`."""
 
     def split(table: Table) -> Split:

@@ -2,7 +2,7 @@
 
 The order is a pure function of (seed, epoch): no hidden state, no draw from the global generator, so that any
 process can compute it and skip to any batch. Every example appears exactly once an epoch, but for a short last
-batch that `drop_last` leaves out. (`StreamBatchSampler` is the exception: its order is the random stream's.)
+batch that `drop_last` leaves out. (`GlobalRngBatchSampler` is the exception: its order is the random stream's.)
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,8 @@ class RandomBatchSampler:
 
     count: number of examples. batch_size: examples a batch; the last one may be short, and is left out with
     drop_last. seed: of all epochs. passes: batches an optimizer step, over all processes: they are given as one,
-    for `share` to cut up. processes: with drop_last all of them have a full batch in every pass, as in accelerate.
+    for `rank_micro_batches` to cut up. processes: with drop_last each has a full batch in every pass, as in
+    accelerate.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class RandomBatchSampler:
         return _cut(_permutation(self.count, self.seed + epoch), self.batch_size * self.passes, self.unit)
 
 
-class StreamBatchSampler:
+class GlobalRngBatchSampler:
     """Batches in random order, the seed of each epoch's drawn from the global random stream.
 
     What a DataLoader with `shuffle=True` and no generator does (torch 2.13 RandomSampler), and the examples of
@@ -151,7 +152,7 @@ class BucketBatchSampler:
         return Batches(rows, size).shuffled(self.seed + epoch)
 
 
-def share(rows: Sequence[int], batch_size: int, rank: int = 0, size: int = 1) -> list[list[int]]:
+def rank_micro_batches(rows: Sequence[int], batch_size: int, rank: int = 0, size: int = 1) -> list[list[int]]:
     """The batches that one process of `size` computes of an optimizer step's rows, pass by pass.
 
     Of the rows cut into batches, it takes every size-th: in one pass all processes have neighbours, which the

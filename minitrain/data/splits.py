@@ -40,7 +40,7 @@ GLUE_COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class TextSplits:
     """What `Splits` is made of, as text: the tables of each kind of split, cut to the rows that are asked for."""
 
     train: Table
@@ -108,7 +108,7 @@ def _unfolded(tables: Mapping[str, Table], config: DataConfig) -> dict[str, Tabl
     return {name: table.unfolded(inside) for name, table in tables.items()}
 
 
-def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] | None = None) -> Rows:
+def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] | None = None) -> TextSplits:
     """Choose the rows of a run, and find out what their labels are.
 
     Without text columns in the configuration, the GLUE task's are taken, or the only column of text. known_labels:
@@ -150,7 +150,7 @@ def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] 
 
     used = draw.sample("train", by_split["train"], config.max_train_samples, training=True)
     evaluation, test = scored("validation"), scored("test")
-    return Rows(
+    return TextSplits(
         train=used,
         evaluation=evaluation,
         test=test,
@@ -186,7 +186,7 @@ def tables_of(config: TrainConfig) -> Tables:
     return read_tables(with_default_data(config))
 
 
-def chosen_rows(config: TrainConfig, tables: Tables, known_labels: tuple[str, ...] | None) -> Rows:
+def choose_splits(config: TrainConfig, tables: Tables, known_labels: tuple[str, ...] | None) -> TextSplits:
     """The rows of a run, as text. known_labels: as of `read_rows`.
 
     Raises MinitrainError as `read_rows`; also where there should be evaluation data and is none.
@@ -206,7 +206,7 @@ def chosen_rows(config: TrainConfig, tables: Tables, known_labels: tuple[str, ..
     return replace(rows, evaluation={}, test=kept, notes=[*rows.notes, *notes])
 
 
-def rows_of_saved_run(facts: Mapping[str, Any], known_labels: tuple[str, ...] | None) -> Rows:
+def rows_of_saved_run(facts: Mapping[str, Any], known_labels: tuple[str, ...] | None) -> TextSplits:
     """The rows of a run again, from what its `results.json` remembers.
 
     known_labels: the classes of its model. Raises MinitrainError as `read_rows`, where the rows that it held back

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from minitrain.distributed.notebook import MODULE, as_module
+from minitrain.distributed.notebook import MODULE, notebook_function_to_module
 from minitrain.errors import MinitrainError, PeerError, Stopped
 
 PATIENCE = 10.0  # seconds that processes have to end by themselves once one has failed
@@ -51,7 +51,7 @@ def launch(function: Callable[..., Any], args: Sequence[Any] = (), num_processes
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        work = (as_module(function, folder) if _is_interactive(function) else function, args)
+        work = (notebook_function_to_module(function, folder) if _is_interactive(function) else function, args)
         members: list[_Member] = []
         try:
             for rank in range(num_processes):

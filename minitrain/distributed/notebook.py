@@ -21,7 +21,7 @@ from minitrain.errors import MinitrainError
 MODULE = "minitrain_launched"
 
 
-def as_module(function: Callable[..., Any], folder: str) -> tuple[str, str, str]:
+def notebook_function_to_module(function: Callable[..., Any], folder: str) -> tuple[str, str, str]:
     """Write the module into a folder; returns the folder, the module's name and the function's.
 
     Raises MinitrainError for what has no source, or names a value that cannot be written down.

@@ -56,4 +56,4 @@ class StopRequests:
 
     def agreed(self, world: World) -> int:
         """The signal that any process was asked by, the same in all of them; 0 for none."""
-        return int(world.gather(torch.tensor(self.asked)).max())
+        return int(world.all_gather(torch.tensor(self.asked)).max())

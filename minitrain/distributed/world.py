@@ -53,17 +53,17 @@ class World:
         """Whether this process speaks and writes for all."""
         return self.rank == 0
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """Add up a tensor over all processes, in place; each gets the same bits."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def gather(self, tensor: Tensor) -> Tensor:
+    def all_gather(self, tensor: Tensor) -> Tensor:
         """(size, ...): the tensors of all processes, of one shape and dtype, by rank; each process gets all."""
         rows = torch.zeros(self.size, *tensor.shape, dtype=tensor.dtype)
         rows[self.rank] = tensor
-        return self.sum(rows)
+        return self.all_reduce(rows)
 
     def broadcast(self, tensor: Tensor) -> Tensor:
         """Fill a tensor, in place, with that of rank 0."""
@@ -71,7 +71,7 @@ class World:
             dist.broadcast(tensor, 0)
         return tensor
 
-    def tell_all(self, key: str, text: str) -> str:
+    def broadcast_text(self, key: str, text: str) -> str:
         """What rank 0 has to say, in all processes. key: new in every call."""
         if self.store is None:
             return text
@@ -79,13 +79,13 @@ class World:
             self.store.set(key, text)
         return self._word(key, f"waiting for the {key} of rank 0").decode()
 
-    def meet(self, where: str) -> None:
+    def barrier(self, where: str) -> None:
         """Go on when all processes are here."""
-        with self.at(where):
-            self.sum(torch.zeros(()))
+        with self.naming_lost_peers(where):
+            self.all_reduce(torch.zeros(()))
 
     @contextmanager
-    def at(self, where: str) -> Iterator[None]:
+    def naming_lost_peers(self, where: str) -> Iterator[None]:
         """Around what talks to other processes: raises PeerError, saying where, when one of them is missing."""
         try:
             yield
@@ -98,7 +98,7 @@ class World:
             raise
 
     @contextmanager
-    def first_on_node(self, what: str) -> Iterator[None]:
+    def local_main_first(self, what: str) -> Iterator[None]:
         """Let the first process of each node go ahead, and the others when it is done: they find its files.
 
         However long it takes, they wait; that it fails, they hear. what: names the work, once a group.
@@ -133,7 +133,7 @@ class World:
         """
         assert self.store is not None
         deadline = time.monotonic() + (self.timeout if patience is None else patience)
-        with self.at(where):
+        with self.naming_lost_peers(where):
             while not self.store.check([key]):
                 if self.store.check([FAILURE]):
                     raise PeerError(f"{where}: another process failed")
@@ -279,19 +279,19 @@ def choose_device(name: str, world: World) -> torch.device:
     return torch.device("cuda", world.local_rank)
 
 
-def data_parallel(model: nn.Module, world: World) -> nn.Module:
+def ddp(model: nn.Module, world: World) -> nn.Module:
     """The model so wrapped that a backward pass averages gradients over all processes, or itself for one process.
 
     The processes start from the weights of rank 0. Call it when it is settled which gradients are sparse.
     """
     if world.size == 1:
         return model
-    with world.at("comparing the processes' models"):
+    with world.naming_lost_peers("comparing the processes' models"):
         return DistributedDataParallel(model)
 
 
 @contextmanager
-def exchanging(model: nn.Module, wanted: bool) -> Iterator[None]:
+def sync_gradients(model: nn.Module, wanted: bool) -> Iterator[None]:
     """Whether the backward pass inside exchanges gradients; those of passes that do not are added up before."""
     if wanted or not isinstance(model, DistributedDataParallel):
         yield

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from minitrain.kernels.dropout import draw_kept, is_half
+from minitrain.kernels.dropout import is_half, keep_mask
 
 # Keys of a query, and tokens of a batch, beyond which cuDNN's attention is worth its start (measured on an H200).
 CUDNN_KEYS, CUDNN_TOKENS = 64, 2048
@@ -94,7 +94,7 @@ class _Attention(torch.autograd.Function):
         # Of rows that are no multiple of 32 numbers PyTorch's softmax in bfloat16 takes the rest one by one.
         ragged = scores.dtype == torch.bfloat16 and scores.size(2) % 32
         weights = scores.softmax(dim=-1, dtype=torch.float32 if ragged else None).to(scores.dtype)
-        kept, scale = draw_kept((batch, heads, queries, k.size(1)), dropout_p, weights.dtype)
+        kept, scale = keep_mask((batch, heads, queries, k.size(1)), dropout_p, weights.dtype)
         kept = kept.view_as(weights)
         if not is_half(weights.dtype):
             kept, scale = kept.mul_(scale), 1.0

@@ -57,7 +57,7 @@ def compiled(model: SequenceClassifier, *, bf16: bool = False) -> nn.Module:
     """
     module = CompiledBlocks(model)
     try:
-        pass_for_nothing(module, model.config.max_length, bf16)
+        dry_run(module, model.config.max_length, bf16)
     except RuntimeError as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         reason = lines[0] if lines else type(error).__name__
@@ -66,7 +66,7 @@ def compiled(model: SequenceClassifier, *, bf16: bool = False) -> nn.Module:
     return module
 
 
-def pass_for_nothing(module: nn.Module, max_length: int, bf16: bool = False) -> None:
+def dry_run(module: nn.Module, max_length: int, bf16: bool = False) -> None:
     """A forward and a backward pass that leave no trace: no gradient, no random number drawn.
 
     The compiler takes what is alike here, two sizes or two arguments, for alike at all times: hence a size that is

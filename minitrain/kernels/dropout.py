@@ -73,7 +73,7 @@ def dropout_from_bits(x: Tensor, p: float, training: bool) -> Tensor:
     if not training or p == 0.0:
         return x
     if is_half(x.dtype):
-        kept, scale = draw_kept(x.shape, p, x.dtype)
+        kept, scale = keep_mask(x.shape, p, x.dtype)
         return x * kept * scale  # a number multiplies in float32, a mask that holds it has it rounded
     return x * draw_mask(x.shape, p, x.dtype)
 
@@ -85,11 +85,11 @@ def is_half(dtype: torch.dtype) -> bool:
 
 def draw_mask(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor:
     """0 with probability p, else what keeps the mean."""
-    kept, scale = draw_kept(shape, p, dtype)
+    kept, scale = keep_mask(shape, p, dtype)
     return kept.mul_(scale)
 
 
-def draw_kept(shape: Sequence[int], p: float, dtype: torch.dtype) -> tuple[Tensor, float]:
+def keep_mask(shape: Sequence[int], p: float, dtype: torch.dtype) -> tuple[Tensor, float]:
     """0 with probability p, else 1; and the factor that keeps the mean."""
     threshold = round(p * 65536)
     if threshold == 65536:

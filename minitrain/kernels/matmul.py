@@ -141,15 +141,15 @@ def product(name: str, dtype: torch.dtype) -> Product:
     return ways[_chosen[key]]
 
 
-def chosen_products(dtype: torch.dtype) -> dict[str, int]:
+def chosen_matmul(dtype: torch.dtype) -> dict[str, int]:
     """Which way each product takes in this process, those of the dtype tried out where they were not yet."""
     for name in PRODUCTS:
         product(name, dtype)
     return dict(_chosen)
 
 
-def choose_products(chosen: Mapping[str, int]) -> None:
-    """Take the ways of another process, as `chosen_products` tells them, where they are there."""
+def choose_matmul(chosen: Mapping[str, int]) -> None:
+    """Take the ways of another process, as `chosen_matmul` tells them, where they are there."""
     for name in PRODUCTS:
         for dtype in (torch.float32, torch.bfloat16):
             key = f"{name}, {dtype}"

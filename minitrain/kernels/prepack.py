@@ -18,7 +18,7 @@ from minitrain.kernels.matmul import lay_out, onednn_multiplies, onednn_product,
 LAID_OUT_FROM = 4  # forward passes: what it costs, three of them do not gain
 
 
-class PackedWeights:
+class PrepackedWeights:
     """Weight and bias of layers, as products take them, made when they are first asked for.
 
     passes: how many forward passes there will be.
@@ -120,19 +120,19 @@ def ready_weights(layers: tuple[nn.Linear, ...], dtype: torch.dtype) -> tuple[Te
     return joined([layer.weight for layer in layers], dtype), joined(biases, dtype) if biases else None
 
 
-_packed: ContextVar[PackedWeights | None] = ContextVar("packed", default=None)
+_packed: ContextVar[PrepackedWeights | None] = ContextVar("packed", default=None)
 
 
 @contextmanager
 def unchanged_weights(passes: int) -> Iterator[None]:
     """Around so many forward passes between which no weight changes: what is made of weights is made once."""
-    token = _packed.set(PackedWeights(passes))
+    token = _packed.set(PrepackedWeights(passes))
     try:
         yield
     finally:
         _packed.reset(token)
 
 
-def packed_weights() -> PackedWeights | None:
+def prepacked_weights() -> PrepackedWeights | None:
     """Those of the block around this call; None outside of one, and where gradients are wanted."""
     return None if torch.is_grad_enabled() else _packed.get()

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitrain.kernels.attention import attention, fast_attention
-from minitrain.kernels.dropout import draw_kept, dropout_from_bits, is_half
+from minitrain.kernels.dropout import dropout_from_bits, is_half, keep_mask
 from minitrain.kernels.matmul import JointLinear
-from minitrain.kernels.prepack import by_onednn, packed_weights, ready_weights
+from minitrain.kernels.prepack import by_onednn, prepacked_weights, ready_weights
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -25,14 +25,14 @@ Activation = Callable[[Tensor], Tensor]
 class Kernels:
     """One arithmetic: functions for what a model computes, as the plain ones below are called."""
 
-    first_only: bool  # whether a classifier computes of its last block the first position alone, all that it reads
+    cls_only: bool  # whether a classifier computes of its last block the first position alone, all that it reads
     linear: Callable[..., tuple[Tensor, ...]]
-    activated: Callable[[Tensor, nn.Linear, Activation], Tensor]
+    linear_act: Callable[[Tensor, nn.Linear, Activation], Tensor]
     dropout: Callable[[Tensor, float, bool], Tensor]
-    add_dropped: Callable[[Tensor, Tensor, float, bool], Tensor]
+    dropout_add: Callable[[Tensor, Tensor, float, bool], Tensor]
     attention: Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
-    rows_in_use: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    distance_scores: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    used_rows: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    relative_scores: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 # ---- linear layers: (B, L, in) -> (B, L, out) -----------------------------------------------------------------
@@ -49,7 +49,7 @@ def _fast_linear(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
         return linear(x, *layers)
     if torch.compiler.is_compiling():
         return _traceable_linear(x, layers, dtype)
-    if (packed := packed_weights()) is not None:
+    if (packed := prepacked_weights()) is not None:
         out = packed.multiply(x, layers, dtype)
     elif torch.is_autocast_enabled(_autocast_of(x)) and not torch.is_grad_enabled():
         return linear(x.to(dtype), *layers)  # autocast remembers each weight that it has cast
@@ -68,13 +68,13 @@ def _traceable_linear(x: Tensor, layers: Sequence[nn.Linear], dtype: torch.dtype
     return out.split([layer.out_features for layer in layers], dim=-1)
 
 
-def activated(x: Tensor, layer: nn.Linear, activation: Activation) -> Tensor:
+def linear_act(x: Tensor, layer: nn.Linear, activation: Activation) -> Tensor:
     """A linear layer and the function after it."""
     return activation(linear(x, layer)[0])
 
 
-def _fast_activated(x: Tensor, layer: nn.Linear, activation: Activation) -> Tensor:
-    packed, dtype = packed_weights(), _dtype_of_product(x)
+def _fast_linear_act(x: Tensor, layer: nn.Linear, activation: Activation) -> Tensor:
+    packed, dtype = prepacked_weights(), _dtype_of_product(x)
     if packed is not None and activation is F.gelu and by_onednn(dtype, x.device) and _joins(x, (layer,), dtype):
         return packed.multiply(x, (layer,), dtype, gelu=True)
     return activation(_fast_linear(x, layer)[0])
@@ -109,7 +109,7 @@ def _is_plain(layer: nn.Linear) -> bool:
 # ---- dropout --------------------------------------------------------------------------------------------------
 
 
-def add_dropped(residual: Tensor, x: Tensor, p: float, training: bool) -> Tensor:
+def dropout_add(residual: Tensor, x: Tensor, p: float, training: bool) -> Tensor:
     """Dropout of x, added to what went around the layers that made it."""
     return F.dropout(x, p, training) + residual
 
@@ -119,31 +119,31 @@ def _fast_dropout(x: Tensor, p: float, training: bool) -> Tensor:
     return dropout_from_bits(x, p, training) if x.device.type == "cpu" else F.dropout(x, p, training)
 
 
-def _fast_add_dropped(residual: Tensor, x: Tensor, p: float, training: bool) -> Tensor:
+def _fast_dropout_add(residual: Tensor, x: Tensor, p: float, training: bool) -> Tensor:
     if not training or p == 0.0 or x.device.type != "cpu":
-        return add_dropped(residual, x, p, training)
+        return dropout_add(residual, x, p, training)
     if is_half(residual.dtype):  # where the value would be rounded on the way back
         return residual + dropout_from_bits(x, p, training)
-    kept, scale = draw_kept(x.shape, p, residual.dtype)
+    kept, scale = keep_mask(x.shape, p, residual.dtype)
     return torch.addcmul(residual, x, kept, value=scale)  # its backward pass multiplies by a value in any case
 
 
 # ---- scores of distances: (B N, R, D) and a table (N, S, D) -> (B, N, R, C) ------------------------------------
 
 
-def rows_in_use(table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+def used_rows(table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """The rows of a table (S, H) that are computed where `index` says which are read, and the index into them."""
     return table, index
 
 
-def _fast_rows_in_use(table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+def _fast_used_rows(table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     if index.device.type != "cpu":
-        return rows_in_use(table, index)  # a GPU is done with all rows before Python knows which
+        return used_rows(table, index)  # a GPU is done with all rows before Python knows which
     lowest, highest = index.aminmax()
     return table[lowest : highest + 1], index - lowest
 
 
-def distance_scores(x: Tensor, table: Tensor, index: Tensor, scale: Tensor) -> Tensor:
+def relative_scores(x: Tensor, table: Tensor, index: Tensor, scale: Tensor) -> Tensor:
     """The products of each row with vectors of distances, by scale (He et al. 2020, arXiv 2006.03654, section 3.1).
 
     x is (B N, R, D), table (N, S, D), one for each head; index is (R, C), which vector: it depends on the distance
@@ -154,7 +154,7 @@ def distance_scores(x: Tensor, table: Tensor, index: Tensor, scale: Tensor) -> T
     return scores.unflatten(0, (-1, len(table)))
 
 
-def _fast_distance_scores(x: Tensor, table: Tensor, index: Tensor, scale: Tensor) -> Tensor:
+def _fast_relative_scores(x: Tensor, table: Tensor, index: Tensor, scale: Tensor) -> Tensor:
     """A product for each of the R + C - 1 distances that occur: row r has its C one place left of those of r - 1.
 
     So nothing is gathered but vectors, and no gradient is scattered but theirs.
@@ -171,23 +171,23 @@ def _fast_distance_scores(x: Tensor, table: Tensor, index: Tensor, scale: Tensor
 
 KERNELS = {
     "reference": Kernels(
-        first_only=False,
+        cls_only=False,
         linear=linear,
-        activated=activated,
+        linear_act=linear_act,
         dropout=F.dropout,
-        add_dropped=add_dropped,
+        dropout_add=dropout_add,
         attention=attention,
-        rows_in_use=rows_in_use,
-        distance_scores=distance_scores,
+        used_rows=used_rows,
+        relative_scores=relative_scores,
     ),
     "fast": Kernels(
-        first_only=True,
+        cls_only=True,
         linear=_fast_linear,
-        activated=_fast_activated,
+        linear_act=_fast_linear_act,
         dropout=_fast_dropout,
-        add_dropped=_fast_add_dropped,
+        dropout_add=_fast_dropout_add,
         attention=fast_attention,
-        rows_in_use=_fast_rows_in_use,
-        distance_scores=_fast_distance_scores,
+        used_rows=_fast_used_rows,
+        relative_scores=_fast_relative_scores,
     ),
 }

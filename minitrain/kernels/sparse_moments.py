@@ -16,7 +16,7 @@ from torch import Tensor
 from minitrain.errors import MinitrainError
 
 
-class TouchedRows:
+class SparseMoments:
     """Moments of K rows out of V, gathered in the order in which the rows were first touched.
 
     Buffers hold all V rows, but memory that was never written is not there: it grows with K.

@@ -62,13 +62,13 @@ class Encoder(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
-        first_only: bool = False,
+        cls_only: bool = False,
     ) -> Tensor:
         """Encode a padded batch.
 
         input_ids: (B, L) int64. attention_mask: (B, L), non-zero at real tokens; None when all are real.
         token_type_ids: (B, L) int64, 0 for the first text and 1 for the second; None for all 0.
-        first_only: of the last layer, compute only the first position: all that a classifier reads.
+        cls_only: of the last layer, compute only the first position: all that a classifier reads.
         Returns (B, L, H) float, or (B, 1, H). Raises MinitrainError when L exceeds the model's positions.
         """
         length, longest = input_ids.size(1), self.config.max_length
@@ -88,7 +88,7 @@ class Encoder(nn.Module):
         *others, last = (self.blocks[number] for number in self.layers)
         for block in others:
             x = self.run_block(block, x, context)
-        x = self.run_block(last, x, context, 1 if first_only else None)
+        x = self.run_block(last, x, context, 1 if cls_only else None)
         return cast(Tensor, x if self.final is None else self.final(x))
 
 
@@ -107,13 +107,13 @@ class SequenceClassifier(nn.Module):
             self.add_module(name, parts[name])
 
     @property
-    def first_only(self) -> bool:
+    def cls_only(self) -> bool:
         """Whether the last layer computes its first position alone: all that the head reads."""
-        return self.encoder.kernels.first_only and cast(bool, self.head.first_only)
+        return self.encoder.kernels.cls_only and cast(bool, self.head.cls_only)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> Tensor:
         """Arguments as `Encoder.forward`. Returns logits (B, C), before any softmax."""
-        x = self.encoder(input_ids, attention_mask, token_type_ids, first_only=self.first_only)
+        x = self.encoder(input_ids, attention_mask, token_type_ids, cls_only=self.cls_only)
         return cast(Tensor, self.head(x, attention_mask, self.encoder.kernels))

@@ -167,7 +167,7 @@ class FeedForward(nn.Module):
         self.output = nn.Linear(intermediate_size, hidden_size)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        wide = context.kernels.activated(x, self.intermediate, self.activation)
+        wide = context.kernels.linear_act(x, self.intermediate, self.activation)
         return context.kernels.linear(wide, self.output)[0]
 
 
@@ -233,13 +233,13 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, context: Context, queries: int | None = None) -> Tensor:
         """queries: compute only the first so many positions, (B, queries, H); None for all."""
-        add_dropped = context.kernels.add_dropped
+        dropout_add = context.kernels.dropout_add
         # Before x is sliced: the gradients of x are summed in the order of these two lines, to the last bit.
         mixed = self.attention(x, context, queries)
-        x = self.attention_norm(add_dropped(x[:, :queries], mixed, self.attention_output_dropout, self.training))
+        x = self.attention_norm(dropout_add(x[:, :queries], mixed, self.attention_output_dropout, self.training))
 
         def rest(x: Tensor) -> Tensor:
             wide = self.feed_forward(x, context)
-            return self.feed_forward_norm(add_dropped(x, wide, self.feed_forward_dropout, self.training))
+            return self.feed_forward_norm(dropout_add(x, wide, self.feed_forward_dropout, self.training))
 
         return in_chunks(rest, x, self.chunk_size)

@@ -183,7 +183,7 @@ def reference_names(family: Family, config: EncoderConfig, model: nn.Module, our
     return table
 
 
-class _Undrawn(TorchFunctionMode):
+class _SkipInit(TorchFunctionMode):
     """Skips the random initialisation that modules begin with: every parameter is filled afterwards, and no number
     may be drawn for nothing. (The meta device would do too, but loads sympy for it, which takes a second.)"""
 
@@ -201,7 +201,7 @@ def _build(
 ) -> tuple[Model, LoadReport]:
     """Make the model without drawing a number, fill it from the files, draw what is new."""
     try:
-        with _Undrawn():
+        with _SkipInit():
             model = make()
     except RuntimeError as error:  # a size that is a typing error, more likely than a machine that is too small
         raise MinitrainError(

@@ -4,8 +4,11 @@ Of transformers' TrainingArguments (5.23), its run_glue.py and run_classificatio
 people try. An answer is given by a script that has every flag that it names.
 """
 
+from minitrain.config.train_config import FORMER_NAMES
+
 # What the references once called it, or call it elsewhere -> what it is called here.
 RENAMED = {
+    **FORMER_NAMES,
     "evaluation_strategy": "eval_strategy",
     "model_name_or_path": "model",
     "model_name": "model",

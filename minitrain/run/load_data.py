@@ -21,7 +21,7 @@ from typing import cast
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import Splits
 from minitrain.data.load import length_limit, tokenize_rows
-from minitrain.data.splits import Tables, chosen_rows, tables_of
+from minitrain.data.splits import Tables, choose_splits, tables_of
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
 from minitrain.storage.files import read_json
@@ -31,8 +31,8 @@ SMALL = 20_000  # rows: of more, the head start is nothing beside the time that 
 Request = tuple[Path, tuple[str, ...] | None, int]  # the checkpoint's folder, its known labels, the maximal length
 
 
-class DataAhead:
-    """A process that reads the data of a run. It begins when this is made; see `reading_ahead`."""
+class DataPrefetcher:
+    """A process that reads the data of a run. It begins when this is made; see `prefetching`."""
 
     def __init__(self, config: TrainConfig) -> None:
         context = multiprocessing.get_context("fork")
@@ -66,7 +66,7 @@ class DataAhead:
 
 
 @contextmanager
-def reading_ahead(config: TrainConfig) -> Iterator[DataAhead | None]:
+def prefetching(config: TrainConfig) -> Iterator[DataPrefetcher | None]:
     """Around a run, before torch is imported. None where that does not help, or no process may be forked.
 
     Forking is for Linux, and for a process without threads. The processes of torchrun have no core to spare.
@@ -74,7 +74,7 @@ def reading_ahead(config: TrainConfig) -> Iterator[DataAhead | None]:
     ahead = None
     if sys.platform == "linux" and "torch" not in sys.modules and "RANK" not in os.environ:
         try:
-            ahead = DataAhead(config)
+            ahead = DataPrefetcher(config)
         except OSError:  # too many processes
             ahead = None
     try:
@@ -111,7 +111,7 @@ def _splits(config: TrainConfig, connection: Connection) -> Splits:
     if guess is not None and guess[0] == request:
         return guess[1]
     source, known_labels, max_length = request
-    return tokenize_rows(chosen_rows(config, tables, known_labels), load_tokenizer(source), max_length)
+    return tokenize_rows(choose_splits(config, tables, known_labels), load_tokenizer(source), max_length)
 
 
 def _guess(config: TrainConfig, tables: Tables) -> tuple[Request, Splits] | None:
@@ -127,4 +127,4 @@ def _guess(config: TrainConfig, tables: Tables) -> tuple[Request, Splits] | None
         return None
     tokenizer = load_tokenizer(source)
     max_length = length_limit(config.max_length, tokenizer, positions, config.pad_to_multiple_of or 1)
-    return (source, None, max_length), tokenize_rows(chosen_rows(config, tables, None), tokenizer, max_length)
+    return (source, None, max_length), tokenize_rows(choose_splits(config, tables, None), tokenizer, max_length)

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import Splits
 from minitrain.data.load import length_limit, tokenize_rows
-from minitrain.data.splits import Rows, chosen_rows, tables_of, tables_of_data, with_default_data
+from minitrain.data.splits import TextSplits, choose_splits, tables_of, tables_of_data, with_default_data
 from minitrain.data.targets import TargetScale, fold, unfold
 from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from minitrain.distributed.signals import StopRequests
@@ -31,24 +31,24 @@ from minitrain.kernels.compile import check_compilable
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.loading import LoadReport
 from minitrain.model.weights import load_classifier_with_report, read_config, save_classifier, trained_labels
-from minitrain.run.load_data import DataAhead
+from minitrain.run.load_data import DataPrefetcher
 from minitrain.run.model_card import model_card
 from minitrain.run.predictions import write_predictions
 from minitrain.run.profile import matrix_ceiling, profile_lines
 from minitrain.run.report import Console, finite, finite_values, peak_memory_mb, say
 from minitrain.run.resume import Checkpointer
 from minitrain.run.resume_checks import TARGETS, finished_run
-from minitrain.run.run_folder import LOG, RESULTS, alone_in, output_directory, output_path, start_anew
+from minitrain.run.run_folder import LOG, RESULTS, clear_checkpoints, exclusive_lock, output_directory, output_path
 from minitrain.run.summary import footer, header
 from minitrain.storage.download import commit_of
 from minitrain.storage.files import json_text, write_whole
 from minitrain.storage.hub import resolve_model
 from minitrain.storage.safetensors_io import weight_files
 from minitrain.training.best import Best, best_by
-from minitrain.training.evaluation import Evaluation, baseline, check_token_types, device_of, dtype_of_products
+from minitrain.training.evaluation import Evaluation, baseline, check_token_types, compute_dtype, device_of
 from minitrain.training.loop import evaluate_all, fit
 from minitrain.training.metrics import Metric, metric_for
-from minitrain.training.plan import global_batch, plan, shared_out
+from minitrain.training.plan import global_batch, plan, with_per_device_batch_size
 from minitrain.training.step import TrainState
 
 LIBRARIES = ("torch", "tokenizers", "datasets", "safetensors", "huggingface-hub")
@@ -74,7 +74,7 @@ class Parts:
         return metric_for(self.splits.task, labels.num_classes, labels.positive)
 
 
-def train(config: TrainConfig, ahead: DataAhead | None = None, *, data: Any = None) -> dict[str, Any]:
+def train(config: TrainConfig, ahead: DataPrefetcher | None = None, *, data: Any = None) -> dict[str, Any]:
     """Do a whole run and return what `results.json` holds; under torchrun or `launch`, every process calls this.
 
     ahead: a process that is reading the data of this run. data: in memory, instead of a dataset or files, as
@@ -85,7 +85,7 @@ def train(config: TrainConfig, ahead: DataAhead | None = None, *, data: Any = No
         return _train(config, world, ahead, data)
 
 
-def _train(config: TrainConfig, world: World, ahead: DataAhead | None, data: Any) -> dict[str, Any]:
+def _train(config: TrainConfig, world: World, ahead: DataPrefetcher | None, data: Any) -> dict[str, Any]:
     started = time.perf_counter()
     tell = say if world.is_main else _say_nothing
     config = config if data is not None else with_default_data(config)
@@ -95,9 +95,9 @@ def _train(config: TrainConfig, world: World, ahead: DataAhead | None, data: Any
     parts = prepare(config, world, ahead, data)
     for line in header(parts.config, device_of(parts.model), parts.splits, parts.report, world.size, parts.scale):
         tell(line)
-    with alone_in(parts.directory) if world.is_main else nullcontext(), StopRequests() as stop:
+    with exclusive_lock(parts.directory) if world.is_main else nullcontext(), StopRequests() as stop:
         state, best, training_seconds, totals = _fit(parts, world, tell, stop)
-        with world.at("the final evaluation"):
+        with world.naming_lost_peers("the final evaluation"):
             final = evaluate_all(parts.model, parts.splits.scored, parts.config, parts.new_metric, world=world)
         results = {
             **_facts(parts, state, best, final),
@@ -107,11 +107,11 @@ def _train(config: TrainConfig, world: World, ahead: DataAhead | None, data: Any
         }
         if world.is_main:
             _save(parts, final, results)
-    world.meet("saving the run")  # what is saved is there when any process returns
+    world.barrier("saving the run")  # what is saved is there when any process returns
     for line in footer(parts.directory, parts.splits, best, final, results):
         tell(line)
     if config.profile:
-        ceiling = matrix_ceiling(dtype_of_products(config.bf16), device_of(parts.model))
+        ceiling = matrix_ceiling(compute_dtype(config.bf16), device_of(parts.model))
         for line in ["", *profile_lines(totals, state.step, ceiling, "bf16" if config.bf16 else "fp32")]:
             tell(line)
     return results
@@ -123,14 +123,14 @@ def _say_nothing(line: str = "") -> None:
 
 def _finished(config: TrainConfig, world: World) -> dict[str, Any]:
     """What the run to be resumed came to, where it has come to its end; nothing where there is something to do."""
-    batch = global_batch(shared_out(config, world.size), world.size)
+    batch = global_batch(with_per_device_batch_size(config, world.size), world.size)
     found = finished_run(output_path(config), config, batch) if world.is_main else {}
-    found = json.loads(world.tell_all("finished run", json.dumps(found)))
+    found = json.loads(world.broadcast_text("finished run", json.dumps(found)))
     return found
 
 
 def prepare(
-    config: TrainConfig, world: World | None = None, ahead: DataAhead | None = None, data: Any = None
+    config: TrainConfig, world: World | None = None, ahead: DataPrefetcher | None = None, data: Any = None
 ) -> Parts:
     """Find and check everything that a run needs, in the order of what it costs; nothing is written.
 
@@ -138,13 +138,13 @@ def prepare(
     and tokenized. ahead: a process that is reading the data already. data: as of `train`.
     """
     world = world or World()
-    config = shared_out(config if data is not None else with_default_data(config), world.size)
+    config = with_per_device_batch_size(config if data is not None else with_default_data(config), world.size)
     device = choose_device(config.device, world)
-    if config.dropout_stream == "example" and device.type != "cpu":
-        raise MinitrainError(f"--dropout_stream example is for the CPU, not {device.type}")
+    if config.dropout_rng == "example" and device.type != "cpu":
+        raise MinitrainError(f"--dropout_rng example is for the CPU, not {device.type}")
     check_compilable(config, device)
     directory = output_directory(config) if world.is_main else output_path(config)
-    with world.first_on_node("data"):
+    with world.local_main_first("data"):
         source = resolve_model(config.model, config.model_revision)
         encoder = read_config(source)
         weight_files(source)  # whoever lacks them as well as a tokenizer is told of the model first
@@ -192,14 +192,14 @@ def _must_agree(config: TrainConfig, source: Path, splits: Splits) -> dict[str, 
     return {**versions, **flags, "the model's commit": commit_of(source), **data}
 
 
-def rows_of(config: TrainConfig, source: Path, data: Any = None) -> Rows:
+def rows_of(config: TrainConfig, source: Path, data: Any = None) -> TextSplits:
     """The rows of a run, as text. source: the checkpoint's folder, whose trained head may know the classes.
 
     data: as of `train`. Raises MinitrainError naming flag, file, row or column; also where there should be
     evaluation data and is none.
     """
     tables = tables_of(config) if data is None else tables_of_data(config, data)
-    return chosen_rows(config, tables, _known_labels(config, source))
+    return choose_splits(config, tables, _known_labels(config, source))
 
 
 def _known_labels(config: TrainConfig, source: Path) -> tuple[str, ...] | None:
@@ -216,7 +216,7 @@ def _fit(
         if not any(name.startswith("head.output.") for name in parts.report.new):
             unfold(parts.model, scale)  # a trained head goes on from what it answers
     if world.is_main and config.resume is None:
-        start_anew(parts.directory)
+        clear_checkpoints(parts.directory)
 
     def data() -> dict[str, str]:
         found = {f"the {name} data": split.checksum() for name, split in parts.splits.all.items()}

@@ -33,10 +33,10 @@ class Clock:
         self._last = now
 
 
-def training_flops(config: EncoderConfig, rows: int, length: int, first_only: bool) -> float:
+def training_flops(config: EncoderConfig, rows: int, length: int, cls_only: bool) -> float:
     """Operations of the matrix products of one batch, forward and backward; multiplying and adding are two.
 
-    rows, length: of the padded batch. first_only: whether the last block computes its first position alone.
+    rows, length: of the padded batch. cls_only: whether the last block computes its first position alone.
     Backward has two products for each of forward. Embeddings and head are left out: less than a hundredth.
     """
     hidden, tokens = config.hidden_size, rows * length
@@ -47,7 +47,7 @@ def training_flops(config: EncoderConfig, rows: int, length: int, first_only: bo
         return keys_and_values + others + 2 * hidden * length * queries
 
     blocks = len(FAMILIES[config.model_type].layers(config))
-    multiplications = (blocks - 1) * block(tokens) + block(rows if first_only else tokens)
+    multiplications = (blocks - 1) * block(tokens) + block(rows if cls_only else tokens)
     return 3.0 * 2.0 * multiplications
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from minitrain.config.train_config import TrainConfig
 from minitrain.distributed.world import World
-from minitrain.kernels.matmul import choose_products, chosen_products
+from minitrain.kernels.matmul import choose_matmul, chosen_matmul
 from minitrain.run.resume_checks import check_data, check_goes_on, check_settings, other_machine
 from minitrain.run.run_folder import CHECKPOINTS
 from minitrain.storage.checkpoint import (
@@ -30,7 +30,7 @@ from minitrain.storage.checkpoint import (
     set_aside,
 )
 from minitrain.training.best import Best
-from minitrain.training.evaluation import device_of, dtype_of_products
+from minitrain.training.evaluation import compute_dtype, device_of
 from minitrain.training.plan import global_batch
 from minitrain.training.step import TrainState
 
@@ -74,7 +74,7 @@ class Checkpointer:
         check_data(checkpoint.facts["data"], own["data"])
         check_settings(checkpoint.facts, own, self.config.resume_changed, self.tell)
         facts, tensors = checkpoint.facts, checkpoint.tensors
-        choose_products(facts.get("products", {}))  # a machine that is busy with other things may choose otherwise
+        choose_matmul(facts.get("products", {}))  # a machine that is busy with other things may choose otherwise
         device = device_of(state.model)
         if note := other_machine(facts.get("machine", {}), machine(device)):
             self.tell(note)
@@ -144,7 +144,7 @@ class Checkpointer:
         if device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(device)
         tensors: dict[str, Mapping[str, Tensor]] = {
-            "random": {name: self.world.gather(tensor) for name, tensor in random.items()},
+            "random": {name: self.world.all_gather(tensor) for name, tensor in random.items()},
             "model": state.model.state_dict(),
             "optimizer": state.optimizer.state_dict(),
         }
@@ -156,7 +156,7 @@ class Checkpointer:
             "epoch": state.epoch,
             "best": {name: getattr(best, name) for name in kept},
             **self._facts(),
-            "products": chosen_products(dtype_of_products(self.config.bf16)),
+            "products": chosen_matmul(compute_dtype(self.config.bf16)),
             "machine": machine(device),
         }
         if self.world.is_main:
@@ -194,7 +194,7 @@ class Checkpointer:
                 for file, group in checkpoint.tensors.items()
             }
             table = {"facts": dict(checkpoint.facts), "shapes": shapes}
-        table = json.loads(self.world.tell_all("checkpoint", json.dumps(table)))
+        table = json.loads(self.world.broadcast_text("checkpoint", json.dumps(table)))
         if not table:
             return None
         tensors: dict[str, dict[str, Tensor]] = {}

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from minitrain.config.train_config import TrainConfig
+from minitrain.config.train_config import TrainConfig, with_todays_names
 from minitrain.errors import MinitrainError
 from minitrain.run.run_folder import CHECKPOINTS, RESULTS, held_files, is_finished
 from minitrain.storage.checkpoint import Checkpoint, checkpoints_in
@@ -62,11 +62,12 @@ def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
 
     old, new: "config", and "global_batch" where the number of processes is known.
     """
-    settings = [(name, old["config"].get(name), value) for name, value in new["config"].items() if name not in FREE]
+    before = with_todays_names(old["config"])
+    settings = [(name, before.get(name), value) for name, value in new["config"].items() if name not in FREE]
     if "global_batch" in old:
         settings.append(("examples a step, in all processes", old["global_batch"], new["global_batch"]))
-    plain = [(name, before, json.loads(json.dumps(value))) for name, before, value in settings]
-    return [f"{name}: {before} -> {value}" for name, before, value in plain if before != value]
+    plain = [(name, was, json.loads(json.dumps(value))) for name, was, value in settings]
+    return [f"{name}: {was} -> {value}" for name, was, value in plain if was != value]
 
 
 def check_settings(

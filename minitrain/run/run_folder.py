@@ -77,7 +77,7 @@ def is_finished(directory: Path) -> bool:
 
 
 @contextmanager
-def alone_in(directory: Path) -> Iterator[None]:
+def exclusive_lock(directory: Path) -> Iterator[None]:
     """Hold a run's folder, which is made, so that no second run writes into it; it is let go even by a crash.
 
     Raises MinitrainError naming host and process id of the run that holds it.
@@ -116,6 +116,6 @@ def _named(holder: Path) -> str:
         return "another process"
 
 
-def start_anew(directory: Path) -> None:
+def clear_checkpoints(directory: Path) -> None:
     """Remove the checkpoints of an earlier run, which `--overwrite_output_dir` lets go."""
     shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)

@@ -13,7 +13,7 @@ from minitrain.data.dataset import Splits
 from minitrain.data.labels.ids import display_names
 from minitrain.data.labels.notes import in_table
 from minitrain.data.load import unknown_warning
-from minitrain.data.sampler import padding_share, share
+from minitrain.data.sampler import padding_share, rank_micro_batches
 from minitrain.data.targets import TargetScale
 from minitrain.kernels.matmul import onednn_multiplies
 from minitrain.model.loading import LoadReport
@@ -38,7 +38,7 @@ def header(
     size = config.per_device_train_batch_size
     with torch.random.fork_rng(devices=()):  # the order may come from the random stream, which is not ours to move
         some = make_sampler(config, train, processes).batches(0)[:1000]
-    padding = padding_share(train.lengths, [batch for rows in some for batch in share(rows, size)])
+    padding = padding_share(train.lengths, [batch for rows in some for batch in rank_micro_batches(rows, size)])
     parts = [f"{size} each"] if processes * config.gradient_accumulation_steps > 1 else []
     parts += [f"{config.gradient_accumulation_steps} passes"] if config.gradient_accumulation_steps > 1 else []
     parts += [f"{processes} processes"] if processes > 1 else []

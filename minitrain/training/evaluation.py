@@ -54,7 +54,7 @@ def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[None]:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
 
 
-def dtype_of_products(bf16: bool) -> torch.dtype:
+def compute_dtype(bf16: bool) -> torch.dtype:
     """What matrix products are computed in, under `autocast`."""
     return torch.bfloat16 if bf16 else torch.float32
 
@@ -65,7 +65,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 @contextmanager
-def naming_memory(batch: Batch, where: str, remedy: str) -> Iterator[None]:
+def explain_oom(batch: Batch, where: str, remedy: str) -> Iterator[None]:
     """Around what computes on a batch: where memory is short, MinitrainError with its size and the remedy."""
     try:
         yield
@@ -156,12 +156,12 @@ def predict(
         for number in own:
             rows = batches[number]
             batch = collate([split[row] for row in rows], pad, pad_to_multiple_of, padding_side=split.padding_side)
-            with naming_memory(batch, "evaluation", "lower --per_device_eval_batch_size or --max_length"):
+            with explain_oom(batch, "evaluation", "lower --per_device_eval_batch_size or --max_length"):
                 out = model(**batch.to(device).inputs).float()
                 logits[rows] = (out if bias is None else out + bias).cpu()
             if on_rows is not None:
                 on_rows(sum(map(len, batches[number - world.rank : number - world.rank + world.size])))
-    world.sum(logits)  # each row is zero in all processes but one, so the sum is exact
+    world.all_reduce(logits)  # each row is zero in all processes but one, so the sum is exact
     broken = (~logits.isfinite().all(-1)).nonzero()
     if len(broken):
         raise MinitrainError(

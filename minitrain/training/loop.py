@@ -18,7 +18,7 @@ from minitrain.config.train_config import LENGTH_MULTIPLE, TrainConfig
 from minitrain.data.batch import collate
 from minitrain.data.dataset import Split, as_split
 from minitrain.data.progress import progress
-from minitrain.data.sampler import Batches, draw_seed, padding_share, share
+from minitrain.data.sampler import Batches, draw_seed, padding_share, rank_micro_batches
 from minitrain.data.targets import folded
 from minitrain.data.tokenizer.tokenizer import Example
 from minitrain.distributed.signals import StopRequests
@@ -31,10 +31,10 @@ from minitrain.run.resume import Checkpointer
 from minitrain.training.best import Best, best_by
 from minitrain.training.evaluation import Evaluation, check_token_types, device_of, evaluate
 from minitrain.training.metrics import Metric, metric_for
-from minitrain.training.plan import Plan, Sampler, make_sampler, plan, shared_out
+from minitrain.training.plan import Plan, Sampler, make_sampler, plan, with_per_device_batch_size
 from minitrain.training.schedules import SCHEDULES
 from minitrain.training.step import TrainState, begin_step, make_state
-from minitrain.training.step_log import StepLog, Underway
+from minitrain.training.step_log import InFlight, StepLog
 
 
 class Observer(Protocol):
@@ -64,7 +64,7 @@ def fit(
     every step and evaluation. pad_token_id: by default that of the splits' tokenizer, whose padding side they
     know too. world: the processes that train together, as `process_group` gives it; every one of
     them calls this, with the same arguments, and ends with the same weights. The random stream starts from
-    `config.seed` here, after the head was drawn, as Trainer's does, unless `restart_stream` is off; other processes
+    `config.seed` here, after the head was drawn, as Trainer's does, unless `reseed` is off; other processes
     than the first add their rank. checkpoints: saves, and takes up what was saved. stop: is asked after every step
     whether to save and leave, by raising Stopped. With `load_best_model_at_end` the model ends with its best
     weights. Where the labels are standard scores (`Split.standardized`), evaluations are on the original scale and
@@ -77,8 +77,8 @@ def fit(
     for split in (train, *to_score.values()):
         check_token_types(model.config, split)
     new_metric, observer, world = new_metric or _metric_of(model), observer or _Silent(), world or World()
-    config = shared_out(config, world.size)
-    if config.restart_stream or world.size > 1:
+    config = with_per_device_batch_size(config, world.size)
+    if config.reseed or world.size > 1:
         torch.manual_seed(config.seed + world.rank)
     state = make_state(model.train(), config, world)
     best = best_by(config, new_metric())
@@ -87,7 +87,7 @@ def fit(
     began = checkpoints.restore(state, best, steps.total_steps) if checkpoints is not None else None
     patience = config.early_stopping_patience or math.inf
     done = state.step >= steps.total_steps or best.evaluations_since >= patience
-    underway = Underway(behind=state.graphs is not None)
+    underway = InFlight(behind=state.graphs is not None)
 
     def finish() -> None:
         for log in underway.finished():
@@ -98,7 +98,7 @@ def fit(
         batches = _batches_of_epoch(state, sampler, config, began if first else None, steps)
         for number in range(first, len(batches)):
             start = time.perf_counter()
-            with world.at(f"step {state.step + 1}"):
+            with world.naming_lost_peers(f"step {state.step + 1}"):
                 read = _begin(state, train, batches[number], config, steps, pad_token_id)
                 logs = underway.begun(start, read)
             for log in logs:
@@ -108,7 +108,7 @@ def fit(
             if done or evaluates:
                 finish()
             if evaluates:
-                with world.at(f"the evaluation after step {state.step}"), folded(model, train.scale):
+                with world.naming_lost_peers(f"the evaluation after step {state.step}"), folded(model, train.scale):
                     results = evaluate_all(model, to_score, config, new_metric, pad_token_id, world)
                 is_best = best.remember(results, model, state.step, state.epoch, config.load_best_model_at_end)
                 observer.on_evaluation(state.step, state.epoch, results, is_best)
@@ -133,7 +133,7 @@ def _batches_of_epoch(
     now = torch.get_rng_state()
     state.epoch_random = now if began is None else began
     torch.set_rng_state(state.epoch_random)
-    if config.loader_draws:
+    if config.dataloader_rng:
         draw_seed()
     batches = sampler.batches(state.step // steps.steps_per_epoch)
     if began is not None:
@@ -157,19 +157,19 @@ def _save_or_leave(
     world = state.world
     if checkpoints is not None and checkpoints.is_due(state.step, epoch_ended, done):
         finish()
-        with world.at(f"saving after step {state.step}"):
+        with world.naming_lost_peers(f"saving after step {state.step}"):
             checkpoints.save(state, best)
-    with world.at(f"after step {state.step}"):
+    with world.naming_lost_peers(f"after step {state.step}"):
         number = 0 if stop is None else stop.agreed(world)
     if not number:
         return
     finish()
     where = ""
     if checkpoints is not None:
-        with world.at(f"saving after step {state.step}"):
+        with world.naming_lost_peers(f"saving after step {state.step}"):
             checkpoints.save(state, best)
             # torchrun ends all processes when one has left: not before the first one has written.
-            world.meet("leaving")
+            world.barrier("leaving")
         where = f"; saved in {checkpoints.folder}, and --resume goes on from there"
     raise Stopped(f"stopped by {Signals(number).name} after step {state.step}{where}", number)
 
@@ -200,7 +200,7 @@ def evaluate_all(
     """Score a model on several splits as the configuration says; the loss is smoothed as in training."""
     results = {}
     for name, split in splits.items():
-        if config.loader_draws:
+        if config.dataloader_rng:
             draw_seed()
         silent = world is not None and not world.is_main
         with progress(f"evaluating {name}", len(split), silent=silent) as add:
@@ -232,7 +232,7 @@ def _begin(
     clock = Clock(device_of(state.model) if config.profile else None)
     factor = SCHEDULES[config.lr_scheduler_type](state.step, steps.total_steps, steps.warmup_steps)
     learning_rate = config.learning_rate * factor
-    own = share(rows, config.per_device_train_batch_size, state.world.rank, state.world.size)
+    own = rank_micro_batches(rows, config.per_device_train_batch_size, state.world.rank, state.world.size)
     # Where there are fewer batches than processes: one that counts for nothing, since all must exchange gradients.
     taken = own or [rows[:1]]
     # Of recorded steps there is one a length.
@@ -249,13 +249,13 @@ def _begin(
         max_grad_norm=config.max_grad_norm,
         bf16=config.bf16,
         label_smoothing=config.label_smoothing_factor,
-        sum_of_means=config.accumulated_loss == "sum",
+        sum_of_means=config.accumulation == "sum",
         rows=rows,
         streams=streams_of(state, train, taken, config),
         clock=clock,
     )
     step, state.epoch = state.step, state.step / steps.steps_per_epoch
-    epoch, first_only, shape = state.epoch, state.model.first_only, state.model.config
+    epoch, cls_only, shape = state.epoch, state.model.cls_only, state.model.config
 
     def log() -> StepLog:
         loss, norm = read()
@@ -266,10 +266,10 @@ def _begin(
             grad_norm=norm,
             learning_rate=learning_rate,
             examples=len(rows),
-            padding=padding_share(train.lengths, share(rows, config.per_device_train_batch_size)),
+            padding=padding_share(train.lengths, rank_micro_batches(rows, config.per_device_train_batch_size)),
             seconds=0.0,
             phases=clock.seconds,
-            flops=sum(training_flops(shape, len(b), b.input_ids.size(1), first_only) for b in batches),
+            flops=sum(training_flops(shape, len(b), b.input_ids.size(1), cls_only) for b in batches),
         )
 
     return log
@@ -279,7 +279,7 @@ def streams_of(
     state: TrainState, train: Split, batches: list[list[int]], config: TrainConfig
 ) -> list[ExampleStreams] | None:
     """The dropout of each batch's examples, where it is not drawn from the process's stream."""
-    if config.dropout_stream == "process":
+    if config.dropout_rng == "process":
         return None
     return [
         ExampleStreams(config.seed, state.step, rows, [train.lengths[row] for row in rows], train.padding_side)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from minitrain.errors import MinitrainError
-from minitrain.kernels.sparse_moments import TouchedRows, checked
+from minitrain.kernels.sparse_moments import SparseMoments, checked
 from minitrain.training.param_groups import as_groups, check_rate, checked_group, checked_settings, plain_number
 from minitrain.training.param_groups import decay_groups as decay_groups
 
@@ -124,7 +124,7 @@ class AdamW(torch.optim.Optimizer):
                 loss = closure()
         if lr is not None:
             check_rate(lr)
-        touched: list[tuple[TouchedRows, Tensor]] = []
+        touched: list[tuple[SparseMoments, Tensor]] = []
         for (settings, _), updates in self._updates(lr, touched).items():
             if settings.fused:
                 _update_fused(settings, updates, divisor, skip)
@@ -136,7 +136,7 @@ class AdamW(torch.optim.Optimizer):
         return loss
 
     def _updates(
-        self, lr: float | Tensor | None, touched: list[tuple[TouchedRows, Tensor]]
+        self, lr: float | Tensor | None, touched: list[tuple[SparseMoments, Tensor]]
     ) -> dict[tuple[_Settings, Any], list[_Update]]:
         """What is to be updated, by settings and, since one call takes what is alike, device and dtype.
 
@@ -246,7 +246,7 @@ def _new_state(parameter: Tensor, fused: bool, sparse: bool) -> dict[str, Any]:
     # The fused kernel reads the step where the parameter is; the plain lines need a Python number.
     step = torch.zeros((), device=parameter.device if fused else "cpu")
     if sparse:
-        return {"step": step, "touched": TouchedRows(parameter)}
+        return {"step": step, "touched": SparseMoments(parameter)}
     moments = ("exp_avg", "exp_avg_sq")
     return {"step": step} | {name: torch.zeros_like(parameter, requires_grad=False) for name in moments}
 

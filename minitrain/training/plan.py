@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import Split
-from minitrain.data.sampler import BucketBatchSampler, RandomBatchSampler, StreamBatchSampler, count_steps
+from minitrain.data.sampler import BucketBatchSampler, GlobalRngBatchSampler, RandomBatchSampler, count_steps
 from minitrain.errors import MinitrainError
 
-Sampler = BucketBatchSampler | RandomBatchSampler | StreamBatchSampler
+Sampler = BucketBatchSampler | RandomBatchSampler | GlobalRngBatchSampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ def make_sampler(config: TrainConfig, train: Split, processes: int = 1) -> Sampl
         return BucketBatchSampler(train.lengths, batch_size, seed, drop_last, passes, processes)
     if config.sampler == "random":
         return RandomBatchSampler(len(train), batch_size, seed, drop_last, passes, processes)
-    return StreamBatchSampler(len(train), batch_size, drop_last, passes)
+    return GlobalRngBatchSampler(len(train), batch_size, drop_last, passes)
 
 
 def _passes(config: TrainConfig, processes: int) -> int:
@@ -63,7 +63,7 @@ def global_batch(config: TrainConfig, processes: int) -> int:
     return config.per_device_train_batch_size * _passes(config, processes)
 
 
-def shared_out(config: TrainConfig, processes: int) -> TrainConfig:
+def with_per_device_batch_size(config: TrainConfig, processes: int) -> TrainConfig:
     """The configuration with the batch size of one process in it, where it names that of all.
 
     Raises MinitrainError where so many processes cannot share it evenly, with the numbers that can, and for a
@@ -72,8 +72,8 @@ def shared_out(config: TrainConfig, processes: int) -> TrainConfig:
     if processes > 1 and (config.match_trainer or config.match_accelerate):
         name = "match_trainer" if config.match_trainer else "match_accelerate"
         raise MinitrainError(f"--{name} compares one process with one: start one, not {processes}")
-    if processes > 1 and config.sampler == "stream":
-        raise MinitrainError("--sampler stream follows the random stream of one process: start no more than one")
+    if processes > 1 and config.sampler == "global_rng":
+        raise MinitrainError("--sampler global_rng follows the random stream of one process: start one")
     if config.global_batch_size is None:
         return config
     whole, passes = config.global_batch_size, _passes(config, processes)

@@ -17,17 +17,17 @@ from torch import Tensor, nn
 
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import Batch
-from minitrain.distributed.world import World, data_parallel, exchanging
+from minitrain.distributed.world import World, ddp, sync_gradients
 from minitrain.errors import MinitrainError
-from minitrain.kernels.compile import check_compilable, compiled, pass_for_nothing
+from minitrain.kernels.compile import check_compilable, compiled, dry_run
 from minitrain.kernels.cuda_graphs import Read, StepGraphs
 from minitrain.kernels.dropout import ExampleStreams, drawing_from
-from minitrain.kernels.matmul import choose_products, chosen_products
+from minitrain.kernels.matmul import choose_matmul, chosen_matmul
 from minitrain.kernels.prepack import CastWeights, casting
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.run.profile import Clock
 from minitrain.training.clipping import clip_grad_norm, grad_norm
-from minitrain.training.evaluation import autocast, device_of, dtype_of_products, loss_of, naming_memory
+from minitrain.training.evaluation import autocast, compute_dtype, device_of, explain_oom, loss_of
 from minitrain.training.optim import AdamW
 from minitrain.training.param_groups import decay_groups
 
@@ -46,7 +46,7 @@ class TrainState:
     parallel: what computes the passes: the model, compiled where that is asked for, and wrapped so that gradients
         are those of all processes where there are several.
     cast: the weights as a step's passes take them, where those are cast for all of them at once.
-    clips_late: whether AdamW divides the gradients on its way, which spares a pass over all of them before.
+    fused_clip: whether AdamW divides the gradients on its way, which spares a pass over all of them before.
     graphs: the steps as a GPU has recorded them; None where they are computed operation by operation.
     """
 
@@ -56,7 +56,7 @@ class TrainState:
     epoch_random: Tensor
     world: World = World()
     cast: CastWeights | None = None
-    clips_late: bool = False
+    fused_clip: bool = False
     graphs: StepGraphs | None = None
     step: int = 0
     epoch: float = 0.0
@@ -73,7 +73,7 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
     device = device_of(model)
     model.encoder.word_embeddings.sparse = config.kernels == "fast" and device.type == "cpu"
     optimizer = AdamW(
-        decay_groups(model, config.weight_decay) if config.decay == "matrices" else model.parameters(),
+        model.parameters() if config.decay_all else decay_groups(model, config.weight_decay),
         weight_decay=config.weight_decay,
         lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
@@ -85,14 +85,14 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
     if config.torch_compile:
         check_compilable(config, device)
         passes = compiled(model, bf16=config.bf16)
-    parallel = data_parallel(passes, world)
+    parallel = ddp(passes, world)
     if world.size > 1:
-        chosen = chosen_products(dtype_of_products(config.bf16))
-        choose_products(json.loads(world.tell_all(f"products {next(_states)}", json.dumps(chosen))))
+        chosen = chosen_matmul(compute_dtype(config.bf16))
+        choose_matmul(json.loads(world.broadcast_text(f"products {next(_states)}", json.dumps(chosen))))
         # After its first backward pass DistributedDataParallel packs gradients anew, in the order in which they
         # were ready, and for three processes or more that decides the order of a sum, so its last bit. Now no step
         # is the first one: a run that goes on adds up as one that never stopped.
-        pass_for_nothing(parallel, model.config.max_length, config.bf16)
+        dry_run(parallel, model.config.max_length, config.bf16)
     return TrainState(
         model=model,
         optimizer=optimizer,
@@ -100,7 +100,7 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
         epoch_random=torch.get_rng_state(),
         world=world,
         cast=CastWeights() if config.bf16 or device.type == "cuda" else None,
-        clips_late=_is_fast(config),
+        fused_clip=_is_fast(config),
         graphs=StepGraphs(device) if is_recordable(config, device, world.size) else None,
     )
 
@@ -136,7 +136,7 @@ def accumulate_gradients(
     However the same examples are cut into batches and shared out, the gradient is the same (up to rounding; dropout
     aside, unless streams are given). Gradients are exchanged once, in the last backward pass.
 
-    model: a classifier, or one wrapped by `data_parallel`. batches: this process's, at least one. examples: of the
+    model: a classifier, or one wrapped by `ddp`. batches: this process's, at least one. examples: of the
     step in all processes; those of `batches` where there is one process. A process whose batches count for nothing,
     because there are fewer examples than processes, has `batches` of others' examples without labels.
     streams: of each batch's examples, for dropout. sum_of_means: add up the batches' means instead, as Trainer 5.23
@@ -150,8 +150,8 @@ def accumulate_gradients(
     total = torch.zeros((), device=device)
     for number, batch in enumerate(batches, start=1):
         with (
-            naming_memory(batch, "training", SMALLER_BATCHES),
-            exchanging(model, wanted=number == len(batches)),
+            explain_oom(batch, "training", SMALLER_BATCHES),
+            sync_gradients(model, wanted=number == len(batches)),
             drawing_from(None if streams is None else streams[number - 1]),
         ):
             batch = batch.to(device)
@@ -168,7 +168,7 @@ def accumulate_gradients(
             (loss * world.size if world.size > 1 else loss).backward()
         clock.lap("backward")
         total += loss.detach()
-    return world.sum(total)
+    return world.all_reduce(total)
 
 
 def train_step(state: TrainState, batches: Sequence[Batch], rate: float, **how: Any) -> tuple[float, float]:
@@ -217,7 +217,7 @@ def begin_step(
             )
 
     def compute(batch: Batch, rate: Tensor, skip: Tensor) -> Tensor:
-        return update_unseen(state, gradients([batch]), rate, max_grad_norm, skip)
+        return capturable_update(state, gradients([batch]), rate, max_grad_norm, skip)
 
     if state.graphs is not None and state.graphs.warm:
         settings = max_grad_norm, bf16, label_smoothing, sum_of_means
@@ -238,7 +238,7 @@ def begin_step(
     return lambda: outcome
 
 
-def update_unseen(state: TrainState, loss: Tensor, rate: Tensor, max_grad_norm: float, skip: Tensor) -> Tensor:
+def capturable_update(state: TrainState, loss: Tensor, rate: Tensor, max_grad_norm: float, skip: Tensor) -> Tensor:
     """Clip and update as a step does, without a number that Python would have to wait for.
 
     loss: of the step. rate: learning rate, 0-dim. skip: 0-dim, becomes 1 where loss or norm are not finite; while
@@ -255,7 +255,7 @@ def update_unseen(state: TrainState, loss: Tensor, rate: Tensor, max_grad_norm: 
 def _clip(state: TrainState, max_norm: float) -> tuple[Tensor, Tensor | None]:
     """Clip, or say what AdamW shall divide the gradients by: (norm before that, the divisor or None)."""
     parameters = state.model.parameters()
-    if not state.clips_late:
+    if not state.fused_clip:
         return clip_grad_norm(parameters, max_norm), None
     norm = grad_norm(parameters)
     return norm, ((norm + 1e-6) / max_norm).clamp(min=1.0).float() if 0.0 < max_norm < math.inf else None

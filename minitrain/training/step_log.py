@@ -21,7 +21,7 @@ class StepLog:
     flops: float  # of matrix products
 
 
-class Underway:
+class InFlight:
     """Steps that were begun and of which nobody was told yet: none, or where a device works by itself, one.
 
     So the device has its next step before Python waits for the numbers of the last.

@@ -34,7 +34,7 @@ from transformers.utils import logging as transformers_logging
 from compare.record import Record
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.labels.ids import label_numbers
-from minitrain.data.splits import Rows
+from minitrain.data.splits import TextSplits
 from minitrain.data.tables.table import Table
 from minitrain.distributed.world import choose_device, world_from_environment
 from minitrain.errors import MinitrainError
@@ -146,7 +146,7 @@ def _first_batch(record: Record, reference: Reference, config: TrainConfig) -> N
     record.first_batch(model, forward, torch.autocast(kind, dtype=torch.bfloat16, enabled=config.bf16))
 
 
-def _metrics(rows: Rows) -> Callable[[Any, Any], dict[str, float]]:
+def _metrics(rows: TextSplits) -> Callable[[Any, Any], dict[str, float]]:
     """The formulas of `evaluate`'s glue metric (0.4.6), which are scikit-learn's and scipy's, by our names."""
     positive = rows.labels.positive
     formulas: dict[str, Callable[[Any, Any], Any]] = {

@@ -29,14 +29,14 @@ EPOCHS = 2  # so that one evaluation lies between two steps
 COURSE: dict[str, Any] = {
     "kernels": "reference",  # the same model, transformers' own
     "seed": 0,
-    "restart_stream": False,
-    "sampler": "stream",
-    "loader_draws": True,
+    "reseed": False,
+    "sampler": "global_rng",
+    "dataloader_rng": True,
     "eval_strategy": "no",
     "learning_rate": 3e-5,
     "max_grad_norm": 0.0,
     "weight_decay": 0.01,
-    "decay": "all",
+    "decay_all": True,
     "optim": "adamw_torch",
 }
 
@@ -44,12 +44,12 @@ COURSE: dict[str, Any] = {
 RUNGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("the course's loop: no seed, torch's AdamW with its decay", {}),
     ("a seed, before the new head is drawn", {"seed": 42}),
-    ("the seed set again, after the head is drawn", {"restart_stream": True}),
+    ("the seed set again, after the head is drawn", {"reseed": True}),
     ("each epoch's order from a generator of its own", {"sampler": "random"}),
     ("Trainer's learning rate", {"learning_rate": 5e-5}),
     ("gradients clipped to a norm of 1", {"max_grad_norm": 1.0}),
     ("an evaluation an epoch: its loader draws a random number", {"eval_strategy": "epoch"}),
-    ("biases and layer norms spared from weight decay", {"decay": "matrices"}),
+    ("biases and layer norms spared from weight decay", {"decay_all": False}),
     ("no weight decay at all", {"weight_decay": 0.0}),
     ("the fused kernel of AdamW", {"optim": "adamw_torch_fused"}),
 )

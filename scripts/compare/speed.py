@@ -86,11 +86,11 @@ def _private_memory_mb() -> float:
 
 def _prepared(config: Any) -> Any:
     """The Parts of a run, as train.py has them: their data is read by another process while torch is imported."""
-    from minitrain.data.gc_pause import uncollected
-    from minitrain.run.load_data import reading_ahead
+    from minitrain.data.gc_pause import gc_paused
+    from minitrain.run.load_data import prefetching
 
-    with reading_ahead(config) as ahead:
-        with uncollected(for_good=True):
+    with prefetching(config) as ahead:
+        with gc_paused(for_good=True):
             from minitrain.run.main import prepare
 
         return prepare(config, ahead=ahead)
@@ -130,7 +130,7 @@ def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
     from minitrain.run.main import rows_of
     from minitrain.run.profile import matrix_ceiling
     from minitrain.storage.hub import resolve_model
-    from minitrain.training.evaluation import device_of, dtype_of_products, predict
+    from minitrain.training.evaluation import compute_dtype, device_of, predict
     from minitrain.training.loop import fit
 
     while_reading = _peak_memory_mb() + _peak_memory_of_children_mb()
@@ -143,7 +143,7 @@ def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
     result["training_seconds"] = training_seconds
     result["train_peak_memory_mb"] = max(_peak_memory_mb(), while_reading)
     result |= _gpu_memory(config.device)
-    ceiling = matrix_ceiling(dtype_of_products(config.bf16), device_of(parts.model))
+    ceiling = matrix_ceiling(compute_dtype(config.bf16), device_of(parts.model))
     result["ceiling_share"] = _rate(times, warmup) / ceiling
     split = next(iter(parts.splits.scored.values()))
     options: dict[str, Any] = {

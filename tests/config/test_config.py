@@ -151,7 +151,7 @@ def test_a_run_has_epochs_or_steps(epochs: float) -> None:
         ({"train_file": "a.csv", "subset": "mrpc"}, ["--subset mrpc"]),
         ({"train_file": "a.csv", "dataset_revision": "v1"}, ["--dataset_revision", "--train_file"]),
         ({"match_trainer": True, "match_accelerate": True}, ["--match_trainer and --match_accelerate", "pass one"]),
-        ({"sampler": "stream", "data_seed": 3}, ["--data_seed", "pass --seed alone"]),
+        ({"sampler": "global_rng", "data_seed": 3}, ["--data_seed", "pass --seed alone"]),
         ({"match_accelerate": True, "data_seed": 3}, ["--data_seed", "pass --seed alone"]),
         ({"match_accelerate": True, "bf16": True}, ["--match_accelerate", "--pad_to_multiple_of 8"]),
         ({"sampler": "foo"}, ["--sampler is 'foo'", "bucket, random"]),
@@ -181,10 +181,10 @@ def test_match_decides_its_settings_and_no_other(match: str, decided: dict[str, 
 
 @pytest.mark.parametrize(("match", "decided"), [("match_trainer", TRAINER), ("match_accelerate", ACCELERATE)])
 def test_setting_that_breaks_a_match_is_refused(match: str, decided: dict[str, Any]) -> None:
-    others = {"kernels": "fast", "sampler": "bucket", "eval_order": "length", "loader_draws": False}
-    others |= {"accumulated_loss": "sum" if decided["accumulated_loss"] == "mean" else "mean"}
-    others |= {"restart_stream": not decided["restart_stream"], "optim": "adamw_torch_fused", "max_grad_norm": 1.0}
-    others |= {"decay": "all" if decided["decay"] == "matrices" else "matrices", "label_smoothing_factor": 0.1}
+    others = {"kernels": "fast", "sampler": "bucket", "eval_order": "length", "dataloader_rng": False}
+    others |= {"accumulation": "sum" if decided["accumulation"] == "mean" else "mean"}
+    others |= {"reseed": not decided["reseed"], "optim": "adamw_torch_fused", "max_grad_norm": 1.0}
+    others |= {"decay_all": not decided["decay_all"], "label_smoothing_factor": 0.1}
     others |= {"standardize_targets": True}
     others |= {"dataloader_drop_last": not decided["dataloader_drop_last"], "gradient_accumulation_steps": 2}
     for name, value in decided.items():

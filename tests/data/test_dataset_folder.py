@@ -12,7 +12,7 @@ from test_tables import contents, put, write
 from minitrain.config.read_options import ReadOptions
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.load import load_splits
-from minitrain.data.splits import chosen_rows, read_tables
+from minitrain.data.splits import choose_splits, read_tables
 from minitrain.data.tables.hub_datasets import _data_files
 from minitrain.data.tables.load import load_tables, read_file
 from minitrain.data.tables.parquet_rows import arrow_table
@@ -169,7 +169,7 @@ def test_a_file_called_eval_is_said_to_be_the_test_split(tmp_path: Path) -> None
     with pytest.raises(
         MinitrainError, match="no evaluation data: the splits are train, test; pass --eval_fraction"
     ):
-        chosen_rows(config, read_tables(config), None)
+        choose_splits(config, read_tables(config), None)
 
 
 def test_flags_come_before_what_the_card_declares(tmp_path: Path) -> None:

@@ -28,13 +28,13 @@ from minitrain.data.load import tokenize
 from minitrain.data.sampler import (
     POOL,
     BucketBatchSampler,
+    GlobalRngBatchSampler,
     RandomBatchSampler,
-    StreamBatchSampler,
     batches_by_length,
     batches_by_row,
     draw_seed,
     padding_share,
-    share,
+    rank_micro_batches,
 )
 from minitrain.data.tables.load import load_tables
 from minitrain.data.tokenizer.tokenizer import Example, read_tokenizer
@@ -132,7 +132,7 @@ def test_order_of_the_stream_is_a_data_loaders(drop_last: bool) -> None:
     for _ in range(2):
         expected += [rows.tolist() for rows in loader]
         torch.rand(5)
-    sampler = StreamBatchSampler(21, 4, drop_last)
+    sampler = GlobalRngBatchSampler(21, 4, drop_last)
     torch.manual_seed(3)
     batches = []
     for epoch in range(2):
@@ -169,7 +169,10 @@ def test_short_batches_of_several_processes_are_left_out_as_in_accelerate(
     expected = [list(BatchSamplerShard(whole, processes, rank)) for rank in range(processes)]
     sampler = RandomBatchSampler(count, 4, 5, True, accumulation * processes, processes)
     steps = list(sampler.batches(1))
-    found = [[batch for rows in steps for batch in share(rows, 4, rank, processes)] for rank in range(processes)]
+    found = [
+        [batch for rows in steps for batch in rank_micro_batches(rows, 4, rank, processes)]
+        for rank in range(processes)
+    ]
     assert found == expected
     lengths = [1 + row % 7 for row in range(count)]
     bucket = BucketBatchSampler(lengths, 4, 5, True, accumulation * processes, processes)
@@ -196,7 +199,7 @@ def test_rows_in_batches_as_they_lie() -> None:
 
 
 def test_leaving_out_the_only_batch_is_an_error() -> None:
-    for make in (RandomBatchSampler, StreamBatchSampler):
+    for make in (RandomBatchSampler, GlobalRngBatchSampler):
         with pytest.raises(MinitrainError, match="leaves no batch: 7 examples are fewer than a batch of 8"):
             make(7, 8, drop_last=True)
     with pytest.raises(MinitrainError, match="drop_last leaves no batch"):

@@ -265,7 +265,7 @@ def test_global_batch_that_cannot_be_shared_lists_what_can(place: Path, tmp_path
     assert error.count(expected) == 1
 
 
-@pytest.mark.parametrize("flag", ["--match_trainer", "--match_accelerate", "--sampler stream"])
+@pytest.mark.parametrize("flag", ["--match_trainer", "--match_accelerate", "--sampler global_rng"])
 def test_what_holds_for_one_process_is_refused_for_two(place: Path, tmp_path: Path, flag: str) -> None:
     with torchrun(command(place, tmp_path / "out", *flag.split())) as agent:
         _, error = agent.communicate(timeout=SOON)

@@ -56,7 +56,7 @@ def test_as_many_processes_go_on_to_the_same_bits(place: Path, tmp_path: Path, s
 
 @pytest.mark.fault(13)
 def test_another_number_of_processes_goes_on_in_the_same_order(place: Path, tmp_path: Path) -> None:
-    stream = ("--dropout_stream", "example")
+    stream = ("--dropout_rng", "example")
     whole = trained(place, tmp_path / "whole", 2, *SAVING, *stream)
     for size in (1, 3):
         out = trained(place, after_a_crash(whole, tmp_path / f"of-{size}", 5), size, "--resume", *stream)

@@ -18,14 +18,14 @@ from test_loop import write_tiny_model
 from test_main import named_reviews, write_csv
 
 from minitrain.distributed.launcher import launch
-from minitrain.distributed.notebook import as_module
+from minitrain.distributed.notebook import notebook_function_to_module
 from minitrain.distributed.world import process_group
 from minitrain.errors import MinitrainError, Stopped
 
 
 def place_and_sum(values: torch.Tensor) -> dict[str, Any]:
     with process_group("cpu") as world:
-        total = world.sum(values * (world.rank + 1))
+        total = world.all_reduce(values * (world.rank + 1))
         return {"rank": world.rank, "size": world.size, "total": total, "threads": torch.get_num_threads()}
 
 
@@ -33,14 +33,14 @@ def fail_on(rank: int) -> None:
     with process_group("cpu") as world:
         if world.rank == rank:
             raise ZeroDivisionError(f"rank {rank} divides")
-        world.meet("a meeting that rank never comes to")
+        world.barrier("a meeting that rank never comes to")
 
 
 def kill_on(rank: int) -> None:
     with process_group("cpu") as world:
         if world.rank == rank:
             os.kill(os.getpid(), signal.SIGKILL)
-        world.meet("a meeting that rank never comes to")
+        world.barrier("a meeting that rank never comes to")
 
 
 class Unsendable(Exception):
@@ -80,7 +80,7 @@ def twice() -> list[int]:
     ranks = []
     for _ in range(3):
         with process_group("cpu") as world:
-            ranks.append(int(world.sum(torch.tensor(1))))
+            ranks.append(int(world.all_reduce(torch.tensor(1))))
     return ranks
 
 
@@ -152,7 +152,7 @@ CELLS = [
     "        model=f'{folder}/tiny', train_file=str(Path(folder) / 'train.csv'), eval_strategy='no',\n"
     "        output_dir=f'{folder}/out', max_steps=STEPS, device='cpu'))\n"
     "    with process_group('cpu') as world:\n"
-    "        total = world.sum(torch.tensor(float(world.rank + 1)))\n"
+    "        total = world.all_reduce(torch.tensor(float(world.rank + 1)))\n"
     "    return results['steps'], Holder().total(total)",
     "print(launch(work, (FOLDER,), num_processes=2))",
     "handle = open(os.devnull)\ndef bad():\n    return handle.name\ntry:\n    launch(bad, (), 2)\n"
@@ -231,7 +231,7 @@ def test_function_without_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         MinitrainError, match="cannot find the source of work: define it in a module, a script or a"
     ):
-        as_module(made["work"], str(tmp_path))
+        notebook_function_to_module(made["work"], str(tmp_path))
 
 
 def test_script_launches_its_own_function(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from minitrain.distributed.launcher import launch
 SIZES = (64, 65, 67, 5)
 DROPOUT: dict[str, dict[str, Any]] = {
     "off": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.0},
-    "of each example": {"dropout_stream": "example"},
+    "of each example": {"dropout_rng": "example"},
 }
 
 

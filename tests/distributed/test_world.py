@@ -8,7 +8,7 @@ from minitrain.data.tokenizer.tokenizer import Example
 from minitrain.distributed.world import (
     World,
     choose_device,
-    data_parallel,
+    ddp,
     process_group,
     world_from_environment,
 )
@@ -46,22 +46,22 @@ def test_one_process_needs_no_group() -> None:
     with process_group() as world:
         assert world == World() and not torch.distributed.is_initialized()
         tensor = torch.ones(2)
-        assert world.sum(tensor) is tensor and torch.equal(tensor, torch.ones(2))
-        world.meet("nowhere")
+        assert world.all_reduce(tensor) is tensor and torch.equal(tensor, torch.ones(2))
+        world.barrier("nowhere")
         world.check_agreement({"a fact": 1})
-        with world.first_on_node("data"):
+        with world.local_main_first("data"):
             model = torch.nn.Linear(2, 2)
-        assert data_parallel(model, world) is model
+        assert ddp(model, world) is model
 
 
 def test_error_that_is_no_lost_peer_stays_what_it_is() -> None:
     for world in (World(), World(size=2)):
-        with pytest.raises(RuntimeError, match="^shapes differ") as raised, world.at("step 3"):
+        with pytest.raises(RuntimeError, match="^shapes differ") as raised, world.naming_lost_peers("step 3"):
             raise RuntimeError("shapes differ")
         assert not isinstance(raised.value, MinitrainError)
     with (
         pytest.raises(PeerError, match=r"^step 3: rank 0 has no answer from another process \(\[gloo\] Connection"),
-        World(size=2).at("step 3"),
+        World(size=2).naming_lost_peers("step 3"),
     ):
         raise RuntimeError("[gloo] Connection closed by peer\nmore")
 

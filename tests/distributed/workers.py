@@ -12,7 +12,7 @@ from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
 from minitrain.data.labels.ids import Labels
 from minitrain.data.load import tokenize
-from minitrain.data.sampler import share
+from minitrain.data.sampler import rank_micro_batches
 from minitrain.data.tables.table import Table
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.distributed.world import process_group
@@ -50,7 +50,7 @@ def gradients(folder: str, texts: list[str], labels: list[int], streams: bool) -
             torch.manual_seed(42)
             state = make_state(load_classifier(folder, 2), TrainConfig(), world)
             state.model.train(streams)
-            own = share(order, len(order) // (world.size * passes), world.rank, world.size)
+            own = rank_micro_batches(order, len(order) // (world.size * passes), world.rank, world.size)
             assert len(own) == passes
             drawn = [ExampleStreams(7, 0, rows, [split.lengths[row] for row in rows]) for rows in own]
             loss = accumulate_gradients(

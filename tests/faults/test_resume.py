@@ -24,7 +24,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "match_trainer": {"match_trainer": True},
     "match_accelerate": {"match_accelerate": True},
     "accumulation": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 3},
-    "streams of examples": {"dropout_stream": "example"},
+    "streams of examples": {"dropout_rng": "example"},
     "best and patience": {"load_best_model_at_end": True, "early_stopping_patience": 2},
     "bf16": {"bf16": True},
 }

@@ -22,7 +22,7 @@ from test_loop import write_tiny_model
 from test_main import named_reviews, write_csv
 
 from minitrain.errors import MinitrainError
-from minitrain.run.run_folder import alone_in
+from minitrain.run.run_folder import exclusive_lock
 from minitrain.storage.checkpoint import (
     Checkpoint,
     checkpoints_in,
@@ -350,8 +350,8 @@ def test_files_have_the_mode_of_the_umask_and_names_may_be_anything(tmp_path: Pa
     assert load_checkpoint(path).step == 2
 
 
-HOLD = "import sys; from pathlib import Path; from minitrain.run.run_folder import alone_in\n"
-HOLD += "with alone_in(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+HOLD = "import sys; from pathlib import Path; from minitrain.run.run_folder import exclusive_lock\n"
+HOLD += "with exclusive_lock(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
 
 
 @pytest.mark.fault(7)
@@ -367,7 +367,7 @@ def test_second_run_in_a_folder_is_refused_naming_the_first(place: Path, tmp_pat
         assert f"{out}: process {first.pid} on {socket.gethostname()} is training there" in done.stderr
         first.stdin.close()
     assert names(out) == []
-    with alone_in(out):
+    with exclusive_lock(out):
         assert names(out) == [".running"]
 
 
@@ -379,7 +379,7 @@ def test_folder_of_a_run_that_was_killed_is_free(tmp_path: Path) -> None:
         assert first.stdout is not None and first.stdout.readline() == b"in\n"
         first.kill()
     assert names(tmp_path) == [".running"]
-    with alone_in(tmp_path):
+    with exclusive_lock(tmp_path):
         pass
     assert names(tmp_path) == []
 
@@ -489,5 +489,8 @@ def test_file_system_without_locks_is_warned_of(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("fcntl.flock", no_locks)
-    with pytest.warns(UserWarning, match="cannot be locked .*nothing keeps a second run out"), alone_in(tmp_path):
+    with (
+        pytest.warns(UserWarning, match="cannot be locked .*nothing keeps a second run out"),
+        exclusive_lock(tmp_path),
+    ):
         assert names(tmp_path) == [".running"]

@@ -66,7 +66,7 @@ def batches_of(folder: Path, count: int) -> list[Batch]:
 
 def test_a_recorded_step_computes_what_a_step_does(folder: Path) -> None:
     batches, plain, recorded = batches_of(folder, 12), state_of(folder), recorded_on_cpu(folder)
-    plain.clips_late, norms = False, []
+    plain.fused_clip, norms = False, []
     for number, batch in enumerate(batches):
         expected = train_step(plain, [batch], 1e-3 / (number + 1), max_grad_norm=0.41)
         ours = train_step(recorded, [batch], 1e-3 / (number + 1), max_grad_norm=0.41)

@@ -7,7 +7,7 @@ from test_loop import write_tiny_model
 from minitrain.data.batch import collate
 from minitrain.data.tokenizer.tokenizer import Example
 from minitrain.kernels.attention import fast_attention
-from minitrain.kernels.dropout import ExampleStreams, draw_kept, draw_mask, drawing_from, dropout_from_bits
+from minitrain.kernels.dropout import ExampleStreams, draw_mask, drawing_from, dropout_from_bits, keep_mask
 from minitrain.kernels.reference import KERNELS
 from minitrain.model.weights import load_classifier
 
@@ -131,7 +131,7 @@ def test_mean_of_what_is_added_to_a_residual_is_kept(dtype: torch.dtype, residua
     x = (torch.rand(400, 1000) + 0.5).to(dtype)
     zeros = torch.zeros_like(x, dtype=residual)
     leaf = x.clone().requires_grad_()
-    dropped = KERNELS["fast"].add_dropped(zeros, leaf, 0.1, True)
+    dropped = KERNELS["fast"].dropout_add(zeros, leaf, 0.1, True)
     assert ratio(dropped, x * (dropped != 0)) == pytest.approx(1 / 0.9, rel=2e-4)
     dropped.backward(x.to(dropped.dtype))
     assert leaf.grad is not None and ratio(leaf.grad, x * (dropped != 0)) == pytest.approx(1 / 0.9, rel=2e-4)
@@ -163,7 +163,7 @@ def test_gradients_of_attention_in_bfloat16_are_those_of_its_mask() -> None:
         torch.manual_seed(1)
         fast_attention(*leaves, None, 0.1).backward(gradient.to(leaves[0].dtype))
     torch.manual_seed(1)
-    kept, scale = draw_kept((8, 2, 48, 48), 0.1, torch.float64)
+    kept, scale = keep_mask((8, 2, 48, 48), 0.1, torch.float64)
     q, k, v = (x.detach().double().requires_grad_() for x in inputs)
     ((q @ k.transpose(-1, -2) * 0.25).softmax(-1) * kept * scale @ v).backward(gradient.double())
     for ours, exact, by_autograd in zip(halves, doubles, (q, k, v), strict=True):

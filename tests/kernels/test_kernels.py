@@ -21,7 +21,7 @@ from minitrain.kernels import prepack as packing
 from minitrain.kernels import reference as kernels
 from minitrain.kernels.attention import attention
 from minitrain.kernels.dropout import dropout_from_bits
-from minitrain.kernels.matmul import PRODUCTS, Product, choose_products, chosen_products, onednn_multiplies, product
+from minitrain.kernels.matmul import PRODUCTS, Product, choose_matmul, chosen_matmul, onednn_multiplies, product
 from minitrain.kernels.prepack import by_onednn, unchanged_weights
 from minitrain.kernels.reference import KERNELS
 from minitrain.model.weights import load_classifier
@@ -233,7 +233,7 @@ def test_the_gradients_of_fast_attention_are_those_of_its_formula(queries: int, 
 def test_what_is_dropped_before_it_is_added_has_the_gradient_of_both_steps(dtype: torch.dtype) -> None:
     residual, x = torch.randn(5, 7, requires_grad=True), torch.randn(5, 7).to(dtype).requires_grad_()
     torch.manual_seed(1)
-    out = KERNELS["fast"].add_dropped(residual, x, 0.25, True)
+    out = KERNELS["fast"].dropout_add(residual, x, 0.25, True)
     mask = ones_dropped(0.25, 1, 35).view(5, 7)
     assert out.dtype == torch.float32
     assert (out - (residual + x * mask)).abs().max() < 1e-6  # one rounding less
@@ -247,7 +247,7 @@ def test_without_dropout_both_arithmetics_only_add(p: float, training: bool) -> 
     residual, x = torch.randn(2, 5, 7)
     before = torch.get_rng_state()
     for arithmetic in KERNELS.values():
-        assert torch.equal(arithmetic.add_dropped(residual, x, p, training), x + residual)
+        assert torch.equal(arithmetic.dropout_add(residual, x, p, training), x + residual)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -365,9 +365,9 @@ def test_the_product_that_is_clearly_faster_is_chosen(
     tried = list(calls)
     product("output", torch.float32)
     assert calls == tried  # measured once
-    choose_products({"output, torch.float32": 1 - chosen, "output, torch.bfloat16": 7, "elsewhere": 0})
+    choose_matmul({"output, torch.float32": 1 - chosen, "output, torch.bfloat16": 7, "elsewhere": 0})
     assert product("output", torch.float32) is pair[1 - chosen]
-    assert chosen_products(torch.float32)["output, torch.float32"] == 1 - chosen
+    assert chosen_matmul(torch.float32)["output, torch.float32"] == 1 - chosen
     assert calls == tried or slow is None  # told, not measured
 
 
@@ -377,7 +377,7 @@ def test_in_bfloat16_nothing_is_tried_out(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(products, "_seconds", lambda *_: pytest.fail("timed"))
     native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     expected = {"output": int(native), "gradient of x": 0, "gradient of weight": 0}
-    assert chosen_products(torch.bfloat16) == {f"{name}, torch.bfloat16": way for name, way in expected.items()}
+    assert chosen_matmul(torch.bfloat16) == {f"{name}, torch.bfloat16": way for name, way in expected.items()}
 
 
 def test_a_processor_without_bfloat16_trains_in_it_all_the_same(tmp_path: Path) -> None:
@@ -555,14 +555,14 @@ def test_what_follows_a_layer_may_be_computed_with_it(
     torch.manual_seed(0)
     layer, x = nn.Linear(24, 40), torch.randn(2, 5, 24)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16), torch.no_grad():
-        plain = KERNELS["reference"].activated(x, layer, activation)
+        plain = KERNELS["reference"].linear_act(x, layer, activation)
         calls: list[bool] = []
         with unchanged_weights(passes):
-            packed = packing.packed_weights()
+            packed = packing.prepacked_weights()
             assert packed is not None
             multiply = packed.multiply
             packed.multiply = lambda *args, gelu=False: calls.append(gelu) or multiply(*args, gelu=gelu)  # type: ignore[method-assign]
-            fast = KERNELS["fast"].activated(x, layer, activation)
+            fast = KERNELS["fast"].linear_act(x, layer, activation)
     exact = activation(layer.double()(x.double()))
     assert calls == [activation is F.gelu and by_onednn(dtype, torch.device("cpu"))]
     assert fast.dtype == plain.dtype == dtype and fast.shape == plain.shape
@@ -640,7 +640,7 @@ def test_the_last_block_computes_the_first_position_alone_where_a_head_reads_no_
     save_checkpoint(tmp_path)
     inputs = make_inputs(type("Config", (), {"vocab_size": 99, "pad_token_id": 0, "type_vocab_size": 2}))
     model = load_classifier(tmp_path)
-    first, whole = model.encoder(**inputs, first_only=True), model.encoder(**inputs)
+    first, whole = model.encoder(**inputs, cls_only=True), model.encoder(**inputs)
     assert first.shape == (*whole.shape[:1], 1, whole.size(2))
     assert (first[:, 0] - whole[:, 0]).abs().max() < 1e-5 * whole.abs().max()
     widths: list[int] = []

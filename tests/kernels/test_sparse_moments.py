@@ -11,7 +11,7 @@ from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
 from minitrain.data.tokenizer.tokenizer import Example
 from minitrain.errors import MinitrainError
-from minitrain.kernels.sparse_moments import TouchedRows
+from minitrain.kernels.sparse_moments import SparseMoments
 from minitrain.model.weights import load_classifier
 from minitrain.training.clipping import clip_grad_norm
 from minitrain.training.optim import AdamW
@@ -188,7 +188,7 @@ def test_a_state_with_rows_but_no_moments_is_refused() -> None:
 def test_gather_and_scatter_give_back_what_lay_there() -> None:
     weight = torch.randn(ROWS, WIDTH)
     before = weight.clone()
-    touched = TouchedRows(weight)
+    touched = SparseMoments(weight)
     values = torch.randn(3, WIDTH)
     gradient = torch.sparse_coo_tensor(torch.tensor([[7, 2, 7]]), values, (ROWS, WIDTH), check_invariants=True)
     rows, dense = touched.gather(weight, gradient)

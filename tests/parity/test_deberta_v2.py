@@ -146,7 +146,7 @@ def test_autocast_has_the_bits_of_transformers(shape: str, tmp_path: Path) -> No
 def test_fast_kernels_compute_the_same_function_of_every_shape(shape: str, tmp_path: Path) -> None:
     save_checkpoint(tmp_path, "deberta-v2", **SHAPES[shape] | NO_DROPOUT | {"pooler_dropout": 0.0})
     models = [load_classifier(tmp_path, kernels=name).train() for name in ("reference", "fast")]
-    assert [model.first_only for model in models] == [False, True]
+    assert [model.cls_only for model in models] == [False, True]
     for length in (1, 2, 24):
         inputs = make_inputs(load_reference(tmp_path).config, length=length)
         logits = []
@@ -169,7 +169,7 @@ def test_fast_scores_of_distances_are_the_gathered_ones(rows: int, columns: int)
     for name in ("reference", "fast"):
         torch.manual_seed(1)
         x, table = (torch.randn(size).double().requires_grad_() for size in ((6, rows, 4), (3, 6, 4)))
-        scores = KERNELS[name].distance_scores(x, table, index, torch.tensor(1.7).double())
+        scores = KERNELS[name].relative_scores(x, table, index, torch.tensor(1.7).double())
         assert scores.shape == (2, 3, rows, columns)
         (scores * torch.arange(scores.numel()).view_as(scores)).sum().backward()
         found.append((scores, x.grad, table.grad))

@@ -139,7 +139,7 @@ def test_the_last_block_computes_all_positions_where_the_head_takes_their_mean(
     for inputs in batches(AutoConfig.from_pretrained(tmp_path)).values():
         expected = reference(**inputs)
         assert (fast(**inputs) - expected).abs().max() < 1e-5 * expected.abs().max()
-    assert widths == [{"cls": 1, "mean": 17}[pooling]] * 3 and reference.first_only is False
+    assert widths == [{"cls": 1, "mean": 17}[pooling]] * 3 and reference.cls_only is False
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

@@ -19,7 +19,7 @@ from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import Split
 from minitrain.data.load import load_splits
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
-from minitrain.run.load_data import reading_ahead
+from minitrain.run.load_data import prefetching
 from minitrain.run.main import prepare, train
 
 ROOT = Path(__file__).parents[2]
@@ -155,7 +155,7 @@ def recv(connection):
 
 ahead.tokenize_rows, ahead.Connection.recv, ahead.SMALL = recorded, recv, {small}
 config = TrainConfig(**{flags_of(folder, rows, tmp_path / "out")!r})
-with ahead.reading_ahead(config) as process:
+with ahead.prefetching(config) as process:
     from minitrain.run import main as run
 
     parts = run.prepare(config, ahead=process)
@@ -193,11 +193,11 @@ def test_what_is_wrong_is_said_as_without_another_process(
 def test_where_the_process_is_killed_the_run_reads_by_itself(folder: Path, rows: Path, tmp_path: Path) -> None:
     code = f"""
 import os, signal, sys
-from minitrain.run.load_data import reading_ahead
+from minitrain.run.load_data import prefetching
 from minitrain.config.train_config import TrainConfig
 
 config = TrainConfig(**{flags_of(folder, rows, tmp_path / "out")!r})
-with reading_ahead(config) as ahead:
+with prefetching(config) as ahead:
     os.kill(ahead.process.pid, signal.SIGKILL)
     ahead.process.join()
     from minitrain.run import main as run
@@ -225,7 +225,7 @@ def broken(config):
 minitrain.run.load_data.tables_of = minitrain.data.splits.tables_of = broken
 config = TrainConfig(**{flags_of(folder, rows, tmp_path / "out")!r})
 print(minitrain.run.load_data.os.getpid(), flush=True)
-with minitrain.run.load_data.reading_ahead(config) as ahead:
+with minitrain.run.load_data.prefetching(config) as ahead:
     from minitrain.run import main as run
 
     run.train(config, ahead)
@@ -240,10 +240,10 @@ with minitrain.run.load_data.reading_ahead(config) as ahead:
 def test_no_process_is_left_behind(folder: Path, rows: Path, tmp_path: Path, ending: str) -> None:
     code = f"""
 import os, signal
-from minitrain.run.load_data import reading_ahead
+from minitrain.run.load_data import prefetching
 from minitrain.config.train_config import TrainConfig
 
-with reading_ahead(TrainConfig(**{flags_of(folder, rows, tmp_path / "out")!r})) as ahead:
+with prefetching(TrainConfig(**{flags_of(folder, rows, tmp_path / "out")!r})) as ahead:
     print(ahead.process.pid, flush=True)
     if {ending!r} == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -268,13 +268,13 @@ def is_running(number: int) -> bool:
 def test_there_is_one_where_it_helps(folder: Path, rows: Path, tmp_path: Path) -> None:
     code = f"""
 import os, resource, sys
-from minitrain.run.load_data import reading_ahead
+from minitrain.run.load_data import prefetching
 from minitrain.config.train_config import TrainConfig
 
 config = TrainConfig(**{flags_of(folder, rows, tmp_path / "out")!r})
 
 def forks():
-    with reading_ahead(config) as ahead:
+    with prefetching(config) as ahead:
         return ahead is not None
 
 print(forks())
@@ -296,5 +296,5 @@ print(forks())
 
 
 def test_without_a_fork_the_context_is_none() -> None:
-    with reading_ahead(TrainConfig()) as ahead:  # torch is here already
+    with prefetching(TrainConfig()) as ahead:  # torch is here already
         assert ahead is None

@@ -411,7 +411,7 @@ def test_smoothing_of_scores_is_refused(model: Path, tmp_path: Path) -> None:
 def test_what_is_printed_before_the_first_step_moves_no_random_number(
     model: Path, data: Path, tmp_path: Path
 ) -> None:
-    """The order of `--sampler stream`, and dropout after it, come from the stream as the head left it."""
+    """The order of `--sampler global_rng`, and dropout after it, come from the stream as the head left it."""
     parts = prepare(config(model, data, tmp_path / "run", match_accelerate=True))
     before = torch.get_rng_state()
     lines = header(parts.config, torch.device("cpu"), parts.splits, parts.report)

@@ -56,7 +56,7 @@ def test_operations_are_those_that_pytorch_counts(
     with FlopCounterMode(display=False) as counter:
         our_loss(model(**inputs), make_labels(2, 5)).backward()
     rows, length = inputs["input_ids"].shape
-    ours = training_flops(model.config, rows, length, model.first_only)
+    ours = training_flops(model.config, rows, length, model.cls_only)
     assert abs(ours / counter.get_total_flops() - 1) < 0.02
 
 

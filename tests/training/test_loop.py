@@ -650,9 +650,9 @@ def test_gradients_that_adamw_divides_are_clipped_ones(bench: Bench) -> None:
         return make_state(model, TrainConfig(adam_epsilon=1.0, weight_decay=0.1, **flags))
 
     late, before, norms = state(), state(), []
-    assert late.clips_late
-    assert not state(kernels="reference").clips_late and not state(optim="adamw_torch").clips_late
-    before.clips_late = False
+    assert late.fused_clip
+    assert not state(kernels="reference").fused_clip and not state(optim="adamw_torch").fused_clip
+    before.fused_clip = False
     for first in range(0, 64, 8):
         batch = rows_of(bench.train, range(first, first + 8))
         ours, expected = (train_step(each, [batch], 0.1, max_grad_norm=0.35) for each in (late, before))

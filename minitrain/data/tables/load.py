@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from minitrain.config.read_options import COMPRESSED, FILE_KINDS, Files, Reading, ReadOptions, files_of
-from minitrain.data.gc_pause import uncollected
+from minitrain.data.gc_pause import gc_paused
 from minitrain.data.tables.dataset_folder import flags_set, load_folder
 from minitrain.data.tables.delimited import read_delimited
 from minitrain.data.tables.demo import demo_reviews as demo_reviews
@@ -70,7 +70,7 @@ def load_tables(
         raise MinitrainError(f"--dataset {dataset}: is a file; pass it as --train_file")
     if not local:
         check_hub_id("--dataset", dataset)
-    with uncollected():
+    with gc_paused():
         import datasets
 
     name = dataset if subset is None else f"{dataset} {subset}"

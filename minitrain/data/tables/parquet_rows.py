@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from minitrain.data.gc_pause import uncollected
+from minitrain.data.gc_pause import gc_paused
 from minitrain.data.tables.table import Table, named
 from minitrain.errors import MinitrainError
 from minitrain.storage.download import without_token
@@ -16,7 +16,7 @@ MISSING = (
 
 def read_parquet(path: Path) -> Table:
     """The rows of a parquet file. Raises MinitrainError naming the file, and the row that cannot be read."""
-    with uncollected():
+    with gc_paused():
         import datasets
 
     datasets.disable_progress_bars()  # reading says how far it is where that takes long

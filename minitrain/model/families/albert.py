@@ -61,7 +61,7 @@ class AlbertBlock(nn.Module):
     def forward(self, x: Tensor, context: Context, queries: int | None = None) -> Tensor:
         """queries: compute only the first so many positions, (B, queries, H); None for all."""
         mixed = self.attention(x, context, queries)
-        x = self.attention_norm(context.kernels.add_dropped(x[:, :queries], mixed, self.dropout, self.training))
+        x = self.attention_norm(context.kernels.dropout_add(x[:, :queries], mixed, self.dropout, self.training))
         wide = in_chunks(lambda part: self.feed_forward(part, context), x, self.chunk_size)
         return self.feed_forward_norm(wide + x)
 

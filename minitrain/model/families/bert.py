@@ -12,7 +12,7 @@ from minitrain.model.families.family import Family
 class BertHead(nn.Module):
     """The pooler, tanh of a projection of [CLS], then the classifier: (B, L, H) -> (B, C)."""
 
-    first_only = True
+    cls_only = True
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()

@@ -62,7 +62,7 @@ def post_norm_block(config: EncoderConfig, number: int) -> Block:
 class DenseHead(nn.Module):
     """A hidden layer on [CLS], with dropout before and after it, then the classifier: (B, L, H) -> (B, C)."""
 
-    first_only = True
+    cls_only = True
 
     def __init__(self, config: EncoderConfig, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()

@@ -189,7 +189,7 @@ class DebertaV2Shared(nn.Module):
         if self.buckets > 0:
             distances = bucketed(distances, self.buckets, self.farthest)
         index = torch.clamp(distances + self.span, 0, 2 * self.span - 1)
-        vectors, index = kernels.rows_in_use(self.vectors.weight, index)
+        vectors, index = kernels.used_rows(self.vectors.weight, index)
         if self.norm is not None:
             vectors = self.norm(vectors)
         return Shared(distances=Distances(vectors=vectors, index=index), conv=self.conv)
@@ -227,7 +227,7 @@ def _block(config: DebertaV2Config, number: int) -> Block:
 class DebertaV2Head(nn.Module):
     """The pooler, a hidden layer on [CLS] with dropout before it, then the classifier: (B, L, H) -> (B, C)."""
 
-    first_only = True
+    cls_only = True
 
     def __init__(self, config: DebertaV2Config) -> None:
         super().__init__()

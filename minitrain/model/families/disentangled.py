@@ -103,9 +103,9 @@ class DisentangledAttention(nn.Module):
         scores = []
         for kind, table in zip(self.kinds, map(self._split, tables), strict=True):  # (N, S, D)
             if kind == C2P:
-                scores.append(kernels.distance_scores(q, table, index, scale))
+                scores.append(kernels.relative_scores(q, table, index, scale))
             else:
-                scores.append(kernels.distance_scores(k, table, index.T, scale).transpose(2, 3))
+                scores.append(kernels.relative_scores(k, table, index.T, scale).transpose(2, 3))
         return scores
 
     def _split(self, x: Tensor) -> Tensor:

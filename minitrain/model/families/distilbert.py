@@ -44,7 +44,7 @@ class DistilBertEmbeddings(nn.Module):
 class DistilBertHead(nn.Module):
     """A hidden layer with ReLU on [CLS], dropout, then the classifier: (B, L, H) -> (B, C)."""
 
-    first_only = True
+    cls_only = True
 
     def __init__(self, config: DistilBertConfig) -> None:
         super().__init__()

@@ -48,7 +48,7 @@ class Family:
     shared: module (x, attention_mask or None, kernels) -> what all blocks find as `context.shared`; None for none.
     final: module (B, L, H) -> (B, L, H) after the last block; None for none.
     head: module (x, attention_mask or None, kernels) -> (B, C); its last layer is called `output`; where
-        `first_only` is true, it reads the first position alone. head_first: whether it comes before the encoder.
+        `cls_only` is true, it reads the first position alone. head_first: whether it comes before the encoder.
 
     initialise: draws a parameter, given by name, that a checkpoint does not have.
     """

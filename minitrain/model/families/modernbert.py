@@ -209,7 +209,7 @@ class ModernBertBlock(nn.Module):
     def forward(self, x: Tensor, context: Context, queries: int | None = None) -> Tensor:
         """queries: compute only the first so many positions, (B, queries, H); None for all."""
         mixed = self.attention(self.attention_norm(x), context, queries)
-        x = context.kernels.add_dropped(x[:, :queries], mixed, self.dropout, self.training)
+        x = context.kernels.dropout_add(x[:, :queries], mixed, self.dropout, self.training)
         return x + self.feed_forward(self.feed_forward_norm(x), context)
 
 
@@ -219,7 +219,7 @@ class ModernBertHead(nn.Module):
     def __init__(self, config: ModernBertConfig) -> None:
         super().__init__()
         assert config.classifier_dropout is not None
-        self.first_only = config.classifier_pooling == "cls"
+        self.cls_only = config.classifier_pooling == "cls"
         self.dropout = config.classifier_dropout
         self.activation = ACTIVATIONS[config.classifier_activation]
         self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.classifier_bias)
@@ -227,7 +227,7 @@ class ModernBertHead(nn.Module):
         self.output = nn.Linear(config.hidden_size, config.num_labels)
 
     def forward(self, x: Tensor, attention_mask: Tensor | None, kernels: Kernels) -> Tensor:
-        pooled = x[:, 0] if self.first_only else _mean(x, attention_mask)
+        pooled = x[:, 0] if self.cls_only else _mean(x, attention_mask)
         pooled = self.norm(self.activation(self.dense(pooled)))
         return self.output(kernels.dropout(pooled, self.dropout, self.training))
 
