@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from minitrain.config.problem_types import MOST_LABELS, MULTI_LABEL, PROBLEM_TYPES, REGRESSION
 from minitrain.errors import MinitrainError, shown
 
 # All that transformers 5.23 has under a name, but for those with parameters (prelu, xielu).
@@ -18,10 +19,7 @@ ACTIVATIONS = (
     *("gelu_pytorch_tanh", "hardswish", "laplace", "leaky_relu", "linear", "mish", "quick_gelu", "relu", "relu2"),
     *("relu6", "sigmoid", "silu", "sqrtsoftplus", "swish", "tanh"),
 )
-CLASSIFICATION, REGRESSION = PROBLEM_TYPES = ("single_label_classification", "regression")
-MULTI_LABEL = "multi_label_classification"
 LARGEST_SIZE = 2**24  # of one dimension: beyond every encoder there is
-MOST_LABELS = 2**20  # their names are made where there are none
 MOST_LAYERS = 256  # each is made before its weights are looked for, which takes a few milliseconds
 
 # ---- fields, each with what its value may be: a family's own configuration declares its fields with these --------

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from minitrain.config.label_map import as_flag
+from minitrain.config.problem_types import CLASSIFICATION, REGRESSION
 from minitrain.errors import MinitrainError, shown
 from minitrain.model.classifier import Encoder, SequenceClassifier
-from minitrain.model.encoder_config import CLASSIFICATION, REGRESSION, EncoderConfig, encoder_config
+from minitrain.model.encoder_config import EncoderConfig, encoder_config
 from minitrain.model.families import FAMILIES, Family, family_of
 from minitrain.model.loading import LoadReport as LoadReport
 from minitrain.model.loading import fill, key_map
