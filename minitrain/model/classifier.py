@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from minitrain.errors import MinitrainError
-from minitrain.kernels.reference import KERNELS
+from minitrain.kernels import get_kernels
 from minitrain.model.encoder_config import EncoderConfig, no_such_type
 from minitrain.model.families import FAMILIES, reads_types
 from minitrain.model.layers import Context, attention_context
@@ -44,7 +44,7 @@ class Encoder(nn.Module):
         super().__init__()
         family = FAMILIES[config.model_type]
         self.config = config
-        self.kernels = KERNELS[kernels]
+        self.kernels = get_kernels(kernels)
         self.embeddings = family.embeddings(config)
         self.layers = family.layers(config)
         self.blocks = nn.ModuleList([family.block(config, number) for number in range(max(self.layers) + 1)])
