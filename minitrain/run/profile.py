@@ -46,7 +46,7 @@ def training_flops(config: EncoderConfig, rows: int, length: int, cls_only: bool
         keys_and_values, others = 2 * hidden**2 * tokens, (2 * hidden**2 + feed_forward) * queries
         return keys_and_values + others + 2 * hidden * length * queries
 
-    blocks = len(FAMILIES[config.model_type].layers(config))
+    blocks = len(FAMILIES[config.model_type].layer_order(config))
     multiplications = (blocks - 1) * block(tokens) + block(rows if cls_only else tokens)
     return 3.0 * 2.0 * multiplications
 

@@ -16,7 +16,7 @@ from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
 from minitrain.kernels import get_kernels
 from minitrain.model.families.deberta_v2 import DebertaV2Config
-from minitrain.model.families.disentangled import bucketed
+from minitrain.model.families.disentangled import log_buckets
 from minitrain.model.weights import load_classifier, read_config, save_classifier
 from minitrain.training.param_groups import decay_groups
 from parity.reference import (
@@ -179,7 +179,7 @@ def test_fast_scores_of_distances_are_the_gathered_ones(rows: int, columns: int)
 
 def test_distances_are_bucketed_as_the_docstring_says() -> None:
     distances = torch.tensor([-23, -9, -4, -1, 0, 3, 5, 9])
-    assert bucketed(distances, 8, 24).tolist() == [-7, -6, -4, -1, 0, 3, 5, 6]
+    assert log_buckets(distances, 8, 24).tolist() == [-7, -6, -4, -1, 0, 3, 5, 6]
 
 
 def test_the_decay_is_that_of_the_trainer(tmp_path: Path) -> None:

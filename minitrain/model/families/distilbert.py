@@ -1,4 +1,4 @@
-"""DistilBERT (Sanh et al. 2019, arXiv 1910.01108): BERT without token types and pooler, under names of its own.
+"""DistilBERT (Sanh et al. 2019, arXiv 1910.01108): BERT without token types and pooler, under other names.
 
 After transformers 5.23 models/distilbert/modeling_distilbert.py.
 """
@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from minitrain.kernels.reference import Kernels
 from minitrain.model.encoder_config import EncoderConfig, probability
 from minitrain.model.families.family import Family
+from minitrain.model.families.roberta import DenseHead
 from minitrain.model.layers import Attention, Block
-
-EPS = 1e-12  # of every LayerNorm: no config says it
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistilBertConfig(EncoderConfig):
-    """The dropout of the head is `seq_classif_dropout`, and 0.2 where the config says nothing."""
+    """`layer_norm_eps` is always the default: config.json has no key for it."""
 
     classifier_dropout: float | None = probability(0.2)
 
@@ -31,7 +30,7 @@ class DistilBertEmbeddings(nn.Module):
         self.dropout = config.hidden_dropout_prob
         self.word = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
         self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=EPS)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(
         self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor | None, kernels: Kernels
@@ -39,23 +38,6 @@ class DistilBertEmbeddings(nn.Module):
         positions = torch.arange(input_ids.size(1), device=input_ids.device)[None]  # (1, L)
         x = self.word(input_ids) + self.position(positions)
         return kernels.dropout(self.norm(x), self.dropout, self.training)
-
-
-class DistilBertHead(nn.Module):
-    """A hidden layer with ReLU on [CLS], dropout, then the classifier: (B, L, H) -> (B, C)."""
-
-    cls_only = True
-
-    def __init__(self, config: DistilBertConfig) -> None:
-        super().__init__()
-        assert config.classifier_dropout is not None
-        self.dropout = config.classifier_dropout
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, config.num_labels)
-
-    def forward(self, x: Tensor, attention_mask: Tensor | None, kernels: Kernels) -> Tensor:
-        x = torch.relu(self.dense(x[:, 0]))
-        return self.output(kernels.dropout(x, self.dropout, self.training))
 
 
 def _block(config: DistilBertConfig, number: int) -> Block:
@@ -66,9 +48,13 @@ def _block(config: DistilBertConfig, number: int) -> Block:
         activation=config.hidden_act,
         attention_output_dropout=0.0,
         feed_forward_dropout=config.hidden_dropout_prob,
-        layer_norm_eps=EPS,
+        layer_norm_eps=config.layer_norm_eps,
         chunk_size=config.chunk_size,
     )
+
+
+def _head(config: DistilBertConfig) -> DenseHead:
+    return DenseHead(config, torch.relu, input_dropout=0.0)
 
 
 DISTILBERT = Family(
@@ -91,7 +77,7 @@ DISTILBERT = Family(
         "pad_token_id": "pad_token_id",
         "chunk_size": "chunk_size_feed_forward",
     },
-    renames=(
+    key_map=(
         ("distilbert.embeddings.word_embeddings", "encoder.embeddings.word"),
         ("distilbert.embeddings.position_embeddings", "encoder.embeddings.position"),
         ("distilbert.embeddings.LayerNorm", "encoder.embeddings.norm"),
@@ -106,9 +92,8 @@ DISTILBERT = Family(
         ("pre_classifier", "head.dense"),
         ("classifier", "head.output"),
     ),
-    # The head of pretraining, and a buffer that older versions of transformers saved.
-    ignored=(r"vocab_(transform|layer_norm|projector)\..*", r"(distilbert\.)?embeddings\.position_ids"),
+    ignored=(r"vocab_(transform|layer_norm|projector)\..*",),  # the head of pretraining
     embeddings=DistilBertEmbeddings,
     block=_block,
-    head=DistilBertHead,
+    head=_head,
 )
