@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from minitrain.errors import MinitrainError, listed, literal, python_command
 from minitrain.model.encoder_config import EncoderConfig
-from minitrain.model.families import FAMILIES, Family
+from minitrain.model.families import FAMILIES
+from minitrain.model.families.family import Family
 
 # In some families their heads have the keys of a sequence classifier's: only `architectures` tells them apart.
 OTHER_TASKS = ("ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")

@@ -4,7 +4,7 @@ The loss is in `training/loss.py`, loading in `weights.py`. Shapes as in `layers
 """
 
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from minitrain.kernels import get_kernels
 from minitrain.model.encoder_config import EncoderConfig, no_such_type
 from minitrain.model.families import FAMILIES, reads_types
 from minitrain.model.layers import Context, padding_mask
+
+if TYPE_CHECKING:
+    from minitrain.model.loading import LoadReport
 
 
 def run_block(block: nn.Module, x: Tensor, context: Context, queries: int | None = None) -> Tensor:
@@ -102,6 +105,7 @@ class SequenceClassifier(nn.Module):
 
     encoder: Encoder
     head: nn.Module
+    load_report: "LoadReport"  # set by `load_classifier`
 
     def __init__(self, config: EncoderConfig, kernels: str = "fast") -> None:
         super().__init__()

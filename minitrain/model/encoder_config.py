@@ -112,7 +112,7 @@ class EncoderConfig:
     layer_norm_eps: float = positive(1e-12)
     pad_token_id: int | None = token_id(0)
     chunk_size: int = size(0, smallest=-LARGEST_SIZE)
-    num_labels: int = size(2, largest=MOST_LABELS)
+    num_labels: int = 2
     label_names: tuple[str, ...] | None = None
     problem_type: str | None = None
     head_fault: str | None = None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from minitrain.errors import MinitrainError, literal, shown
 from minitrain.model.checkpoint_keys import ADAPTER, KeyMap, map_keys, rewrite_command
-from minitrain.model.families import Family
+from minitrain.model.families.family import Family
 from minitrain.storage.safetensors_io import checked, read_tensors, tensor_keys, weight_files
 
 # The output of a masked language model's head, mostly tied to the word embeddings.

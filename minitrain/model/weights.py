@@ -95,62 +95,53 @@ def load_classifier(
         kernels: "fast" or "reference".
         hidden_dropout_prob: This and the other dropouts override the checkpoint's.
 
+    Returns:
+        The model; its `load_report` says what was done with each key.
+
     Raises:
         MinitrainError: The head and the data disagree, or the checkpoint is damaged.
     """
-    return load_classifier_with_report(
-        name_or_dir,
-        num_labels,
-        label_names=label_names,
-        problem_type=problem_type,
-        new_head=new_head,
-        kernels=kernels,
-        hidden_dropout_prob=hidden_dropout_prob,
-        attention_probs_dropout_prob=attention_probs_dropout_prob,
-        classifier_dropout=classifier_dropout,
-    )[0]
-
-
-def load_classifier_with_report(
-    name_or_dir: str | Path,
-    num_labels: int | None,
-    *,
-    label_names: tuple[str, ...] | None,
-    problem_type: str | None,
-    new_head: bool,
-    kernels: str,
-    **dropouts: float | None,
-) -> tuple[SequenceClassifier, LoadReport]:
-    """`load_classifier`, and what was done with each key."""
     directory = resolve_model(name_or_dir)
     own = read_config(directory)
-    config = _with_dropouts(own, dropouts)
-    count = num_labels if label_names is None else len(label_names)
-    if count is not None and (count < 1 or num_labels not in (None, count)):
-        raise MinitrainError(
-            f"num_labels is {num_labels}, label_names {label_names}: expected as many names, at least 1"
-        )
-    if count is not None and (label_names is not None or count != own.num_labels):
-        config = replace(config, num_labels=count, label_names=label_names)
-    if problem_type is not None or config.num_labels != own.num_labels:
-        config = replace(config, problem_type=problem_type)  # the old one says nothing about another size
+    dropouts = {
+        "hidden_dropout_prob": hidden_dropout_prob,
+        "attention_probs_dropout_prob": attention_probs_dropout_prob,
+        "classifier_dropout": classifier_dropout,
+    }
+    config = _with_labels(_with_dropouts(own, dropouts), num_labels, label_names, problem_type)
     keys = read_keys(directory, FAMILIES[own.model_type])
     keeps_head = not new_head and keys.has_head(own)
     if keeps_head:
         _check_usable(own, directory)
         _check_head(own, config, directory)
-    elif own.head_fault is not None and count is None:
+    elif own.head_fault is not None and num_labels is None and label_names is None:
         raise MinitrainError(f"{directory / 'config.json'}: {own.head_fault}; or say how many labels: num_labels=2")
-    return _build(lambda: SequenceClassifier(config, kernels), directory, keys, keeps_head)
+    model, report = _build(lambda: SequenceClassifier(config, kernels), directory, keys, keeps_head)
+    model.load_report = report
+    return model
 
 
 def _with_dropouts(config: EncoderConfig, dropouts: Mapping[str, float | None]) -> EncoderConfig:
-    given = {name: value for name, value in dropouts.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in dropouts.items() if value is not None}
     for name, value in given.items():
         if not 0.0 <= value <= 1.0:
             raise MinitrainError(f"{name} is {value}; expected a probability from 0 to 1")
-    changes: dict[str, Any] = given
-    return replace(config, **changes)
+    return replace(config, **given)
+
+
+def _with_labels(
+    config: EncoderConfig, num_labels: int | None, label_names: tuple[str, ...] | None, problem_type: str | None
+) -> EncoderConfig:
+    count, old_count = num_labels if label_names is None else len(label_names), config.num_labels
+    if count is not None and (count < 1 or num_labels not in (None, count)):
+        raise MinitrainError(
+            f"num_labels is {num_labels}, label_names {label_names}: expected as many names, at least 1"
+        )
+    if count is not None and (label_names is not None or count != old_count):
+        config = replace(config, num_labels=count, label_names=label_names)
+    if problem_type is not None or config.num_labels != old_count:
+        config = replace(config, problem_type=problem_type)  # the old one says nothing about another size
+    return config
 
 
 def trained_labels(directory: Path) -> tuple[str, ...] | None:

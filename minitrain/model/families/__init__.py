@@ -68,6 +68,3 @@ def _likely(raw: Mapping[str, Any]) -> str:
                 return family.model_type
     found = next((family for key, family in _OWN_KEYS.items() if key in raw), None)
     return found or ("roberta" if raw.get("type_vocab_size") == 1 else "bert")
-
-
-__all__ = ["FAMILIES", "Family", "family_of", "reads_types"]

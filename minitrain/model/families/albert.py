@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from minitrain.errors import MinitrainError
 from minitrain.model.encoder_config import MOST_LAYERS, EncoderConfig, activation, probability, size
-from minitrain.model.families.bert import CONFIG_NAMES, BertEmbeddings, BertHead
+from minitrain.model.families.bert import CONFIG_KEYS, BertEmbeddings, BertHead
 from minitrain.model.families.family import Family
 from minitrain.model.layers import Attention, Context, FeedForward, apply_chunking
 
@@ -50,7 +50,7 @@ class AlbertBlock(nn.Module):
     Its last norm is registered first, as in the reference.
     """
 
-    def __init__(self, config: AlbertConfig) -> None:
+    def __init__(self, config: AlbertConfig, number: int) -> None:
         super().__init__()
         self.dropout, self.chunk_size = config.hidden_dropout_prob, config.chunk_size
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -67,10 +67,6 @@ class AlbertBlock(nn.Module):
 
 def _embeddings(config: AlbertConfig) -> BertEmbeddings:
     return BertEmbeddings(config, config.embedding_size, projected=True)
-
-
-def _block(config: AlbertConfig, number: int) -> AlbertBlock:
-    return AlbertBlock(config)
 
 
 def _block_key(config: AlbertConfig, number: int) -> str:
@@ -91,10 +87,9 @@ ALBERT = Family(
     architecture="AlbertForSequenceClassification",
     prefix="albert.",
     config=AlbertConfig,
-    config_names=CONFIG_NAMES
+    config_keys=CONFIG_KEYS
     | {
         "classifier_dropout": "classifier_dropout_prob",
-        "embedding_size": "embedding_size",
         "num_groups": "num_hidden_groups",
         "group_size": "inner_group_num",
     },
@@ -117,7 +112,7 @@ ALBERT = Family(
     ),
     ignored=(r"(predictions|sop_classifier)\..*",),  # the heads of pretraining
     embeddings=_embeddings,
-    block=_block,
+    block=AlbertBlock,
     block_key=_block_key,
     layer_order=_layer_order,
     head=BertHead,

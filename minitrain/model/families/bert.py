@@ -75,22 +75,10 @@ class BertHead(nn.Module):
         return self.output(kernels.dropout(pooled, self.dropout, self.training))
 
 
-# Our fields and the keys in config.json, which most families share.
-CONFIG_NAMES = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
+# Our fields whose keys in config.json differ.
+CONFIG_KEYS = {
     "num_layers": "num_hidden_layers",
     "num_heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "hidden_act": "hidden_act",
-    "hidden_dropout_prob": "hidden_dropout_prob",
-    "attention_probs_dropout_prob": "attention_probs_dropout_prob",
-    "classifier_dropout": "classifier_dropout",
-    "max_position_embeddings": "max_position_embeddings",
-    "type_vocab_size": "type_vocab_size",
-    "initializer_range": "initializer_range",
-    "layer_norm_eps": "layer_norm_eps",
-    "pad_token_id": "pad_token_id",
     "chunk_size": "chunk_size_feed_forward",
 }
 
@@ -118,7 +106,7 @@ BERT = Family(
     model_type="bert",
     architecture="BertForSequenceClassification",
     prefix="bert.",
-    config_names=CONFIG_NAMES,
+    config_keys=CONFIG_KEYS,
     key_map=(*bert_key_map("bert."), ("bert.pooler.dense", "head.pooler"), ("classifier", "head.output")),
     ignored=(r"cls\..*",),  # the heads of pretraining
     embeddings=BertEmbeddings,

@@ -23,7 +23,7 @@ from minitrain.model.encoder_config import (
     size,
     switch,
 )
-from minitrain.model.families.bert import CONFIG_NAMES, BertHead, post_norm_block
+from minitrain.model.families.bert import CONFIG_KEYS, BertHead, bert_key_map, post_norm_block
 from minitrain.model.families.disentangled import KINDS, DisentangledAttention, Distances, log_buckets
 from minitrain.model.families.family import Family
 from minitrain.model.layers import Block, Context
@@ -228,32 +228,22 @@ class DebertaV2Head(BertHead):
         return self.output(kernels.dropout(x, self.dropout, self.training))
 
 
+_BERT_KEYS = bert_key_map("deberta.")
+_PROJECTIONS = (".query", ".key", ".value")
+
 DEBERTA_V2 = Family(
     model_type="deberta-v2",
     architecture="DebertaV2ForSequenceClassification",
     prefix="deberta.",
     config=DebertaV2Config,
-    # The fields that BERT lacks have the names of the keys.
-    config_names={ours: theirs for ours, theirs in CONFIG_NAMES.items() if ours != "chunk_size"}
-    | {name: name for name in DebertaV2Config.__annotations__}
-    | {"classifier_dropout": "cls_dropout"},
+    config_keys=CONFIG_KEYS | {"classifier_dropout": "cls_dropout"},
+    absent=("chunk_size",),
     normalize_config=_normalize_config,
     key_map=(
-        ("deberta.embeddings.word_embeddings", "encoder.embeddings.word"),
-        ("deberta.embeddings.position_embeddings", "encoder.embeddings.position"),
-        ("deberta.embeddings.token_type_embeddings", "encoder.embeddings.token_type"),
+        *((f"{theirs}_proj" if theirs.endswith(_PROJECTIONS) else theirs, ours) for theirs, ours in _BERT_KEYS),
         ("deberta.embeddings.embed_proj", "encoder.embeddings.projection"),
-        ("deberta.embeddings.LayerNorm", "encoder.embeddings.norm"),
-        ("deberta.encoder.layer.{i}.attention.self.query_proj", "encoder.blocks.{i}.attention.query"),
-        ("deberta.encoder.layer.{i}.attention.self.key_proj", "encoder.blocks.{i}.attention.key"),
-        ("deberta.encoder.layer.{i}.attention.self.value_proj", "encoder.blocks.{i}.attention.value"),
         ("deberta.encoder.layer.{i}.attention.self.pos_key_proj", "encoder.blocks.{i}.attention.distance_key"),
         ("deberta.encoder.layer.{i}.attention.self.pos_query_proj", "encoder.blocks.{i}.attention.distance_query"),
-        ("deberta.encoder.layer.{i}.attention.output.dense", "encoder.blocks.{i}.attention.output"),
-        ("deberta.encoder.layer.{i}.attention.output.LayerNorm", "encoder.blocks.{i}.attention_norm"),
-        ("deberta.encoder.layer.{i}.intermediate.dense", "encoder.blocks.{i}.feed_forward.intermediate"),
-        ("deberta.encoder.layer.{i}.output.dense", "encoder.blocks.{i}.feed_forward.output"),
-        ("deberta.encoder.layer.{i}.output.LayerNorm", "encoder.blocks.{i}.feed_forward_norm"),
         ("deberta.encoder.rel_embeddings", "encoder.shared.vectors"),
         ("deberta.encoder.LayerNorm", "encoder.shared.norm"),
         ("deberta.encoder.conv.conv", "encoder.shared.conv.conv"),

@@ -4,20 +4,22 @@ After transformers 5.23 models/distilbert/modeling_distilbert.py.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from minitrain.kernels.reference import Kernels
 from minitrain.model.encoder_config import EncoderConfig, probability
+from minitrain.model.families.bert import bert_block
 from minitrain.model.families.family import Family
 from minitrain.model.families.roberta import DenseHead
-from minitrain.model.layers import Attention, Block
+from minitrain.model.layers import Block
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistilBertConfig(EncoderConfig):
-    """`layer_norm_eps` is always the default: config.json has no key for it."""
+    """The default of the head's dropout differs from BERT's."""
 
     classifier_dropout: float | None = probability(0.2)
 
@@ -41,20 +43,9 @@ class DistilBertEmbeddings(nn.Module):
 
 
 def _block(config: DistilBertConfig, number: int) -> Block:
-    return Block(
-        attention=Attention(config.hidden_size, config.num_heads, config.attention_probs_dropout_prob),
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        activation=config.hidden_act,
-        attention_output_dropout=0.0,
-        feed_forward_dropout=config.hidden_dropout_prob,
-        layer_norm_eps=config.layer_norm_eps,
-        chunk_size=config.chunk_size,
-    )
-
-
-def _head(config: DistilBertConfig) -> DenseHead:
-    return DenseHead(config, torch.relu, input_dropout=0.0)
+    block = bert_block(config, number)
+    block.attention_output_dropout = 0.0
+    return block
 
 
 DISTILBERT = Family(
@@ -62,8 +53,7 @@ DISTILBERT = Family(
     architecture="DistilBertForSequenceClassification",
     prefix="distilbert.",
     config=DistilBertConfig,
-    config_names={
-        "vocab_size": "vocab_size",
+    config_keys={
         "hidden_size": "dim",
         "num_layers": "n_layers",
         "num_heads": "n_heads",
@@ -72,11 +62,9 @@ DISTILBERT = Family(
         "hidden_dropout_prob": "dropout",
         "attention_probs_dropout_prob": "attention_dropout",
         "classifier_dropout": "seq_classif_dropout",
-        "max_position_embeddings": "max_position_embeddings",
-        "initializer_range": "initializer_range",
-        "pad_token_id": "pad_token_id",
         "chunk_size": "chunk_size_feed_forward",
     },
+    absent=("type_vocab_size", "layer_norm_eps"),
     key_map=(
         ("distilbert.embeddings.word_embeddings", "encoder.embeddings.word"),
         ("distilbert.embeddings.position_embeddings", "encoder.embeddings.position"),
@@ -95,5 +83,5 @@ DISTILBERT = Family(
     ignored=(r"vocab_(transform|layer_norm|projector)\..*",),  # the head of pretraining
     embeddings=DistilBertEmbeddings,
     block=_block,
-    head=_head,
+    head=partial(DenseHead, activation=torch.relu, input_dropout=0.0),
 )

@@ -4,11 +4,12 @@ After transformers 5.23 models/electra/modeling_electra.py.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch.nn.functional as F
 
 from minitrain.model.encoder_config import EncoderConfig, size
-from minitrain.model.families.bert import CONFIG_NAMES, BertEmbeddings, bert_block, bert_key_map
+from minitrain.model.families.bert import CONFIG_KEYS, BertEmbeddings, bert_block, bert_key_map
 from minitrain.model.families.family import Family
 from minitrain.model.families.roberta import DenseHead
 
@@ -24,16 +25,12 @@ def _embeddings(config: ElectraConfig) -> BertEmbeddings:
     return BertEmbeddings(config, config.embedding_size, projected=config.embedding_size != config.hidden_size)
 
 
-def _head(config: ElectraConfig) -> DenseHead:
-    return DenseHead(config, F.gelu)
-
-
 ELECTRA = Family(
     model_type="electra",
     architecture="ElectraForSequenceClassification",
     prefix="electra.",
     config=ElectraConfig,
-    config_names=CONFIG_NAMES | {"embedding_size": "embedding_size"},
+    config_keys=CONFIG_KEYS,
     key_map=(
         *bert_key_map("electra."),
         ("electra.embeddings_project", "encoder.embeddings.projection"),
@@ -44,5 +41,5 @@ ELECTRA = Family(
     ignored=(r"discriminator_predictions\..*", r"generator_(predictions|lm_head)\..*"),
     embeddings=_embeddings,
     block=bert_block,
-    head=_head,
+    head=partial(DenseHead, activation=F.gelu),
 )

@@ -1,7 +1,7 @@
 """A family of checkpoints, described by values and a few small functions."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,7 +26,8 @@ class Family:
         architecture: The reference's class name, written to `architectures`.
         prefix: Stands before the encoder's keys in checkpoints with a head; others leave it out.
         config: The family's configuration class.
-        config_names: Our field -> the key in config.json.
+        config_keys: Our field -> the key in config.json, for those that differ.
+        absent: Our fields that the family's config.json does not have.
         normalize_config: A parsed config.json -> one with the keys of `config_names`, if versions of it differ.
         key_map: (the reference's module, our module); `{i}` is the number of a block.
         block_key: (config, number of a block) -> what replaces `{i}` in the reference's module.
@@ -47,13 +48,14 @@ class Family:
     model_type: str
     architecture: str
     prefix: str
-    config_names: dict[str, str]
+    config_keys: dict[str, str]
     key_map: tuple[tuple[str, str], ...]
     ignored: tuple[str, ...]
     embeddings: Callable[[Any], nn.Module]
     block: Callable[[Any, int], nn.Module]
     head: Callable[[Any], nn.Module]
     config: type[EncoderConfig] = EncoderConfig
+    absent: tuple[str, ...] = ()
     normalize_config: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda raw: raw
     block_key: Callable[[Any, int], str] = lambda config, number: str(number)
     layer_order: Callable[[Any], list[int]] = lambda config: list(range(config.num_layers))
@@ -61,3 +63,9 @@ class Family:
     final_norm: Callable[[Any], nn.Module] | None = None
     head_first: bool = False
     init_parameter: Callable[[str, Tensor, Any], None] = init_normal
+
+    @property
+    def config_names(self) -> dict[str, str]:
+        """Our field -> the key in config.json, for all that are read from there."""
+        names = [spec.name for spec in fields(self.config) if spec.metadata and spec.name not in self.absent]
+        return {name: self.config_keys.get(name, name) for name in names}

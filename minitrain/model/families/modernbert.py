@@ -263,10 +263,7 @@ MODERNBERT = Family(
     architecture="ModernBertForSequenceClassification",
     prefix="model.",
     config=ModernBertConfig,
-    # Most fields have the names of the keys.
-    config_names={name: name for name in ModernBertConfig.__annotations__}
-    | {name: name for name in ("vocab_size", "hidden_size", "intermediate_size", "initializer_range")}
-    | {
+    config_keys={
         "num_layers": "num_hidden_layers",
         "num_heads": "num_attention_heads",
         "hidden_act": "hidden_activation",
@@ -274,6 +271,7 @@ MODERNBERT = Family(
         "attention_probs_dropout_prob": "attention_dropout",
         "layer_norm_eps": "norm_eps",
     },
+    absent=("type_vocab_size", "chunk_size"),
     normalize_config=_normalize_config,
     key_map=(
         ("model.embeddings.tok_embeddings", "encoder.embeddings.word"),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from minitrain.errors import MinitrainError
 from minitrain.kernels.reference import Kernels
 from minitrain.model.encoder_config import size
-from minitrain.model.families.bert import CONFIG_NAMES, post_norm_block
+from minitrain.model.families.bert import CONFIG_KEYS, post_norm_block
 from minitrain.model.families.family import Family
 from minitrain.model.families.roberta import DenseHead, RobertaConfig, positions_after
 from minitrain.model.layers import Attention, Block, Context
@@ -101,7 +101,6 @@ def _block(config: MPNetConfig, number: int) -> Block:
     return post_norm_block(config, attention)
 
 
-_ABSENT = ("type_vocab_size", "classifier_dropout", "chunk_size")
 _BLOCK = "mpnet.encoder.layer.{i}."
 
 MPNET = Family(
@@ -109,8 +108,8 @@ MPNET = Family(
     architecture="MPNetForSequenceClassification",
     prefix="mpnet.",
     config=MPNetConfig,
-    config_names={ours: theirs for ours, theirs in CONFIG_NAMES.items() if ours not in _ABSENT}
-    | {"num_buckets": "relative_attention_num_buckets"},
+    config_keys=CONFIG_KEYS | {"num_buckets": "relative_attention_num_buckets"},
+    absent=("type_vocab_size", "classifier_dropout", "chunk_size"),
     key_map=(
         ("mpnet.embeddings.word_embeddings", "encoder.embeddings.word"),
         ("mpnet.embeddings.position_embeddings", "encoder.embeddings.position"),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from minitrain.errors import MinitrainError
 from minitrain.kernels.reference import Kernels
 from minitrain.model.encoder_config import EncoderConfig, token_id
-from minitrain.model.families.bert import CONFIG_NAMES, bert_block, bert_key_map
+from minitrain.model.families.bert import CONFIG_KEYS, bert_block, bert_key_map
 from minitrain.model.families.family import Family
 
 
@@ -98,7 +98,7 @@ ROBERTA = Family(
     architecture="RobertaForSequenceClassification",
     prefix="roberta.",
     config=RobertaConfig,
-    config_names=CONFIG_NAMES,
+    config_keys=CONFIG_KEYS,
     key_map=(*bert_key_map("roberta."), ("classifier.dense", "head.dense"), ("classifier.out_proj", "head.output")),
     ignored=(r"lm_head\..*", r"(roberta\.)?pooler\..*"),  # the head of pretraining; a pooler that no head reads
     embeddings=RobertaEmbeddings,
