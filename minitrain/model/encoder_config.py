@@ -233,14 +233,14 @@ def _label_names(table: Any) -> tuple[tuple[str, ...] | None, str | None]:
         f"'id2label' is {shown(table)}; expected a name for each class, counted from 0: write "
         '{"0": "no", "1": "yes"}, or train a new head with --new_head'
     )
-    if not isinstance(table, dict) or len(table) > MOST_LABELS:
-        return None, wrong
-    if not all(
-        re.fullmatch(r"\d{1,9}", key, re.ASCII) and isinstance(v, str | int | float) for key, v in table.items()
-    ):
+    if not isinstance(table, dict) or len(table) > MOST_LABELS or not all(map(_is_label, table.items())):
         return None, wrong
     names = {int(key): str(value) for key, value in table.items()}
     first = min(names)
     if first > 1 or sorted(names) != [*range(first, first + len(table))]:
         return None, wrong
     return tuple(names[i] for i in sorted(names)), None
+
+
+def _is_label(entry: tuple[str, Any]) -> bool:
+    return re.fullmatch(r"\d{1,9}", entry[0], re.ASCII) is not None and isinstance(entry[1], str | int | float)

@@ -88,15 +88,9 @@ def load_classifier(
 
     Args:
         name_or_dir: A Hub id, a local folder, or "demo".
-        num_labels: The data's; None for the checkpoint's.
-        label_names: The data's; None for the checkpoint's.
-        problem_type: As in config.json.
+        num_labels: The data's, as `label_names`; None for the checkpoint's.
         new_head: Replace a trained head.
-        kernels: "fast" or "reference".
-        hidden_dropout_prob: This and the other dropouts override the checkpoint's.
-
-    Returns:
-        The model; its `load_report` says what was done with each key.
+        hidden_dropout_prob: Overrides the checkpoint's, as the other dropouts do.
 
     Raises:
         MinitrainError: The head and the data disagree, or the checkpoint is damaged.

@@ -15,7 +15,8 @@ from minitrain.model.layers import Attention, Block
 class BertEmbeddings(nn.Module):
     """Word, type and position embeddings, summed and normalised: ids (B, L) -> (B, L, H).
 
-    ELECTRA's and ALBERT's have another `size`, from which a linear layer projects to H if `projected`.
+    ELECTRA's and ALBERT's have another `size`, from which a linear layer projects to H if `projected`. Families
+    without token types have a `type_vocab_size` of 0.
     """
 
     def __init__(self, config: EncoderConfig, size: int | None = None, projected: bool = False) -> None:
@@ -24,18 +25,23 @@ class BertEmbeddings(nn.Module):
         self.dropout = config.hidden_dropout_prob
         self.word = nn.Embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
         self.position = nn.Embedding(config.max_position_embeddings, size)
-        self.token_type = nn.Embedding(config.type_vocab_size, size)
+        self.token_type = nn.Embedding(config.type_vocab_size, size) if config.type_vocab_size else None
         self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
         self.projection = nn.Linear(size, config.hidden_size) if projected else None
 
     def forward(
         self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor | None, kernels: Kernels
     ) -> Tensor:
-        positions = torch.arange(input_ids.size(1), device=input_ids.device)[None]  # (1, L)
-        # (word + type) + position: another order of the two sums gives other last bits.
-        x = self.word(input_ids) + self.token_type(token_type_ids) + self.position(positions)  # (B, L, size)
+        x = self.word(input_ids)  # (B, L, size)
+        if self.token_type is not None:
+            x = x + self.token_type(token_type_ids)
+        x = x + self.position(self.positions(input_ids))
         x = kernels.dropout(self.norm(x), self.dropout, self.training)
         return x if self.projection is None else kernels.linear(x, self.projection)[0]
+
+    def positions(self, input_ids: Tensor) -> Tensor:
+        """0 to L - 1, (1, L)."""
+        return torch.arange(input_ids.size(1), device=input_ids.device)[None]
 
 
 def post_norm_block(config: EncoderConfig, attention: nn.Module, kind: type[Block] = Block) -> Block:

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
 
-from minitrain.kernels.reference import Kernels
 from minitrain.model.encoder_config import EncoderConfig, probability
-from minitrain.model.families.bert import bert_block
+from minitrain.model.families.bert import BertEmbeddings, bert_block
 from minitrain.model.families.family import Family
 from minitrain.model.families.roberta import DenseHead
 from minitrain.model.layers import Block
@@ -19,27 +17,10 @@ from minitrain.model.layers import Block
 
 @dataclass(frozen=True, kw_only=True)
 class DistilBertConfig(EncoderConfig):
-    """The default of the head's dropout differs from BERT's."""
+    """There are no token types."""
 
     classifier_dropout: float | None = probability(0.2)
-
-
-class DistilBertEmbeddings(nn.Module):
-    """Word and position embeddings, summed and normalised: ids (B, L) -> (B, L, H)."""
-
-    def __init__(self, config: DistilBertConfig) -> None:
-        super().__init__()
-        self.dropout = config.hidden_dropout_prob
-        self.word = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
-        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-
-    def forward(
-        self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor | None, kernels: Kernels
-    ) -> Tensor:
-        positions = torch.arange(input_ids.size(1), device=input_ids.device)[None]  # (1, L)
-        x = self.word(input_ids) + self.position(positions)
-        return kernels.dropout(self.norm(x), self.dropout, self.training)
+    type_vocab_size: int = 0
 
 
 def _block(config: DistilBertConfig, number: int) -> Block:
@@ -64,7 +45,7 @@ DISTILBERT = Family(
         "classifier_dropout": "seq_classif_dropout",
         "chunk_size": "chunk_size_feed_forward",
     },
-    absent=("type_vocab_size", "layer_norm_eps"),
+    absent=("layer_norm_eps",),
     key_map=(
         ("distilbert.embeddings.word_embeddings", "encoder.embeddings.word"),
         ("distilbert.embeddings.position_embeddings", "encoder.embeddings.position"),
@@ -81,7 +62,7 @@ DISTILBERT = Family(
         ("classifier", "head.output"),
     ),
     ignored=(r"vocab_(transform|layer_norm|projector)\..*",),  # the head of pretraining
-    embeddings=DistilBertEmbeddings,
+    embeddings=BertEmbeddings,
     block=_block,
     head=partial(DenseHead, activation=torch.relu, input_dropout=0.0),
 )

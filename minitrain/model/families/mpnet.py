@@ -16,7 +16,7 @@ from minitrain.kernels.reference import Kernels
 from minitrain.model.encoder_config import size
 from minitrain.model.families.bert import CONFIG_KEYS, post_norm_block
 from minitrain.model.families.family import Family
-from minitrain.model.families.roberta import DenseHead, RobertaConfig, positions_after
+from minitrain.model.families.roberta import DenseHead, OffsetEmbeddings, RobertaConfig
 from minitrain.model.layers import Attention, Block, Context
 
 # Constants in the reference, whatever config.json says.
@@ -30,6 +30,7 @@ FARTHEST = 128  # from here on all share the last bucket
 class MPNetConfig(RobertaConfig):
     """The table may have more than 32 buckets; only 32 are used."""
 
+    type_vocab_size: int = 0
     num_buckets: int = size(BUCKETS, smallest=BUCKETS)
 
     def validate(self, keys: Mapping[str, str]) -> None:
@@ -38,23 +39,6 @@ class MPNetConfig(RobertaConfig):
                 f"'pad_token_id' is {self.pad_token_id}; expected {PAD}, from which MPNet counts positions"
             )
         super().validate(keys)
-
-
-class MPNetEmbeddings(nn.Module):
-    """Word and position embeddings, summed and normalised: ids (B, L) -> (B, L, H)."""
-
-    def __init__(self, config: MPNetConfig) -> None:
-        super().__init__()
-        self.dropout = config.hidden_dropout_prob
-        self.word = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=PAD)
-        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size, padding_idx=PAD)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-
-    def forward(
-        self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor | None, kernels: Kernels
-    ) -> Tensor:
-        x = self.word(input_ids) + self.position(positions_after(PAD, input_ids))
-        return kernels.dropout(self.norm(x), self.dropout, self.training)
 
 
 def relative_position_buckets(length: int, device: torch.device | None = None) -> Tensor:
@@ -109,7 +93,7 @@ MPNET = Family(
     prefix="mpnet.",
     config=MPNetConfig,
     config_keys=CONFIG_KEYS | {"num_buckets": "relative_attention_num_buckets"},
-    absent=("type_vocab_size", "classifier_dropout", "chunk_size"),
+    absent=("classifier_dropout", "chunk_size"),
     key_map=(
         ("mpnet.embeddings.word_embeddings", "encoder.embeddings.word"),
         ("mpnet.embeddings.position_embeddings", "encoder.embeddings.position"),
@@ -127,7 +111,7 @@ MPNET = Family(
         ("classifier.out_proj", "head.output"),
     ),
     ignored=(r"lm_head\..*", r"(mpnet\.)?pooler\..*"),  # the head of pretraining; a pooler that no head reads
-    embeddings=MPNetEmbeddings,
+    embeddings=OffsetEmbeddings,
     block=_block,
     per_forward=RelativePositionBias,
     head=DenseHead,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from minitrain.errors import MinitrainError
 from minitrain.kernels.reference import Kernels
 from minitrain.model.encoder_config import EncoderConfig, token_id
-from minitrain.model.families.bert import CONFIG_KEYS, bert_block, bert_key_map
+from minitrain.model.families.bert import CONFIG_KEYS, BertEmbeddings, bert_block, bert_key_map
 from minitrain.model.families.family import Family
 
 
@@ -39,33 +39,28 @@ class RobertaConfig(EncoderConfig):
         super().validate(keys)
 
 
-def positions_after(pad_token_id: int, input_ids: Tensor) -> Tensor:
-    """Positions (B, L) as fairseq counts them: tokens from pad_token_id + 1, every padding id pad_token_id."""
-    real = input_ids.ne(pad_token_id).long()
-    return real.cumsum(1) * real + pad_token_id
-
-
-class RobertaEmbeddings(nn.Module):
-    """Word, type and position embeddings, summed and normalised: ids (B, L) -> (B, L, H)."""
+class OffsetEmbeddings(BertEmbeddings):
+    """BERT's embeddings, with positions counted from the padding id as in fairseq."""
 
     def __init__(self, config: RobertaConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         assert config.pad_token_id is not None
-        self.pad_token_id = config.pad_token_id
-        self.dropout = config.hidden_dropout_prob
-        self.word = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
-        self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.position = nn.Embedding(
-            config.max_position_embeddings, config.hidden_size, padding_idx=config.pad_token_id
-        )
+        self.position.padding_idx = self.pad_token_id = config.pad_token_id
 
-    def forward(
-        self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor | None, kernels: Kernels
-    ) -> Tensor:
-        positions = self.position(positions_after(self.pad_token_id, input_ids))
-        x = self.word(input_ids) + self.token_type(token_type_ids) + positions
-        return kernels.dropout(self.norm(x), self.dropout, self.training)
+    def positions(self, input_ids: Tensor) -> Tensor:
+        """Tokens count from pad_token_id + 1, every padding id is at pad_token_id: (B, L)."""
+        real = input_ids.ne(self.pad_token_id).long()
+        return real.cumsum(1) * real + self.pad_token_id
+
+
+class RobertaEmbeddings(OffsetEmbeddings):
+    """With positions registered last, as in the reference."""
+
+    def __init__(self, config: RobertaConfig) -> None:
+        super().__init__(config)
+        position = self.position
+        del self.position
+        self.position = position
 
 
 class DenseHead(nn.Module):
