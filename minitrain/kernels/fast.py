@@ -27,7 +27,7 @@ def linear(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
         out = _traceable_linear(x, layers, dtype)
     elif (prepacked := prepacked_weights()) is not None:
         out = prepacked.linear(x, layers, dtype)
-    elif torch.is_autocast_enabled(x.device.type) and not torch.is_grad_enabled():
+    elif torch.is_autocast_enabled(_autocast_device(x)) and not torch.is_grad_enabled():
         return reference.linear(x.to(dtype), *layers)  # autocast caches the casts of weights
     else:
         weight, bias = training_weights(layers, dtype)
@@ -56,8 +56,12 @@ def linear_act(x: Tensor, layer: nn.Linear, activation: Activation) -> Tensor:
     return activation(linear(x, layer)[0])
 
 
+def _autocast_device(x: Tensor) -> str:
+    return "cpu" if x.device.type == "cpu" else "cuda"  # the meta device, in tests, stands for a GPU
+
+
 def _autocast_dtype(x: Tensor) -> torch.dtype:
-    device = x.device.type
+    device = _autocast_device(x)
     autocast = torch.is_autocast_enabled(device) and x.dtype != torch.float64
     return torch.get_autocast_dtype(device) if autocast else x.dtype
 

@@ -6,7 +6,7 @@ Nothing here notices when a weight changes: hence the `with` blocks around the p
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 import torch
@@ -87,38 +87,37 @@ def joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     return whole
 
 
-_cast: ContextVar[CastWeights | None] = ContextVar("cast", default=None)
-_prepacked: ContextVar[PrepackedWeights | None] = ContextVar("prepacked", default=None)
+_weights: ContextVar[PrepackedWeights | None] = ContextVar("weights", default=None)
 
 
 @contextmanager
-def casting(weights: CastWeights | None) -> Iterator[None]:
+def _using(weights: PrepackedWeights | None) -> Iterator[None]:
+    token = _weights.set(weights)
+    try:
+        yield
+    finally:
+        _weights.reset(token)
+
+
+def casting(weights: CastWeights | None) -> AbstractContextManager[None]:
     """Cast the weights for the forward passes of one training step; with None every pass casts its own."""
     if weights is not None:
         weights.refresh()
-    token = _cast.set(weights)
-    try:
-        yield
-    finally:
-        _cast.reset(token)
+    return _using(weights)
 
 
-@contextmanager
-def unchanged_weights(passes: int) -> Iterator[None]:
+def unchanged_weights(passes: int) -> AbstractContextManager[None]:
     """Prepack the weights for a number of forward passes that none of them changes between."""
-    token = _prepacked.set(PrepackedWeights(passes))
-    try:
-        yield
-    finally:
-        _prepacked.reset(token)
+    return _using(PrepackedWeights(passes))
 
 
 @torch.no_grad()
 def training_weights(layers: tuple[nn.Linear, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     """Joined weight and bias for a pass with gradients: the step's, or made for this call."""
-    return (_cast.get() or PrepackedWeights()).get(layers, dtype)
+    weights = _weights.get()
+    return (weights if isinstance(weights, CastWeights) else PrepackedWeights()).get(layers, dtype)
 
 
 def prepacked_weights() -> PrepackedWeights | None:
-    """Those of the `unchanged_weights` block around this call; None outside one, and when gradients are on."""
-    return None if torch.is_grad_enabled() else _prepacked.get()
+    """Those of the block around this call; None outside one, and when gradients are on."""
+    return None if torch.is_grad_enabled() else _weights.get()
