@@ -30,7 +30,7 @@ from minitrain.errors import MinitrainError
 from minitrain.kernels.compile import check_compilable
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.loading import LoadReport
-from minitrain.model.weights import load_classifier_with_report, read_config, save_classifier, trained_labels
+from minitrain.model.weights import load_classifier, read_config, save_classifier, trained_labels
 from minitrain.run.load_data import DataPrefetcher
 from minitrain.run.model_card import model_card
 from minitrain.run.predictions import write_predictions
@@ -157,7 +157,7 @@ def prepare(
             check_token_types(encoder, split, source)
     world.check_agreement(_must_agree(config, source, splits) if world.size > 1 else {})
     torch.manual_seed(config.seed)  # the new head is drawn next
-    model, report = load_classifier_with_report(
+    model = load_classifier(
         source,
         splits.labels.num_labels,
         label_names=splits.labels.names,
@@ -174,7 +174,7 @@ def prepare(
         directory=directory,
         tokenizer=tokenizer,
         model=model.to(device),
-        report=report,
+        report=model.load_report,
         splits=splits,
         max_length=max_length,
         scale=splits.train.target_scale() if scores else None,

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from minitrain.kernels.matmul import PRODUCTS, Product, products
+from minitrain.kernels.matmul import MATMULS, Matmul, available_matmuls
 from minitrain.model.encoder_config import EncoderConfig
 from minitrain.model.families import FAMILIES
 
@@ -46,7 +46,7 @@ def training_flops(config: EncoderConfig, rows: int, length: int, cls_only: bool
         keys_and_values, others = 2 * hidden**2 * tokens, (2 * hidden**2 + feed_forward) * queries
         return keys_and_values + others + 2 * hidden * length * queries
 
-    blocks = len(FAMILIES[config.model_type].layers(config))
+    blocks = len(FAMILIES[config.model_type].layer_order(config))
     multiplications = (blocks - 1) * block(tokens) + block(rows if cls_only else tokens)
     return 3.0 * 2.0 * multiplications
 
@@ -54,15 +54,15 @@ def training_flops(config: EncoderConfig, rows: int, length: int, cls_only: bool
 def matrix_ceiling(dtype: torch.dtype, device: torch.device, size: int = 2048, repeats: int = 5) -> float:
     """Operations a second of the quickest of some large square products: what the machine gives at best."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    ways = products("output", dtype) if device.type == "cpu" else PRODUCTS["output"][:1]
+    matmuls = available_matmuls("output", dtype) if device.type == "cpu" else MATMULS["output"][:1]
 
-    def seconds(product: Product) -> float:
+    def seconds(matmul: Matmul) -> float:
         clock = Clock(device)
-        product(a, b, None)
+        matmul(a, b, None)
         clock.lap("product")
         return clock.seconds["product"]
 
-    return 2.0 * size**3 / min(seconds(product) for product in ways for _ in range(repeats))
+    return 2.0 * size**3 / min(seconds(matmul) for matmul in matmuls for _ in range(repeats))
 
 
 def profile_lines(totals: Mapping[str, float], steps: int, ceiling: float, dtype: str) -> list[str]:

@@ -20,7 +20,7 @@ from minitrain.data.tokenizer.tokenizer import Example
 from minitrain.distributed.world import World
 from minitrain.errors import MinitrainError
 from minitrain.kernels.prepack import unchanged_weights
-from minitrain.kernels.reference import KERNELS
+from minitrain.kernels.reference import REFERENCE
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.encoder_config import EncoderConfig, no_such_type
 from minitrain.model.families import reads_types
@@ -108,7 +108,7 @@ def _bias_in_float32(model: SequenceClassifier, bf16: bool) -> Iterator[Tensor |
     With 8 bits 2020 + 1 is 2024: where scores are far from 0, all of them would be the same few numbers. Reference
     kernels compute as transformers does.
     """
-    if not bf16 or not model.config.is_regression or model.encoder.kernels is KERNELS["reference"]:
+    if not bf16 or not model.config.is_regression or model.encoder.kernels is REFERENCE:
         yield None
         return
     bias: Tensor = model.head.output.bias  # type: ignore[union-attr,assignment]

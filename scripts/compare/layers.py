@@ -22,7 +22,6 @@ from compare.trainer import arguments
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
 from minitrain.model.classifier import SequenceClassifier
-from minitrain.model.families import FAMILIES
 from minitrain.model.weights import reference_names
 from minitrain.run.main import Parts, prepare
 from minitrain.run.report import say
@@ -103,7 +102,7 @@ def walk(config: TrainConfig, threads: int = 1, path: str | None = None) -> bool
 
 def modules_of(model: SequenceClassifier) -> dict[str, str]:
     """The reference's name -> ours, of every module that has parameters of its own."""
-    names = reference_names(FAMILIES[model.config.model_type], model.config, model, "")
+    names = reference_names(model)
     return {theirs.rpartition(".")[0]: ours.rpartition(".")[0] for theirs, ours in names.items()}
 
 
@@ -122,7 +121,7 @@ def our_step(parts: Parts, modules: Mapping[str, str]) -> Step:
         examples, tokenizer.pad_token_id, config.pad_to_multiple_of, padding_side=tokenizer.padding_side
     ).to(device)
     assert batch.labels is not None
-    names = reference_names(FAMILIES[model.config.model_type], model.config, model, "")
+    names = reference_names(model)
     step.watch(model, modules)
     torch.manual_seed(config.seed)
     with autocast(device, config.bf16):

@@ -8,7 +8,6 @@ from torch import Tensor
 from compare.record import Record
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
-from minitrain.model.families import FAMILIES
 from minitrain.model.weights import reference_names
 from minitrain.run.main import Parts, prepare
 from minitrain.training.evaluation import Evaluation, autocast, device_of, loss_of, predict
@@ -53,7 +52,7 @@ def run(config: TrainConfig, folder: Path) -> None:
     record = Record(folder)
     parts = prepare(config)
     splits, model = parts.splits, parts.model
-    names = reference_names(FAMILIES[model.config.model_type], model.config, model, "")
+    names = reference_names(model)
     for name, split in {"train": splits.train, **splits.scored}.items():
         examples = [split[row] for row in range(len(split))]
         record.tokens(name, [e.input_ids for e in examples], [e.token_type_ids for e in examples])

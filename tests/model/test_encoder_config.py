@@ -17,9 +17,9 @@ from transformers import BertConfig, pipeline
 
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
-from minitrain.model.encoder_config import ACTIVATIONS, LARGEST_SIZE, EncoderConfig
+from minitrain.model.activations import ACTIVATIONS
+from minitrain.model.encoder_config import LARGEST_SIZE, EncoderConfig
 from minitrain.model.families import FAMILIES
-from minitrain.model.layers import ACTIVATIONS as FUNCTIONS
 from minitrain.model.weights import load_classifier, load_encoder, read_config, trained_labels
 
 SMALL = {"model_type": "bert", **REFERENCES["bert"].small}
@@ -92,10 +92,6 @@ def test_a_padding_id_of_null_is_none_as_in_transformers(tmp_path: Path) -> None
 def test_labels_are_sorted_by_number_not_by_text(tmp_path: Path) -> None:
     names = {str(i): f"name {i}" for i in reversed(range(12))}
     assert read_config(write(tmp_path, id2label=names)).label_names == tuple(f"name {i}" for i in range(12))
-
-
-def test_every_activation_that_a_config_may_name_exists() -> None:
-    assert set(ACTIVATIONS) == set(FUNCTIONS)
 
 
 @pytest.mark.fault(43)

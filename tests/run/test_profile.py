@@ -13,8 +13,8 @@ from test_main import named_reviews, write_csv
 from torch.utils.flop_counter import FlopCounterMode
 
 from minitrain.config.train_config import TrainConfig
-from minitrain.kernels import matmul as products
-from minitrain.kernels.matmul import PRODUCTS
+from minitrain.kernels import matmul
+from minitrain.kernels.matmul import MATMULS
 from minitrain.model.weights import load_classifier
 from minitrain.run.main import train
 from minitrain.run.profile import PHASES, Clock, matrix_ceiling, profile_lines, training_flops
@@ -49,7 +49,7 @@ def test_operations_are_those_that_pytorch_counts(
     tmp_path: Path, kernels: str, family: str, shape: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Its counter does not know oneDNN's product, which some processors would choose.
-    monkeypatch.setattr(products, "product", lambda name, dtype: PRODUCTS[name][0])
+    monkeypatch.setattr(matmul, "fastest_matmul", lambda name, dtype: MATMULS[name][0])
     save_checkpoint(tmp_path, family, **WIDE, **shape)
     inputs = make_inputs(type("Config", (), {"vocab_size": 99, "pad_token_id": 0, "type_vocab_size": 2}))
     model = load_classifier(tmp_path, kernels=kernels).train()
