@@ -1,62 +1,71 @@
-"""Optimizer steps as CUDA graphs: one for each shape of batch, recorded when a shape is first met, then replayed.
+"""Optimizer steps as CUDA graphs: one for each shape of batch, recorded when the shape first occurs, then replayed.
 
-A GPU is done with a small kernel sooner than Python launches the next: a step of a few hundred tokens then takes as
-long as Python takes. A graph launches all kernels of a step at once, from the embeddings to AdamW, and Python has
-time to make the next batch and to read the loss of the one before.
+A GPU finishes a small kernel before Python launches the next one, so a step of a few hundred tokens takes as long
+as Python takes. A graph launches all kernels of a step at once, from the embeddings to AdamW.
 
-What is recorded is the work and the places in memory, not the numbers: a batch and a learning rate are copied to
-where the recording has them. Random numbers go on as they would without (PyTorch tells each replay where the stream
-is). Nothing inside may ask the device for a number; a loss that is not finite therefore skips the update of its
-step, and of all that follow, by a number that stays on the device.
+A graph holds kernels and addresses, not numbers: batch and learning rate are copied to where the recording read
+them. Random numbers continue as without a graph, since PyTorch passes the state of the stream to each replay.
+Nothing inside may ask the device for a number; so a loss that is not finite skips its update, and all that follow,
+by a flag that stays on the device.
 
 Source: CUDA C++ Programming Guide, "CUDA Graphs"; `torch.cuda.graph`, torch 2.13.
 """
 
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from minitrain.data.batch import Batch
 
-# (batch, learning rate, skip) -> (2,) loss and gradient norm: one step, all of it on the device. skip: 0-dim, 1
-# once a loss or norm was not finite.
-Compute = Callable[[Batch, Tensor, Tensor], Tensor]
-Read = Callable[[], tuple[float, float]]
+class Batch(Protocol):
+    """The part of a batch that a recording needs."""
+
+    @property
+    def input_ids(self) -> Tensor: ...
+    @property
+    def labels(self) -> Tensor | None: ...
+    def to(self, device: torch.device) -> Any: ...
+
+
+# (batch, learning rate, found_inf) -> (2,) loss and gradient norm, all on the device. found_inf: 0-dim, 1 once a
+# loss or norm was not finite.
+Compute = Callable[[Any, Tensor, Tensor], Tensor]
 
 
 class StepGraphs:
     """The recorded steps of one training, by the shape of their batch."""
 
     def __init__(self, device: torch.device) -> None:
-        self.warm = False  # whether a step was done without: libraries and moments are set up in the first
-        self._learning_rate, self._skip = (torch.zeros((), device=device) for _ in range(2))
-        self._pool: Any = None  # of memory, which all of them share: one is replayed at a time
-        self._recorded: dict[Hashable, tuple[Batch, Tensor, Callable[[], None]]] = {}
+        self._learning_rate, self._found_inf = (torch.zeros((), device=device) for _ in range(2))
+        self._pool: Any = None  # memory that all graphs share: one is replayed at a time
+        self._recorded: dict[Hashable, tuple[Any, Tensor, Callable[[], None]]] = {}
 
-    def launch(self, batch: Batch, learning_rate: float, compute: Compute, settings: Hashable) -> Read:
-        """Hand a step to the device, and go on; what it returns waits for loss and norm.
+    def launch(
+        self, batch: Batch, learning_rate: float, compute: Compute, settings: Hashable
+    ) -> Callable[[], tuple[float, float]]:
+        """Launch a step and return what waits for its loss and norm.
 
-        settings: all that decides about `compute` besides its arguments.
+        settings: All that decides about `compute` besides its arguments.
         """
         assert batch.labels is not None
         key = batch.input_ids.shape, batch.labels.dtype, settings
         if key not in self._recorded:
-            place = batch.to(self._skip.device)
-            self._recorded[key] = place, *self._record(lambda: compute(place, self._learning_rate, self._skip))
-        place, outcome, replay = self._recorded[key]
-        place.fill(batch)
+            static = batch.to(self._found_inf.device)
+            work = self._record(lambda: compute(static, self._learning_rate, self._found_inf))
+            self._recorded[key] = static, *work
+        static, outcome, replay = self._recorded[key]
+        static.fill(batch)
         self._learning_rate.fill_(learning_rate)
         replay()
         return _reader(outcome)
 
-    def forgive(self) -> None:
-        """Update again: whoever was told of the broken step may have mended what broke it."""
-        self._skip.zero_()
+    def reset_found_inf(self) -> None:
+        """Update again, after the caller has learned of the step that was not finite."""
+        self._found_inf.zero_()
 
     def _record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
-        """Where a replay leaves what the work returns, and what replays it."""
+        """The tensor that a replay writes its outcome to, and the replay."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             outcome = work()
@@ -64,8 +73,8 @@ class StepGraphs:
         return outcome, graph.replay
 
 
-def _reader(outcome: Tensor) -> Read:
-    """Two numbers of a step that is under way, as they will be when it is done, whatever follows it."""
+def _reader(outcome: Tensor) -> Callable[[], tuple[float, float]]:
+    """Copy a result on its way, before a later step overwrites it; the function returned waits for the copy."""
     on_gpu = outcome.device.type == "cuda"
     host = torch.empty(outcome.shape, dtype=outcome.dtype, pin_memory=on_gpu).copy_(outcome, non_blocking=True)
     done = torch.cuda.Event() if on_gpu else None

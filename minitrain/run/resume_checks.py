@@ -125,7 +125,7 @@ def finished_run(directory: Path, config: TrainConfig, global_batch: int) -> dic
     return {}
 
 
-def check_goes_on(directory: Path, checkpoint: Checkpoint | None, config: TrainConfig, total_steps: int) -> None:
+def check_resumable(directory: Path, checkpoint: Checkpoint | None, config: TrainConfig, total_steps: int) -> None:
     """Raise MinitrainError where a run that resumes from this checkpoint would replace what it does not hold.
 
     directory: of the run. checkpoint: that was found; None for none. total_steps: of the run as it is asked for.
