@@ -15,6 +15,7 @@ from signal import Signals
 from typing import Any
 
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from minitrain.config.train_config import TrainConfig
@@ -220,24 +221,25 @@ class Checkpointer:
         """The checkpoint of rank 0, in all processes: its folder may be on one node only."""
         if self.world.size == 1:
             return checkpoint
-        table: dict[str, Any] = {}
+        files: dict[str, Tensor] = {}
+        facts = None
         if checkpoint is not None:
-            shapes = {
-                file: {name: (str(t.dtype).removeprefix("torch."), list(t.shape)) for name, t in group.items()}
-                for file, group in checkpoint.tensors.items()
-            }
-            table = {"facts": dict(checkpoint.facts), "shapes": shapes}
-        table = json.loads(self.world.broadcast_text("checkpoint", json.dumps(table)))
-        if not table:
+            files = {name: _packed(tensors) for name, tensors in checkpoint.tensors.items()}
+            facts = {"facts": dict(checkpoint.facts), "sizes": {name: len(file) for name, file in files.items()}}
+        facts = json.loads(self.world.broadcast_text("checkpoint", json.dumps(facts)))
+        if facts is None:
             return None
-        tensors: dict[str, dict[str, Tensor]] = {}
-        for file, group in table["shapes"].items():
-            tensors[file] = {}
-            for name, (dtype, shape) in group.items():
-                own = None if checkpoint is None else checkpoint.tensors[file][name].contiguous()
-                empty = torch.empty(shape, dtype=getattr(torch, dtype)) if own is None else own
-                tensors[file][name] = self.world.broadcast(empty)
-        return Checkpoint(tensors=tensors, facts=table["facts"])
+        received = {
+            name: self.world.broadcast(files.get(name, torch.empty(size, dtype=torch.uint8)))
+            for name, size in facts["sizes"].items()
+        }
+        tensors = {name: load(file.numpy().tobytes()) for name, file in received.items()}
+        return Checkpoint(tensors=tensors, facts=facts["facts"])
+
+
+def _packed(tensors: Mapping[str, Tensor]) -> Tensor:
+    """Named tensors as the bytes of a safetensors file, uint8."""
+    return torch.frombuffer(bytearray(save({n: t.contiguous() for n, t in tensors.items()})), dtype=torch.uint8)
 
 
 def machine(device: torch.device) -> dict[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ from minitrain.model.families import reads_types
 from minitrain.training.loss import loss_of
 from minitrain.training.metrics import Confusion, Metric
 from minitrain.training.regression_metrics import mean_absolute_error, root_mean_squared_error
+
+SMALLER_BATCHES = "lower --per_device_eval_batch_size or --max_length"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +60,15 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSettings:
-    """How a split is scored; `predict` says what each means."""
+    """How a split is scored.
+
+    Attributes:
+        batch_size: Rows of a forward pass.
+        order: "length" batches rows of similar length, "rows" takes them in order; padding moves the last bits.
+        pad_token_id: By default that of the split's tokenizer.
+        pad_to_multiple_of: As in `collate`.
+        label_smoothing: Of the loss, as in training.
+    """
 
     batch_size: int = 32
     order: str = "length"
@@ -65,6 +76,18 @@ class EvalSettings:
     pad_token_id: int | None = None
     pad_to_multiple_of: int | None = None
     label_smoothing: float = 0.0
+
+    @classmethod
+    def of(cls, config: TrainConfig, pad_token_id: int | None = None) -> "EvalSettings":
+        """The settings of a run."""
+        return cls(
+            batch_size=config.per_device_eval_batch_size,
+            order=config.eval_order,
+            bf16=config.bf16,
+            pad_token_id=pad_token_id,
+            pad_to_multiple_of=config.pad_to_multiple_of,
+            label_smoothing=config.label_smoothing_factor,
+        )
 
     def batches(self, split: Split) -> Batches:
         """The row numbers of each forward pass."""
@@ -78,23 +101,17 @@ class EvalSettings:
 def predict(
     model: SequenceClassifier,
     split: Split | Sequence[Example],
+    settings: EvalSettings | None = None,
     *,
-    batch_size: int = 32,
-    order: str = "length",
-    bf16: bool = False,
-    pad_token_id: int | None = None,
-    pad_to_multiple_of: int | None = None,
     world: World | None = None,
     on_rows: Callable[[int], object] | None = None,
     first_row: int = 1,
+    **options: Any,
 ) -> Tensor:
     """Compute the logits of every row of a split.
 
     Args:
-        batch_size: Rows of a forward pass.
-        order: "length" batches rows of similar length, "rows" takes them in order; padding moves the last bits.
-        pad_token_id: By default that of the split's tokenizer.
-        pad_to_multiple_of: As in `collate`.
+        options: The fields of `EvalSettings`, in place of `settings`.
         world: The processes that share the batches; every one of them gets all logits.
         on_rows: Called after each forward pass with the number of rows that all processes have done since.
         first_row: Number of the split's first row in an error.
@@ -105,98 +122,23 @@ def predict(
     Raises:
         MinitrainError: A logit is NaN or infinite, or the memory is short.
     """
-    settings = EvalSettings(
-        batch_size=batch_size,
-        order=order,
-        bf16=bf16,
-        pad_token_id=pad_token_id,
-        pad_to_multiple_of=pad_to_multiple_of,
-    )
-    return _predict(model, as_split(split), settings, world or World(), on_rows, first_row)
-
-
-def evaluate(
-    model: SequenceClassifier,
-    split: Split | Sequence[Example],
-    metric: Metric,
-    *,
-    batch_size: int = 32,
-    order: str = "length",
-    bf16: bool = False,
-    pad_token_id: int | None = None,
-    pad_to_multiple_of: int | None = None,
-    label_smoothing: float = 0.0,
-    world: World | None = None,
-    on_rows: Callable[[int], object] | None = None,
-) -> Evaluation:
-    """Score a model on a split that has labels.
-
-    Args:
-        metric: A fresh one, for the kind of the labels.
-        label_smoothing: Of the loss, as in training. The others are those of `predict`.
-    """
-    settings = EvalSettings(
-        batch_size=batch_size,
-        order=order,
-        bf16=bf16,
-        pad_token_id=pad_token_id,
-        pad_to_multiple_of=pad_to_multiple_of,
-        label_smoothing=label_smoothing,
-    )
-    return _evaluate(model, as_split(split), metric, settings, world or World(), on_rows)
-
-
-def evaluate_all(
-    model: SequenceClassifier,
-    splits: Mapping[str, Split],
-    config: TrainConfig,
-    new_metric: Callable[[], Metric],
-    pad_token_id: int | None = None,
-    world: World | None = None,
-) -> dict[str, Evaluation]:
-    """Score a model on several splits as the configuration says; the loss is smoothed as in training."""
-    world, results = world or World(), {}
-    settings = EvalSettings(
-        batch_size=config.per_device_eval_batch_size,
-        order=config.eval_order,
-        bf16=config.bf16,
-        pad_token_id=pad_token_id,
-        pad_to_multiple_of=config.pad_to_multiple_of,
-        label_smoothing=config.label_smoothing_factor,
-    )
-    for name, split in splits.items():
-        if config.dataloader_rng:
-            draw_seed()
-        with progress(f"evaluating {name}", len(split), silent=not world.is_main) as add:
-            results[name] = _evaluate(model, split, new_metric(), settings, world, add)
-    return results
-
-
-def _predict(
-    model: SequenceClassifier,
-    split: Split,
-    settings: EvalSettings,
-    world: World,
-    on_rows: Callable[[int], object] | None,
-    first_row: int = 1,
-) -> Tensor:
+    settings, split, world = settings or EvalSettings(**options), as_split(split), world or World()
     check_token_types(model.config, split)
-    device, bf16, size = device_of(model), settings.bf16, world.size
+    device, bf16 = device_of(model), settings.bf16
     pad = split.pad_token_id if settings.pad_token_id is None else settings.pad_token_id
     logits = torch.zeros(len(split), model.config.num_labels)
     batches = settings.batches(split)
-    own = range(world.rank, len(batches), size)
+    own = range(world.rank, len(batches), world.size)
     with _evaluating(model, len(own)), autocast(device, bf16), _bias_in_float32(model, bf16) as bias:
         for number in own:
             rows = batches[number]
             examples = [split[row] for row in rows]
             batch = collate(examples, pad, settings.pad_to_multiple_of, padding_side=split.padding_side)
-            remedy = "lower --per_device_eval_batch_size or --max_length"
-            with explain_oom(batch.input_ids.shape, "evaluation", remedy):
+            with explain_oom(batch.input_ids.shape, "evaluation", SMALLER_BATCHES):
                 out = model(**batch.to(device).inputs).float()
                 logits[rows] = (out if bias is None else out + bias).cpu()
             if on_rows is not None:
-                on_rows(sum(map(len, batches[number - world.rank : number - world.rank + size])))
+                on_rows(sum(map(len, batches[number - world.rank : number - world.rank + world.size])))
     world.all_reduce(logits)  # each row is zero in all processes but one, so the sum is exact
     broken = (~logits.isfinite().all(-1)).nonzero()
     if len(broken):
@@ -207,18 +149,26 @@ def _predict(
     return logits
 
 
-def _evaluate(
+def evaluate(
     model: SequenceClassifier,
-    split: Split,
+    split: Split | Sequence[Example],
     metric: Metric,
-    settings: EvalSettings,
-    world: World,
-    on_rows: Callable[[int], object] | None,
+    settings: EvalSettings | None = None,
+    *,
+    world: World | None = None,
+    on_rows: Callable[[int], object] | None = None,
+    **options: Any,
 ) -> Evaluation:
+    """Score a model on a split that has labels.
+
+    Args:
+        metric: A fresh one, for the kind of the labels. The other arguments are those of `predict`.
+    """
+    settings, split = settings or EvalSettings(**options), as_split(split)
     if split.labels is None:
         raise MinitrainError("the split has no labels to score by; predict(model, split) gives its logits")
     start = time.perf_counter()
-    logits = _predict(model, split, settings, world, on_rows)
+    logits = predict(model, split, settings, world=world, on_rows=on_rows)
     losses = torch.empty(len(split))
     for rows in settings.batches(split):
         loss_sum, count = loss_of(logits[rows], split.labels[rows], settings.label_smoothing)
@@ -232,6 +182,25 @@ def _evaluate(
         seconds=time.perf_counter() - start,
         logits=logits,
     )
+
+
+def evaluate_all(
+    model: SequenceClassifier,
+    splits: Mapping[str, Split],
+    config: TrainConfig,
+    new_metric: Callable[[], Metric],
+    pad_token_id: int | None = None,
+    world: World | None = None,
+) -> dict[str, Evaluation]:
+    """Score a model on several splits as the configuration says; the loss is smoothed as in training."""
+    world, results = world or World(), {}
+    settings = EvalSettings.of(config, pad_token_id)
+    for name, split in splits.items():
+        if config.dataloader_rng:
+            draw_seed()
+        with progress(f"evaluating {name}", len(split), silent=not world.is_main) as add:
+            results[name] = evaluate(model, split, new_metric(), settings, world=world, on_rows=add)
+    return results
 
 
 @contextmanager

@@ -29,7 +29,6 @@ from minitrain.training.best import Best, best_by
 from minitrain.training.evaluation import Evaluation, check_token_types, evaluate_all
 from minitrain.training.metrics import Metric, metric_for
 from minitrain.training.plan import Plan, Sampler, make_sampler, plan, with_per_device_batch_size
-from minitrain.training.schedules import SCHEDULES
 from minitrain.training.setup import choose_step, make_state
 from minitrain.training.step import StepSettings, TrainState, train_step
 from minitrain.training.step_log import InFlight, StepLog
@@ -115,16 +114,15 @@ def train_loop(
     done = state.step >= steps.total_steps or best.evaluations_since >= patience
     while not done:
         for rows in _epoch_batches(state, sampler, config, steps):
-            start, factor = time.perf_counter(), SCHEDULES[config.lr_scheduler_type]
-            learning_rate = config.learning_rate * factor(state.step, steps.total_steps, steps.warmup_steps)
+            start, learning_rate = time.perf_counter(), steps.learning_rate(state.step)
             batches, streams = step_batches(state, train, rows, config, collate_fn)
             with world.naming_lost_peers(f"step {state.step + 1}"):
                 result = take_step(state, batches, learning_rate, settings, rows=rows, streams=streams)
             state.epoch = state.step / steps.steps_per_epoch
-            in_flight.add(start, result, _log_of(state, train, rows, config, learning_rate, batches))
+            in_flight.add(_step_log(state, train, rows, batches, learning_rate, config), result, start)
 
             epoch_ended, done = state.step % steps.steps_per_epoch == 0, state.step >= steps.total_steps
-            evaluates = _evaluation_is_due(config, state.step, epoch_ended, done)
+            evaluates = steps.evaluates_after(state.step)
             if evaluates or done:
                 in_flight.drain()
             if evaluates:
@@ -197,28 +195,19 @@ def step_batches(
     ]
 
 
-def _log_of(
+def _step_log(
     state: TrainState,
     train: Split,
     rows: list[int],
-    config: TrainConfig,
-    learning_rate: float,
     batches: list[Batch],
-) -> Callable[..., StepLog]:
-    """The log of the step just taken, to be completed by its result."""
-    cut = rank_micro_batches(rows, config.per_device_train_batch_size)
-    return partial(
-        StepLog,
+    learning_rate: float,
+    config: TrainConfig,
+) -> StepLog:
+    return StepLog(
         step=state.step,
         epoch=state.epoch,
         learning_rate=learning_rate,
         examples=len(rows),
-        padding=padding_share(train.lengths, cut),
+        padding=padding_share(train.lengths, rank_micro_batches(rows, config.per_device_train_batch_size)),
         shapes=tuple((len(batch), batch.input_ids.size(1)) for batch in batches),
     )
-
-
-def _evaluation_is_due(config: TrainConfig, step: int, epoch_ended: bool, done: bool) -> bool:
-    if config.eval_strategy == "no":
-        return False
-    return done or (epoch_ended if config.eval_strategy == "epoch" else step % (config.eval_steps or 1) == 0)

@@ -3,23 +3,24 @@
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import nan
 from typing import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepLog:
-    """One optimizer step: loss (mean over its examples), gradient norm before clipping, learning rate used."""
+    """One optimizer step; loss, norm and seconds are filled in when it is done."""
 
     step: int
     epoch: float
-    loss: float
-    grad_norm: float
     learning_rate: float
     examples: int  # in all processes
     padding: float  # share of positions, 0 to 1
     shapes: tuple[tuple[int, int], ...]  # (B, L) of each micro-batch of this process
-    seconds: float  # wall time since it began, or since the step before it was done, if that was later
+    loss: float = nan  # mean over the examples
+    grad_norm: float = nan  # before clipping
+    seconds: float = nan  # wall time since it began, or since the step before it was done, if that was later
 
 
 class Result(Protocol):
@@ -39,12 +40,12 @@ class InFlight:
 
     def __init__(self, tell: Callable[[StepLog], None], lag: int) -> None:
         self.tell, self.lag = tell, lag
-        self._waiting: deque[tuple[float, Result, Callable[..., StepLog]]] = deque()
+        self._waiting: deque[tuple[StepLog, Result, float]] = deque()
         self._ended = 0.0
 
-    def add(self, start: float, result: Result, log: Callable[..., StepLog]) -> None:
-        """Add a step that began at `start`, by `time.perf_counter`. log: Takes what its result says."""
-        self._waiting.append((start, result, log))
+    def add(self, log: StepLog, result: Result, start: float) -> None:
+        """Add a step that began at `start`, by `time.perf_counter`."""
+        self._waiting.append((log, result, start))
         self._deliver(self.lag)
 
     def drain(self) -> None:
@@ -53,8 +54,8 @@ class InFlight:
 
     def _deliver(self, keep: int) -> None:
         while len(self._waiting) > keep:
-            start, result, log = self._waiting.popleft()
-            loss, grad_norm = result.loss, result.grad_norm
+            log, result, start = self._waiting.popleft()
+            log = replace(log, loss=result.loss, grad_norm=result.grad_norm)
             now = time.perf_counter()
-            begun, self._ended = max(start, self._ended), now
-            self.tell(log(loss=loss, grad_norm=grad_norm, seconds=now - begun))
+            self.tell(replace(log, seconds=now - max(start, self._ended)))
+            self._ended = now

@@ -14,7 +14,6 @@ from minitrain.data.batch import Batch, collate
 from minitrain.data.dataset import Split
 from minitrain.distributed.world import World
 from minitrain.errors import MinitrainError
-from minitrain.kernels.cuda_graphs import StepGraphs
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.weights import load_classifier
 from minitrain.run.resume import Checkpointer
@@ -33,7 +32,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-class ComputedAnew(StepGraphs):
+class ComputedAnew(RecordedStep):
     """What is recorded is the work itself, done at each replay with what stands in its place."""
 
     def _record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
@@ -63,9 +62,7 @@ def recorded_on_cpu(folder: Path) -> tuple[RecordedStep, TrainState]:
 
 
 def recorded_step(*_: object) -> RecordedStep:
-    step = RecordedStep(CPU)
-    step.graphs = ComputedAnew(CPU)
-    return step
+    return ComputedAnew(CPU)
 
 
 def read(result: Result) -> tuple[float, float]:
@@ -90,7 +87,7 @@ def test_a_recorded_step_computes_what_a_step_does(folder: Path) -> None:
     assert min(norms) < 0.41 < max(norms)  # some were clipped
     assert plain.step == recorded.step == 12
     shapes = {batch.input_ids.shape for batch in batches[1:]}
-    assert len(step.graphs._recorded) == len(shapes) > 1
+    assert len(step._recorded) == len(shapes) > 1
     for name, weight in weights_of(plain.model).items():
         # No loss depends on this one: its gradients are rounding, and Adam makes steps of them.
         if name.endswith("key.bias"):
@@ -101,10 +98,10 @@ def test_a_recorded_step_computes_what_a_step_does(folder: Path) -> None:
 def test_the_first_step_is_not_recorded_and_each_setting_has_its_own_recording(folder: Path) -> None:
     (batch, *_), (step, state) = batches_of(folder, 1), recorded_on_cpu(folder)
     step(state, [batch], 1e-3, SETTINGS)
-    assert not step.graphs._recorded
+    assert not step._recorded
     for max_grad_norm in (1.0, 0.1, 1.0):
         step(state, [batch], 1e-3, StepSettings(max_grad_norm=max_grad_norm))
-    assert len(step.graphs._recorded) == 2
+    assert len(step._recorded) == 2
 
 
 def test_a_result_that_is_read_late_is_of_its_own_step(folder: Path) -> None:
@@ -241,7 +238,7 @@ def test_on_a_gpu_a_replayed_run_has_the_losses_of_one_that_launches_each_kernel
         torch.manual_seed(1)
         settings = StepSettings.of(config)
         runs.append([read(step(state, [batch], 1e-3, settings)) for batch in batches_of(folder, 12) * 2])
-        assert not isinstance(step, RecordedStep) or len(step.graphs._recorded) > 1
+        assert not isinstance(step, RecordedStep) or len(step._recorded) > 1
     plain, replayed = (torch.tensor(run) for run in runs)
     assert (plain - replayed).abs().max() < (1e-4 if bf16 else 1e-5) * plain.abs().max()
     assert plain[0, 0] != plain[12, 0]
