@@ -98,12 +98,10 @@ def train_loop(
     pad_token_id: int | None = None,
     after_step: Callable[..., None] = lambda *_, **__: None,
 ) -> None:
-    """Train from wherever `state` is to the end; see `fit`.
+    """Train from the step that `state` is at to the last one; the model ends with the weights of `best`, if kept.
 
-    Args:
-        best: The best evaluation so far. With `load_best_model_at_end` the model ends with its weights.
-        after_step: Called as `after_step(state, best, epoch_ended=, done=, wait=)` after each step and its
-            evaluation; raises Stopped to end the run. `wait()` returns when the step is known to be finite.
+    `after_step(state, best, epoch_ended=, done=, wait=)` may end the run by raising Stopped, or save: once
+    `wait()` returns, the step is known to be finite.
     """
     model, world = state.model.train(), state.world
     steps, sampler = plan(config, len(train), world.size), make_sampler(config, train, world.size)
@@ -122,10 +120,8 @@ def train_loop(
             in_flight.add(_step_log(state, train, rows, batches, learning_rate, config), result, start)
 
             epoch_ended, done = state.step % steps.steps_per_epoch == 0, state.step >= steps.total_steps
-            evaluates = steps.evaluates_after(state.step)
-            if evaluates or done:
+            if steps.evaluates_after(state.step):
                 in_flight.drain()
-            if evaluates:
                 with world.naming_lost_peers(f"the evaluation after step {state.step}"), folded(model, train.scale):
                     results = evaluate_all(model, splits, config, new_metric, pad_token_id, world)
                 is_best = best.remember(results, model, state.step, state.epoch, config.load_best_model_at_end)
@@ -134,6 +130,7 @@ def train_loop(
             after_step(state, best, epoch_ended=epoch_ended, done=done, wait=in_flight.drain)
             if done:
                 break
+    in_flight.drain()
     if best.weights:
         model.load_state_dict(best.weights)
 
