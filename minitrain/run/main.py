@@ -29,14 +29,14 @@ from minitrain.distributed.signals import StopRequests
 from minitrain.distributed.world import World, choose_device, process_group
 from minitrain.errors import MinitrainError
 from minitrain.kernels.compile import check_compilable
-from minitrain.kernels.precision import device_of
+from minitrain.kernels.precision import compute_dtype, device_of
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.loading import LoadReport
 from minitrain.model.weights import load_classifier_with_report, read_config, save_classifier, trained_labels
 from minitrain.run.load_data import DataPrefetcher
 from minitrain.run.model_card import model_card
 from minitrain.run.predictions import write_predictions
-from minitrain.run.profile import Profiler
+from minitrain.run.profile import Profiler, matrix_ceiling, profile_lines
 from minitrain.run.report import Console, finite, finite_values, peak_memory_mb, say
 from minitrain.run.resume import Checkpointer
 from minitrain.run.resume_checks import TARGETS, finished_run
@@ -99,7 +99,7 @@ def _train(config: TrainConfig, world: World, ahead: DataPrefetcher | None, data
     for line in header(parts.config, device_of(parts.model), parts.splits, parts.report, world.size, parts.scale):
         tell(line)
     with exclusive_lock(parts.directory) if world.is_main else nullcontext(), StopRequests() as stop:
-        state, best, training_seconds, profiler = _fit(parts, world, tell, stop)
+        state, best, training_seconds, totals = _fit(parts, world, tell, stop)
         with world.naming_lost_peers("the final evaluation"):
             final = evaluate_all(parts.model, parts.splits.scored, parts.config, parts.new_metric, world=world)
         results = {
@@ -113,8 +113,10 @@ def _train(config: TrainConfig, world: World, ahead: DataPrefetcher | None, data
     world.barrier("saving the run")  # what is saved is there when any process returns
     for line in footer(parts.directory, parts.splits, best, final, results):
         tell(line)
-    for line in profiler.lines(config.bf16) if profiler else ():
-        tell(line)
+    if config.profile:
+        ceiling = matrix_ceiling(compute_dtype(config.bf16), device_of(parts.model))
+        for line in ["", *profile_lines(totals, ceiling, "bf16" if config.bf16 else "fp32")]:
+            tell(line)
     return results
 
 
@@ -210,8 +212,8 @@ def _known_labels(config: TrainConfig, source: Path) -> tuple[str, ...] | None:
 
 def _fit(
     parts: Parts, world: World, tell: Callable[[str], None], stop: StopRequests
-) -> tuple[TrainState, Best, float, Profiler | None]:
-    """Restore what `--resume` asks for, and train. The float: seconds, without evaluations."""
+) -> tuple[TrainState, Best, float, Mapping[str, float]]:
+    """Restore what `--resume` asks for, and train; returns also the seconds, without evaluations, and the profile."""
     config, model, train_split, scale = parts.config, parts.model, parts.splits.train, parts.scale
     if scale is not None:
         train_split = train_split.standardized(scale)
@@ -247,7 +249,7 @@ def _fit(
         console.close()
     if scale is not None:
         fold(model, scale)
-    return state, best, console.training_seconds(), profiler
+    return state, best, console.training_seconds(), profiler.totals if profiler else {}
 
 
 def _data_identity(parts: Parts) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from minitrain.kernels.matmul import PRODUCTS, products
-from minitrain.kernels.precision import compute_dtype, device_of
+from minitrain.kernels.precision import device_of
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.families import FAMILIES
 from minitrain.training.evaluation import Evaluation
@@ -23,54 +23,47 @@ PHASES = ("data", "forward", "backward", "clip", "optimizer")
 
 
 class Profiler:
-    """An observer that adds up the seconds of each phase, of the whole steps and their operations in `totals`.
+    """An observer that adds up the seconds of each phase, of whole steps, and their operations.
 
-    Passes everything on to another observer.
+    Passes what it is told on to another observer.
     """
 
     def __init__(self, state: TrainState, observer: Observer) -> None:
         self.model, self.device, self.observer = state.model, device_of(state.model), observer
         self.totals: defaultdict[str, float] = defaultdict(float)
-        self.steps = 0
         self._last = self._first_forward = 0.0
         self.model.register_forward_pre_hook(lambda *_: self._forward_begins())
-        self.model.register_forward_hook(lambda *_: self._end_of("forward"))
-        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        torch.autograd.graph.register_multi_grad_hook(parameters, lambda _: self._end_of("backward"))
-        state.optimizer.register_step_pre_hook(lambda *_: self._end_of("clip"))
-        state.optimizer.register_step_post_hook(lambda *_: self._end_of("optimizer"))
+        self.model.register_forward_hook(lambda *_: self._ended("forward"))
+        weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        torch.autograd.graph.register_multi_grad_hook(weights, lambda _: self._ended("backward"))
+        state.optimizer.register_step_pre_hook(lambda *_: self._ended("clip"))
+        state.optimizer.register_step_post_hook(lambda *_: self._ended("optimizer"))
 
     def _forward_begins(self) -> None:
-        if torch.is_grad_enabled():  # not in an evaluation
-            self._last = self._now()
+        self._ended("between")
+        if self.model.training:
             self._first_forward = self._first_forward or self._last
 
-    def _end_of(self, phase: str) -> None:
-        if phase != "forward" or torch.is_grad_enabled():
-            now = self._now()
-            self.totals[phase] += now - self._last
-            self._last = now
-
-    def _now(self) -> float:
+    def _ended(self, phase: str) -> None:
+        if not self.model.training:  # an evaluation
+            return
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        now = time.perf_counter()
+        self.totals[phase] += now - self._last
+        self._last = now
 
     def on_step(self, log: StepLog) -> None:
         began = time.perf_counter() - log.seconds
+        self.totals["steps"] += 1
         self.totals["step"] += log.seconds
         self.totals["data"] += self._first_forward - began
         self.totals["flops"] += sum(training_flops(self.model, *shape) for shape in log.shapes)
-        self.steps, self._first_forward = self.steps + 1, 0.0
+        self._first_forward = 0.0
         self.observer.on_step(log)
 
     def on_evaluation(self, step: int, epoch: float, results: dict[str, Evaluation], is_best: bool) -> None:
         self.observer.on_evaluation(step, epoch, results, is_best)
-
-    def lines(self, bf16: bool) -> list[str]:
-        """One screen, for the end of the run."""
-        ceiling = matrix_ceiling(compute_dtype(bf16), self.device)
-        return ["", *profile_lines(self.totals, self.steps, ceiling, "bf16" if bf16 else "fp32")]
 
 
 def training_flops(model: SequenceClassifier, rows: int, length: int) -> float:
@@ -105,9 +98,9 @@ def matrix_ceiling(dtype: torch.dtype, device: torch.device, size: int = 2048, r
     return 2.0 * size**3 / min(seconds)
 
 
-def profile_lines(totals: Mapping[str, float], steps: int, ceiling: float, dtype: str) -> list[str]:
-    """The table of phases. totals: Seconds of each phase and of `step`, and `flops`, over so many steps."""
-    whole = totals["step"]
+def profile_lines(totals: Mapping[str, float], ceiling: float, dtype: str) -> list[str]:
+    """The table of the phases from `Profiler.totals`; ceiling is what `matrix_ceiling` gives."""
+    whole, steps = totals["step"], int(totals["steps"])
     rest = whole - sum(totals.get(phase, 0.0) for phase in PHASES)
     rows: list[tuple[str, Any]] = [(phase, totals.get(phase, 0.0)) for phase in PHASES]
     rows += [("the rest", rest), ("step", whole)]

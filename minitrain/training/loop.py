@@ -117,7 +117,7 @@ def train_loop(
             with world.naming_lost_peers(f"step {state.step + 1}"):
                 result = take_step(state, batches, learning_rate, settings, rows=rows, streams=streams)
             state.epoch = state.step / steps.steps_per_epoch
-            in_flight.add(_step_log(state, train, rows, batches, learning_rate, config), result, start)
+            in_flight.add(_step_log(state, train, rows, batches, learning_rate, config), result.read, start)
 
             epoch_ended, done = state.step % steps.steps_per_epoch == 0, state.step >= steps.total_steps
             if steps.evaluates_after(state.step):

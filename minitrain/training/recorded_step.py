@@ -13,7 +13,7 @@ Source: CUDA C++ Programming Guide, "CUDA Graphs"; `torch.cuda.graph`, torch 2.1
 """
 
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -101,10 +101,7 @@ class RecordedStep:
 
 
 class PendingResult:
-    """A `StepResult` that the GPU may still be computing: reading `loss` or `grad_norm` waits for it.
-
-    Raises MinitrainError as `train_step` does; then the step is taken back.
-    """
+    """The result of a step that the GPU may still be computing."""
 
     def __init__(self, outcome: Tensor, check: Callable[[StepResult], None]) -> None:
         on_gpu, self._check = outcome.device.type == "cuda", check
@@ -115,18 +112,10 @@ class PendingResult:
         if self._done is not None:
             self._done.record()
 
-    @cached_property
-    def _result(self) -> StepResult:
+    def read(self) -> StepResult:
+        """Wait for the step. Raises MinitrainError as `train_step` does; then the step is taken back."""
         if self._done is not None:
             self._done.synchronize()
         result = StepResult(*self._host.tolist())
         self._check(result)
         return result
-
-    @property
-    def loss(self) -> float:
-        return self._result.loss
-
-    @property
-    def grad_norm(self) -> float:
-        return self._result.grad_norm

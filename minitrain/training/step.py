@@ -60,6 +60,10 @@ class StepResult(NamedTuple):
     loss: float
     grad_norm: float
 
+    def read(self) -> "StepResult":
+        """Itself; the result of a recorded step is waited for here."""
+        return self
+
 
 @dataclass
 class TrainState:

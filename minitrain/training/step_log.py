@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import nan
-from typing import Protocol
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +23,6 @@ class StepLog:
     seconds: float = nan  # wall time since it began, or since the step before it was done, if that was later
 
 
-class Result(Protocol):
-    """Of a step; reading it may wait for a GPU."""
-
-    @property
-    def loss(self) -> float: ...
-    @property
-    def grad_norm(self) -> float: ...
-
-
 class InFlight:
     """Passes the log of each step to `tell`, at once or `lag` steps later.
 
@@ -40,12 +31,12 @@ class InFlight:
 
     def __init__(self, tell: Callable[[StepLog], None], lag: int) -> None:
         self.tell, self.lag = tell, lag
-        self._waiting: deque[tuple[StepLog, Result, float]] = deque()
+        self._waiting: deque[tuple[StepLog, Callable[[], Any], float]] = deque()
         self._ended = 0.0
 
-    def add(self, log: StepLog, result: Result, start: float) -> None:
-        """Add a step that began at `start`, by `time.perf_counter`."""
-        self._waiting.append((log, result, start))
+    def add(self, log: StepLog, read: Callable[[], Any], start: float) -> None:
+        """Add a step that began at `start`, by `time.perf_counter`. read: Waits for its `StepResult`."""
+        self._waiting.append((log, read, start))
         self._deliver(self.lag)
 
     def drain(self) -> None:
@@ -54,8 +45,7 @@ class InFlight:
 
     def _deliver(self, keep: int) -> None:
         while len(self._waiting) > keep:
-            log, result, start = self._waiting.popleft()
-            log = replace(log, loss=result.loss, grad_norm=result.grad_norm)
-            now = time.perf_counter()
-            self.tell(replace(log, seconds=now - max(start, self._ended)))
-            self._ended = now
+            log, read, start = self._waiting.popleft()
+            result = read()._asdict()
+            seconds, self._ended = time.perf_counter() - max(start, self._ended), time.perf_counter()
+            self.tell(replace(log, **result, seconds=seconds))

@@ -62,9 +62,10 @@ def test_the_screen_adds_up() -> None:
         "clip": 0.5,
         "optimizer": 1.5,
         "step": 10.0,
+        "steps": 10,
         "flops": 5e9,
     }
-    lines = profile_lines(totals, steps=10, ceiling=2e9, dtype="fp32")
+    lines = profile_lines(totals, ceiling=2e9, dtype="fp32")
     assert [line.split() for line in lines[1:-1]] == [
         ["data", "100.0", "ms", "10.0%"],
         ["forward", "200.0", "ms", "20.0%"],

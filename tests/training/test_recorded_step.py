@@ -25,7 +25,7 @@ from minitrain.training.metrics import metric_for
 from minitrain.training.recorded_step import RecordedStep
 from minitrain.training.setup import choose_step, is_recordable, make_state
 from minitrain.training.step import StepSettings, TrainState, train_step
-from minitrain.training.step_log import Result, StepLog
+from minitrain.training.step_log import StepLog
 
 SETTINGS = StepSettings(fused_clip=True)
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -65,10 +65,6 @@ def recorded_step(*_: object) -> RecordedStep:
     return ComputedAnew(CPU)
 
 
-def read(result: Result) -> tuple[float, float]:
-    return result.loss, result.grad_norm
-
-
 def batches_of(folder: Path, count: int) -> list[Batch]:
     """Of 4 rows each, in a few lengths."""
     split = split_of(folder, *reviews(4 * count))
@@ -82,7 +78,7 @@ def test_a_recorded_step_computes_what_a_step_does(folder: Path) -> None:
         rate = 1e-3 / (number + 1)
         expected = train_step(plain, [batch], rate, StepSettings(max_grad_norm=0.41))
         ours = step(recorded, [batch], rate, StepSettings(max_grad_norm=0.41, fused_clip=True))
-        assert read(ours) == pytest.approx(read(expected), rel=1e-5)  # clipped by a division, not a product
+        assert ours.read() == pytest.approx(expected, rel=1e-5)  # clipped by a division, not a product
         norms.append(expected.grad_norm)
     assert min(norms) < 0.41 < max(norms)  # some were clipped
     assert plain.step == recorded.step == 12
@@ -111,7 +107,7 @@ def test_a_result_that_is_read_late_is_of_its_own_step(folder: Path) -> None:
         step, state = recorded_on_cpu(folder)
         step(state, [first], 1e-3, SETTINGS)
         results = (step(state, [batch], 1e-3, SETTINGS) for batch in (first, second, first))
-        found.append([read(result) for result in (list(results) if late else results)])
+        found.append([result.read() for result in (list(results) if late else results)])
     assert found[0] == found[1]
 
 
@@ -127,7 +123,7 @@ def test_a_broken_step_updates_nothing_nor_does_one_begun_before_it_was_known(fo
     broken = step(state, [other], 1e-3, SETTINGS, rows=[3, 7, 0, 1])
     step(state, [other], 1e-3, SETTINGS)
     with pytest.raises(MinitrainError, match=r"step 3: the loss is nan.* counted from 1: 4, 8, 1, 2\. Lower"):
-        read(broken)
+        broken.read()
     with torch.no_grad():
         bias.copy_(kept)
         before[next(n for n, p in state.model.named_parameters() if p is bias)] = kept
@@ -237,7 +233,7 @@ def test_on_a_gpu_a_replayed_run_has_the_losses_of_one_that_launches_each_kernel
         assert isinstance(step, RecordedStep) == cuda_graphs
         torch.manual_seed(1)
         settings = StepSettings.of(config)
-        runs.append([read(step(state, [batch], 1e-3, settings)) for batch in batches_of(folder, 12) * 2])
+        runs.append([step(state, [batch], 1e-3, settings).read() for batch in batches_of(folder, 12) * 2])
         assert not isinstance(step, RecordedStep) or len(step._recorded) > 1
     plain, replayed = (torch.tensor(run) for run in runs)
     assert (plain - replayed).abs().max() < (1e-4 if bf16 else 1e-5) * plain.abs().max()
@@ -249,11 +245,11 @@ def test_on_a_gpu_a_broken_step_updates_nothing(folder: Path) -> None:
     state, step, (batch, *_) = state_of(folder, CUDA, bf16=True), RecordedStep(CUDA), batches_of(folder, 1)
     settings = StepSettings(bf16=True, fused_clip=True)
     for _ in range(3):
-        read(step(state, [batch], 1e-3, settings))
+        step(state, [batch], 1e-3, settings).read()
     with torch.no_grad():
         state.model.head.output.weight.fill_(float("inf"))
     before = weights_of(state.model)
     broken, _ = (step(state, [batch], 1e-3, settings) for _ in range(2))
     with pytest.raises(MinitrainError, match="step 4: the loss is"):
-        read(broken)
+        broken.read()
     assert same(before, weights_of(state.model)) and state.step == 3
