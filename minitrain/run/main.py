@@ -213,7 +213,7 @@ def _known_labels(config: TrainConfig, source: Path) -> tuple[str, ...] | None:
 def _fit(
     parts: Parts, world: World, tell: Callable[[str], None], stop: StopRequests
 ) -> tuple[TrainState, Best, float, Mapping[str, float]]:
-    """Restore what `--resume` asks for, and train; returns also the seconds, without evaluations, and the profile."""
+    """Restore what `--resume` asks for, and train. Also returns the seconds, evaluations aside, and the profile."""
     config, model, train_split, scale = parts.config, parts.model, parts.splits.train, parts.scale
     if scale is not None:
         train_split = train_split.standardized(scale)
