@@ -16,7 +16,7 @@ SAME_REQUEST = 1.0  # seconds
 
 
 class StopRequests:
-    """Keeps the first SIGTERM or SIGINT for the end of the step: `with StopRequests() as stop:`, then `stop.agreed`.
+    """Keeps the first SIGTERM or SIGINT for the end of the step, where `agreed` tells all processes of it.
 
     A second signal acts at once. Within a second of the first it counts as the same request: the terminal may send
     one and torchrun another. Only the main thread may install handlers; in another one signals act as before.

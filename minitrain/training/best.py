@@ -36,7 +36,7 @@ class Best:
     def remember(
         self, results: Mapping[str, Evaluation], model: SequenceClassifier, step: int, epoch: float, weights: bool
     ) -> bool:
-        """Compare the evaluations of a step; if they are the best, keep them, with a copy of the weights if asked."""
+        """Compare the evaluations of a step; keep those that are the best, with a copy of the weights if asked."""
         value = next(iter(results.values())).values[self.name]
         if not self.improves(value):
             self.evaluations_since += 1
@@ -51,7 +51,7 @@ def best_by(config: TrainConfig, metric: Metric) -> Best:
     """Make the comparison that the configuration asks for.
 
     Raises:
-        MinitrainError: `metric` has no such value (the message lists them), or no F1 for the `positive_label` given.
+        MinitrainError: `metric` has no such value (the message lists them), or no F1 for `positive_label`.
     """
     name = (config.metric_for_best_model or metric.names[0]).removeprefix("eval_")
     if name not in ("loss", *metric.names):
