@@ -43,7 +43,8 @@ from minitrain.training.loss import cross_entropy
 from minitrain.training.metrics import GlueMetric, metric_for
 from minitrain.training.plan import make_sampler
 from minitrain.training.schedules import linear_schedule
-from minitrain.training.step import make_state, train_step
+from minitrain.training.setup import make_state
+from minitrain.training.step import StepSettings, train_step
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs/differences.md").read_text(encoding="utf-8")
@@ -296,7 +297,7 @@ def test_loss_that_is_no_number(still: Bench, tmp_path: Path) -> None:
         model.head.get_parameter("output.weight")[0, 0] = math.nan
     state = make_state(model, TrainConfig())
     with pytest.raises(MinitrainError, match="^step 1: the loss is nan"):
-        train_step(state, [rows_of(still.train, range(8))], 1e-3)
+        train_step(state, [rows_of(still.train, range(8))], 1e-3, StepSettings())
     assert state.step == 0
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,14 @@ from minitrain.distributed.signals import StopRequests
 from minitrain.distributed.world import World, choose_device, process_group
 from minitrain.errors import MinitrainError
 from minitrain.kernels.compile import check_compilable
+from minitrain.kernels.precision import compute_dtype, device_of
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.loading import LoadReport
 from minitrain.model.weights import load_classifier, read_config, save_classifier, trained_labels
 from minitrain.run.load_data import DataPrefetcher
 from minitrain.run.model_card import model_card
 from minitrain.run.predictions import write_predictions
-from minitrain.run.profile import matrix_ceiling, profile_lines
+from minitrain.run.profile import Profiler, matrix_ceiling, profile_lines
 from minitrain.run.report import Console, finite, finite_values, peak_memory_mb, say
 from minitrain.run.resume import Checkpointer
 from minitrain.run.resume_checks import TARGETS, finished_run
@@ -45,10 +47,11 @@ from minitrain.storage.files import json_text, write_whole
 from minitrain.storage.hub import resolve_model
 from minitrain.storage.safetensors_io import weight_files
 from minitrain.training.best import Best, best_by
-from minitrain.training.evaluation import Evaluation, baseline, check_token_types, compute_dtype, device_of
-from minitrain.training.loop import evaluate_all, fit
+from minitrain.training.evaluation import Evaluation, baseline, check_token_types, evaluate_all
+from minitrain.training.loop import train_loop
 from minitrain.training.metrics import Metric, metric_for
 from minitrain.training.plan import global_batch, plan, with_per_device_batch_size
+from minitrain.training.setup import make_state
 from minitrain.training.step import TrainState
 
 LIBRARIES = ("torch", "tokenizers", "datasets", "safetensors", "huggingface-hub")
@@ -112,7 +115,7 @@ def _train(config: TrainConfig, world: World, ahead: DataPrefetcher | None, data
         tell(line)
     if config.profile:
         ceiling = matrix_ceiling(compute_dtype(config.bf16), device_of(parts.model))
-        for line in ["", *profile_lines(totals, state.step, ceiling, "bf16" if config.bf16 else "fp32")]:
+        for line in ["", *profile_lines(totals, ceiling, "bf16" if config.bf16 else "fp32")]:
             tell(line)
     return results
 
@@ -142,7 +145,8 @@ def prepare(
     device = choose_device(config.device, world)
     if config.dropout_rng == "example" and device.type != "cpu":
         raise MinitrainError(f"--dropout_rng example is for the CPU, not {device.type}")
-    check_compilable(config, device)
+    if config.torch_compile:
+        check_compilable(config.kernels, device)
     directory = output_directory(config) if world.is_main else output_path(config)
     with world.local_main_first("data"):
         source = resolve_model(config.model, config.model_revision)
@@ -209,46 +213,52 @@ def _known_labels(config: TrainConfig, source: Path) -> tuple[str, ...] | None:
 def _fit(
     parts: Parts, world: World, tell: Callable[[str], None], stop: StopRequests
 ) -> tuple[TrainState, Best, float, Mapping[str, float]]:
-    """Train; returns also the seconds it took, evaluations aside, and what they went into."""
-    config, train_split, scale = parts.config, parts.splits.train, parts.scale
+    """Restore what `--resume` asks for, and train. Also returns the seconds, evaluations aside, and the profile."""
+    config, model, train_split, scale = parts.config, parts.model, parts.splits.train, parts.scale
     if scale is not None:
         train_split = train_split.standardized(scale)
         if not any(name.startswith("head.output.") for name in parts.report.new):
-            unfold(parts.model, scale)  # a trained head goes on from what it answers
+            unfold(model, scale)  # a trained head continues from its own answers
     if world.is_main and config.resume is None:
         clear_checkpoints(parts.directory)
-
-    def data() -> dict[str, str]:
-        found = {f"the {name} data": split.checksum() for name, split in parts.splits.all.items()}
-        return found | {
-            "the tokenizer": parts.tokenizer.fingerprint(),
-            "the labels": str(parts.splits.labels.names),
-            **({} if scale is None else {TARGETS: f"standardized (mean {scale.mean!r}, sd {scale.sd!r})"}),
-        }
-
     total_steps = plan(config, len(train_split), world.size).total_steps
-    shown_in = parts.directory if world.is_main else None
-    positive = parts.splits.labels.positive_label
-    resume = config.resume is not None
-    console = Console(shown_in, total_steps, config.logging_steps, resume=resume, positive=positive)
-    checkpoints = Checkpointer(parts.directory, config, data, world, tell, console.go_on_from)
+    console = Console(
+        parts.directory if world.is_main else None,
+        total_steps,
+        config.logging_steps,
+        resume=config.resume is not None,
+        positive=parts.splits.labels.positive_label,
+    )
+    data = partial(_data_identity, parts)
+    checkpoints = Checkpointer(parts.directory, config, data, world, tell, console.go_on_from, stop)
     try:
-        state, best = fit(
-            parts.model,
+        state, best = make_state(model.train(), config, world), best_by(config, parts.new_metric())
+        checkpoints.restore(state, best, total_steps)
+        profiler = Profiler(state, console) if config.profile else None
+        train_loop(
+            state,
+            best,
             train_split,
             parts.splits.evaluation,
             config,
-            new_metric=parts.new_metric,
-            observer=console,
-            world=world,
-            checkpoints=checkpoints,
-            stop=stop,
+            parts.new_metric,
+            profiler or console,
+            after_step=checkpoints.after_step,
         )
     finally:
         console.close()
     if scale is not None:
-        fold(parts.model, scale)
-    return state, best, console.training_seconds(), console.totals
+        fold(model, scale)
+    return state, best, console.training_seconds(), profiler.totals if profiler else {}
+
+
+def _data_identity(parts: Parts) -> dict[str, str]:
+    """What tells the data, tokenizer and labels of a run from others', by the names that an error uses."""
+    identity = {f"the {name} data": split.checksum() for name, split in parts.splits.all.items()}
+    identity |= {"the tokenizer": parts.tokenizer.fingerprint(), "the labels": str(parts.splits.labels.names)}
+    if parts.scale is not None:
+        identity[TARGETS] = f"standardized (mean {parts.scale.mean!r}, sd {parts.scale.sd!r})"
+    return identity
 
 
 def _facts(parts: Parts, state: TrainState, best: Best, final: Mapping[str, Evaluation]) -> dict[str, Any]:

@@ -110,3 +110,21 @@ def mean_squared_error(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
         )
     loss = F.mse_loss(logits.float().squeeze(-1), labels.float(), reduction="sum")
     return loss, labels.shape[0]
+
+
+def loss_of(
+    logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, examples: int | None = None
+) -> tuple[Tensor, int]:
+    """Cross-entropy for classes (int64), squared error for scores (float): (sum of losses, number of examples).
+
+    Raises:
+        MinitrainError: Scores cannot be smoothed.
+    """
+    if not labels.dtype.is_floating_point:
+        return cross_entropy(logits, labels, label_smoothing, examples)
+    if label_smoothing:
+        raise MinitrainError(
+            f"--label_smoothing_factor {label_smoothing} spreads a target over classes, but these labels are "
+            "scores: leave it out"
+        )
+    return mean_squared_error(logits, labels)

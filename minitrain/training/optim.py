@@ -98,8 +98,8 @@ class AdamW(torch.optim.Optimizer):
         lr: float | Tensor | Callable[[], Any] | None = None,
         closure: Callable[[], Any] | None = None,
         *,
-        divisor: Tensor | None = None,
-        skip: Tensor | None = None,
+        grad_scale: Tensor | None = None,
+        found_inf: Tensor | None = None,
     ) -> Any:
         """Update every parameter that has a gradient.
 
@@ -107,8 +107,8 @@ class AdamW(torch.optim.Optimizer):
             lr: learning rate of this step for all groups; None: each group's own, which torch's schedulers change.
                 As a 0-dim tensor on the device of the parameters it may change where a step is recorded.
             closure: computes loss and gradients before the update; it may stand first, as in torch.
-            divisor: 0-dim float32, what gradients are divided by before anything else; only with `fused`.
-            skip: 0-dim float32, 1 to leave all as it is, 0 to update, known to the device alone; only with `fused`.
+            grad_scale: 0-dim float32, what gradients are divided by before anything else; only with `fused`.
+            found_inf: 0-dim float32, 1 to skip the update, 0 to do it; read on the device; only with `fused`.
 
         Returns:
             What the closure returned; None without one.
@@ -127,9 +127,9 @@ class AdamW(torch.optim.Optimizer):
         touched: list[tuple[SparseMoments, Tensor]] = []
         for (settings, _), updates in self._updates(lr, touched).items():
             if settings.fused:
-                _update_fused(settings, updates, divisor, skip)
+                _update_fused(settings, updates, grad_scale, found_inf)
             else:
-                assert divisor is None and skip is None
+                assert grad_scale is None and found_inf is None
                 _update_plain(settings, updates)
         for rows, parameter in touched:
             rows.scatter(parameter)
@@ -273,7 +273,7 @@ def _update_plain(settings: _Settings, updates: Sequence[_Update]) -> None:
 
 
 def _update_fused(
-    settings: _Settings, updates: Sequence[_Update], divisor: Tensor | None, skip: Tensor | None
+    settings: _Settings, updates: Sequence[_Update], grad_scale: Tensor | None, found_inf: Tensor | None
 ) -> None:
     """The same in one pass over memory."""
     weights, gradients, means, squares, steps = (list(tensors) for tensors in zip(*updates, strict=True))
@@ -292,8 +292,8 @@ def _update_fused(
         eps=settings.eps,
         amsgrad=False,
         maximize=False,
-        grad_scale=divisor,
-        found_inf=skip,
+        grad_scale=grad_scale,
+        found_inf=found_inf,
     )
-    if skip is not None:
-        torch._foreach_sub_(steps, [skip] * len(steps))
+    if found_inf is not None:
+        torch._foreach_sub_(steps, [found_inf] * len(steps))

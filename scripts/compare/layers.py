@@ -21,14 +21,15 @@ from compare.side_by_side import Comparison, check_writable, of_tensors, of_valu
 from compare.trainer import arguments
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
+from minitrain.kernels.precision import autocast, device_of
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.weights import reference_names
 from minitrain.run.main import Parts, prepare
 from minitrain.run.report import say
 from minitrain.training.clipping import clip_grad_norm
-from minitrain.training.evaluation import autocast, device_of, loss_of
+from minitrain.training.loss import loss_of
 from minitrain.training.plan import make_sampler
-from minitrain.training.step import make_state
+from minitrain.training.setup import make_state
 
 # What is computed on the way into a module of ours, by the end of its name. The others take an output as it is.
 BEFORE = {

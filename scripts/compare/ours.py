@@ -8,10 +8,12 @@ from torch import Tensor
 from compare.record import Record
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
+from minitrain.kernels.precision import autocast, device_of
 from minitrain.model.weights import reference_names
 from minitrain.run.main import Parts, prepare
-from minitrain.training.evaluation import Evaluation, autocast, device_of, loss_of, predict
+from minitrain.training.evaluation import Evaluation, predict
 from minitrain.training.loop import fit
+from minitrain.training.loss import loss_of
 from minitrain.training.step_log import StepLog
 
 

@@ -258,8 +258,8 @@ def test_global_batch_that_cannot_be_shared_lists_what_can(place: Path, tmp_path
     with torchrun(words, size=4) as agent:
         _, error = agent.communicate(timeout=SOON)
     expected = (
-        "train.py: --global_batch_size 12 cannot be shared evenly by 4 processes in 2 passes each; numbers of "
-        "processes that can: 1, 2, 3, 6\n"
+        "train.py: --global_batch_size 12 cannot be shared evenly by 4 processes with 2 micro-batches each; "
+        "numbers of processes that can: 1, 2, 3, 6\n"
     )
     assert agent.returncode == 1
     assert error.count(expected) == 1

@@ -385,12 +385,13 @@ def test_a_processor_without_bfloat16_trains_in_it_all_the_same(tmp_path: Path) 
 import torch
 from minitrain import TrainConfig, load_classifier
 from minitrain.data.batch import Batch
-from minitrain.training.step import make_state, train_step
+from minitrain.training.setup import make_state
+from minitrain.training.step import StepSettings, train_step
 assert not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 state = make_state(load_classifier({str(tmp_path)!r}), TrainConfig(bf16=True))
 ids = torch.arange(8).view(2, 4)
 batch = Batch(ids, torch.ones_like(ids), torch.zeros_like(ids), torch.tensor([0, 1]))
-print(*train_step(state, [batch], 1e-3, bf16=True))
+print(*train_step(state, [batch], 1e-3, StepSettings(bf16=True)))
 """
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)

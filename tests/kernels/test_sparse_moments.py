@@ -16,7 +16,7 @@ from minitrain.model.weights import load_classifier
 from minitrain.training.clipping import clip_grad_norm
 from minitrain.training.optim import AdamW
 from minitrain.training.schedules import linear_schedule
-from minitrain.training.step import accumulate_gradients, make_state
+from minitrain.training.setup import make_state
 
 ROWS, WIDTH, STEPS = 50, 8, 40
 
@@ -209,7 +209,7 @@ def test_training_asks_for_sparse_gradients_where_kernels_are_fast(
     config = TrainConfig(model=str(tmp_path), dataset="demo", kernels=kernels, device="cpu")
     state = make_state(load_classifier(tmp_path, kernels=kernels).train(), config)
     batch = collate([Example(input_ids=[5, 7, 5], token_type_ids=[0, 0, 0], label=1)])
-    accumulate_gradients(state.model, [batch])
+    state.model(**batch.inputs).sum().backward()
     gradient = state.model.encoder.word_embeddings.weight.grad
     assert gradient is not None and gradient.is_sparse is sparse
     state.optimizer.step()
