@@ -229,7 +229,7 @@ def begin_step(
     outcome = loss.item(), norm.item()
     clock.lap("clip")
     _check_finite(*outcome, number, rows)
-    state.optimizer.step(learning_rate, divisor=divisor)
+    state.optimizer.step(learning_rate, grad_scale=divisor)
     state.optimizer.zero_grad()
     clock.lap("optimizer")
     state.step = number
@@ -247,7 +247,7 @@ def capturable_update(state: TrainState, loss: Tensor, rate: Tensor, max_grad_no
     norm, divisor = _clip(state, max_grad_norm)
     outcome = torch.stack([loss, norm])
     skip.copy_(torch.maximum(skip, (~outcome.isfinite()).any()))
-    state.optimizer.step(rate, divisor=divisor, skip=skip)
+    state.optimizer.step(rate, grad_scale=divisor, found_inf=skip)
     state.optimizer.zero_grad()
     return outcome
 
