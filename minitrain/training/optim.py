@@ -12,25 +12,18 @@ of torch 2.13.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from minitrain.errors import MinitrainError
-from minitrain.kernels.sparse_moments import SparseMoments, state_tensor
+from minitrain.kernels.sparse_moments import SparseMoments
 from minitrain.training.param_groups import as_groups, check_rate, checked_group, checked_settings, plain_number
 from minitrain.training.param_groups import decay_groups as decay_groups
 
-
-class _Update(NamedTuple):
-    """The tensors of one parameter's update; all but the gradient are changed in place."""
-
-    weight: Tensor
-    gradient: Tensor
-    exp_avg: Tensor
-    exp_avg_sq: Tensor
-    step: Tensor
+# weight, gradient, exp_avg, exp_avg_sq, step; an update changes all but the gradient in place.
+_Update = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class AdamW(torch.optim.Optimizer):
@@ -135,7 +128,8 @@ class AdamW(torch.optim.Optimizer):
             if (grad := parameter.grad) is None:
                 continue
             if not (state := self.state[parameter]):  # the first gradient decides which kind of moments it gets
-                state |= _new_state(parameter, group["fused"], grad.is_sparse)
+                rows = torch.empty(0, dtype=torch.int64) if grad.is_sparse else None
+                state |= _new_state(parameter, group["fused"], rows)
             weight, decay, moments = parameter, group["weight_decay"], state.get("sparse")
             if moments is None:
                 grad = grad.to_dense() if grad.is_sparse else grad
@@ -147,7 +141,7 @@ class AdamW(torch.optim.Optimizer):
                 weight, grad = moments.gather(parameter, grad)
                 exp_avg, exp_avg_sq = moments.exp_avg, moments.exp_avg_sq
                 gathered.append((moments, parameter))
-            update = _Update(weight, grad, exp_avg, exp_avg_sq, state["step"])
+            update = weight, grad, exp_avg, exp_avg_sq, state["step"]
             alike[parameter.device, parameter.dtype, decay].append(update)
         for (*_, decay), updates in alike.items():
             if group["fused"]:
@@ -170,10 +164,7 @@ class AdamW(torch.optim.Optimizer):
             now = plain_number(group["lr"], "lr"), *group["betas"]
             if "initial_lr" in group or now != (plain_number(self.defaults["lr"], "lr"), *self.defaults["betas"]):
                 saved[f"group.{number}.now"] = torch.tensor(now, dtype=torch.float64)
-        for i, parameter in enumerate(self.params):
-            for name, value in self.state.get(parameter, {}).items():
-                saved |= value.saved(str(i)) if name == "sparse" else {f"{i}.{name}": value}
-        return saved
+        return saved | self._tensors(self.state)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Replace the state by a copy of `state`, on the devices of the parameters.
@@ -190,28 +181,30 @@ class AdamW(torch.optim.Optimizer):
                 "state_dict s: {f'{i}.{name}': t for i, m in s['state'].items() for name, t in m.items()}"
             )
         loaded: dict[Tensor, dict[str, Any]] = {}
-        groups = {f"group.{number}.now": group for number, group in enumerate(self.param_groups)}
-        expected = state.keys() & groups.keys()
         for i, (parameter, fused) in enumerate((p, g["fused"]) for g in self.param_groups for p in g["params"]):
             if f"{i}.step" in state:
-                sparse = f"{i}.rows" in state
-                loaded[parameter] = _new_state(parameter, fused, sparse)
-                kinds = ("step", "exp_avg", "exp_avg_sq", *(("rows",) if sparse else ()))
-                expected |= {f"{i}.{kind}" for kind in kinds}
-        if odd := sorted(expected ^ state.keys()):
+                rows = _checked_rows(state, f"{i}.rows", len(parameter)) if f"{i}.rows" in state else None
+                loaded[parameter] = _new_state(parameter, fused, rows)
+        own, groups = self._tensors(loaded), {f"group.{n}.now": group for n, group in enumerate(self.param_groups)}
+        if odd := sorted(own.keys() ^ (state.keys() - groups.keys())):
             raise MinitrainError(
-                f"optimizer state: {odd[0]!r} is {'missing' if odd[0] in expected else 'unexpected'}; this "
+                f"optimizer state: {odd[0]!r} is {'missing' if odd[0] in own else 'unexpected'}; this "
                 f"optimizer has {len(self.params)} parameters, so the state is of another model or truncated"
             )
-        for i, parameter in enumerate(self.params):
-            for name, value in loaded.get(parameter, {}).items():
-                if name == "sparse":
-                    value.load(state, str(i))
-                else:
-                    value.copy_(state_tensor(state, f"{i}.{name}", value))
+        for name, tensor in own.items():
+            _copy_checked(name, state[name], tensor)
         self.state = defaultdict(dict, loaded)
         for name in state.keys() & groups.keys():
             _restore_settings(groups[name], *state[name].tolist())
+
+    def _tensors(self, states: Mapping[Tensor, dict[str, Any]]) -> dict[str, Tensor]:
+        """The states of parameters as flat names and live tensors."""
+        flat: dict[str, Tensor] = {}
+        for i, parameter in enumerate(self.params):
+            for name, value in states.get(parameter, {}).items():
+                kinds = value.tensors() if name == "sparse" else {name: value}
+                flat |= {f"{i}.{kind}": tensor for kind, tensor in kinds.items()}
+        return flat
 
 
 def _rate(lr: float | Tensor) -> float | Tensor:
@@ -222,13 +215,37 @@ def _rate(lr: float | Tensor) -> float | Tensor:
     return lr
 
 
-def _new_state(parameter: Tensor, fused: bool, sparse: bool) -> dict[str, Any]:
+def _new_state(parameter: Tensor, fused: bool, rows: Tensor | None) -> dict[str, Any]:
+    """Step and zero moments; with `rows`, moments of those alone."""
     # The fused kernel reads the step on the parameter's device; the plain lines need a Python number.
     step = torch.zeros((), device=parameter.device if fused else "cpu")
-    if sparse:
-        return {"step": step, "sparse": SparseMoments(parameter)}
-    moments = ("exp_avg", "exp_avg_sq")
-    return {"step": step} | {name: torch.zeros_like(parameter, requires_grad=False) for name in moments}
+    if rows is not None:
+        return {"step": step, "sparse": SparseMoments(parameter, rows)}
+    return {"step": step} | {m: torch.zeros_like(parameter, requires_grad=False) for m in ("exp_avg", "exp_avg_sq")}
+
+
+def _checked_rows(state: Mapping[str, Tensor], name: str, size: int) -> Tensor:
+    rows = state[name]
+    valid = rows.ndim == 1 and rows.dtype == torch.int64 and len(rows.unique()) == len(rows)
+    if not valid or not all(0 <= row < size for row in rows.tolist()):
+        raise MinitrainError(
+            f"optimizer state: {name!r} must name each row once, as int64 from 0 to {size - 1}; the state is of "
+            "another model or damaged"
+        )
+    return rows
+
+
+def _copy_checked(name: str, value: Any, own: Tensor) -> None:
+    if not isinstance(value, Tensor):
+        raise MinitrainError(
+            f"optimizer state: {name!r} is a {type(value).__name__}, expected a tensor, as state_dict returns"
+        )
+    if value.shape != own.shape:
+        raise MinitrainError(
+            f"optimizer state: {name!r} has shape {tuple(value.shape)}, its parameter needs {tuple(own.shape)}; "
+            "the state is of another model"
+        )
+    own.copy_(value)
 
 
 def _restore_settings(group: dict[str, Any], lr: float, *betas: float) -> None:

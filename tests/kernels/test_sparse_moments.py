@@ -188,7 +188,7 @@ def test_a_state_with_rows_but_no_moments_is_refused() -> None:
 def test_gather_and_scatter_give_back_what_lay_there() -> None:
     weight = torch.randn(ROWS, WIDTH)
     before = weight.clone()
-    touched = SparseMoments(weight)
+    touched = SparseMoments(weight, torch.empty(0, dtype=torch.int64))
     values = torch.randn(3, WIDTH)
     gradient = torch.sparse_coo_tensor(torch.tensor([[7, 2, 7]]), values, (ROWS, WIDTH), check_invariants=True)
     rows, dense = touched.gather(weight, gradient)
