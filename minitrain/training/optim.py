@@ -20,7 +20,6 @@ from torch import Tensor
 from minitrain.errors import MinitrainError
 from minitrain.kernels.sparse_moments import SparseMoments
 from minitrain.training.param_groups import as_groups, check_rate, checked_group, checked_settings, plain_number
-from minitrain.training.param_groups import decay_groups as decay_groups
 
 # weight, gradient, exp_avg, exp_avg_sq, step; an update changes all but the gradient in place.
 _Update = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -57,7 +56,7 @@ class AdamW(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         fused: bool = True,
     ) -> None:
-        """Check parameters and settings; moments are allocated at the first gradient.
+        """Check parameters and settings; moments are made at the first gradient.
 
         Args:
             params: Tensors, (name, tensor) pairs, or groups as `decay_groups` returns them: dicts with `params`
