@@ -1,7 +1,9 @@
 """Read tensors from a folder of safetensors one by one, each checked before it is returned.
 
 Only safetensors are opened: a pickle can run code, so it is refused with the way to convert it (`model_folder.py`).
-Unlike the library's own errors, these name the file. Format: https://github.com/huggingface/safetensors, 0.5 and later.
+Unlike the library's own errors, these name the file.
+
+Format: https://github.com/huggingface/safetensors, 0.5 and later.
 """
 
 import os

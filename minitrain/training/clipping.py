@@ -36,7 +36,7 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor] | Iterable[tuple[str, T
     >>> w.grad
     tensor([0.6000, 0.8000])
     """
-    longest = plain_number(max_norm, "max_norm")
+    longest = max_norm if isinstance(max_norm, float) else plain_number(max_norm, "max_norm")
     if math.isnan(longest):
         raise MinitrainError("max_norm is nan; expected a number, 0 or infinity to only measure")
     grads = _gradients(tensors_of(parameters, "clip_grad_norm"))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from minitrain.errors import MinitrainError
 from minitrain.kernels.sparse_moments import SparseMoments
-from minitrain.training.param_groups import as_groups, check_rate, checked_group, checked_settings, plain_number
+from minitrain.training.param_groups import as_groups, checked_group, checked_rate, checked_settings, plain_number
 
 # weight, gradient, exp_avg, exp_avg_sq, step; an update changes all but the gradient in place.
 _Update = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -94,13 +94,10 @@ class AdamW(torch.optim.Optimizer):
         """Update every parameter that has a gradient.
 
         Args:
-            lr: Learning rate of this step for all groups; None: each group's own. In a CUDA graph, a 0-dim tensor.
-            closure: Computes loss and gradients before the update; may be the first argument, as in torch.
+            lr: Learning rate of this step for all groups, by default each group's own. In a CUDA graph, a tensor.
+            closure: Computes loss and gradients before the update, and is what `step` returns; may come first.
             grad_scale: 0-dim float32 that gradients are divided by first. Needs `fused`.
             found_inf: 0-dim float32 on the device: 1 skips the update, 0 does not. Needs `fused`.
-
-        Returns:
-            What the closure returned, or None.
 
         Raises:
             MinitrainError: A learning rate is negative, infinite or NaN.
@@ -111,9 +108,9 @@ class AdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if lr is not None:
-            check_rate(lr)
-        rates = [_rate(group["lr"] if lr is None else lr) for group in self.param_groups]
+        rates: list[Any] = [group["lr"] if lr is None else lr for group in self.param_groups]
+        if not all(isinstance(rate, float) and 0.0 <= rate < math.inf for rate in rates):
+            rates = [checked_rate(rate, of_group=lr is None) for rate in rates]
         for group, rate in zip(self.param_groups, rates, strict=True):
             self._step_group(group, rate, grad_scale, found_inf)
         return loss
@@ -204,14 +201,6 @@ class AdamW(torch.optim.Optimizer):
                 kinds = value.tensors() if name == "sparse" else {name: value}
                 flat |= {f"{i}.{kind}": tensor for kind, tensor in kinds.items()}
         return flat
-
-
-def _rate(lr: float | Tensor) -> float | Tensor:
-    if isinstance(lr, Tensor):
-        return lr.squeeze() if lr.ndim else lr
-    if not math.isfinite(lr):
-        raise MinitrainError(f"the learning rate of a group is {lr}: what does its scheduler compute?")
-    return lr
 
 
 def _new_state(parameter: Tensor, fused: bool, rows: Tensor | None) -> dict[str, Any]:

@@ -66,9 +66,7 @@ def tensors_of(parameters: Any, where: str) -> list[Tensor]:
     entries = _as_list(parameters, where)
     if not entries and isinstance(parameters, GeneratorType):
         warn(f"{where} got an empty generator: was it read before? Pass list(model.parameters())", stacklevel=4)
-    if all(isinstance(entry, Tensor) for entry in entries):
-        return entries
-    return _named_tensors(entries, where)[1]
+    return entries if all(isinstance(entry, Tensor) for entry in entries) else _named_tensors(entries, where)[1]
 
 
 def _as_list(parameters: Any, where: str) -> list[Any]:
@@ -195,12 +193,15 @@ def plain_number(value: Any, name: str) -> float:
     return float(number)
 
 
-def check_rate(lr: Any) -> None:
-    """Raise MinitrainError unless `lr` is one number in range; a tensor's number stays on its device, unread."""
-    if not isinstance(lr, Tensor):
+def checked_rate(lr: Any, of_group: bool) -> Any:
+    """The learning rate of a group or a step, if it is one number in range; a 0-dim tensor is not read."""
+    if isinstance(lr, Tensor) and lr.numel() == 1:
+        return lr.squeeze() if lr.ndim else lr
+    if not of_group:
         _require_at_least_zero(lr=plain_number(lr, "lr"))
-    elif lr.numel() != 1:
-        plain_number(lr, "lr")
+    elif not math.isfinite(lr):
+        raise MinitrainError(f"the learning rate of a group is {lr}: what does its scheduler compute?")
+    return lr
 
 
 def _require_at_least_zero(**numbers: float) -> None:

@@ -169,7 +169,7 @@ def run(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_the_checkpoints_of_a_run_name_its_model(run: Path, data: Path) -> None:
     for folder in (run / "checkpoints", run / "checkpoints" / "step-00000002"):
         message = refusal(folder, data)
-        assert "from which --resume goes on; the model of the run is --model" in message
+        assert "which --resume continues; the model of the run is --model" in message
         assert named_model(message) == run
     load_classifier(run)
 
@@ -184,7 +184,10 @@ def test_a_run_that_was_interrupted_names_resume(run: Path, model: Path, data: P
     said += [
         refusal(place, data) for place in (folder, folder / "checkpoints", folder / "checkpoints/step-00000002")
     ]
-    assert all("again with --resume" in message and named_model(message) == folder for message in said)
+    assert all(
+        "repeat the command of that run with --resume" in message and named_model(message) == folder
+        for message in said
+    )
     train(run_config(model, data, folder, max_steps=2, save_strategy="steps", save_steps=1, resume="newest"))
     load_classifier(folder)
 

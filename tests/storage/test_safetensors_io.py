@@ -124,7 +124,9 @@ BROKEN: dict[str, tuple[str | dict[str, Any], int]] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_malformed_file_is_refused(name: str, tmp_path: Path) -> None:
     header, size = BROKEN[name]
-    assert_refused(raw_file(tmp_path / "model.safetensors", header, b"\0" * size), "is not a valid safetensors file")
+    assert_refused(
+        raw_file(tmp_path / "model.safetensors", header, b"\0" * size), "is not a valid safetensors file"
+    )
 
 
 @pytest.mark.parametrize("name", ["a key twice", "an empty name", "a shape without data", "a field too many"])
