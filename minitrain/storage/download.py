@@ -52,11 +52,8 @@ class Repository:
         """
         from huggingface_hub import HfApi
 
-        kind, revision = self.kind, self.revision
-        info: Any = self.asked(
-            what,
-            lambda: HfApi().repo_info(self.name, repo_type=kind, revision=revision, timeout=ANSWER_SECONDS),
-        )
+        where: dict[str, Any] = {"repo_type": self.kind, "revision": self.revision, "timeout": ANSWER_SECONDS}
+        info: Any = self.asked(what, lambda: HfApi().repo_info(self.name, **where))
         names = [sibling.rfilename for sibling in info.siblings or ()]
         self.check_names(names)
         return info.sha, names

@@ -95,15 +95,11 @@ def _offline_datasets() -> Iterator[None]:
     import datasets
     from huggingface_hub import constants
 
-    settings = [(constants, "HF_HUB_OFFLINE"), (datasets.config, "HF_HUB_OFFLINE")]
-    before = [getattr(module, name) for module, name in settings]
-    level = datasets.logging.get_verbosity()
+    before, level = datasets.config.HF_HUB_OFFLINE, datasets.logging.get_verbosity()
     try:
         datasets.logging.set_verbosity_error()
-        for module, name in settings:
-            setattr(module, name, True)
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
         yield
     finally:
         datasets.logging.set_verbosity(level)
-        for (module, name), value in zip(settings, before, strict=True):
-            setattr(module, name, value)
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = before

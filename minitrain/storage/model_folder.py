@@ -83,9 +83,8 @@ def what_it_holds(directory: Path) -> str:
         return place + _adapter(str(directory), f"{directory}-merged", directory)
     if (run := _own_run(directory, names)) is not None:
         return place + run
-    models = _models_in(names)
-    if models:
-        return place + _models_inside(directory, names, models)
+    if models := _models_in(names):
+        return place + _models_inside(directory, models)
     if "config.json" not in names and not names.isdisjoint(WEIGHTS):
         return f"{place}holds no config.json, which says what the weights are: get it from where they came from"
     if (pickle := _pickle_in(names)) is not None:
@@ -211,7 +210,7 @@ def _own_run(directory: Path, names: Collection[str]) -> str | None:
     )
 
 
-def _models_inside(directory: Path, names: Collection[str], models: list[str]) -> str:
+def _models_inside(directory: Path, models: list[str]) -> str:
     """The message for a folder whose subfolders are models."""
     if "snapshots/" in models[0]:
         found = re.search(r"models--([^/]+)", f"{directory.absolute().name}/{models[0]}")
@@ -219,12 +218,9 @@ def _models_inside(directory: Path, names: Collection[str], models: list[str]) -
         return f"is of the Hub's cache: pass --model{hub_id} {directory / models[0]}"
     if all(re.fullmatch(r"checkpoint-\d+", name) for name in models):
         newest = directory / models[-1]
-        trainers = str(_settings(newest / "trainer_state.json").get("best_model_checkpoint"))
-        best = PurePosixPath(trainers).name
+        best = PurePosixPath(str(_settings(newest / "trainer_state.json").get("best_model_checkpoint"))).name
         chosen = f"; by its own score the best is {best}" if best in models[:-1] else ""
         count = f"{len(models)} checkpoints" if len(models) > 1 else "a checkpoint"
         return f"holds {count} and no model beside them: pass the newest, --model {newest}{chosen}"
-    if "modules.json" in names and len(models) == 1:
-        return f"is of sentence-transformers, with its encoder in a folder: pass --model {directory / models[0]}"
     others = f", or another of {listed(models)}" if len(models) > 1 else ""
     return f"holds no model itself, but one in a folder: pass --model {directory / models[0]}{others}"

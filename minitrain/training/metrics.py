@@ -53,12 +53,6 @@ class Confusion:
         cells = torch.bincount(true * num_classes + predicted, minlength=num_classes**2)
         self.counts += cells.view(num_classes, num_classes)
 
-    def merge(self, other: "Confusion") -> None:
-        """Add another rank's counts."""
-        if self.counts.shape != other.counts.shape:
-            raise MinitrainError(f"cannot merge counts of {len(other.counts)} classes into {len(self.counts)}")
-        self.counts += other.counts
-
     def accuracy(self) -> float:
         """Share of the examples whose class was predicted."""
         return int(self.counts.trace()) / self._total()
@@ -176,7 +170,7 @@ class Metric:
         known = REGRESSION_METRICS.keys() if num_classes is None else CLASSIFICATION_METRICS.keys()
         if unknown := [name for name in names if name not in known]:
             raise MinitrainError(f"no metric {unknown[0]!r} for this kind of label; there are {', '.join(known)}")
-        self.names, self.positive = names, positive
+        self.names, self.num_classes, self.positive = names, num_classes, positive
         self.confusion = None if num_classes is None else Confusion(num_classes)
         self.scores: list[Tensor] = []  # (2, B) float32 each: predictions, labels
 
@@ -189,10 +183,13 @@ class Metric:
 
     def merge(self, other: "Metric") -> None:
         """Add another rank's examples after ours: the last digit of Pearson depends on their order."""
-        if self.names != other.names:
-            raise MinitrainError(f"cannot merge metrics {other.names} into {self.names}")
+        if (self.names, self.num_classes) != (other.names, other.num_classes):
+            raise MinitrainError(
+                f"cannot merge metrics {other.names} of {other.num_classes} classes into {self.names} of "
+                f"{self.num_classes}"
+            )
         if self.confusion is not None and other.confusion is not None:
-            self.confusion.merge(other.confusion)
+            self.confusion.counts += other.confusion.counts
         self.scores += other.scores
 
     def compute(self) -> dict[str, float]:

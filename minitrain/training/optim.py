@@ -224,14 +224,11 @@ def _checked_rows(state: Mapping[str, Tensor], name: str, size: int) -> Tensor:
 
 
 def _copy_checked(name: str, value: Any, own: Tensor) -> None:
-    if not isinstance(value, Tensor):
+    if not isinstance(value, Tensor) or value.shape != own.shape:
+        found = f"has shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"is a {type(value).__name__}"
         raise MinitrainError(
-            f"optimizer state: {name!r} is a {type(value).__name__}, expected a tensor, as state_dict returns"
-        )
-    if value.shape != own.shape:
-        raise MinitrainError(
-            f"optimizer state: {name!r} has shape {tuple(value.shape)}, its parameter needs {tuple(own.shape)}; "
-            "the state is of another model"
+            f"optimizer state: {name!r} {found}, its parameter needs a tensor of shape {tuple(own.shape)}; the "
+            "state is of another model"
         )
     own.copy_(value)
 

@@ -475,16 +475,6 @@ def test_the_main_command_trains_on_what_the_hub_has(main_run: tuple[Path, Path,
     assert results["steps"] == 4 and losses
 
 
-@pytest.mark.fault(57)
-def test_the_main_command_survives_dropped_connections(tmp_path: Path, main_run: tuple[Path, Path, Hub]) -> None:
-    faults = (Fault("GET /lfs/.*model.safetensors", 1, cut=True), Fault("GET /lfs/.*train", 1, cut=True))
-    with serve(bert(), glue(), faults=faults) as hub:
-        done = train(tmp_path, hub.url, tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    assert [fault.injected for fault in faults] == [1, 1]
-    assert outcome(tmp_path / "out")[1] == outcome(main_run[1])[1]
-
-
 @pytest.mark.fault(59)
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_main_command_survives_an_outage(

@@ -328,7 +328,7 @@ def test_unknown_tasks_and_names_are_answered_with_a_list() -> None:
 def test_metrics_of_different_kinds_do_not_merge() -> None:
     with pytest.raises(MinitrainError, match="cannot merge metrics"):
         GlueMetric("mrpc").merge(GlueMetric("rte"))
-    with pytest.raises(MinitrainError, match="cannot merge counts of 2 classes into 3"):
+    with pytest.raises(MinitrainError, match="of 2 classes into .* of 3"):
         GlueMetric("mnli").merge(GlueMetric("rte"))
 
 

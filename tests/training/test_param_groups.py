@@ -361,8 +361,11 @@ def test_settings_of_no_use_are_named(settings: dict[str, Any], said: str) -> No
 
 @pytest.mark.parametrize("rate", ["fast", math.nan, -1.0, torch.ones(2)])
 def test_rate_of_no_use_is_refused_at_its_step(rate: Any) -> None:
+    weight = torch.ones(3, requires_grad=True)
+    weight.grad = torch.ones(3)
     with pytest.raises(MinitrainError, match="lr is"):
-        AdamW([WEIGHT]).step(rate)
+        AdamW([weight]).step(rate)
+    assert torch.equal(weight, torch.ones(3))
 
 
 def test_rate_that_a_scheduler_broke_is_named_before_the_weights_are_broken() -> None:
