@@ -69,12 +69,10 @@ def resolve_model(name: str | Path, revision: str | None = None) -> Path:
     Raises:
         MinitrainError: Not found; names the repository and the file.
     """
-    if revision is not None and is_local(name):
-        raise MinitrainError(f"--model_revision {revision}: goes with a Hub id, and --model {name} is none")
-    if str(name) == "demo":
-        return demo_model_directory()
     if is_local(name):
-        return Path(name)
+        if revision is not None:
+            raise MinitrainError(f"--model_revision {revision}: needs a Hub id, but --model is {name}")
+        return demo_model_directory() if str(name) == "demo" else Path(name)
     if name and os.path.exists(name):
         raise MinitrainError(f"--model {name}: is a file; give the folder of config.json and weights")
     check_hub_id("--model", str(name))
