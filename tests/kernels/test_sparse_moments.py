@@ -84,7 +84,7 @@ def test_only_touched_rows_have_moments_and_they_go_on_moving_without_a_gradient
     backward(embedding, nn.Linear(WIDTH, 3), 1)
     assert embedding.weight.grad is not None and embedding.weight.grad.is_sparse
     optimizer.step()
-    touched = optimizer.state[embedding.weight]["touched"]
+    touched = optimizer.state[embedding.weight]["sparse"]
     assert sorted(touched.rows.tolist()) == sorted(set(used_rows(1).tolist()))
     assert touched.exp_avg.shape == touched.exp_avg_sq.shape == (len(touched.rows), WIDTH)
     before = embedding.weight.detach().clone()
@@ -100,7 +100,7 @@ def test_a_padding_row_is_never_touched() -> None:
     optimizer = AdamW(embedding.parameters())
     embedding(torch.tensor([0, 3, 0])).sum().backward()
     optimizer.step()
-    assert optimizer.state[embedding.weight]["touched"].rows.tolist() == [3]
+    assert optimizer.state[embedding.weight]["sparse"].rows.tolist() == [3]
 
 
 def test_gradients_of_several_passes_add_up() -> None:
@@ -188,7 +188,7 @@ def test_a_state_with_rows_but_no_moments_is_refused() -> None:
 def test_gather_and_scatter_give_back_what_lay_there() -> None:
     weight = torch.randn(ROWS, WIDTH)
     before = weight.clone()
-    touched = SparseMoments(weight)
+    touched = SparseMoments(weight, torch.empty(0, dtype=torch.int64))
     values = torch.randn(3, WIDTH)
     gradient = torch.sparse_coo_tensor(torch.tensor([[7, 2, 7]]), values, (ROWS, WIDTH), check_invariants=True)
     rows, dense = touched.gather(weight, gradient)

@@ -144,7 +144,7 @@ def test_an_epsilon_or_range_that_is_not_positive_is_named(key: str, value: Any,
 def test_nan_and_infinity_are_refused_though_json_dumps_writes_them(value: str, tmp_path: Path) -> None:
     write(tmp_path, layer_norm_eps=float(value))
     assert value in (tmp_path / "config.json").read_text()
-    with pytest.raises(MinitrainError, match=f"config.json: holds {value}"):
+    with pytest.raises(MinitrainError, match=f"config.json: .*it holds {value}"):
         read_config(tmp_path)
 
 
