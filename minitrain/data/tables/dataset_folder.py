@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,13 @@ def load_folder(
             f"--dataset {name}: its files are of several kinds, which `datasets` does not read as one; pass "
             f"them one by one:\n  {_one_by_one({'': _own_files(folder)})}"
         ) from error
-    files = {split: [str(path) for path in paths] for split, paths in _data_files(builder).items()}
+    data_files = builder.config.data_files or {}
+    files = {str(split): [str(path) for path in paths] for split, paths in data_files.items()}
     by_names = not declares_files(Path(folder) / CARD)
     if by_names:
         check_names(name, files, folder)
-    declared = _our_reading(builder, Path(folder) / CARD, files)
-    if declared is not None:
-        options = _combined(flags, declared)
+    options = _our_reading(builder, Path(folder) / CARD, files, flags)
+    if options is not None:
         tables = {split: read(tuple(paths), options=options) for split, paths in files.items()}
     elif changed := flags_set(flags):
         raise MinitrainError(
@@ -76,10 +77,6 @@ def load_folder(
         }
     notes = _file_notes(folder, files) if by_names else {}
     return {split: replace(table, notes=(*notes.get(split, ()), *table.notes)) for split, table in tables.items()}
-
-
-def _data_files(builder: Any) -> dict[str, Any]:
-    return {str(split): paths for split, paths in (builder.config.data_files or {}).items()}
 
 
 def flags_set(options: Reading | None) -> list[str]:
@@ -112,15 +109,12 @@ def check_names(source: str, files: Splits, folder: str = "") -> None:
     It looks for a word in each name: train_dev.csv is in two splits, and TRAIN.csv beside TEST.csv in one.
     folder: what the names in the message are relative to.
     """
-    for split, paths in files.items():
-        for other, others in files.items():
-            twice = [path for path in paths if path in others and split < other]
-            if twice:
-                raise MinitrainError(
-                    f"--dataset {source}: {os.path.basename(twice[0])} would be in two splits, {split} and "
-                    f"{other}, as its name has a word of each; rename it, or pass the files one by one:\n  "
-                    + _one_by_one(files)
-                )
+    for split, other in combinations(sorted(files), 2):
+        if twice := [path for path in files[split] if path in files[other]]:
+            raise MinitrainError(
+                f"--dataset {source}: {os.path.basename(twice[0])} would be in two splits, {split} and {other}, as "
+                "its name has a word of each; rename it, or pass the files one by one:\n  " + _one_by_one(files)
+            )
     for split, paths in files.items():
         pairs = _pairs_of_splits(paths)
         if pairs or len({_meant(path) for path in paths} - {None}) > 1:
@@ -165,9 +159,9 @@ def _one_by_one(files: Splits, known: Mapping[str, str] | None = None) -> str:
     return " ".join(f"{FLAGS[split]} {','.join(by_split[split])}" for split in FLAGS if split in by_split)
 
 
-def _our_reading(builder: Any, card: Path, files: Splits) -> ReadOptions | None:
-    """How our own reader reads the files; None if `datasets` has to."""
-    config = builder.config
+def _our_reading(builder: Any, card: Path, files: Splits, flags: Reading | None) -> ReadOptions | None:
+    """How our own reader reads the files, by the flags and then by README.md; None if `datasets` has to."""
+    config, own = builder.config, flags or ReadOptions()
     # The builder may know features from its cache, of an earlier reading by `datasets`.
     if builder.name not in ("csv", "json") or "dataset_info" in _declared(card) or config.features is not None:
         return None
@@ -179,20 +173,13 @@ def _our_reading(builder: Any, card: Path, files: Splits) -> ReadOptions | None:
     if changed - {*skipped, *OURS}:
         return None
     delimiter = next((getattr(config, name) for name in OURS[:2] if name in changed), None)
-    tabs = all(".tsv" in path.lower() for path in paths)
+    if delimiter == "\t" and all(".tsv" in path.lower() for path in paths):
+        delimiter = None
+    encoding = getattr(config, "encoding", None) or "utf-8"
     return ReadOptions(
-        delimiter=None if delimiter == "\t" and tabs else delimiter,
-        encoding=getattr(config, "encoding", None) or "utf-8",
-    )
-
-
-def _combined(flags: Reading | None, declared: ReadOptions) -> ReadOptions:
-    """What the flags say, and README.md where they say nothing."""
-    own, usual = flags or declared, ReadOptions()
-    return ReadOptions(
-        delimiter=declared.delimiter if own.delimiter is None else own.delimiter,
+        delimiter=delimiter if own.delimiter is None else own.delimiter,
         quoting=own.quoting,
-        encoding=declared.encoding if own.encoding == usual.encoding else own.encoding,
+        encoding=encoding if own.encoding == ReadOptions().encoding else own.encoding,
     )
 
 

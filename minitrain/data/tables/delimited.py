@@ -21,6 +21,7 @@ BLOCK = 200  # rows transposed at once; the garbage collector would visit more o
 _EXCEL = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _LINE_END = re.compile(r"\r\n|\r|\n")
 Lines = Iterator[str]
+NumberedRow = tuple[int, int, list[str]]  # first line, last line, fields
 
 
 def read_delimited(
@@ -113,50 +114,41 @@ class _Rows:
 
     def read(self, lines: Lines, names: Sequence[str] | None) -> dict[str, list[str]]:
         """The columns, by name."""
-        reader = _reader(lines, self.delimiter, self.plain)
-        self.header = next(self._blocks(reader, 1, skip_blank=True), [[]])[0]
+        rows = self._numbered(_reader(lines, self.delimiter, self.plain))
+        self.header = next((row for _, _, row in rows), [])
         asked = None if names is None else {name.strip() for name in names}
         kept = {i: name for i, name in named(self.header).items() if asked is None or name.strip() in asked}
         columns: dict[str, list[str]] = {name: [] for name in kept.values()}
-        first = reader.line_num + self.skipped + 1
-        for block in self._blocks(reader, BLOCK):
-            after = reader.line_num + self.skipped + 1
-            even = set(map(len, block)) == {len(self.header)}
-            whole = list(zip(*(block if even else self._of_one_width(block, first)), strict=True))
-            if whole:
-                for i, name in kept.items():
-                    columns[name].extend(whole[i])
-                if after - first > len(block):
-                    self._look_for_swallowed(block, whole, first)
-                self.count += len(whole[0])
-            first = after
+        while block := list(islice(rows, BLOCK)):
+            self._check_width(block)
+            whole = list(zip(*(row for _, _, row in block), strict=True))
+            for i, name in kept.items():
+                columns[name].extend(whole[i])
+            if block[-1][1] - block[0][0] >= len(block):  # more lines than rows
+                self._look_for_swallowed(block, whole)
+            self.count += len(block)
         return columns
 
-    def _blocks(self, reader: Any, size: int, skip_blank: bool = False) -> Iterator[list[list[str]]]:
-        """Blocks of rows; a blank line is an empty row."""
-        rows = filter(None, reader) if skip_blank else reader
-        while True:
-            first = reader.line_num + self.skipped + 1
-            block: list[list[str]] = []
-            try:
-                block.extend(islice(rows, size))  # keeps the rows before a broken one
-            except csv.Error as error:
+    def _numbered(self, reader: Any) -> Iterator[NumberedRow]:
+        """The first line, the last line and the fields of each row, without blank lines."""
+        first = self.skipped + 1
+        try:
+            for row in reader:
                 last = reader.line_num + self.skipped
-                raise self._invalid(error, first + sum(map(_line_count, block)), last) from error
-            if not block:
-                return
-            yield block
+                if row:
+                    yield first, last, row
+                first = last + 1
+        except csv.Error as error:
+            raise self._invalid(error, first, reader.line_num + self.skipped) from error
 
-    def _of_one_width(self, block: list[list[str]], first: int) -> list[list[str]]:
-        """The block without blank lines, each row cut to the header's width."""
-        rows, line = [], first
-        for row in block:
-            line += _line_count(row)
-            if row:
-                rows.append(cut := _cut(row, len(self.header)))
-                if len(cut) != len(self.header):
-                    raise self._ragged(cut, self.count + len(rows), line - 1)
-        return rows
+    def _check_width(self, block: list[NumberedRow]) -> None:
+        """Cut empty cells after the last column. Raises MinitrainError for a row of another width."""
+        width = len(self.header)
+        for i, (first, last, row) in enumerate(block):
+            if len(row) != width:
+                block[i] = (first, last, _cut(row, width))
+                if len(block[i][2]) != width:
+                    raise self._ragged(block[i][2], self.count + i + 1, last)
 
     def _ragged(self, row: list[str], number: int, line: int) -> MinitrainError:
         width, d = len(self.header), self.delimiter
@@ -201,17 +193,12 @@ class _Rows:
                 return first + len(_LINE_END.findall(text[:at]))
             at = end + 1
 
-    def _look_for_swallowed(self, block: list[list[str]], whole: list[tuple[str, ...]], first: int) -> None:
-        """Record fields of several lines, each of which looks like a row.
-
-        block: The rows as read, from line `first` on. whole: Their columns.
-        """
-        for place, column in enumerate(whole) if len(whole) > 1 else ():
-            for at, field in enumerate(column):
-                if ("\n" in field or "\r" in field) and (count := _rows_inside(whole, at, place, self.delimiter)):
-                    nth = [i for i, row in enumerate(block) if row][at]
-                    line = first + sum(map(_line_count, block[:nth]))
-                    self.swallowed.append((line, line + _line_count(block[nth]) - 1, count))
+    def _look_for_swallowed(self, block: list[NumberedRow], whole: list[tuple[str, ...]]) -> None:
+        """Record the fields of several lines, each of which looks like a row. whole: the columns of the block."""
+        for at, (first, last, row) in enumerate(block):
+            for place in range(len(row)) if last > first and len(row) > 1 else ():
+                if count := _rows_inside(whole, at, place, self.delimiter):
+                    self.swallowed.append((first, last, count))
 
     def swallowed_note(self) -> str:
         """A note on the first of the swallowed rows."""
@@ -222,10 +209,6 @@ class _Rows:
             f"{count} lines that look like rows{more}. {self.count} rows were read; pass --quoting none if a "
             "double quote is an ordinary character"
         )
-
-
-def _line_count(row: list[str]) -> int:
-    return 1 + sum(len(_LINE_END.findall(field)) for field in row if "\n" in field or "\r" in field)
 
 
 def _rows_inside(whole: list[tuple[str, ...]], at: int, place: int, delimiter: str) -> int:

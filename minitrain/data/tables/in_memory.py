@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minitrain.config.scalars import plain_scalar
-from minitrain.data.tables.table import Table, field_of, has_field
+from minitrain.data.tables.table import ABSENT, Table, field_of
 from minitrain.data.tokenizer.tokenizer import Example
 from minitrain.errors import MinitrainError, listed, shown
 
@@ -110,7 +110,7 @@ def _of_rows(rows: Sequence[Any], source: str, columns: Sequence[str] | None) ->
                 f"{type(row).__name__}"
             )
         names = names if number > 1 else list(columns or row)
-        if (missing := next((name for name in names if not has_field(row, name)), None)) is not None:
+        if (missing := next((name for name in names if field_of(row, name) is ABSENT), None)) is not None:
             raise MinitrainError(f"{source}, row {number}: has no field {shown(missing)}; it has {listed(row)}")
     return {str(name): [plain_scalar(field_of(row, name)) for row in rows] for name in names}
 

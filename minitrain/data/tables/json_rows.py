@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from minitrain.data.tables.table import ABSENT, Table, field_of, has_field, named, writable
+from minitrain.data.tables.table import ABSENT, Table, field_of, named, writable
 from minitrain.errors import MinitrainError, listed, shown
 
 
@@ -101,7 +101,7 @@ def _line_ends(text: str, start: int, end: int) -> int:
 
 def _is_row(value: dict[str, Any], asked: Sequence[str]) -> bool:
     """Whether the only object of a file is a row itself."""
-    if asked and all(has_field(value, name) for name in asked):
+    if asked and not any(field_of(value, name) is ABSENT for name in asked):
         return True
     return not _lists_of_objects(value) and _dataframe_code(value) is None
 
@@ -189,8 +189,8 @@ class _Columns:
     def _field(self, row: dict[str, Any], name: str, place: str) -> Any:
         """A field whose name differs by blanks, or that is inside another."""
         for alike in (name, *(other for other in row if other.strip() == name.strip())):
-            if has_field(row, alike):
-                return field_of(row, alike)
+            if (value := field_of(row, alike)) is not ABSENT:
+                return value
         raise MinitrainError(self._without(row, name, place))
 
     def _without(self, row: dict[str, Any], name: str, place: str) -> str:

@@ -5,7 +5,7 @@ imported where it is used, because its import takes a second.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -54,9 +54,9 @@ def load_tables(
     Raises:
         MinitrainError: Says what was not found, and which subsets exist.
     """
-    if revision is not None and (dataset == "demo" or dataset and Path(dataset).exists()):
+    local = dataset != "demo" and os.path.exists(dataset)
+    if revision is not None and (local or dataset == "demo"):
         raise MinitrainError(f"--dataset_revision {revision}: goes with a Hub id, and --dataset {dataset} is none")
-    local = bool(dataset) and dataset != "demo" and os.path.exists(dataset)
     if not local and (flags := flags_set(options)):
         raise MinitrainError(
             f"{' '.join(flags)}: goes with your own files, and --dataset {dataset} is not; leave it out, "
@@ -132,8 +132,8 @@ def _read(path: Path, names: Sequence[str] | None, asked: Sequence[str], options
     try:
         with open_text(path, encoding) as lines:
             if kind in TEXT_TABLES:
-                reopen: Callable[..., object] = partial(open_text, path, encoding, silent=True)
-                table = read_delimited(str(path), lines, kind, options, names, reopen)  # type: ignore[arg-type]
+                reopen = partial(open_text, path, encoding, silent=True)
+                table = read_delimited(str(path), lines, kind, options, names, reopen)
             else:
                 table = read_json_rows(str(path), lines, names, asked)
     except OSError as error:

@@ -64,13 +64,10 @@ class Table:
         raise MinitrainError(self.lacks(name))
 
     def _inside(self, row: int, value: Any, outer: str, rest: str) -> Any:
-        try:
-            return field_of({outer: value}, f"{outer}.{rest}")
-        except KeyError:
-            has = f"it has {listed(value)}" if isinstance(value, Mapping) else f"it holds {type(value).__name__}"
-            raise MinitrainError(
-                f"{self.where(row)}: the column {outer!r} has no field {rest!r} inside; {has}"
-            ) from None
+        if (found := field_of({outer: value}, f"{outer}.{rest}")) is not ABSENT:
+            return found
+        has = f"it has {listed(value)}" if isinstance(value, Mapping) else f"it holds {type(value).__name__}"
+        raise MinitrainError(f"{self.where(row)}: the column {outer!r} has no field {rest!r} inside; {has}")
 
     def unfolded(self, names: Sequence[str]) -> "Table":
         """Add a column for each name that means a field inside another column; other names may be missing.
@@ -162,7 +159,7 @@ def named(header: Sequence[str]) -> dict[int, str]:
 
 
 def field_of(row: Mapping[str, Any], name: str) -> Any:
-    """The value of a field, or of a nested one; a field whose own name has a dot comes first. Raises KeyError.
+    """The value of a field, or of a nested one; `ABSENT` if there is none. A field `a.b` comes before a nested one.
 
     >>> field_of({"review": {"text": "fine"}}, "review.text")
     'fine'
@@ -170,18 +167,8 @@ def field_of(row: Mapping[str, Any], name: str) -> Any:
     if name in row:
         return row[name]
     outer, dot, rest = name.partition(".")
-    if dot and isinstance(inner := row.get(outer), Mapping):
-        return field_of(inner, rest)
-    raise KeyError(name)
-
-
-def has_field(row: Mapping[str, Any], name: str) -> bool:
-    """Whether `field_of` finds a value."""
-    try:
-        field_of(row, name)
-    except KeyError:
-        return False
-    return True
+    inner = row.get(outer)
+    return field_of(inner, rest) if dot and isinstance(inner, Mapping) else ABSENT
 
 
 def writable(text: str) -> bool:
