@@ -36,10 +36,13 @@ OWN_NAMES = "give each a name of its own in 'id2label' of its config.json, or st
 class Labels:
     """The classes of a run, or scores.
 
-    names: the classes in order of their ids; None for regression, where a label is a score. positive: of two
-    classes, the id of the one that F1 is about. numbers_are_ids: whether a number means the class at its place, as
-    in the training data or the trained head; None: only if no name is a number. label_map: new names for the labels
-    of the data. alphabetical: the order of the classes is only the alphabet's.
+    Attributes:
+        names: The classes in order of their ids; None for regression, where a label is a score.
+        positive: Of two classes, the id of the one that F1 is about.
+        numbers_are_ids: Whether a number means the class at its place, as in the training data or the trained head;
+            None: only if no name is a number.
+        label_map: New names for the labels of the data.
+        alphabetical: Only the alphabet gave the order of the classes.
     """
 
     names: tuple[str, ...] | None

@@ -68,8 +68,10 @@ def infer_labels(
             _check_scores(table, column, values)
             return _scores_only(label_map, positive_label)
         numbers = values if kind is int and not named else None
-        ordered, numbered = _ordered(table, column, kind, values, named)
-    names, by_place = _with_head(ordered, known, numbers)
+        ordered, numbered = tuple(map(str, sorted(set(values)))), kind is not str
+        if named and kind is str and (by_number := _ordered_by_number(table, column, values)):
+            ordered, numbered = by_number, True
+    names, by_place = _with_head(ordered, known, numbers) if known else (ordered, False)
     labels = Labels(
         names=names,
         positive=1 if by_place or not numbered or len(ordered) != 2 else names.index(ordered[1]),
@@ -87,14 +89,12 @@ def infer_labels(
 
 
 def _with_head(
-    ordered: tuple[str, ...], known: tuple[str, ...] | None, numbers: Sequence[int] | None
+    ordered: tuple[str, ...], known: tuple[str, ...], numbers: Sequence[int] | None
 ) -> tuple[tuple[str, ...], bool]:
     """The names in the order of a trained head, and whether numbers are places in it.
 
     numbers: The labels, if all are integers and no map names them. Transformers numbers a head's classes so.
     """
-    if known is None:
-        return ordered, False
     if len(known) == len(ordered) and set(known) == set(ordered):
         return known, False
     fits = numbers is not None and min(numbers) >= 0 and max(numbers) < len(known)
@@ -194,18 +194,12 @@ def _of_names(values: Sequence[Any], untyped: bool) -> tuple[type, list[Any]]:
     return (int, [int(text) for text in texts]) if all(map(is_integer, set(texts))) else (str, texts)
 
 
-def _ordered(
-    table: Table, column: str, kind: type, values: Sequence[Any], named: bool
-) -> tuple[tuple[str, ...], bool]:
-    """The names of the classes in the order of their ids, and whether numbers gave that order, not the alphabet."""
-    distinct = sorted(set(values))
-    if kind is str and named:  # 0=no,1=yes: in the order of the numbers they rename
-        raw = raw_values(table, column)
-        numbers = [int(value) if type(value) is bool else whole_number(value, table.untyped) for value in raw]
-        pairs = {(number, name) for number, name in zip(numbers, values, strict=True) if number is not None}
-        if None not in numbers:
-            return tuple(dict.fromkeys(name for _, name in sorted(pairs))), True
-    return tuple(map(str, distinct)), kind is not str
+def _ordered_by_number(table: Table, column: str, values: Sequence[str]) -> tuple[str, ...]:
+    """The names of a map in the order of the numbers they rename (0=no,1=yes); () if some are no numbers."""
+    raw = raw_values(table, column)
+    numbers = [int(value) if type(value) is bool else whole_number(value, table.untyped) for value in raw]
+    pairs = {(number, name) for number, name in zip(numbers, values, strict=True) if number is not None}
+    return () if None in numbers else tuple(dict.fromkeys(name for _, name in sorted(pairs)))
 
 
 def _whole(table: Table, column: str, values: Sequence[Any]) -> list[int]:

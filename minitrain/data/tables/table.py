@@ -18,12 +18,17 @@ ABSENT: Any = object()  # in a column, if the row has no such field
 class Table:
     """Columns of equal length, and where their rows came from.
 
-    source: the file, or dataset and split, for messages. columns: name -> values, lists or lazy columns of
-    `datasets`, without those that have no name or share one. class_names: of integer columns whose values stand for
-    named classes. untyped: all values are text because the format has no types (CSV). commit: of the Hub's
-    repository. header: the names as the file has them, with blanks and repeats; empty if the same as `columns`.
-    gaps: column -> the error for whoever asks `column` for it. notes: what the reader decided by itself. files: of
-    several, each with its number of rows, in order. numbers: the original row of each row of a selection, from 0.
+    Attributes:
+        source: The file, or dataset and split, for messages.
+        columns: Name -> values (lists or lazy columns of `datasets`), for columns that have a name of their own.
+        class_names: Of integer columns whose values stand for named classes.
+        untyped: All values are text, because the format has no types (CSV).
+        commit: Of the Hub's repository.
+        header: The names as the file has them, with blanks and repeats; empty if the same as `columns`.
+        gaps: Column -> the error for whoever asks `column` for it.
+        notes: What the reader decided by itself.
+        files: Of several files, each with its number of rows, in order.
+        numbers: The original row of each row of a selection, from 0; None for a whole table.
     """
 
     source: str
