@@ -143,6 +143,7 @@ class ClassLookup:
     def __init__(self, table: Table, column: str, labels: Labels) -> None:
         assert labels.names is not None
         self.table, self.column, self.labels, self.names = table, column, labels, labels.names
+        self.where = f"{table.source}, column {column!r}"
         self.by_name = {name: i for i, name in enumerate(self.names)}
         self.counts = Counter(self.names)
         self.own = class_names(table, column, labels.label_map)  # the data's classes, in its own order
@@ -151,13 +152,11 @@ class ClassLookup:
             count = len(self.names)
             self.by_place = self.names in (tuple(map(str, range(count))), default_names(count))
             if not self.by_place and not set(self.own) & set(self.names):
-                pairs = {
-                    name: self._alike(name) or other for name, other in zip(self.own, self.names, strict=False)
-                }
+                pairs = zip(self.own, self.names, strict=False)
+                flag = as_flag({name: self._alike(name) or other for name, other in pairs})
                 raise MinitrainError(
-                    f"{table.source}, column {column!r}: its classes are {quoted(self.own)}, those of the model "
-                    f"{quoted(self.names)}; numbers do not tell which is which. Say it, as in {as_flag(pairs)} (or "
-                    "in another order)"
+                    f"{self.where}: its classes are {quoted(self.own)}, those of the model {quoted(self.names)}; "
+                    f"numbers do not tell which is which. Say it, as in {flag} (or in another order)"
                 )
 
     def find(self, value: Any) -> int | None:
@@ -182,8 +181,8 @@ class ClassLookup:
             return named
         if named not in (None, place):
             raise MinitrainError(
-                f"{self.table.source}, column {self.column!r}: the number {number} is a place in the list of the "
-                f"classes, {quoted(self.names)}, and one of their names, too; say which class it is, as in "
+                f"{self.where}: the number {number} is a place in the list of the classes, {quoted(self.names)}, "
+                "and one of their names, too; say which class it is, as in "
                 f"{as_flag({str(number): self.names[number if place is not None else named or 0]})}"
             )
         return place
@@ -192,8 +191,7 @@ class ClassLookup:
         """The only class of this name, if there is one."""
         if (count := self.counts[name]) > 1:
             raise MinitrainError(
-                f"{self.table.source}, column {self.column!r}: the head has {count} classes that are called "
-                f"{name!r}; {OWN_NAMES}"
+                f"{self.where}: the head has {count} classes that are called {name!r}; {OWN_NAMES}"
             )
         return self.by_name.get(name)
 
@@ -250,21 +248,6 @@ def label_numbers(table: Table, column: str, labels: Labels) -> list[int] | list
 
 def class_ids(table: Table, column: str, labels: Labels) -> list[int]:
     """The class id of every row. Raises MinitrainError naming source, row, column and value."""
-    keys, found = _ids_by_key(table, column, labels)
-    return list(map(found.__getitem__, keys))
-
-
-def class_counts(table: Table, column: str, labels: Labels) -> Counter[int]:
-    """How many rows each class id has. Raises MinitrainError as `class_ids`."""
-    keys, found = _ids_by_key(table, column, labels)
-    counts: Counter[int] = Counter()
-    for key, count in Counter(keys).items():
-        counts[found[key]] += count
-    return counts
-
-
-def _ids_by_key(table: Table, column: str, labels: Labels) -> tuple[Sequence[Any], dict[Any, int]]:
-    """A key of each label, and the class id of each key."""
     values = label_values(table, column, labels.label_map)
     keys, distinct = label_keys(table, column, values)
     lookup = ClassLookup(table, column, labels)
@@ -273,7 +256,12 @@ def _ids_by_key(table: Table, column: str, labels: Labels) -> tuple[Sequence[Any
         if (number := lookup.find(value)) is None:
             lookup.refuse(row_of(values, value), value, raw_values(table, column))
         found[key] = number
-    return keys, found
+    return [found[key] for key in keys]
+
+
+def class_counts(table: Table, column: str, labels: Labels) -> Counter[int]:
+    """How many rows each class id has. Raises MinitrainError as `class_ids`."""
+    return Counter(class_ids(table, column, labels))
 
 
 def hidden(table: Table, column: str, labels: Labels | None = None) -> bool:
