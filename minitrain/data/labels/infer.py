@@ -59,6 +59,8 @@ def infer_labels(
         raise MinitrainError(f"{table.lacks(column)} (--label_column says which one holds the labels)")
     if problem_type == REGRESSION:
         return _scores_only(label_map, positive_label)
+    if not len(table):
+        raise MinitrainError(f"{table.source}: has no rows")
     own, numbers = class_names(table, column, label_map), None
     if own:
         ordered, numbered = tuple(dict.fromkeys(own)), True
@@ -149,8 +151,6 @@ def _typed(
 ) -> tuple[type, list[Any], bool]:
     """The type of a column's labels (int, bool, str; float for scores), its values, and whether a map named any."""
     values = label_values(table, column, label_map)
-    if not values:
-        raise MinitrainError(f"{table.source}: has no rows")
     for value in label_keys(table, column, values)[1].values():
         if (expected := _expected_instead(value)) is not None:
             bad_label(table, column, row_of(values, value), value, expected)

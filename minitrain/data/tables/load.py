@@ -113,11 +113,9 @@ def read_file(
     if not files:
         raise MinitrainError(f"{named!r} names no file; expected one, or several as a,b")
     table = concat([_read(Path(part), None if others else columns, columns or (), options) for part in files])
-    if columns is not None:
-        table = table.unfolded(columns)
-        for name in columns:
-            table.column(name)
-    return table
+    for name in columns or ():
+        table.column(name)
+    return table.unfolded(columns or ())
 
 
 def _read(path: Path, names: Sequence[str] | None, asked: Sequence[str], options: Reading) -> Table:

@@ -195,10 +195,9 @@ def concat(tables: Sequence[Table]) -> Table:
     if len(tables) == 1:
         return first
     untyped = [table for table in tables if table.untyped]
-    names: dict[str, str] = {}  # as the first table writes them
-    for name in (name for table in tables for name in table.columns):
-        names.setdefault(name.strip(), name)
-    columns: dict[str, list[Any]] = {name: [] for name in names.values()}
+    names = {name.strip(): name for table in reversed(tables) for name in table.columns}  # as the first writes them
+    order = dict.fromkeys(name.strip() for table in tables for name in table.columns)
+    columns: dict[str, list[Any]] = {names[bare]: [] for bare in order}
     gaps: dict[str, str] = {}
     for name, values in columns.items():
         for table in tables:
