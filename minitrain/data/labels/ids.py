@@ -216,8 +216,8 @@ class ClassLookup:
             name = self.own[value]
             return f"it stands for {name!r} there: leave the row out, or say which class: {as_flag({name: 'NAME'})}"
         if (old := self._unnamed_numbers(value, raw)) is None:
-            pairs = as_flag({str(value): "NAME"})
-            return f"the training data has no such label: leave the row out, or say which class: {pairs}"
+            way = f", or say which class: {as_flag({str(value): 'NAME'})}" if len(str(value)) <= 100 else ""
+            return f"the training data has no such label: leave the row out{way}"
         if several := [name for name, count in self.counts.items() if count > 1]:
             return f"the head calls several classes {several[0]!r}: {OWN_NAMES}"
         pairs = as_flag(dict(zip(old[:20], self.names, strict=False)))
