@@ -107,8 +107,8 @@ def test_no_number_is_no_class_beside_a_file_without_types(tmp_path: Path, token
     ("inside", "said"),
     [
         ("text,label\né,1\n".encode("utf-16"), "line 1: is not UTF-8 but UTF-16; pass --encoding utf-16"),
-        (b"PK\x03\x04\x00\x00\xff", "what is compressed there is a zip archive"),
-        (b"<!DOCTYPE html><html>", "what is compressed there is a web page"),
+        (b"PK\x03\x04\x00\x00\xff", "its content is a zip archive"),
+        (b"<!DOCTYPE html><html>", "its content is a web page"),
         (gzip.compress(b"text,label\na,1\n"), "is compressed twice; take one off: gzip -d"),
     ],
     ids=["utf-16", "zip", "html", "gzip"],

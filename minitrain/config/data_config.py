@@ -6,7 +6,6 @@ from minitrain.config.label_map import read_label_map
 from minitrain.config.options import check_columns, check_flags, flag
 from minitrain.config.read_options import (
     Files,
-    as_files,
     check_reading,
     delimiter_flag,
     encoding_flag,
@@ -53,8 +52,6 @@ class DataConfig:
     seed: int = flag(42, "of the head, dropout, the order and the choice of examples", bounds=(0, 2**63 - 1))
 
     def __post_init__(self) -> None:
-        for name in ("train_file", "eval_file", "test_file"):
-            object.__setattr__(self, name, as_files(getattr(self, name)))
         check_flags(self)
         check_reading(self)
         object.__setattr__(self, "label_map", read_label_map(self.label_map))

@@ -8,7 +8,6 @@ from minitrain.config.label_map import read_label_map
 from minitrain.config.options import check_flags, flag
 from minitrain.config.read_options import (
     Files,
-    as_files,
     check_reading,
     delimiter_flag,
     encoding_flag,
@@ -90,7 +89,6 @@ class EvaluateConfig(OutputConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "eval_file", as_files(self.eval_file))
         object.__setattr__(self, "label_map", read_label_map(self.label_map))
         if self.dataset is not None and self.eval_file is not None:
             raise MinitrainError("--dataset and --eval_file name two sets of data: pass one")

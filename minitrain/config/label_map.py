@@ -1,6 +1,6 @@
-"""What `--label_map` says: other names for labels, as pairs, as JSON, or as a file of JSON.
+"""--label_map: new names for labels, as pairs, as JSON, or in a .json file.
 
-Only read here; `label_values.py` applies it to the labels of every split, before anything else is made of them.
+Only parsed here; `data/labels/values.py` applies the map to the labels of every split.
 """
 
 import json
@@ -18,10 +18,13 @@ _PAIR = re.compile(f"{_NAME}={_NAME}(,|$)")
 
 
 def read_label_map(given: str | Path | Mapping[Any, Any] | None) -> dict[str, str] | None:
-    """The map of a flag or an option as label -> name; None where none is given.
+    """Parse a label map, {old label: new name}; None if none is given.
 
-    given: `0=good,1=bad`, a JSON object, the name of a .json file that holds one, or a dict.
-    Raises MinitrainError for what is none of these, is empty, or names a label twice.
+    Args:
+        given: `0=good,1=bad`, a JSON object, the name of a .json file, or a dict.
+
+    Raises:
+        MinitrainError: The map is malformed, is empty, or names a label twice.
 
     >>> read_label_map('0=good, " bad"=bad')
     {'0': 'good', ' bad': 'bad'}
@@ -29,18 +32,19 @@ def read_label_map(given: str | Path | Mapping[Any, Any] | None) -> dict[str, st
     if given is None:
         return None
     if isinstance(given, Mapping):
-        pairs = list(given.items())
-    else:
-        text = str(given)
-        if text.endswith(".json"):
-            pairs = _pairs_of_json(_file(text), f"--label_map {text}")
-        else:
-            pairs = _pairs_of_json(text, "--label_map") if text.lstrip().startswith("{") else _pairs(text)
-    return _checked(pairs)
+        return _checked(list(given.items()))
+    text = str(given)
+    if text.endswith(".json"):
+        return _checked(_pairs_of_json(_file(text), f"--label_map {text}"))
+    return _checked(_pairs_of_json(text, "--label_map") if text.lstrip().startswith("{") else _pairs(text))
 
 
 def as_flag(pairs: Mapping[str, str]) -> str:
-    """The map as a shell takes it: {" bad": "bad"} -> --label_map '" bad"=bad'"""
+    """The map as a flag that a shell takes.
+
+    >>> print(as_flag({" bad": "bad"}))
+    --label_map '" bad"=bad'
+    """
     return f"--label_map {shlex.quote(','.join(f'{_quoted(old)}={_quoted(new)}' for old, new in pairs.items()))}"
 
 
@@ -60,16 +64,12 @@ def _file(name: str) -> str:
 
 def _pairs_of_json(text: str, where: str) -> list[tuple[Any, Any]]:
     try:
-        pairs = json.loads(text, object_pairs_hook=_Pairs)
+        pairs = json.loads(text, object_pairs_hook=tuple)  # keeps duplicate keys
     except (ValueError, RecursionError) as error:
         raise MinitrainError(f'{where}: is not valid JSON ({error}); write {{"old": "new", ...}}') from error
-    if not isinstance(pairs, _Pairs):
+    if not isinstance(pairs, tuple):
         raise MinitrainError(f'{where}: is {shown(pairs)}; expected an object, {{"old": "new", ...}}')
     return list(pairs)
-
-
-class _Pairs(list[tuple[Any, Any]]):
-    """A JSON object with the keys that it has twice."""
 
 
 def _pairs(text: str) -> list[tuple[Any, Any]]:
@@ -82,7 +82,7 @@ def _pairs(text: str) -> list[tuple[Any, Any]]:
         try:
             old, new = (json.loads(name) if name[0] == '"' else name for name in (found[1], found[2]))
         except ValueError as error:
-            raise MinitrainError(f"--label_map {text}: a quoted name is read as JSON ({error})") from error
+            raise MinitrainError(f"--label_map {text}: a quoted name is not valid JSON ({error})") from error
         pairs.append((old, new))
         at = found.end()
     return pairs
@@ -96,7 +96,7 @@ def _checked(pairs: list[tuple[Any, Any]]) -> dict[str, str]:
         if not isinstance(old, str | int | float) or not isinstance(new, str | int) or new == "":
             raise MinitrainError(f"--label_map: {shown(old)} becomes {shown(new)}; expected names of classes")
         if str(old) in result:
-            raise MinitrainError(f"--label_map: names {shown(str(old))} twice; say once what becomes of it")
+            raise MinitrainError(f"--label_map: names {shown(str(old))} twice; give it one new name")
         text = str(new)
         result[str(old)] = text.strip() if text.strip().removeprefix("-").isdecimal() else text
     return result

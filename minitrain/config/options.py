@@ -1,19 +1,29 @@
-"""What a field of a configuration is beside its default: its help, its choices and the bounds of its number.
+"""Fields of a configuration: default, help, choices and bounds; and the checks of a configuration made in Python.
 
-The configurations (`config.py`, `data_config.py`, `inference_config.py`) are frozen dataclasses of such fields, and
-the command line (`flags.py`) is derived from them.
+The configurations are frozen dataclasses of such fields; `run/flags.py` derives the command line from them.
 """
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field, fields
-from typing import Any
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from minitrain.config.field_types import check_types
-from minitrain.errors import MinitrainError
+from minitrain.config.scalars import plain
+from minitrain.errors import MinitrainError, shown
 
-MAY_BE_EMPTY = ("join", "positive_label")  # nothing between two texts; a class may be called so
-Bounds = tuple[float | None, float | None]  # the lowest value allowed, and the highest; None is no bound
+MAY_BE_EMPTY = ("join", "positive_label")
+Bounds = tuple[float | None, float | None]  # lowest and highest value; None is no bound
+_EXPECTED = {
+    bool: "True or False",
+    int: "an integer",
+    float: "a number",
+    str: "text",
+    tuple: "names, as a tuple of text",
+    dict: "names by what the data calls them, as a dict",
+}
 
 
 def flag(
@@ -24,35 +34,73 @@ def flag(
     bounds: Bounds | None = None,
     shown: Any = None,
 ) -> Any:
-    """A field with what its command-line flag needs.
+    """A dataclass field that is also a command-line flag.
 
-    bare: what the flag means without a value. bounds: of a number. shown: the default that --help names, where it
-    is not `default`.
+    Args:
+        bare: The value of the flag when it is passed without one.
+        bounds: Lowest and highest value of a number.
+        shown: The default that --help names, if it is not `default`.
     """
     metadata = {"help": help, "choices": choices, "bare": bare, "bounds": bounds}
     return field(default=default, metadata=metadata | {"shown": default if shown is None else shown})
 
 
 def check_flags(config: Any) -> None:
-    """Raise MinitrainError naming the flag whose value is of another type, is no choice, or is out of its bounds.
+    """Check the type, choices and bounds of each field, and store each value as plain Python.
 
-    The command line sees to choices by itself; a configuration made in Python passes here. True is a flag without
-    a value where it may have none.
+    Numbers of numpy and torch become Python's, paths become text, and lists become tuples.
+
+    Raises:
+        MinitrainError: Names the first flag that is wrong.
     """
+    hints = get_type_hints(type(config))
     for spec in fields(config):
-        if spec.metadata["bare"] is not None and isinstance(getattr(config, spec.name), bool):  # resume=True
-            object.__setattr__(config, spec.name, spec.metadata["bare"] if getattr(config, spec.name) else None)
-    check_types(config)
-    for spec in fields(config):
-        value, choices, bounds = getattr(config, spec.name), spec.metadata["choices"], spec.metadata["bounds"]
+        name, value, choices = spec.name, getattr(config, spec.name), spec.metadata["choices"]
+        if spec.metadata["bare"] is not None and isinstance(value, bool):  # resume=True
+            value = spec.metadata["bare"] if value else None
+        value = _as_declared(name, value, hints[name])
+        object.__setattr__(config, name, value)
         if value is None:
             continue
-        if value in ("", ("",)) and spec.name not in MAY_BE_EMPTY:
-            raise MinitrainError(f"--{spec.name} is empty; give it a value, or leave it out (is a variable unset?)")
+        if value in ("", ("",)) and name not in MAY_BE_EMPTY:
+            raise MinitrainError(f"--{name} is empty; give it a value, or leave it out (is a variable unset?)")
         if choices is not None and value not in choices:
-            raise MinitrainError(f"--{spec.name} is {value!r}; expected one of {', '.join(choices)}")
-        if bounds is not None:
-            _check_bounds(spec.name, value, *bounds)
+            raise MinitrainError(f"--{name} is {value!r}; expected one of {', '.join(choices)}")
+        if spec.metadata["bounds"] is not None:
+            _check_bounds(name, value, *spec.metadata["bounds"])
+
+
+def _as_declared(name: str, value: Any, hint: Any) -> Any:
+    """The value as a field with this type hint stores it."""
+    arms = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if value is None and NoneType in arms:
+        return None
+    kinds = [get_origin(arm) or arm for arm in arms if arm is not NoneType]
+    for kind in kinds:
+        if (converted := _converted(value, kind)) is not None:
+            return converted
+    expected = " or ".join([_EXPECTED[kind] for kind in kinds] + (["None"] if NoneType in arms else []))
+    raise MinitrainError(f"--{name} is {shown(value)} ({type(value).__name__}); expected {expected}")
+
+
+def _converted(value: Any, kind: type) -> Any:
+    """The value as this type; None if it is of another."""
+    value = plain(value)
+    if kind is bool or isinstance(value, bool):
+        return value if kind is bool and isinstance(value, bool) else None
+    if isinstance(value, Integral) and kind in (int, float):
+        return int(value)
+    if kind in (int, float):
+        return float(value) if kind is float and isinstance(value, Real) else None
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if kind is str:
+        return text if isinstance(text, str) else None
+    if kind is dict:  # `read_label_map` takes text and files too
+        return value if isinstance(text, str | Mapping) else None
+    if isinstance(text, str) or not isinstance(value, Sequence):  # a string may list several names
+        return text if isinstance(text, str) else None
+    names = tuple(os.fspath(name) if isinstance(name, os.PathLike) else name for name in value)
+    return names if all(isinstance(name, str) for name in names) else None
 
 
 def _check_bounds(name: str, value: float, lowest: float | None, highest: float | None) -> None:
@@ -63,7 +111,7 @@ def _check_bounds(name: str, value: float, lowest: float | None, highest: float 
 
 
 def check_columns(columns: tuple[str, ...], join: str | None = None) -> None:
-    """Raise MinitrainError unless there are one or two columns of text, or more that are to be joined."""
+    """Raise MinitrainError for a bare string, and for more than two text columns that are not joined."""
     if isinstance(columns, str):
         raise MinitrainError(f"--text_columns {columns}: expected a tuple of one or more names, as ({columns!r},)")
     if join is None and len(columns) > 2:
@@ -74,9 +122,9 @@ def check_columns(columns: tuple[str, ...], join: str | None = None) -> None:
 
 
 def check_label_column(label_column: str, text_columns: Sequence[str]) -> None:
-    """Raise MinitrainError where the labels would be in the text that is to tell them."""
+    """Raise MinitrainError if the label column is one of the text columns."""
     if label_column in text_columns:
         raise MinitrainError(
-            f"--text_columns {','.join(text_columns)}: {label_column!r} is the column of the labels, and a model "
-            "that reads them learns nothing else; name columns of texts, or another --label_column"
+            f"--text_columns {','.join(text_columns)}: {label_column!r} is the column of the labels; a model that "
+            "reads them learns nothing else; name columns of texts, or another --label_column"
         )

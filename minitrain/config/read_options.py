@@ -1,4 +1,4 @@
-"""How own files are read: the flags that training, scoring and predicting share, and which files a flag names."""
+"""The flags for reading text files, shared by training, scoring and predicting, and the files that a flag names."""
 
 import glob
 import os
@@ -20,21 +20,21 @@ Files = str | tuple[str, ...]
 
 def delimiter_flag() -> Any:
     """--delimiter."""
-    return flag(None, "between columns of text files: a character, or tab, comma, semicolon, pipe; else found out")
+    return flag(None, "of text files: a character, or tab, comma, semicolon, pipe; detected by default")
 
 
 def quoting_flag() -> Any:
     """--quoting."""
-    return flag("double", "none: a double quote in a .csv or .tsv is a character like any other", QUOTINGS)
+    return flag("double", "none: a double quote in a .csv or .tsv is an ordinary character", QUOTINGS)
 
 
 def encoding_flag() -> Any:
     """--encoding."""
-    return flag("utf-8", "of own text files, e.g. latin-1, cp1252, utf-16")
+    return flag("utf-8", "of text files, e.g. latin-1, cp1252, utf-16")
 
 
 class Reading(Protocol):
-    """Whatever has the three flags: a configuration of training, scoring or predicting, or `ReadOptions`."""
+    """Any configuration with the three flags."""
 
     @property
     def delimiter(self) -> str | None: ...
@@ -46,7 +46,7 @@ class Reading(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """How own files are read. Raises MinitrainError naming the flag that is wrong."""
+    """The three flags alone. Raises MinitrainError naming the flag that is wrong."""
 
     delimiter: str | None = delimiter_flag()
     quoting: str = quoting_flag()
@@ -71,7 +71,11 @@ def check_reading(options: Reading) -> None:
 
 
 def delimiter_of(options: Reading) -> str | None:
-    """The character that was asked for. Raises MinitrainError."""
+    """The character that --delimiter names; None if it is to be detected. Raises MinitrainError.
+
+    >>> delimiter_of(ReadOptions(delimiter="semicolon"))
+    ';'
+    """
     asked = options.delimiter
     if asked is None:
         return None
@@ -83,25 +87,18 @@ def delimiter_of(options: Reading) -> str | None:
     return character
 
 
-def as_files(value: Any) -> Files | None:
-    """What a flag or Python names: a string as it is, a path as a string, several as a tuple of strings."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if not isinstance(value, list | tuple) or not all(isinstance(part, str | os.PathLike) for part in value):
-        wrong: Files = value  # of a wrong type, which `check_types` names
-        return wrong
-    return tuple(os.fspath(part) for part in value)
-
-
 def files_of(value: Files | Sequence[str]) -> tuple[str, ...]:
-    """The files that are named: one, several with commas between them or as a tuple, or patterns as `data/*.csv`.
+    """The files that a flag names: one, several as `a,b` or a tuple, or patterns such as `data/*.csv`.
 
-    A file whose own name holds a comma or a star is that file. Raises MinitrainError where a pattern fits none, and
-    where a file is named twice, whose rows would count twice.
+    A file whose own name contains a comma or a star is that file.
+
+    Raises:
+        MinitrainError: A pattern matches no file, or a file is named twice.
+
+    >>> files_of("january.csv, february.csv")
+    ('january.csv', 'february.csv')
     """
-    if isinstance(value, str) and (os.path.lexists(value) or ("," not in value and not glob.has_magic(value))):
+    if isinstance(value, str) and (os.path.lexists(value) or not ("," in value or glob.has_magic(value))):
         return (value,)
     parts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
     names = tuple(name for part in parts for name in _matching(part))
@@ -124,19 +121,20 @@ def _matching(name: str) -> list[str]:
 
 
 def files_shown(value: Files | None) -> str:
-    """What was named, as one string."""
+    """The value of a flag as one string."""
     return value or "" if isinstance(value, str | None) else ", ".join(value)
 
 
 def data_name(value: Files | Sequence[str] | None) -> str:
-    """A short name for the files: `reviews` of data/reviews.csv.gz, `a+2` of three, the folder's of a pattern."""
+    """A short name: `reviews` for data/reviews.csv.gz, `a+2` for a.csv and two more, `data` for data/*.csv."""
     if not value:
         return ""
     if isinstance(value, str) and not os.path.lexists(value) and glob.has_magic(value) and "," not in value:
-        return Path(value.split("*")[0]).parent.name or Path(value.split("*")[0]).name or "files"
+        start = Path(value.split("*")[0])
+        return start.parent.name or start.name or "files"
     try:
         files = files_of(value)
-    except MinitrainError:  # reading says what is wrong
+    except MinitrainError:  # reading reports it
         files = (value,) if isinstance(value, str) else tuple(value)
     first = Path(files[0])
     while first.suffix.lower() in (*COMPRESSED, *FILE_KINDS):

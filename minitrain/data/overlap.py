@@ -1,6 +1,6 @@
-"""Whether rows that a run is scored on stand in its training data, too."""
+"""Whether a run is scored on rows that are in its training data, too."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from minitrain.data.tables.table import Table
@@ -10,33 +10,22 @@ from minitrain.errors import MinitrainError
 def overlap_notes(
     train: Table, evaluation: Mapping[str, Table], text_columns: Sequence[str], label_column: str
 ) -> list[str]:
-    """A note for each table some of whose rows, texts and label, are training rows, too.
-
-    Rows without any text do not count. A million rows take a second.
-    """
+    """A note on each table with rows (texts and label) that are training rows, too."""
     notes = []
+    columns = (*text_columns, label_column)
     for name, table in evaluation.items():
         try:
-            shared = _shared(train, table, text_columns, label_column)
-        except (MinitrainError, TypeError):  # what is wrong with a value is said where it is used
+            rows = list(_rows(table, columns))
+            common = set(rows).intersection(_rows(train, columns))
+        except (MinitrainError, TypeError):  # whoever uses a bad value reports it
             continue
-        if shared:
+        if shared := sum(row in common for row in rows):
             notes.append(f"{name}: {shared} of {len(table)} rows stand in the training data too, text and label")
     return notes
 
 
-def _shared(train: Table, table: Table, text_columns: Sequence[str], label_column: str) -> int:
-    texts, ours = _texts(table, text_columns), _texts(train, text_columns)
-    common = set(texts).intersection(ours)
-    if not common:
-        return 0
-    labels = train.column(label_column)[:]
-    trained = {(text, str(label)) for text, label in zip(ours, labels, strict=True) if text in common}
-    own = zip(texts, table.column(label_column)[:], strict=True)
-    return sum((text, str(label)) in trained for text, label in own if any(text))
-
-
-def _texts(table: Table, columns: Sequence[str]) -> Sequence[Any]:
-    """The text of each row, or its texts."""
-    parts = [table.column(name)[:] for name in columns]
-    return parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
+def _rows(table: Table, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Texts and label of each row that has some text."""
+    for *texts, label in zip(*(table.column(name)[:] for name in columns), strict=True):
+        if any(texts):
+            yield (*texts, str(label))

@@ -1,6 +1,6 @@
-"""Work that takes long says how far it is: on a terminal as a bar, elsewhere as a line now and then.
+"""Progress of long work on standard error: a bar on a terminal, elsewhere a line now and then.
 
-Work of less than two seconds says nothing. All of it goes to standard error.
+Work of less than two seconds shows nothing.
 """
 
 import sys
@@ -10,20 +10,22 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-SILENCE = 2.0  # seconds until the first sign of life; each later line waits twice as long as the one before
+SILENCE = 2.0  # seconds before the first line; each further line waits twice as long as the one before
 
 
 @contextmanager
 def progress(
     what: str, total: int | None = None, unit: str = "rows", silent: bool = False
 ) -> Iterator[Callable[[int], object]]:
-    """Around work of `total` units (None where that is not known); yields a function to call with those done.
+    """Yield a function to call with the number of units done since the last call.
 
         with progress("reading my.csv", total=size, unit="bytes") as add:
             for line in lines:
                 add(len(line))
 
-    silent: say nothing, because another process does.
+    Args:
+        total: All units; None if unknown.
+        silent: Show nothing, because another process does.
     """
     if silent:
         yield lambda count: None
@@ -37,7 +39,7 @@ def progress(
 
 
 class _Lines:
-    """Progress as plain lines, for a file or the log of a machine."""
+    """Progress as plain lines, for a file or a log."""
 
     def __init__(self, what: str, total: int | None, unit: str) -> None:
         self.what, self.total, self.unit, self.done = what, total, unit, 0

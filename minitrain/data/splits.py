@@ -13,7 +13,7 @@ from minitrain.config.problem_types import REGRESSION
 from minitrain.config.read_options import Files, files_of
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.labels.ids import Labels, hidden
-from minitrain.data.labels.labels import find_labels
+from minitrain.data.labels.infer import infer_labels
 from minitrain.data.labels.notes import label_notes
 from minitrain.data.labels.values import check_label_map
 from minitrain.data.overlap import overlap_notes
@@ -124,7 +124,7 @@ def read_rows(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] 
     check_label_column(label_column, columns)
     problem_type = config.problem_type or (REGRESSION if task == "stsb" else None)
     check_label_map(list(by_split.values()), label_column, config.label_map)
-    labels = find_labels(
+    labels = infer_labels(
         train,
         label_column,
         problem_type,

@@ -15,7 +15,7 @@ from minitrain.config.options import check_label_column
 from minitrain.config.read_options import Files, Reading, ReadOptions, files_of
 from minitrain.data.dataset import Split
 from minitrain.data.labels.ids import Labels, display_names, positive_of_data
-from minitrain.data.labels.labels import with_positive
+from minitrain.data.labels.infer import with_positive
 from minitrain.data.labels.notes import numbers_as_ids
 from minitrain.data.labels.values import check_label_map
 from minitrain.data.load import tokenize, unknown_warning

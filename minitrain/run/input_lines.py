@@ -9,7 +9,7 @@ import os
 import select
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -153,8 +153,8 @@ class LineParser:
     def _unfolded(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row with the texts that are inside of its fields, as `review.text`, as fields of their own."""
         for name in self._needed:
-            with suppress(KeyError):
-                row = {**row, name: field_of(row, name)}
+            if (value := field_of(row, name)) is not ABSENT:
+                row = {**row, name: value}
         return row
 
     def _fields_of(self, line: str) -> dict[str, Any]:

@@ -95,7 +95,11 @@ def test_files_of_different_kinds_are_read_as_the_one_without_types(folder: Path
 def test_rows_keep_their_numbers_when_some_are_chosen(folder: Path) -> None:
     table = read_file("one.csv,two.csv")
     assert [table.select([2, 1]).where(row) for row in (0, 1)] == ["two.csv, row 1", "one.csv, row 2"]
-    assert [part for part in table.head(2).pieces(1)] == [("one.csv", 1, slice(0, 1)), ("one.csv", 2, slice(1, 2))]
+    assert [part for part in table.pieces(1)] == [
+        ("one.csv", 1, slice(0, 1)),
+        ("one.csv", 2, slice(1, 2)),
+        ("two.csv", 1, slice(2, 3)),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import LabelEncoder  # type: ignore[import-untyped]
 
-from minitrain.data.labels.ids import Labels, class_ids, display_names, hidden, scores
-from minitrain.data.labels.labels import find_labels
+from minitrain.data.labels.ids import Labels, class_ids, display_names, hidden
+from minitrain.data.labels.infer import infer_labels
+from minitrain.data.labels.values import scores
 from minitrain.data.load import load_splits
 from minitrain.data.tables.load import read_file
 from minitrain.data.tables.table import Table
@@ -105,7 +106,7 @@ def test_a_number_is_a_class_where_training_has_it_and_else_an_error(
     later: list[Any],
     unseen: list[Any],
 ) -> None:
-    labels = find_labels(read(of_training, tmp_path / "train", train), "label")
+    labels = infer_labels(read(of_training, tmp_path / "train", train), "label")
     encoder = LabelEncoder().fit([str(label) for label in train])
     assert labels.names is not None
     found = class_ids(read(of_evaluation, tmp_path / "eval", later), "label", labels)
@@ -126,7 +127,7 @@ def test_every_label_is_its_own_class_as_for_scikit_learn(data: st.DataObject) -
     later = data.draw(st.lists(pool, min_size=1, max_size=6))
     csv = data.draw(st.booleans())
     encoder = LabelEncoder().fit(train)
-    labels = find_labels(table(train, csv=csv), "label")
+    labels = infer_labels(table(train, csv=csv), "label")
     assert labels.names is not None and set(labels.names) == set(encoder.classes_)
     if set(later) <= set(train):
         assert [labels.names[i] for i in class_ids(table(later, csv=csv), "label", labels)] == later
@@ -138,17 +139,17 @@ def test_every_label_is_its_own_class_as_for_scikit_learn(data: st.DataObject) -
 
 
 def test_numbers_for_words_are_an_error_with_the_map_that_would_say_it() -> None:
-    words = find_labels(table(["bad", "good"]), "label")
+    words = infer_labels(table(["bad", "good"]), "label")
     said = refused(words, table(["1", "0"], csv=True))
     assert "expected one of 'bad', 'good'; say which is which, as in --label_map 0=bad,1=good" in said
-    mapped = find_labels(table(["bad", "good"]), "label", label_map={"0": "good", "1": "bad"})
+    mapped = infer_labels(table(["bad", "good"]), "label", label_map={"0": "good", "1": "bad"})
     assert class_ids(table(["0", "1", "good"], csv=True), "label", mapped) == [1, 0, 1]
     assert class_ids(table([0, 1]), "label", mapped) == [1, 0]
 
 
 def test_numbers_are_ids_where_the_training_data_says_so() -> None:
-    named = find_labels(table([0, 1], names=("neg", "pos")), "label")
-    head = find_labels(table([0, 1]), "label", known=("neg", "pos"))
+    named = infer_labels(table([0, 1], names=("neg", "pos")), "label")
+    head = infer_labels(table([0, 1]), "label", known=("neg", "pos"))
     for labels in (named, head, Labels(names=("LABEL_0", "LABEL_1"), numbers_are_ids=False)):
         assert class_ids(table([1, 0]), "label", labels) == [1, 0]
         assert class_ids(table(["1", "0"], csv=True), "label", labels) == [1, 0]
@@ -159,13 +160,13 @@ def test_numbers_are_ids_where_the_training_data_says_so() -> None:
 
 def test_a_head_of_numbers_is_met_by_name() -> None:
     stars = ("5", "4", "3", "2", "1")
-    assert find_labels(table([1, 5, 2, 3, 4]), "label", known=stars).numbers_are_ids is False
+    assert infer_labels(table([1, 5, 2, 3, 4]), "label", known=stars).numbers_are_ids is False
     # 0 to 4 are not the stars 1 to 5: never moved by one.
-    assert find_labels(table([0, 1, 2, 3, 4]), "label", known=stars).names == ("0", "1", "2", "3", "4")
+    assert infer_labels(table([0, 1, 2, 3, 4]), "label", known=stars).names == ("0", "1", "2", "3", "4")
 
 
 def test_a_number_that_is_a_place_and_another_ones_name_is_an_error() -> None:
-    stars = find_labels(table([0, 1, 2], names=("1", "2", "3")), "label")
+    stars = infer_labels(table([0, 1, 2], names=("1", "2", "3")), "label")
     said = refused(stars, table([1, 2]))
     assert "the number 1 is a place in the list of the classes, '1', '2', '3', and one of their names, too" in said
     mapped = replace(stars, label_map={"0": "1", "1": "2"})
@@ -173,7 +174,7 @@ def test_a_number_that_is_a_place_and_another_ones_name_is_an_error() -> None:
 
 
 def test_a_split_of_some_classes_more_or_fewer_is_met_by_name() -> None:
-    labels = find_labels(table([0, 1], names=("neg", "pos")), "label")
+    labels = infer_labels(table([0, 1], names=("neg", "pos")), "label")
     assert class_ids(table([0, 0], names=("pos",)), "label", labels) == [1, 1]
     assert class_ids(table([2, 0], names=("pos", "neutral", "neg")), "label", labels) == [0, 1]
     said = refused(labels, table([2, 1], names=("pos", "neutral", "neg")))
@@ -184,11 +185,11 @@ def test_a_split_of_some_classes_more_or_fewer_is_met_by_name() -> None:
 
 
 def test_classes_numbered_in_another_order_are_met_by_name_and_others_are_an_error() -> None:
-    labels = find_labels(table([0, 1], names=("neg", "pos")), "label")
+    labels = infer_labels(table([0, 1], names=("neg", "pos")), "label")
     assert class_ids(table([0, 1], names=("pos", "neg")), "label", labels) == [1, 0]
     said = refused(labels, table([0, 1], names=("bad", "good")))
     assert "numbers do not tell which is which. Say it, as in --label_map bad=neg,good=pos" in said
-    mapped = find_labels(table([0, 1], names=("neg", "pos")), "label", label_map={"bad": "neg", "good": "pos"})
+    mapped = infer_labels(table([0, 1], names=("neg", "pos")), "label", label_map={"bad": "neg", "good": "pos"})
     assert class_ids(table([1, 0], names=("bad", "good")), "label", mapped) == [1, 0]
 
 
@@ -198,7 +199,7 @@ def test_classes_numbered_in_another_order_are_met_by_name_and_others_are_an_err
 @pytest.mark.parametrize("csv", [False, True])
 @pytest.mark.parametrize("label", ["Bad", " bad", "bad ", "BAD", "b\u0061d\u00a0", "ｂａｄ"])
 def test_a_label_that_differs_by_blanks_or_case_is_told_so(label: str, csv: bool) -> None:
-    labels = find_labels(table(["bad", "good"], csv=csv), "label")
+    labels = infer_labels(table(["bad", "good"], csv=csv), "label")
     said = refused(labels, table(["good", label, "GOOD"], csv=csv))
     assert "row 2" in said and "it differs from 'bad' by blanks, case or Unicode's form alone: --label_map" in said
     assert "GOOD=good" in said
@@ -212,60 +213,60 @@ def test_a_label_that_differs_by_blanks_or_case_is_told_so(label: str, csv: bool
 def test_booleans_are_two_classes_in_every_format(
     tmp_path: Path, of_training: Writer, of_evaluation: Writer
 ) -> None:
-    labels = find_labels(read(of_training, tmp_path / "train", [True, False, True]), "label")
+    labels = infer_labels(read(of_training, tmp_path / "train", [True, False, True]), "label")
     assert (labels.names, labels.positive_label) == (("False", "True"), "True")
     assert class_ids(read(of_evaluation, tmp_path / "eval", [False, True]), "label", labels) == [0, 1]
 
 
 def test_booleans_meet_words_for_them_and_no_numbers() -> None:
-    words = find_labels(table(["true", "false"], csv=True), "label")
+    words = infer_labels(table(["true", "false"], csv=True), "label")
     assert class_ids(table([True, False]), "label", words) == [1, 0]
-    assert "--label_map False=0,True=1" in refused(find_labels(table([0, 1]), "label"), table([True]))
+    assert "--label_map False=0,True=1" in refused(infer_labels(table([0, 1]), "label"), table([True]))
     with pytest.raises(MinitrainError, match=r"row 2, .* the label is 1 \(int\); expected bool as in row 1, True"):
-        find_labels(table([True, 1]), "label")
+        infer_labels(table([True, 1]), "label")
     assert "expected one of" in refused(Labels(names=("no", "yes")), table([True], names=("no", "yes")))
 
 
 @pytest.mark.parametrize("write", FORMATS)
 def test_whole_floats_are_classes_where_the_user_says_so(tmp_path: Path, write: Writer) -> None:
     data = read(write, tmp_path, [0.0, 1.0, 2.0, 1.0])
-    labels = find_labels(data, "label", CLASSES)
+    labels = infer_labels(data, "label", CLASSES)
     assert (labels.names, class_ids(data, "label", labels)) == (("0", "1", "2"), [0, 1, 2, 1])
     for later in ([1, 0], [1.0, 0.0], ["1", "0"]):
         assert class_ids(table(later), "label", labels) == [1, 0]
     with pytest.raises(MinitrainError, match="row 1, .*: for classes pass --problem_type single_label_class"):
-        find_labels(data, "label")
+        infer_labels(data, "label")
 
 
 @pytest.mark.parametrize("write", FORMATS)
 def test_a_row_without_a_label_is_an_error_in_every_format(tmp_path: Path, write: Writer) -> None:
     with pytest.raises(MinitrainError, match=r"row 2, .* the row has no label: leave it out, or fill it in"):
-        find_labels(read(write, tmp_path, [0.0, None, 1.0]), "label", CLASSES)
+        infer_labels(read(write, tmp_path, [0.0, None, 1.0]), "label", CLASSES)
 
 
 def test_integers_among_whole_floats_are_classes_where_the_user_says_so() -> None:
     data = table([0, 1.0, 1, 2.0])
-    labels = find_labels(data, "label", CLASSES)
+    labels = infer_labels(data, "label", CLASSES)
     assert (labels.names, class_ids(data, "label", labels)) == (("0", "1", "2"), [0, 1, 1, 2])
     with pytest.raises(
         MinitrainError, match="row 2, .* for classes pass --problem_type single_label_classification"
     ):
-        find_labels(data, "label")
+        infer_labels(data, "label")
 
 
 @pytest.mark.parametrize("csv", [False, True])
 def test_a_blank_label_is_missing_and_can_be_named(csv: bool) -> None:
     data = table(["a", "", "b", " "], csv=csv)
     with pytest.raises(MinitrainError, match="row 2, .* the row has no label"):
-        find_labels(data, "label")
-    named = find_labels(data, "label", label_map={"": "none", " ": "none"})
+        infer_labels(data, "label")
+    named = infer_labels(data, "label", label_map={"": "none", " ": "none"})
     assert (named.names, class_ids(data, "label", named)) == (("a", "b", "none"), [0, 2, 1, 2])
 
 
 @pytest.mark.parametrize("value", [1.0, "1.0", " 1"])
 def test_a_float_is_the_class_of_its_number_and_no_place(value: Any) -> None:
     csv = isinstance(value, str)
-    assert class_ids(table([value], csv=csv), "label", find_labels(table([0, 1]), "label")) == [1]
+    assert class_ids(table([value], csv=csv), "label", infer_labels(table([0, 1]), "label")) == [1]
     assert "expected one of" in refused(
         Labels(names=("no", "yes")), table([value * 1.0 if not csv else "1.0"], csv=csv)
     )
@@ -276,14 +277,14 @@ def test_a_float_is_the_class_of_its_number_and_no_place(value: Any) -> None:
 
 @pytest.mark.parametrize(("labels", "csv"), [([-1, 1], False), (["-1", "1"], True), ([-1.0, 1.0], False)])
 def test_minus_one_is_a_class_by_a_map_or_where_the_user_says_so(labels: list[Any], csv: bool) -> None:
-    found = find_labels(table(labels, csv=csv), "label", CLASSES)
+    found = infer_labels(table(labels, csv=csv), "label", CLASSES)
     assert (found.names, found.positive_label, hidden(table([-1]), "label", found)) == (("-1", "1"), "1", False)
-    mapped = find_labels(table(labels, csv=csv), "label", label_map={"-1": "no", "1": "yes"})
+    mapped = infer_labels(table(labels, csv=csv), "label", label_map={"-1": "no", "1": "yes"})
     assert (mapped.names, mapped.positive_label) == (("no", "yes"), "yes")
     assert class_ids(table(labels, csv=csv), "label", mapped) == [0, 1]
     if not isinstance(labels[0], float):
         with pytest.raises(MinitrainError, match="--label_map -1=no,1=yes, or pass --problem_type") as caught:
-            find_labels(table(labels, csv=csv), "label")
+            infer_labels(table(labels, csv=csv), "label")
         assert "GLUE" not in str(caught.value)
 
 
@@ -310,18 +311,18 @@ def test_a_map_names_and_joins_classes(
 ) -> None:
     csv = csv and not isinstance(labels[0], bool)  # a CSV file has words for them
     data = table([str(label) for label in labels] if csv else labels, csv=csv)
-    found = find_labels(data, "label", label_map=pairs)
+    found = infer_labels(data, "label", label_map=pairs)
     assert (found.names, class_ids(data, "label", found)) == (names, ids)
 
 
 def test_a_map_renames_the_classes_of_a_dataset_and_keeps_their_ids() -> None:
     data = table([0, 1, 2], names=("c", "b", "a"))
-    joined = find_labels(data, "label", label_map={"a": "c"})
+    joined = infer_labels(data, "label", label_map={"a": "c"})
     assert (joined.names, class_ids(data, "label", joined)) == (("c", "b"), [0, 1, 0])
 
 
 def test_a_target_that_is_no_class_is_named_with_its_origin() -> None:
-    labels = find_labels(table(["bad", "good"]), "label", label_map={"0": "goood"})
+    labels = infer_labels(table(["bad", "good"]), "label", label_map={"0": "goood"})
     assert "the label is 'goood' (str); expected one of 'bad', 'good'" in refused(labels, table([0]))
     assert "(--label_map made it of 0)" in refused(labels, table([0]))
 
@@ -332,7 +333,7 @@ def test_scores_have_no_classes_to_name(
     problem_type: str | None, labels: list[Any], option: dict[str, Any]
 ) -> None:
     with pytest.raises(MinitrainError, match=f"--{next(iter(option))} .* scores"):
-        find_labels(table(labels), "label", problem_type, **option)
+        infer_labels(table(labels), "label", problem_type, **option)
 
 
 # --- Values of every type ---
@@ -349,7 +350,7 @@ def test_scores_have_no_classes_to_name(
     ],
 )
 def test_scalars_of_numpy_and_torch_are_those_of_python(labels: Any, names: tuple[str, ...]) -> None:
-    assert find_labels(table(labels), "label").names == names
+    assert infer_labels(table(labels), "label").names == names
 
 
 def test_scores_may_be_scalars_of_numpy_and_torch() -> None:
@@ -380,7 +381,7 @@ def test_scores_may_be_scalars_of_numpy_and_torch() -> None:
 def test_what_is_no_label_is_one_error_with_its_row_and_what_to_do(value: Any, said: str) -> None:
     column = [0, value] if type(value) is int else ["a", value]
     for look in (
-        lambda: find_labels(table(column), "label"),
+        lambda: infer_labels(table(column), "label"),
         lambda: class_ids(table(column), "label", Labels(names=("0", "a"))),
     ):
         with pytest.raises(MinitrainError, match="some.jsonl, row 2, column 'label': the label is ") as caught:

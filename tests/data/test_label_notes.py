@@ -8,7 +8,7 @@ import pytest
 
 from minitrain.config.label_map import read_label_map
 from minitrain.data.labels.ids import Labels
-from minitrain.data.labels.labels import find_labels
+from minitrain.data.labels.infer import infer_labels
 from minitrain.data.labels.notes import in_table, label_notes, plain
 from minitrain.data.load import load_splits
 from minitrain.data.tables.table import Table
@@ -24,7 +24,7 @@ def table(labels: Sequence[Any], names: tuple[str, ...] | None = None, csv: bool
 def notes(train: Table, evaluation: Table | None = None, **options: Any) -> list[str]:
     """What is said of a training table, and of one that is evaluated on."""
     tables = {"train": train} | ({} if evaluation is None else {"validation": evaluation})
-    return label_notes(tables, "label", find_labels(train, "label", **options))
+    return label_notes(tables, "label", infer_labels(train, "label", **options))
 
 
 # --- Which class F1 is of ---
@@ -36,8 +36,8 @@ def test_of_two_words_it_is_said_which_f1_is_of(csv: bool) -> None:
     said = "f1 is of 'legit', the second by the alphabet; --positive_label fraud makes it the other's"
     assert notes(words) == [said]
     assert notes(words, positive_label="fraud") == notes(words, positive_label="legit") == []
-    assert find_labels(words, "label", positive_label="fraud").positive_label == "fraud"
-    assert find_labels(table([0, 1]), "label", positive_label=0).positive_label == "0"  # type: ignore[arg-type]
+    assert infer_labels(words, "label", positive_label="fraud").positive_label == "fraud"
+    assert infer_labels(table([0, 1]), "label", positive_label=0).positive_label == "0"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_names_that_differ_by_blanks_or_case_are_counted_and_can_be_joined() -> 
     assert "alone: ' bad' 1, 'Bad' 1, 'bad' 2; --label_map '\" bad\"=bad,Bad=bad' joins them" in first
     assert "alone: 'good' 1, 'good ' 1; --label_map '\"good \"=good' joins them" in second
     advised = read_label_map('" bad"=bad,Bad=bad,"good "=good')
-    assert find_labels(table(labels), "label", label_map=advised).names == ("bad", "good")
+    assert infer_labels(table(labels), "label", label_map=advised).names == ("bad", "good")
 
 
 def test_ids_and_texts_given_for_labels_are_said() -> None:
@@ -99,7 +99,7 @@ def test_many_numbers_that_may_be_scores_are_said(as_text: bool) -> None:
     prices = [120 + i % 100 for i in range(500)]
     (said,) = notes(table([str(price) for price in prices] if as_text else prices))
     assert said.startswith("100 classes in 500 rows: are the numbers in 'label' scores? --problem_type regression")
-    assert find_labels(table(prices), "label", problem_type="regression").names is None
+    assert infer_labels(table(prices), "label", problem_type="regression").names is None
     assert notes(table([i % 100 for i in range(2000)])) == []
 
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitrain.data.labels.ids import Labels, class_ids, hidden, scores
-from minitrain.data.labels.labels import find_labels
+from minitrain.data.labels.ids import Labels, class_ids, hidden
+from minitrain.data.labels.infer import infer_labels
+from minitrain.data.labels.values import scores
 from minitrain.data.load import load_splits
 from minitrain.data.tables.table import Table
 from minitrain.data.tokenizer.tokenizer import read_tokenizer
@@ -39,7 +40,7 @@ def ids(
 ) -> tuple[tuple[str, ...] | None, list[int]]:
     """The classes found in a training table, and its rows' ids."""
     data = table(labels, names, csv)
-    found = find_labels(data, "stars", known=known)
+    found = infer_labels(data, "stars", known=known)
     return found.names, class_ids(data, "stars", found)
 
 
@@ -62,7 +63,7 @@ def test_labels_of_a_csv_file_are_typed_by_what_all_of_them_are() -> None:
     assert ids(["1", "2", "x"], csv=True) == (("1", "2", "x"), [0, 1, 2])
     assert ids(["no", "yes"], csv=True) == (("no", "yes"), [0, 1])
     assert ids(["True", "False"], csv=True) == (("False", "True"), [1, 0])
-    assert find_labels(table(["1", "2.5"], csv=True), "stars") == Labels(names=None)
+    assert infer_labels(table(["1", "2.5"], csv=True), "stars") == Labels(names=None)
 
 
 def test_codes_with_leading_zeros_in_a_csv_file_are_names() -> None:
@@ -116,11 +117,11 @@ def test_a_split_numbered_in_another_order_is_scored_by_name() -> None:
 
 
 def test_f1_is_about_the_class_that_the_data_numbers_1() -> None:
-    kept = find_labels(table([0, 1, 1], names=("no", "yes")), "stars", known=("yes", "no"))
+    kept = infer_labels(table([0, 1, 1], names=("no", "yes")), "stars", known=("yes", "no"))
     assert kept == Labels(names=("yes", "no"), positive=0)
     named = Labels(names=("no", "yes"), positive=1, numbers_are_ids=True)
-    assert find_labels(table([0, 1, 1], names=("no", "yes")), "stars") == named
-    assert find_labels(table([0, 1, 1]), "stars", known=("1", "0")).positive_label == "1"
+    assert infer_labels(table([0, 1, 1], names=("no", "yes")), "stars") == named
+    assert infer_labels(table([0, 1, 1]), "stars", known=("1", "0")).positive_label == "1"
 
 
 def test_a_later_split_may_say_the_name_or_the_id() -> None:
@@ -155,23 +156,23 @@ def test_a_later_split_may_say_the_name_or_the_id() -> None:
 )
 def test_a_label_that_is_none_is_an_error_with_its_row(labels: list[Any], row: int, value: str) -> None:
     with pytest.raises(MinitrainError) as caught:
-        find_labels(table(labels), "stars")
+        infer_labels(table(labels), "stars")
     assert f"reviews.jsonl, row {row}, column 'stars': the label is {value}; expected " in str(caught.value)
 
 
 def test_integers_among_fractions_are_told_the_flag_for_scores() -> None:
     for labels in ([0, 1, 0.5], [0.5, 1]):
         with pytest.raises(MinitrainError, match="for scores pass --problem_type regression"):
-            find_labels(table(labels), "stars")
+            infer_labels(table(labels), "stars")
     with pytest.raises(MinitrainError) as caught:
-        find_labels(table([0, "x"]), "stars")
+        infer_labels(table([0, "x"]), "stars")
     assert "regression" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("labels", "row", "value"), [(["0", "1", "-1"], 3, "-1 (int)"), (["1", "", "0"], 2, "''")])
 def test_a_csv_file_has_the_same_errors(labels: list[str], row: int, value: str) -> None:
     with pytest.raises(MinitrainError) as caught:
-        find_labels(table(labels, csv=True), "stars")
+        infer_labels(table(labels, csv=True), "stars")
     assert f"reviews.csv, row {row}, column 'stars': the label is {value}" in str(caught.value)
 
 
@@ -195,11 +196,11 @@ def test_stars_outside_of_those_trained_on_are_an_error_though_they_would_be_ids
 @pytest.mark.parametrize("labels", [[0, 0, 0], [7], ["a", "a"]])
 def test_a_single_class_is_an_error_that_lists_the_columns(labels: list[Any]) -> None:
     with pytest.raises(MinitrainError) as caught:
-        find_labels(table(labels), "stars")
+        infer_labels(table(labels), "stars")
     assert f"every label is {str(labels[0])!r}; a classifier needs two classes" in str(caught.value)
     assert "The columns are text, stars" in str(caught.value)
     with pytest.raises(MinitrainError, match="every label is 'yes'"):
-        find_labels(table([1, 1], names=("no", "yes")), "stars")
+        infer_labels(table([1, 1], names=("no", "yes")), "stars")
 
 
 @pytest.mark.fault(54)
@@ -209,21 +210,21 @@ def test_a_missing_column_lists_those_there_are() -> None:
             MinitrainError,
             match=r"reviews\.jsonl: has no column 'label'; it has text, stars \(--label_column says which",
         ):
-            find_labels(table([0, 1]), "label", problem_type)
+            infer_labels(table([0, 1]), "label", problem_type)
     with pytest.raises(MinitrainError, match="has no column 'label'; it has text, stars"):
         scores(table([0.5]), "label")
 
 
 def test_no_rows_are_an_error() -> None:
     with pytest.raises(MinitrainError, match=r"reviews\.jsonl: has no rows"):
-        find_labels(table([]), "stars")
+        infer_labels(table([]), "stars")
 
 
 # --- Scores ---
 
 
 def test_fractions_are_scores() -> None:
-    found = find_labels(table([3.8, 5.0, 0.0]), "stars")
+    found = infer_labels(table([3.8, 5.0, 0.0]), "stars")
     assert (found.names, found.problem_type, found.num_labels) == (None, SCORES, 1)
     assert scores(table([3.8, 5.0, 0.0]), "stars") == [3.8, 5.0, 0.0]
     assert scores(table(["3.8", "5", "1e-3"], csv=True), "stars") == [3.8, 5.0, 0.001]
@@ -231,20 +232,20 @@ def test_fractions_are_scores() -> None:
 
 def test_of_integers_and_whole_floats_in_a_csv_file_the_first_float_is_named() -> None:
     with pytest.raises(MinitrainError, match=r"row 3, .* the label is 1\.0; .* pass --problem_type regression"):
-        find_labels(table(["0", "1", "1.0"], csv=True), "stars")
+        infer_labels(table(["0", "1", "1.0"], csv=True), "stars")
 
 
 @pytest.mark.parametrize("csv", [False, True])
 def test_whole_floats_ask_whether_they_are_scores(csv: bool) -> None:
     labels: list[Any] = ["1.0", "2.0"] if csv else [1.0, 2.0]
     with pytest.raises(MinitrainError, match=r"row 1, .* the label is 1\.0; .* pass --problem_type regression"):
-        find_labels(table(labels, csv=csv), "stars")
-    assert find_labels(table(labels, csv=csv), "stars", SCORES) == Labels(names=None)
+        infer_labels(table(labels, csv=csv), "stars")
+    assert infer_labels(table(labels, csv=csv), "stars", SCORES) == Labels(names=None)
     assert scores(table(labels, csv=csv), "stars") == [1.0, 2.0]
 
 
 def test_integers_are_scores_where_the_user_says_so() -> None:
-    assert find_labels(table([1, 2, -3]), "stars", SCORES).problem_type == SCORES
+    assert infer_labels(table([1, 2, -3]), "stars", SCORES).problem_type == SCORES
     assert scores(table([1, 2, -3]), "stars") == [1.0, 2.0, -3.0]
     assert scores(table(["1", "2", "-3"], csv=True), "stars") == [1.0, 2.0, -3.0]
 
@@ -254,7 +255,7 @@ def test_fractions_are_no_classes_though_the_user_says_so() -> None:
         MinitrainError,
         match=r"row 2, column 'stars': the label is 0\.5 .* for scores pass --problem_type regression",
     ):
-        find_labels(table([1.0, 0.5]), "stars", CLASSES)
+        infer_labels(table([1.0, 0.5]), "stars", CLASSES)
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, 1e39, 10**400, None, "2.5", True, b"1"])

@@ -1,7 +1,7 @@
-"""The classes of a run, and the id that each label of a column has among them.
+"""The classes of a run, and the id of each label among them.
 
-A number is a class by its name. It is one by its place only where the training data, or the head that was trained
-before, says what its numbers stand for. What is neither is an error with its row, and with what would help.
+A number is a class by its name; by its place only if the training data, or the trained head, says what its numbers
+stand for. Any other label is an error that names the row and the way out.
 """
 
 from collections import Counter
@@ -19,29 +19,30 @@ from minitrain.data.labels.values import (
     class_names,
     is_integer,
     is_missing,
-    is_written_number,
     label_keys,
     label_values,
     raw_values,
+    row_of,
+    scores,
     whole_number,
 )
 from minitrain.data.tables.table import Table
 from minitrain.errors import MinitrainError, listed
-
-LARGEST_SCORE = (2 - 2**-23) * 2.0**127  # a float32 holds no larger number
-
 
 OWN_NAMES = "give each a name of its own in 'id2label' of its config.json, or start a --new_head"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """names: the classes in order of their ids, or None for regression, where a label is a score.
+    """The classes of a run, or scores.
 
-    positive: the id of the class that F1 is about, of two. numbers_are_ids: whether a number stands for the class
-    at its place, because the training data or its head numbers the classes so; None leaves that to the names, which
-    numbers stand for where some are numbers themselves. label_map: other names for labels as the data has them.
-    alphabetical: whether only the alphabet has put the classes in this order.
+    Attributes:
+        names: The classes in order of their ids; None for regression, where a label is a score.
+        positive: Of two classes, the id of the one that F1 is about.
+        numbers_are_ids: Whether a number means the class at its place, as in the training data or the trained head;
+            None: only if no name is a number.
+        label_map: New names for the labels of the data.
+        alphabetical: Only the alphabet gave the order of the classes.
     """
 
     names: tuple[str, ...] | None
@@ -56,30 +57,32 @@ class Labels:
 
     @property
     def num_labels(self) -> int:
-        """Width of the head: one output a class, one alone for a score."""
+        """Width of the head: one output per class, or one for a score."""
         return self.num_classes or 1
 
     @property
     def num_classes(self) -> int | None:
-        """How many classes there are to tell apart, as metrics ask it; None for scores."""
+        """The number of classes; None for scores."""
         return None if self.names is None else len(self.names)
 
     @property
     def positive_label(self) -> str | None:
-        """The name of the class that F1 is about; None where there are not two."""
+        """The name of the class that F1 is about; None unless there are two."""
         return self.names[self.positive] if self.names is not None and len(self.names) == 2 else None
 
     @property
     def by_place(self) -> bool:
         """Whether a number is an id: as recorded, or because the names (LABEL_0, LABEL_1, ...) say no more."""
-        if self.names is None or self.names == default_names(len(self.names)):
-            return self.names is not None
+        if self.names is None:
+            return False
+        if self.names == default_names(len(self.names)):
+            return True
         known = self.numbers_are_ids
         return not any(map(is_integer, self.names)) if known is None else known
 
 
 def saved_labels(names: tuple[str, ...] | None, facts: Mapping[str, Any]) -> Labels:
-    """The classes of a saved head, read as its `results.json` says (facts; {} where there is none)."""
+    """The classes of a saved head. facts: its `results.json`, or {}."""
     if names is None:
         return Labels(names=None)
     positive = facts.get("positive_label")
@@ -93,13 +96,13 @@ def saved_labels(names: tuple[str, ...] | None, facts: Mapping[str, Any]) -> Lab
 
 
 def positive_of_data(table: Table, column: str, labels: Labels) -> int:
-    """The id that the data's own class 1 has, where it has the same two classes, maybe in another order; else 1."""
+    """The id of the data's own class 1, if it has the same two classes in any order; else 1."""
     own = class_names(table, column, labels.label_map)
     return labels.names.index(own[1]) if labels.names and len(own) == 2 and set(own) == set(labels.names) else 1
 
 
 def display_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Names that tell all classes apart, where a head calls two the same.
+    """Names that tell all classes apart, even if a head gives one name to several.
 
     >>> display_names(["a", "b", "a"])
     ('a (0)', 'b', 'a (2)')
@@ -109,7 +112,7 @@ def display_names(names: Sequence[str]) -> tuple[str, ...]:
     result = []
     for i, name in enumerate(names):
         shown = name
-        while counts[name] > 1 and (shown == name or shown in taken):  # a class may be called "a (0)" by itself
+        while counts[name] > 1 and (shown == name or shown in taken):  # a class may be called "a (0)" already
             shown = f"{shown} ({i})"
         taken.add(shown)
         result.append(shown)
@@ -117,72 +120,80 @@ def display_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def default_names(count: int) -> tuple[str, ...]:
-    """The names that transformers gives to classes without any."""
+    """The names that transformers gives to unnamed classes.
+
+    >>> default_names(2)
+    ('LABEL_0', 'LABEL_1')
+    """
     return tuple(f"LABEL_{i}" for i in range(count))
 
 
 def quoted(names: Sequence[str]) -> str:
-    """Names as a message lists them."""
-    return listed(repr(name) for name in names)
+    """Names for a message, in quotes."""
+    return listed(map(repr, names))
 
 
-class Classes:
-    """The classes of a run as one column names them: by text, by number, or by the data's own ids."""
+class ClassLookup:
+    """Finds the class id of each label of a column, by name, by number, or by the data's own ids.
+
+    Raises:
+        MinitrainError: The column has class names, and none of them is a class of the run.
+    """
 
     def __init__(self, table: Table, column: str, labels: Labels) -> None:
-        """Raises MinitrainError where the column has class names of its own, and they are not those of the run."""
         assert labels.names is not None
         self.table, self.column, self.labels, self.names = table, column, labels, labels.names
+        self.where = f"{table.source}, column {column!r}"
         self.by_name = {name: i for i, name in enumerate(self.names)}
         self.counts = Counter(self.names)
-        self.own = class_names(table, column, labels.label_map)  # the data numbers its classes in its own order
-        in_place = self.names in (tuple(map(str, range(len(self.names)))), default_names(len(self.names)))
-        self.by_place = in_place if self.own else labels.by_place
-        if self.own and not in_place and not set(self.own) & set(self.names):
-            pairs = {name: self._alike(name) or other for name, other in zip(self.own, self.names, strict=False)}
-            raise MinitrainError(
-                f"{table.source}, column {column!r}: its classes are {quoted(self.own)}, those of the model "
-                f"{quoted(self.names)}; numbers do not tell which is which. Say it, as in {as_flag(pairs)} (or in "
-                "another order)"
-            )
+        self.own = class_names(table, column, labels.label_map)  # the data's classes, in its own order
+        self.by_place = labels.by_place
+        if self.own:
+            count = len(self.names)
+            self.by_place = self.names in (tuple(map(str, range(count))), default_names(count))
+            if not self.by_place and not set(self.own) & set(self.names):
+                pairs = zip(self.own, self.names, strict=False)
+                flag = as_flag({name: self._alike(name) or other for name, other in pairs})
+                raise MinitrainError(
+                    f"{self.where}: its classes are {quoted(self.own)}, those of the model {quoted(self.names)}; "
+                    f"numbers do not tell which is which. Say it, as in {flag} (or in another order)"
+                )
 
     def find(self, value: Any) -> int | None:
-        """The id of a label, or None where it is no class. Raises MinitrainError where it may be two."""
+        """The id of a label, or None if it is no class. Raises MinitrainError if it may be two."""
         if isinstance(value, str) and value in self.by_name:
-            return self._only(str(value))
+            return self._named(str(value))
         if type(value) is bool and not self.own:
             same = [name for name in self.names if name.lower() == str(value).lower()]
-            return self._only(same[0]) if len(same) == 1 else None
+            return self._named(same[0]) if len(same) == 1 else None
         number = None if isinstance(value, bool | Name) else whole_number(value, self.table.untyped)
-        if type(value) is float and number is None and str(value) in self.by_name and not self.own:
-            return self._only(str(value))  # 0.5 beside classes that --label_map names
+        if type(value) is float and number is None and not self.own:
+            return self._named(str(value))  # 0.5 beside classes that --label_map names
         if number is None or abs(number) >= LARGEST:
             return None
         place = number if 0 <= number < len(self.names) else None
         if self.own:
             if type(value) is not int or not 0 <= number < len(self.own):
                 return None
-            own = self.own[number]
-            return place if self.by_place else self._only(own) if own in self.by_name else None
-        name = str(number)
-        named = self._only(name) if name in self.by_name else None
+            return place if self.by_place else self._named(self.own[number])
+        named = self._named(str(number))
         if not self.by_place or not is_integer(str(value)):  # 1.0 is the class "1", but no place
             return named
         if named not in (None, place):
             raise MinitrainError(
-                f"{self.table.source}, column {self.column!r}: the number {name} is a place in the list of the "
-                f"classes, {quoted(self.names)}, and one of their names, too; say which class it is, as in "
-                f"{as_flag({name: self.names[number if place is not None else named or 0]})}"
+                f"{self.where}: the number {number} is a place in the list of the classes, {quoted(self.names)}, "
+                "and one of their names, too; say which class it is, as in "
+                f"{as_flag({str(number): self.names[number if place is not None else named or 0]})}"
             )
         return place
 
-    def _only(self, name: str) -> int:
+    def _named(self, name: str) -> int | None:
+        """The only class of this name, if there is one."""
         if (count := self.counts[name]) > 1:
             raise MinitrainError(
-                f"{self.table.source}, column {self.column!r}: the head has {count} classes that are called "
-                f"{name!r}; {OWN_NAMES}"
+                f"{self.where}: the head has {count} classes that are called {name!r}; {OWN_NAMES}"
             )
-        return self.by_name[name]
+        return self.by_name.get(name)
 
     def refuse(self, row: int, value: Any, raw: Sequence[Any]) -> NoReturn:
         """Raise MinitrainError for the label of a row that is no class. raw: the column as the data has it."""
@@ -191,11 +202,10 @@ class Classes:
         if not is_missing(value) and isinstance(value, str | int | float):
             expected += f"; {self._remedy(value, raw)}"
         if type(value) is Name:
-            bad_label(self.table, self.column, row, str(value), f"{expected} (--label_map made it of {raw[row]!r})")
+            value, expected = str(value), f"{expected} (--label_map made it of {raw[row]!r})"
         bad_label(self.table, self.column, row, value, expected)
 
     def _remedy(self, value: Any, raw: Sequence[Any]) -> str:
-        untyped = self.table.untyped
         if isinstance(value, str) and (same := self._alike(str(value))) is not None:
             others = [v for v in dict.fromkeys(raw) if isinstance(v, str) and v not in self.by_name]
             joined = as_flag({v: name for v in others[:20] if (name := self._alike(v)) is not None})
@@ -203,22 +213,27 @@ class Classes:
         if value == -1 and self.own:
             return "in GLUE's test splits -1 marks a hidden label"
         if type(value) is int and 0 <= value < len(self.own):
-            value = self.own[value]
-            return (
-                f"it stands for {value!r} there: leave the row out, or say which class: {as_flag({value: 'NAME'})}"
-            )
+            name = self.own[value]
+            return f"it stands for {name!r} there: leave the row out, or say which class: {as_flag({name: 'NAME'})}"
+        if (old := self._unnamed_numbers(value, raw)) is None:
+            way = f", or say which class: {as_flag({str(value): 'NAME'})}" if len(str(value)) <= 100 else ""
+            return f"the training data has no such label: leave the row out{way}"
+        if several := [name for name, count in self.counts.items() if count > 1]:
+            return f"the head calls several classes {several[0]!r}: {OWN_NAMES}"
+        pairs = as_flag(dict(zip(old[:20], self.names, strict=False)))
+        return f"say which is which, as in {pairs} (or in another order): it is not guessed"
+
+    def _unnamed_numbers(self, value: Any, raw: Sequence[Any]) -> list[str] | None:
+        """The numbers or booleans of a column that may stand for the classes, if the label is one of them."""
+        if type(value) is bool:
+            return ["False", "True"]
+        if self.own or self.by_place or any(map(is_integer, self.names)):
+            return None
+        untyped, mapped = self.table.untyped, self.labels.label_map or {}
         numbers = {n for v in raw if type(v) is not bool and (n := whole_number(v, untyped)) is not None}
-        words = not self.own and not self.by_place and not any(map(is_integer, self.names))
-        mapped = set(self.labels.label_map or {})  # which says them already
-        words = words and not {str(n) for n in numbers} & mapped
-        old = ["False", "True"] if type(value) is bool else [str(n) for n in sorted(numbers)]
-        if type(value) is bool or (words and str(whole_number(value, untyped)) in old[: len(self.names)]):
-            if several := [name for name, count in self.counts.items() if count > 1]:
-                return f"the head calls several classes {several[0]!r}: {OWN_NAMES}"
-            pairs = as_flag(dict(zip(old[:20], self.names, strict=False)))
-            return f"say which is which, as in {pairs} (or in another order): it is not guessed"
-        pairs = as_flag({str(value): "NAME"})
-        return f"the training data has no such label: leave the row out, or say which class: {pairs}"
+        old = [str(n) for n in sorted(numbers)]
+        named = any(n in mapped for n in old)
+        return old if not named and str(whole_number(value, untyped)) in old[: len(self.names)] else None
 
     def _alike(self, value: str) -> str | None:
         """The only class whose name differs from the value by blanks, case or Unicode's form alone."""
@@ -227,63 +242,30 @@ class Classes:
 
 
 def label_numbers(table: Table, column: str, labels: Labels) -> list[int] | list[float]:
-    """Class ids, or scores, of every row. Raises MinitrainError naming source, row, column and value."""
+    """The class id, or score, of every row. Raises MinitrainError naming source, row, column and value."""
     return scores(table, column) if labels.names is None else class_ids(table, column, labels)
 
 
 def class_ids(table: Table, column: str, labels: Labels) -> list[int]:
     """The class id of every row. Raises MinitrainError naming source, row, column and value."""
-    keys, found = _found(table, column, labels)
-    return list(map(found.__getitem__, keys))
+    values = label_values(table, column, labels.label_map)
+    keys, distinct = label_keys(table, column, values)
+    lookup = ClassLookup(table, column, labels)
+    found = {}
+    for key, value in distinct.items():
+        if (number := lookup.find(value)) is None:
+            lookup.refuse(row_of(values, value), value, raw_values(table, column))
+        found[key] = number
+    return [found[key] for key in keys]
 
 
 def class_counts(table: Table, column: str, labels: Labels) -> Counter[int]:
     """How many rows each class id has. Raises MinitrainError as `class_ids`."""
-    keys, found = _found(table, column, labels)
-    counts: Counter[int] = Counter()
-    for key, count in Counter(keys).items():
-        counts[found[key]] += count
-    return counts
-
-
-def _found(table: Table, column: str, labels: Labels) -> tuple[Sequence[Any], dict[Any, int]]:
-    """A key of each label, and the class id of each key."""
-    values = label_values(table, column, labels.label_map)
-    keys, distinct = label_keys(table, column, values)
-    classes = Classes(table, column, labels)
-    found = {}
-    for key, value in distinct.items():
-        if (number := classes.find(value)) is None:
-            row = next(i for i, other in enumerate(keys) if other == key or other is key)
-            classes.refuse(row, values[row], raw_values(table, column))
-        found[key] = number
-    return keys, found
-
-
-def scores(table: Table, column: str) -> list[float]:
-    """The score of every row. Raises MinitrainError naming source, row, column and value."""
-    result = []
-    for i, value in enumerate(raw_values(table, column)):
-        try:
-            if type(value) not in (int, float) and not (table.untyped and type(value) is str):
-                raise ValueError
-            number = float(value)
-            if not abs(number) <= LARGEST_SCORE:  # so that NaN fails too
-                raise ValueError
-        except (ValueError, OverflowError):
-            way = "; write it as 0.5: a decimal point, and no other signs" if is_written_number(str(value)) else ""
-            if way and type(value) is str and not table.untyped:
-                way = "; write it as a number, without quotes"
-            bad_label(table, column, i, value, f"a finite number, as regression needs{way}", classes=False)
-        result.append(number)
-    return result
+    return Counter(class_ids(table, column, labels))
 
 
 def hidden(table: Table, column: str, labels: Labels | None = None) -> bool:
-    """Whether all labels are -1, as in the test splits of GLUE whose labels are kept secret.
-
-    labels: of the run, in which -1 may be a class.
-    """
+    """Whether all labels are -1, as in GLUE's test splits with secret labels, and -1 is no class of the run."""
     if table.find(column) is None:
         return True
     is_class = labels is not None and "-1" in (*(labels.names or ()), *(labels.label_map or ()))

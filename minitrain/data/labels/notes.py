@@ -1,4 +1,4 @@
-"""What a run says of its labels that nobody asked for, but a person would want to know before training on them."""
+"""What a run reports about its classes, because a person would want to know it before training on them."""
 
 import re
 import shlex
@@ -9,38 +9,36 @@ from minitrain.data.labels.ids import Labels, class_counts
 from minitrain.data.labels.values import Name, alike, is_written_number, label_keys, label_values, whole_number
 from minitrain.data.tables.table import Table
 
-MANY = 50  # classes, from which on an id or a text may have been given for a label
-FEW_ROWS = 10  # a class; numbers that have no more of them may be scores
-LONG = 100  # characters: longer labels are texts
-_INTEGER = re.compile(r"-?[0-9]+")
+MANY = 50  # classes; so many may be ids or texts, given for labels
+FEW_ROWS = 10  # per class; numbers with no more may be scores
+LONG = 100  # characters; longer labels are texts
 SHOWN = 5  # names or pairs in a note
+_INTEGER = re.compile(r"-?[0-9]+")
 
 
 def label_notes(tables: Mapping[str, Table], column: str, labels: Labels) -> list[str]:
-    """Lines on the classes of a run's tables by split, `train` among them; none for scores."""
-    if labels.names is None:
+    """Notes on the classes of a run's tables by split, `train` among them; none for scores."""
+    names = labels.names
+    if names is None:
         return []
+    notes = []
+    if labels.alphabetical and len(names) == 2 and labels.positive == 1:
+        choice = f"--positive_label {shlex.quote(plain(names[0]))}"
+        notes.append(f"f1 is of '{plain(names[1])}', the second by the alphabet; {choice} makes it the other's")
+    notes += numbers_as_ids(tables, column, labels)
     counts = class_counts(tables["train"], column, labels)
-    return [
-        *_which_is_positive(labels),
-        *numbers_as_ids(tables, column, labels),
-        *_without_rows(labels, counts),
-        *_alike(labels, counts),
-        *_too_many(labels, counts, column),
-        *(_written_numbers(labels.names) or _joined(labels.names)),
-    ]
-
-
-def _which_is_positive(labels: Labels) -> list[str]:
-    if not labels.alphabetical or labels.names is None or len(labels.names) != 2 or labels.positive != 1:
-        return []
-    other, positive = (plain(name) for name in labels.names)
-    choice = f"--positive_label {shlex.quote(other)}"
-    return [f"f1 is of '{positive}', the second by the alphabet; {choice} makes it the other's"]
+    if missing := [f"'{plain(name)}'" for i, name in enumerate(names) if not counts[i]]:
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        few = ", ".join(missing[:SHOWN]) + more
+        notes.append(f"no training row has the label {few}, which the model cannot learn")
+    notes += _alike(names, counts)
+    if len(names) >= MANY or max(map(len, names)) > LONG:
+        notes += _too_many(names, sum(counts.values()), column)
+    return [*notes, *(_written_numbers(names) or _joined(names))]
 
 
 def numbers_as_ids(tables: Mapping[str, Table], column: str, labels: Labels) -> list[str]:
-    """A line on numbers that are read as places among names, where the column itself does not say so."""
+    """A note on numbers that are read as places among names, unless the column itself names them."""
     names = labels.names or ()
     if not labels.by_place or all(name in (str(i), f"LABEL_{i}") for i, name in enumerate(names)):
         return []
@@ -56,16 +54,10 @@ def numbers_as_ids(tables: Mapping[str, Table], column: str, labels: Labels) -> 
     return []
 
 
-def _without_rows(labels: Labels, counts: Mapping[int, int]) -> list[str]:
-    missing = [name for i, name in enumerate(labels.names or ()) if not counts[i]]
-    return [f"no training row has the label {_few(missing)}, which the model cannot learn"] if missing else []
-
-
-def _alike(labels: Labels, counts: Mapping[int, int]) -> list[str]:
+def _alike(names: Sequence[str], counts: Mapping[int, int]) -> list[str]:
     groups: dict[str, list[int]] = {}
-    for i, name in enumerate(labels.names or ()):
+    for i, name in enumerate(names):
         groups.setdefault(alike(name), []).append(i)
-    names = labels.names or ()
     notes = []
     for group in [group for group in groups.values() if len(group) > 1][:SHOWN]:
         rows = ", ".join(f"'{plain(names[i])}' {counts[i]}" for i in group)
@@ -78,23 +70,20 @@ def _alike(labels: Labels, counts: Mapping[int, int]) -> list[str]:
     return notes
 
 
-def _too_many(labels: Labels, counts: Mapping[int, int], column: str) -> list[str]:
-    names, rows = labels.names or (), sum(counts.values())
-    longest = max(map(len, names))
+def _too_many(names: Sequence[str], rows: int, column: str) -> list[str]:
+    longest, another = max(map(len, names)), "--label_column names another"
     if longest > LONG:
-        return [
-            f"labels have up to {longest} characters: is {column!r} a column of texts? --label_column names another"
-        ]
-    if len(names) < MANY or len(names) * FEW_ROWS <= rows:
+        return [f"labels have up to {longest} characters: is {column!r} a column of texts? {another}"]
+    if len(names) * FEW_ROWS <= rows:
         return []
-    said, another = f"{len(names)} classes in {rows} rows", "--label_column names another"
+    said = f"{len(names)} classes in {rows} rows"
     if all(name.removeprefix("-").isdecimal() for name in names):
         return [f"{said}: are the numbers in {column!r} scores? --problem_type regression takes them so; {another}"]
     return [f"{said}: does {column!r} number the rows? {another}"] if len(names) > rows / 2 else []
 
 
 def _written_numbers(names: Sequence[str]) -> list[str]:
-    """Names that are all numbers as people write them, 0,5 or 12% or $3, so that scores may be meant."""
+    """A note on names that are all numbers as people write them (0,5 or 12% or $3): scores may be meant."""
     odd = [name for name in names if not _INTEGER.fullmatch(name.strip())]
     if len(names) < 3 or not odd or not all(map(is_written_number, names)):
         return []
@@ -105,7 +94,7 @@ def _written_numbers(names: Sequence[str]) -> list[str]:
 
 
 def _joined(names: Sequence[str]) -> list[str]:
-    """Names that are several of a few words: x|y beside x, or more combinations than there are words."""
+    """A note on names that join others: x|y beside x, or more combinations than there are parts."""
     for sign in "|;,":
         joined = [name for name in names if sign in name and all(part.strip() for part in name.split(sign))]
         parts = {part.strip() for name in joined for part in name.split(sign)}
@@ -118,17 +107,16 @@ def _joined(names: Sequence[str]) -> list[str]:
     return []
 
 
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(f"'{plain(name)}'" for name in names[:SHOWN]) + more
-
-
 def in_table(name: str) -> str:
-    """A name as a table shows it: `plain`, in quotes where it begins or ends with a blank."""
+    """A name for a table: `plain`, in quotes if it begins or ends with a blank."""
     return plain(name) if name == name.strip() else f"'{plain(name)}'"
 
 
 def plain(name: str, limit: int = 40) -> str:
-    """A name as a line can show it: short, and without characters that move the cursor or hide others."""
+    """A name for a line of text: short, and without characters that move the cursor or hide others.
+
+    >>> print(plain("up\\x1b[A"))
+    up\\x1b[A
+    """
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
     return safe if len(safe) <= limit else f"{safe[: limit - 13]}...{safe[-10:]}"

@@ -1,4 +1,4 @@
-"""The labels of a column as plain Python values, with `--label_map` applied; what they mean is for `labels.py`."""
+"""The labels of a column as plain Python values, after --label_map; `infer.py` finds out what they mean."""
 
 import math
 import re
@@ -9,10 +9,12 @@ from decimal import Decimal
 from typing import Any, NoReturn
 
 from minitrain.config.label_map import as_flag
+from minitrain.config.scalars import plain_scalar
 from minitrain.data.tables.table import Table
 from minitrain.errors import MinitrainError, listed, shown
 
-LARGEST = 10**100  # of a number that is the name of a class
+LARGEST = 10**100  # numbers this large cannot name a class
+LARGEST_SCORE = (2 - 2**-23) * 2.0**127  # of float32
 _PLAIN = {str, int, float, bool, type(None)}
 _DIGITS = r"(?:[0-9]{1,3}(?:[.,' ][0-9]{3})+|[0-9]+)(?:[.,][0-9]+)?"
 _WRITTEN = re.compile(rf"[$€£]?\s?[-+]?[$€£]?\s?{_DIGITS}\s?[%$€£]?")
@@ -20,17 +22,25 @@ _WHOLE = re.compile(r"\s*(-?(?:0|[1-9][0-9]*))\.0*\s*")
 
 
 class Name(str):
-    """A label that `--label_map` gave: the name of a class, and never a number."""
+    """A label that `--label_map` gave: the name of a class, never a number."""
 
 
 def raw_values(table: Table, column: str) -> list[Any]:
-    """The labels as the data has them; scalars of numpy and torch as Python's."""
+    """The labels as the data has them, scalars of numpy and torch as Python's."""
     values = list(table.column(column)[:])
     return values if set(map(type, values)) <= _PLAIN else [_plain(value) for value in values]
 
 
+def _plain(value: Any) -> Any:
+    value = plain_scalar(value)
+    for kind in (str, int, float):  # members of an Enum, too
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return kind.__str__(value) if kind is str else kind(value)
+    return value
+
+
 def label_values(table: Table, column: str, label_map: Mapping[str, str] | None = None) -> list[Any]:
-    """The labels, a `Name` each that the map renames. Integers of a column with class names stay as they are."""
+    """The labels; those that the map renames are a `Name`. Integers of a column with class names stay."""
     values = raw_values(table, column)
     if not label_map:
         return values
@@ -39,21 +49,23 @@ def label_values(table: Table, column: str, label_map: Mapping[str, str] | None 
 
 
 def class_names(table: Table, column: str, label_map: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """What the integers of a column are known to stand for, as the map renames it; () where that is not known."""
+    """The class names that the data gives to the integers of a column, after the map; () if it gives none."""
     names = table.class_names.get(column, ())
     return tuple((label_map or {}).get(name, name) for name in names)
 
 
 def renamed(value: Any, table: Table, label_map: Mapping[str, str]) -> Any:
-    """One label as the map has it, by any way to write it: "0" stands for 0, 0.0 and, in a CSV file, for "0.0"."""
-    for text in _spellings(value, table.untyped):
-        if text in label_map:
-            return Name(label_map[text])
-    return value
+    """A label after the map, in which "0" stands for 0, 0.0 and, in a CSV file, for "0.0"."""
+    spellings = [str(value)] if isinstance(value, str | int | float) else []
+    if isinstance(value, bool):
+        spellings.append(str(value).lower())
+    elif (number := whole_number(value, table.untyped)) is not None and abs(number) < LARGEST:
+        spellings.append(str(number))
+    return next((Name(label_map[text]) for text in spellings if text in label_map), value)
 
 
 def check_label_map(tables: Sequence[Table], column: str, label_map: Mapping[str, str] | None) -> None:
-    """Raise MinitrainError where the map renames nothing that occurs in any table, naming what does."""
+    """Raise MinitrainError if the map renames no label that occurs in any table."""
     tables = [table for table in tables if column in table.columns]
     if not label_map or not tables:
         return
@@ -72,7 +84,11 @@ def check_label_map(tables: Sequence[Table], column: str, label_map: Mapping[str
 
 
 def whole_number(value: Any, untyped: bool) -> int | None:
-    """The number that a label is: 1, 1.0 and, where all values are text, "1", " 1" and "1.0". "01" is a name."""
+    """The integer that a label is: 1, 1.0 and, in a table without types, "1", " 1" and "1.0". "01" is a name.
+
+    >>> [whole_number(value, untyped=True) for value in ("1.0", " 1", "01", "a")]
+    [1, 1, None, None]
+    """
     if type(value) is int:
         return value
     if type(value) is float:
@@ -85,12 +101,12 @@ def whole_number(value: Any, untyped: bool) -> int | None:
 
 
 def is_written_number(text: str) -> bool:
-    """Whether a text is a number to people, and maybe none to Python: 0,5 and 1,200.50 and 12% and $3."""
+    """Whether people read the text as a number, even if Python does not: 0,5 or 1,200.50 or 12% or $3."""
     return _WRITTEN.fullmatch(text.strip()) is not None
 
 
 def is_integer(text: str) -> bool:
-    """Whether a text is an integer as Python writes it: not 007, 1_000 or +1, which are names."""
+    """Whether the text is an integer as Python writes it: not 007, 1_000 or +1, which are names."""
     try:
         return str(int(text)) == text.strip()
     except ValueError:
@@ -98,12 +114,16 @@ def is_integer(text: str) -> bool:
 
 
 def alike(name: str) -> str:
-    """What names have in common that differ only by blanks or case, or by how Unicode writes a letter."""
+    """A form that names share which differ only by blanks, case or Unicode's form.
+
+    >>> alike(" Sci-Fi  Movie")
+    'sci-fi movie'
+    """
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a row has no label: None, NaN, pandas' NA and NaT, or a text with nothing in it."""
+    """Whether a row has no label: None, NaN, pandas' NA and NaT, or a blank text."""
     if type(value) is float:
         return math.isnan(value)
     if type(value) is str:
@@ -111,8 +131,8 @@ def is_missing(value: Any) -> bool:
     return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
-def bad_label(table: Table, column: str, index: int, value: Any, expected: str, classes: bool = True) -> NoReturn:
-    """Raise MinitrainError for the label of a row, counted from 0, saying what to do about values of its kind.
+def bad_label(table: Table, column: str, row: int, value: Any, expected: str, classes: bool = True) -> NoReturn:
+    """Raise MinitrainError for the label of a row (counted from 0), with what to do about such values.
 
     classes: whether the labels may be classes, which can be named.
     """
@@ -127,49 +147,49 @@ def bad_label(table: Table, column: str, index: int, value: Any, expected: str, 
     elif isinstance(value, Decimal | date | time):
         hint = "; write it as text or as a number"
     raise MinitrainError(
-        f"{table.where(index)}, column {column!r}: the label is {shown(value)} "
+        f"{table.where(row)}, column {column!r}: the label is {shown(value)} "
         f"({type(value).__name__}); expected {expected}{hint}"
     )
 
 
-def _can_be_key(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
-
-
-def _spellings(value: Any, untyped: bool) -> list[str]:
-    number = whole_number(value, untyped)
-    if isinstance(value, bool):
-        return [str(value), str(value).lower()]
-    if not isinstance(value, str | int | float):
-        return []
-    return [str(value)] if number is None or abs(number) >= LARGEST else [str(value), str(number)]
-
-
-def _plain(value: Any) -> Any:
-    """numpy.int64(1) -> 1, torch.tensor(1) -> 1, numpy.str_("a") -> "a"; anything else as it is."""
-    if callable(getattr(value, "item", None)) and getattr(value, "ndim", None) == 0:
-        value = value.item()
-    if isinstance(value, bool):
-        return value
-    for kind in (str, int, float):
-        if isinstance(value, kind):
-            return kind.__str__(value) if kind is str else kind(value)
-    return value
+def scores(table: Table, column: str) -> list[float]:
+    """The score of every row. Raises MinitrainError naming source, row, column and value."""
+    result = []
+    for row, value in enumerate(raw_values(table, column)):
+        try:
+            number = (
+                float(value) if type(value) in (int, float) or table.untyped and type(value) is str else math.nan
+            )
+        except (ValueError, OverflowError):
+            number = math.nan
+        if not abs(number) <= LARGEST_SCORE:  # NaN, too
+            way = "; write it as 0.5: a decimal point, and no other signs" if is_written_number(str(value)) else ""
+            if way and type(value) is str and not table.untyped:
+                way = "; write it as a number, without quotes"
+            bad_label(table, column, row, value, f"a finite number, as regression needs{way}", classes=False)
+        result.append(number)
+    return result
 
 
 def label_keys(table: Table, column: str, values: Sequence[Any]) -> tuple[Sequence[Any], dict[Any, Any]]:
-    """A key of each label, which keeps 1, True and 1.0 apart, and the distinct labels by key, as they appear.
+    """A key for each label, which tells 1, True and 1.0 apart, and key -> label for the distinct ones, in order.
 
-    Raises MinitrainError for what no key can be, a list above all.
+    Raises:
+        MinitrainError: A label cannot be a key, such as a list.
     """
     # A million labels of one type need no pairs.
     keys = values if len(set(map(type, values))) == 1 else list(zip(map(type, values), values, strict=True))
     try:
         return keys, dict(zip(keys, values, strict=True))
     except TypeError:
-        row = next(row for row, value in enumerate(values) if not _can_be_key(value))
-        bad_label(table, column, row, values[row], "one class a text")
+        for row, value in enumerate(values):
+            try:
+                hash(value)
+            except TypeError:
+                bad_label(table, column, row, value, "one class a text")
+        raise
+
+
+def row_of(values: Sequence[Any], value: Any) -> int:
+    """The first row with this label, counted from 0."""
+    return next(i for i, other in enumerate(values) if type(other) is type(value) and other in (value,))

@@ -1,7 +1,7 @@
-"""A folder laid out as on the Hub: `datasets` says which file is in which split, and our own reader reads the text.
+"""A folder laid out as on the Hub: `datasets` assigns its files to splits, and our own reader reads the text files.
 
-So a file has the same values by --dataset and by --train_file. Parquet, files of other kinds, and folders whose
-README.md declares features or options beyond a delimiter are left to `datasets`.
+So a file has the same values by --dataset and by --train_file. `datasets` itself reads parquet, other kinds of
+files, and folders whose README.md declares features or more than delimiter and encoding.
 """
 
 import os
@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,29 @@ from minitrain.data.tables.parquet_rows import arrow_table
 from minitrain.data.tables.table import Table
 from minitrain.errors import MinitrainError, listed
 
-TEXT_KINDS = tuple(kind for kind in FILE_KINDS if kind != ".parquet")
-OURS = ("sep", "delimiter", "encoding")  # the options of a README.md that our own reader has, too
-# How the names of a person's files begin, whatever the case -> the split, and the flag of a file for it.
+OURS = ("sep", "delimiter", "encoding")  # options of a README.md that our own reader supports
+# Word of a file's name, in any case -> the split that a person means.
 SPLIT_WORDS = {
-    "train": "train", "training": "train", "test": "test", "testing": "test", "valid": "validation",
-    "validation": "validation", "val": "validation", "dev": "validation", "eval": "validation",
-    "evaluation": "validation",
-}  # fmt: skip
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("valid", "validation", "val", "dev", "eval", "evaluation"), "validation"),
+}
 FLAGS = {"train": "--train_file", "validation": "--eval_file", "test": "--test_file"}
 CARD = "README.md"
+Splits = Mapping[str, Sequence[str]]  # split -> files
 
 
-def load_folder(folder: str, subset: str | None, read: Callable[..., Table]) -> dict[str, Table]:
-    """Every split of a folder. read: `read_file`, with the options that the user set.
+def load_folder(
+    folder: str, subset: str | None, read: Callable[..., Table], flags: Reading | None
+) -> dict[str, Table]:
+    """Load every split of a folder.
 
-    Raises MinitrainError where a file would be in two splits, or files for several splits in one.
+    Args:
+        read: `read_file`.
+        flags: How text files are read, as the user said.
+
+    Raises:
+        MinitrainError: A file would be in two splits, or files meant for several splits in one.
     """
     import datasets
 
@@ -46,41 +54,40 @@ def load_folder(folder: str, subset: str | None, read: Callable[..., Table]) -> 
             f"--dataset {name}: its files are of several kinds, which `datasets` does not read as one; pass "
             f"them one by one:\n  {_one_by_one({'': _own_files(folder)})}"
         ) from error
-    files = {
-        str(split): [str(path) for path in paths] for split, paths in (builder.config.data_files or {}).items()
-    }
+    data_files = builder.config.data_files or {}
+    files = {str(split): [str(path) for path in paths] for split, paths in data_files.items()}
     by_names = not declares_files(Path(folder) / CARD)
     if by_names:
         check_names(name, files, folder)
-    options = _our_reading(builder, Path(folder) / CARD, files)
-    if options is None and (flags := flags_set(read.keywords.get("options"))):  # type: ignore[attr-defined]
+    options = _our_reading(builder, Path(folder) / CARD, files, flags)
+    if options is not None:
+        tables = {split: read(tuple(paths), options=options) for split, paths in files.items()}
+    elif changed := flags_set(flags):
         raise MinitrainError(
-            f"{' '.join(flags)}: --dataset {name} is read by `datasets`, which heeds only what its README.md says; "
-            f"leave that out, or pass the files one by one:\n  "
+            f"{' '.join(changed)}: --dataset {name} is read by `datasets`, which follows only its README.md; leave "
+            "that out, or pass the files one by one:\n  "
             + _one_by_one(files, {path: split for split in FLAGS for path in files.get(split, ())})
         )
-    if options is not None:
-        tables = {split: _read_split(paths, read, options) for split, paths in files.items()}
     else:
         builder.download_and_prepare()
-        loaded = builder.as_dataset()
         text = builder.name in ("csv", "json")
         tables = {
-            split: arrow_table(f"{name}, split {split}", rows, from_text=text) for split, rows in loaded.items()
+            split: arrow_table(f"{name}, split {split}", rows, from_text=text)
+            for split, rows in builder.as_dataset().items()
         }
     notes = _file_notes(folder, files) if by_names else {}
-    return {split: _noted(table, notes.get(split, ())) for split, table in tables.items()}
+    return {split: replace(table, notes=(*notes.get(split, ()), *table.notes)) for split, table in tables.items()}
 
 
 def flags_set(options: Reading | None) -> list[str]:
-    """The flags of reading that are not as usual, as one types them."""
+    """The reading flags that differ from their defaults, as one types them.
+
+    >>> flags_set(ReadOptions(delimiter=";"))
+    ["--delimiter ';'"]
+    """
     usual = ReadOptions()
     values = {spec.name: getattr(options or usual, spec.name) for spec in fields(ReadOptions)}
     return [f"--{name} {shlex.quote(value)}" for name, value in values.items() if value != getattr(usual, name)]
-
-
-def _noted(table: Table, notes: Sequence[str]) -> Table:
-    return replace(table, notes=(*notes, *table.notes))
 
 
 def declares_files(card: Path) -> bool:
@@ -90,29 +97,24 @@ def declares_files(card: Path) -> bool:
 
 
 def _declared(card: Path) -> dict[str, Any]:
-    """The YAML at the head of a README.md, if there is any."""
+    """The YAML at the head of a README.md."""
     from huggingface_hub import DatasetCard
 
-    if not card.is_file():
-        return {}
-    return dict(DatasetCard.load(card, ignore_metadata_errors=True).data.to_dict())
+    return dict(DatasetCard.load(card, ignore_metadata_errors=True).data.to_dict()) if card.is_file() else {}
 
 
-def check_names(source: str, files: Mapping[str, Sequence[str]], folder: str = "") -> None:
-    """Raise MinitrainError where names of files have put rows where nobody meant them.
+def check_names(source: str, files: Splits, folder: str = "") -> None:
+    """Raise MinitrainError if `datasets` puts files into splits that nobody means.
 
-    `datasets` looks for a word in each name: train_dev.csv is in two splits, and TRAIN.csv beside TEST.csv in one.
+    It looks for a word in each name: train_dev.csv is in two splits, and TRAIN.csv beside TEST.csv in one.
     folder: what the names in the message are relative to.
     """
-    for split, paths in files.items():
-        for other, others in files.items():
-            twice = [path for path in paths if path in others and split < other]
-            if twice:
-                raise MinitrainError(
-                    f"--dataset {source}: {os.path.basename(twice[0])} would be in two splits, {split} and "
-                    f"{other}, as its name has a word of each; rename it, or pass the files one by one:\n  "
-                    + _one_by_one(files)
-                )
+    for split, other in combinations(sorted(files), 2):
+        if twice := [path for path in files[split] if path in files[other]]:
+            raise MinitrainError(
+                f"--dataset {source}: {os.path.basename(twice[0])} would be in two splits, {split} and {other}, as "
+                "its name has a word of each; rename it, or pass the files one by one:\n  " + _one_by_one(files)
+            )
     for split, paths in files.items():
         pairs = _pairs_of_splits(paths)
         if pairs or len({_meant(path) for path in paths} - {None}) > 1:
@@ -125,7 +127,7 @@ def check_names(source: str, files: Mapping[str, Sequence[str]], folder: str = "
 
 
 def _pairs_of_splits(paths: Sequence[str]) -> dict[str, str]:
-    """Name -> split of names that are the same but for the split: mytrain.csv and mytest.csv."""
+    """File -> split, for names that differ only by the split: mytrain.csv and mytest.csv."""
     by_name = {(os.path.dirname(path), os.path.basename(path).lower()): path for path in paths}
     found: dict[str, str] = {}
     for (folder, name), path in by_name.items():
@@ -137,84 +139,80 @@ def _pairs_of_splits(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _meant(path: str) -> str | None:
-    """The split that a person means by a file's name, or by the folder that it is in."""
+    """The split that a person means by the name of a file, or of its folder."""
     for part in (os.path.basename(path), os.path.basename(os.path.dirname(path))):
         words = re.findall(r"[a-z]+", part.lower().partition(".")[0])
-        for word in reversed(words):  # train_dev is for development
-            if word in SPLIT_WORDS:
-                return SPLIT_WORDS[word]
+        known = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
+        if known:
+            return known[-1]  # train_dev is for development
         for start in ("train", "test", "valid"):
             if words and words[0].startswith(start):
                 return SPLIT_WORDS[start]
     return None
 
 
-def _one_by_one(files: Mapping[str, Sequence[str]], known: Mapping[str, str] | None = None) -> str:
-    """The flags that say what the names do not. known: the split of some files, whatever their names say."""
+def _one_by_one(files: Splits, known: Mapping[str, str] | None = None) -> str:
+    """The flags that name each file by itself. known: the split of some files, whatever their names say."""
     by_split: dict[str, list[str]] = {}
     for path in dict.fromkeys(path for paths in files.values() for path in paths):
         by_split.setdefault((known or {}).get(path) or _meant(path) or "train", []).append(path)
     return " ".join(f"{FLAGS[split]} {','.join(by_split[split])}" for split in FLAGS if split in by_split)
 
 
-def _our_reading(builder: Any, card: Path, files: Mapping[str, Sequence[str]]) -> ReadOptions | None:
-    """How our own reader is to read the files; None where `datasets` has to."""
-    config = builder.config
-    # What the builder knows of features may come from the cache, of an earlier reading by `datasets`.
+def _our_reading(builder: Any, card: Path, files: Splits, flags: Reading | None) -> ReadOptions | None:
+    """How our own reader reads the files, by the flags and then by README.md; None if `datasets` has to."""
+    config, own = builder.config, flags or ReadOptions()
+    # The builder may know features from its cache, of an earlier reading by `datasets`.
     if builder.name not in ("csv", "json") or "dataset_info" in _declared(card) or config.features is not None:
         return None
-    for path in (path for paths in files.values() for path in paths):
-        suffixes = [suffix for suffix in Path(path).suffixes if suffix.lower() not in COMPRESSED]
-        if not os.path.isfile(path) or not suffixes or suffixes[-1].lower() not in TEXT_KINDS:
-            return None
-    usual, skipped = type(config)(), ("name", "data_files", "data_dir", "version", "description", *OURS)
-    changed = [f.name for f in fields(config) if getattr(config, f.name) != getattr(usual, f.name)]
-    if [name for name in changed if name not in skipped]:
+    paths = [path for part in files.values() for path in part]
+    if not all(os.path.isfile(path) and _kind(path) not in ("", ".parquet") for path in paths):
+        return None
+    usual, skipped = type(config)(), ("name", "data_files", "data_dir", "version", "description")
+    changed = {f.name for f in fields(config) if getattr(config, f.name) != getattr(usual, f.name)}
+    if changed - {*skipped, *OURS}:
         return None
     delimiter = next((getattr(config, name) for name in OURS[:2] if name in changed), None)
+    if delimiter == "\t" and all(".tsv" in path.lower() for path in paths):
+        delimiter = None
     encoding = getattr(config, "encoding", None) or "utf-8"
-    tabs = all(path.lower().partition(".tsv")[1] for paths in files.values() for path in paths)
-    return ReadOptions(delimiter=None if delimiter == "\t" and tabs else delimiter, encoding=encoding)
+    return ReadOptions(
+        delimiter=delimiter if own.delimiter is None else own.delimiter,
+        quoting=own.quoting,
+        encoding=encoding if own.encoding == ReadOptions().encoding else own.encoding,
+    )
 
 
-def _read_split(paths: Sequence[str], read: Callable[..., Table], declared: ReadOptions) -> Table:
-    """Read the files of a split as the flags say, and as README.md declares where no flag does."""
-    own = read.keywords.get("options") or declared  # type: ignore[attr-defined]
-    encoding = own.encoding if own.encoding != ReadOptions().encoding else declared.encoding
-    asked = own.delimiter if own.delimiter is not None else declared.delimiter
-    return read(tuple(paths), options=ReadOptions(delimiter=asked, quoting=own.quoting, encoding=encoding))
+def _kind(path: str) -> str:
+    """The suffix of a file of rows, without that of a compression; "" for other files."""
+    name = path.lower()
+    for suffix in COMPRESSED:
+        name = name.removesuffix(suffix)
+    return next((kind for kind in FILE_KINDS if name.endswith(kind)), "")
 
 
 def _own_files(folder: str) -> list[str]:
-    """All files of rows in a folder and those inside of it, compressed or not; hidden ones aside."""
-    found = []
-    for path in sorted(Path(folder).rglob("*")):
-        parts, name = path.relative_to(folder).parts, path.name.lower()
-        for suffix in COMPRESSED:
-            name = name.removesuffix(suffix)
-        if name.endswith(FILE_KINDS) and not any(part.startswith((".", "__")) for part in parts) and path.is_file():
-            found.append(str(path))
-    return found
+    """All files of rows in a folder and its folders, without hidden ones."""
+    paths = [path for path in sorted(Path(folder).rglob("*")) if _kind(path.name) and path.is_file()]
+    return [str(path) for path in paths if not re.search(r"(^|/)(\.|__)", path.relative_to(folder).as_posix())]
 
 
-def _file_notes(folder: str, files: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Which file is in which split, and which is in none."""
+def _file_notes(folder: str, files: Splits) -> dict[str, list[str]]:
+    """Notes by split: which files it has, and on the first which files are in none."""
     notes = {}
     for split, paths in files.items():
         names = [os.path.relpath(path, folder) for path in paths]
-        more = f" ... {names[-1]} ({len(names)} files)" if len(names) > 3 else ""
-        notes[split] = [f"{split}: " + (f"{names[0]}{more}" if more else ", ".join(names))]
+        shown = f"{names[0]} ... {names[-1]} ({len(names)} files)" if len(names) > 3 else ", ".join(names)
+        notes[split] = [f"{split}: {shown}"]
     used = {os.path.realpath(path) for paths in files.values() for path in paths}
     unused = [os.path.relpath(path, folder) for path in _own_files(folder) if os.path.realpath(path) not in used]
-    first = next(iter(files), None)
-    if unused and first is not None:
+    if unused and notes:
         more = f" and {len(unused) - 10} more" if len(unused) > 10 else ""
-        notes[first].append(f"in no split by its name: {listed(unused[:10])}{more}")
+        next(iter(notes.values())).append(f"in no split by its name: {listed(unused[:10])}{more}")
     for path in files.get("test", ()):
         if _meant(path) == "validation":
-            name = os.path.basename(path)
             notes["test"].append(
-                f"{name} is scored once, after training: `datasets` takes eval for test; call it validation to "
-                "choose by it"
+                f"{os.path.basename(path)} is scored once, after training: `datasets` takes eval for test; call it "
+                "validation to choose by it"
             )
     return notes

@@ -1,8 +1,7 @@
-"""CSV and TSV -> columns of text, in the csv module's words: RFC 4180, blank lines aside.
+"""CSV and TSV -> columns of text: RFC 4180 as the csv module reads it, without blank lines.
 
-What people's files do besides is settled here: another delimiter than the name says, Excel's `sep=;`, empty cells
-behind the last column, columns without a name, and double quotes that are plain characters. A note says what was
-decided; an error names the line, also the one where a quote opened.
+Also handles files as people have them: another delimiter than the suffix says, Excel's `sep=;`, empty cells after
+the last column, columns without a name, and double quotes that are ordinary characters.
 """
 
 import csv
@@ -17,12 +16,12 @@ from minitrain.config.read_options import Reading, delimiter_of
 from minitrain.data.tables.table import BETWEEN, Table, named
 from minitrain.errors import MinitrainError, shown
 
-OWN = {".csv": ",", ".tsv": "\t"}
-SAMPLE = 100  # lines that tell the delimiter
-BLOCK = 200  # rows turned into columns at once: of more, the garbage collector visits them all
+SAMPLE = 100  # lines from which the delimiter is detected
+BLOCK = 200  # rows transposed at once; the garbage collector would visit more of them
 _EXCEL = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _LINE_END = re.compile(r"\r\n|\r|\n")
 Lines = Iterator[str]
+NumberedRow = tuple[int, int, list[str]]  # first line, last line, fields
 
 
 def read_delimited(
@@ -33,24 +32,27 @@ def read_delimited(
     names: Sequence[str] | None,
     reopen: Callable[[], AbstractContextManager[Lines]],
 ) -> Table:
-    """The rows of a CSV or TSV file. kind: its suffix. names: the columns to keep; None keeps all.
+    """Read the rows of a CSV or TSV file.
 
-    reopen: the lines once more, to say where a quote opened. Raises MinitrainError naming row and line.
+    Args:
+        source: Name of the file, for messages.
+        kind: Its suffix.
+        names: Columns to keep; None keeps all.
+        reopen: Gives the lines again, to find the line where a quote opens.
+
+    Raises:
+        MinitrainError: Names the row and the line.
     """
-    csv.field_size_limit(sys.maxsize)  # the default refuses a text of more than 131,072 characters
+    csv.field_size_limit(sys.maxsize)  # the default refuses texts of more than 131,072 characters
     sample = list(islice(lines, SAMPLE))
     delimiter, note, skipped = _delimiter(sample, kind, options, names or ())
-    body = _Body(source, delimiter, options.quoting == "none", skipped, reopen)
-    body.line_end = "\n" if any(line.endswith("\n") for line in sample) else "\r"
-    columns = body.read(chain(sample[skipped:], lines), names)
+    rows = _Rows(source, delimiter, options.quoting == "none", skipped, reopen)
+    columns = rows.read(chain(sample[skipped:], lines), names)
     notes = [f"{source}: {note}"] if note else []
+    if rows.swallowed:
+        notes.append(rows.swallowed_note())
     return Table(
-        source=source,
-        columns=columns,
-        class_names={},
-        untyped=True,
-        header=tuple(body.header),
-        notes=(*notes, *body.notes()),
+        source=source, columns=columns, class_names={}, untyped=True, header=tuple(rows.header), notes=tuple(notes)
     )
 
 
@@ -61,8 +63,8 @@ def _reader(lines: Iterable[str], delimiter: str, plain: bool) -> Any:
 
 
 def _delimiter(sample: list[str], kind: str, options: Reading, names: Sequence[str]) -> tuple[str, str | None, int]:
-    """The character between columns, what to say of it, and how many lines to skip."""
-    asked, own = delimiter_of(options), OWN.get(kind, "\t")
+    """The delimiter, a note on it, and the number of lines to skip."""
+    asked, usual = delimiter_of(options), "," if kind == ".csv" else "\t"
     excel = _EXCEL.fullmatch(sample[0]) if sample else None
     if asked is not None:
         return asked, None, int(excel is not None)
@@ -70,97 +72,83 @@ def _delimiter(sample: list[str], kind: str, options: Reading, names: Sequence[s
         return excel[1], f"delimiter {excel[1]!r}, as its first line says", 1
     plain = options.quoting == "none"
     header = next((line for line in sample if line.strip()), "")
-    others = [c for c in BETWEEN if c != own and c in header]
-    if not others or (names and _sampled(sample, own, plain)[:1] == [[names[0]]]):
-        return own, None, 0
-    fitting = [c for c in others if _fits(_sampled(sample, c, plain))]
-    if len(fitting) == 1 and not _fits(_sampled(sample, own, plain)):
-        return fitting[0], f"delimiter {fitting[0]!r}, as its header shows; --delimiter sets another", 0
-    return own, None, 0
+    others = [c for c in BETWEEN if c != usual and c in header]
+    if others and not (names and _sampled(sample, usual, plain)[:1] == [[names[0]]]):
+        fitting = [c for c in others if _fits(_sampled(sample, c, plain))]
+        if len(fitting) == 1 and not _fits(_sampled(sample, usual, plain)):
+            return fitting[0], f"delimiter {fitting[0]!r}, as its header shows; --delimiter sets another", 0
+    return usual, None, 0
 
 
 def _sampled(sample: list[str], delimiter: str, plain: bool) -> list[list[str]]:
-    """The whole rows of the sample, with its header."""
+    """The complete rows of the sample, with its header."""
     rows: list[list[str]] = []
     try:
         rows.extend(row for row in _reader(sample, delimiter, plain) if row)
-    except csv.Error:  # where the sample ends inside of a field, above all
+    except csv.Error:  # usually because the sample ends inside a field
         return rows
     return rows
 
 
 def _fits(rows: list[list[str]]) -> bool:
-    """Whether header and rows are of one width, with two names at least."""
+    """Whether the header has at least two names, and every row its width."""
     if len(rows) < 2 or len([name for name in rows[0] if name.strip()]) < 2:
         return False
     return all(len(_cut(row, len(rows[0]))) == len(rows[0]) for row in rows)
 
 
 def _cut(row: list[str], width: int) -> list[str]:
-    """A row without the empty cells behind the last column, as spreadsheets leave them."""
+    """The row without empty cells after the last column, as spreadsheets leave them."""
     return row[:width] if len(row) > width and not any(map(str.strip, row[width:])) else row
 
 
-class _Body:
-    """Reads the rows in blocks, and keeps count of lines for errors and notes."""
+class _Rows:
+    """Reads rows in blocks, and counts lines for errors and notes."""
 
     def __init__(self, source: str, delimiter: str, plain: bool, skipped: int, reopen: Callable[[], Any]) -> None:
-        self.source, self.delimiter, self.plain, self.skipped, self.reopen = (
-            source,
-            delimiter,
-            plain,
-            skipped,
-            reopen,
-        )
+        self.source, self.delimiter, self.plain, self.reopen = source, delimiter, plain, reopen
+        self.skipped = skipped
         self.header: list[str] = []
-        self.line_end = "\n"
-        self.rows = 0
+        self.count = 0
         self.swallowed: list[tuple[int, int, int]] = []  # first line, last line, lines that look like rows
 
     def read(self, lines: Lines, names: Sequence[str] | None) -> dict[str, list[str]]:
-        reader = _reader(lines, self.delimiter, self.plain)
-        self.header = next(self._block(reader, 1, skip_blank=True), [[]])[0]
+        """The columns, by name."""
+        rows = self._numbered(_reader(lines, self.delimiter, self.plain))
+        self.header = next((row for _, _, row in rows), [])
         asked = None if names is None else {name.strip() for name in names}
-        places = {i: name for i, name in named(self.header).items() if asked is None or name.strip() in asked}
-        columns: dict[str, list[str]] = {name: [] for name in places.values()}
-        first = reader.line_num + self.skipped + 1
-        for raw in self._block(reader, BLOCK):
-            after = reader.line_num + self.skipped + 1
-            even = set(map(len, raw)) == {len(self.header)}
-            whole = list(zip(*(raw if even else self._of_one_width(raw, first)), strict=True))
-            if after - first > len(raw):
-                self._look_for_swallowed(raw, whole, first)
-            for i, name in places.items() if whole else ():
+        kept = {i: name for i, name in named(self.header).items() if asked is None or name.strip() in asked}
+        columns: dict[str, list[str]] = {name: [] for name in kept.values()}
+        while block := list(islice(rows, BLOCK)):
+            self._check_width(block)
+            whole = list(zip(*(row for _, _, row in block), strict=True))
+            for i, name in kept.items():
                 columns[name].extend(whole[i])
-            self.rows += len(whole[0]) if whole else 0
-            first = after
+            if block[-1][1] - block[0][0] >= len(block):  # more lines than rows
+                self._look_for_swallowed(block, whole)
+            self.count += len(block)
         return columns
 
-    def _block(self, reader: Any, size: int, skip_blank: bool = False) -> Iterator[list[list[str]]]:
-        """Rows as they come, blank lines as empty ones."""
-        source = filter(None, reader) if skip_blank else reader
-        while True:
-            first = reader.line_num + self.skipped + 1
-            block: list[list[str]] = []
-            try:
-                block.extend(islice(source, size))  # keeps those before the one that is broken
-            except csv.Error as error:
+    def _numbered(self, reader: Any) -> Iterator[NumberedRow]:
+        """The first line, the last line and the fields of each row, without blank lines."""
+        first = self.skipped + 1
+        try:
+            for row in reader:
                 last = reader.line_num + self.skipped
-                raise self._no_csv(error, first + sum(map(_lines_of, block)), last) from error
-            if not block:
-                return
-            yield block
+                if row:
+                    yield first, last, row
+                first = last + 1
+        except csv.Error as error:
+            raise self._invalid(error, first, reader.line_num + self.skipped) from error
 
-    def _of_one_width(self, block: list[list[str]], first: int) -> list[list[str]]:
-        """The block without blank lines and without empty cells beyond the header."""
-        width, rows, line = len(self.header), [], first
-        for row in block:
-            line += _lines_of(row)
-            if row:
-                rows.append(cut := _cut(row, width))
-                if len(cut) != width:
-                    raise self._ragged(cut, self.rows + len(rows), line - 1)
-        return rows
+    def _check_width(self, block: list[NumberedRow]) -> None:
+        """Cut empty cells after the last column. Raises MinitrainError for a row of another width."""
+        width = len(self.header)
+        for i, (first, last, row) in enumerate(block):
+            if len(row) != width:
+                block[i] = (first, last, _cut(row, width))
+                if len(block[i][2]) != width:
+                    raise self._ragged(block[i][2], self.count + i + 1, last)
 
     def _ragged(self, row: list[str], number: int, line: int) -> MinitrainError:
         width, d = len(self.header), self.delimiter
@@ -180,79 +168,61 @@ class _Body:
             f"({shown(self.header)}); {way}"
         )
 
-    def _no_csv(self, error: csv.Error, first: int, last: int) -> MinitrainError:
-        if "NUL" in str(error):  # Python 3.10's csv module knows none
+    def _invalid(self, error: csv.Error, first: int, last: int) -> MinitrainError:
+        if "NUL" in str(error):  # Python 3.10's csv module refuses it
             return MinitrainError(f"{self.source}, line {last}: is no valid CSV ({error}); take it out")
-        opened = self._opened(first)
+        opened = self._opening_line(first)
         what = "the double quote that opens a field here is never closed"
         if "unexpected end" not in str(error):
-            what = f"of the quoted field that opens here, {error}" + (f" in line {last}" if last != opened else "")
+            what = f"in the quoted field that opens here, {error}" + (f" in line {last}" if last != opened else "")
         return MinitrainError(
             f"{self.source}, line {opened}: is no valid CSV: {what}; close every quote, and double those inside "
-            "of a field, or pass --quoting none if a double quote is a character like any other"
+            "a field, or pass --quoting none if a double quote is an ordinary character"
         )
 
-    def _opened(self, first: int) -> int:
-        """The line in which the field opens that cannot be read. first: the line of its row."""
+    def _opening_line(self, first: int) -> int:
+        """The line where the broken field opens, in the row that starts at line `first`."""
         with self.reopen() as lines:
             text = "".join(islice(lines, first - 1, None))
         quoted, bare = re.compile('"[^"]*(?:""[^"]*)*"'), re.compile(f"[^{re.escape(self.delimiter)}]*")
         at = 0
         while True:
-            opens = text.startswith('"', at)
-            found = (quoted if opens else bare).match(text, at)
+            found = (quoted if text.startswith('"', at) else bare).match(text, at)
             end = len(text) if found is None else found.end()
             if not text.startswith(self.delimiter, end):
                 return first + len(_LINE_END.findall(text[:at]))
             at = end + 1
 
-    def _look_for_swallowed(self, raw: list[list[str]], whole: list[tuple[str, ...]], first: int) -> None:
-        """Remember quoted fields over several lines that look as if each were a row.
+    def _look_for_swallowed(self, block: list[NumberedRow], whole: list[tuple[str, ...]]) -> None:
+        """Record the fields of several lines, each of which looks like a row. whole: the columns of the block."""
+        for at, (first, last, row) in enumerate(block):
+            for place in range(len(row)) if last > first and len(row) > 1 else ():
+                if count := _rows_inside(whole, at, place, self.delimiter):
+                    self.swallowed.append((first, last, count))
 
-        raw: the block as it was read, whose first line is `first`. whole: its columns.
-        """
-        end = self.line_end
-        found = [(at, i) for i, column in enumerate(whole) for at, field in enumerate(column) if end in field]
-        for at, place in found if len(whole) > 1 else ():
-            if count := _rows_inside(whole, at, place, self.delimiter):
-                nth = [i for i, row in enumerate(raw) if row][at]
-                line = first + sum(map(_lines_of, raw[:nth]))
-                self.swallowed.append((line, line + _lines_of(raw[nth]) - 1, count))
-
-    def notes(self) -> list[str]:
-        """What is to be said of fields that hold rows."""
-        if not self.swallowed:
-            return []
+    def swallowed_note(self) -> str:
+        """A note on the first of the swallowed rows."""
         first, last, count = self.swallowed[0]
         more = f"; {len(self.swallowed) - 1} more fields do" if len(self.swallowed) > 1 else ""
-        return [
+        return (
             f"{self.source}, line {first}: a double quote opens a field that goes on to line {last} and swallows "
-            f"{count} lines that look like rows{more}. {self.rows} rows were read; pass --quoting none if a double "
-            "quote is a character like any other"
-        ]
-
-
-def _lines_of(row: list[str]) -> int:
-    """How many lines of the file a row takes."""
-    return 1 + sum(len(_LINE_END.findall(field)) for field in row if "\n" in field or "\r" in field)
+            f"{count} lines that look like rows{more}. {self.count} rows were read; pass --quoting none if a "
+            "double quote is an ordinary character"
+        )
 
 
 def _rows_inside(whole: list[tuple[str, ...]], at: int, place: int, delimiter: str) -> int:
-    """How many lines of a field look like rows: if the delimiters in each are those of a row."""
-    pieces = [piece for piece in _LINE_END.split(whole[place][at]) if piece.strip()]
-    width, counts = len(whole), [piece.count(delimiter) for piece in pieces]
-    if len(pieces) < 2 or counts != [width - 1 - place, *[width - 1] * (len(pieces) - 2), place]:
+    """How many rows a field seems to hold: as many as its lines, if each has the delimiters of a row."""
+    pieces = [piece.split(delimiter) for piece in _LINE_END.split(whole[place][at]) if piece.strip()]
+    width, widths = len(whole), [len(piece) for piece in pieces]
+    if len(pieces) < 2 or widths != [width - place, *[width] * (len(pieces) - 2), place + 1]:
         return 0
     if delimiter == "\t" or len(pieces) > 10:
         return len(pieces)
-    # Prose has commas, too: what stands behind them must be what that column holds elsewhere.
-    cells = list(enumerate(pieces[0].split(delimiter)[1:], start=place + 1))
-    cells += list(enumerate(pieces[-1].split(delimiter)[:place]))
-    for piece in pieces[1:-1]:
-        cells += [(i, cell) for i, cell in enumerate(piece.split(delimiter)) if i != place]
-    numbers = all(
-        _is_number(cell) and all(map(_is_number, whole[i])) for i, cell in cells
-    )  # of which few are twice
+    # Prose has commas too, so what follows them must occur in those columns elsewhere, or be numbers throughout.
+    cells = list(enumerate(pieces[0][1:], start=place + 1)) + list(enumerate(pieces[-1][:place]))
+    cells += [(i, cell) for piece in pieces[1:-1] for i, cell in enumerate(piece) if i != place]
+    numbers = all(_is_number(cell) and all(map(_is_number, whole[i])) for i, cell in cells)
     return len(pieces) if numbers or any(cell and cell in whole[i] for i, cell in cells) else 0
 
 

@@ -1,13 +1,14 @@
 """Data in memory -> tables: lists of dicts, columns by name, a pandas DataFrame, a Dataset or DatasetDict.
 
-What comes out is checked and read as files are; row numbers are places, counted from 1, whatever an index says.
+Rows are numbered by place, from 1, whatever an index says.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minitrain.data.tables.table import Table, field_of, has_field
+from minitrain.config.scalars import plain_scalar
+from minitrain.data.tables.table import ABSENT, Table, field_of
 from minitrain.data.tokenizer.tokenizer import Example
 from minitrain.errors import MinitrainError, listed, shown
 
@@ -20,18 +21,24 @@ EXPECTED = (
 def tables_in_memory(
     train: Any, evaluation: Any = None, test: Any = None, columns: Sequence[str] | None = None
 ) -> dict[str, Table]:
-    """Tables by split. train: a table, or all splits: a DatasetDict, or a dict of tables with "train" in it.
+    """Tables by split.
 
-    columns: those that every dict of a list must have; None asks for the keys of the first.
-    Raises MinitrainError saying what was given instead of a table, or naming row and column.
+    Args:
+        train: A table, or all splits: a DatasetDict, or a dict of tables with "train" in it.
+        columns: Keys that every dict of a list must have; None takes those of the first dict.
+
+    Raises:
+        MinitrainError: Names the split, and row and column if it is a table.
     """
     given = dict(train) if _are_splits(train) else {"train": train}
     for name, data in (("validation", evaluation), ("test", test)):
-        if data is not None and name in given:
+        if data is None:
+            continue
+        if name in given:
             raise MinitrainError(
                 f"the {SOURCES[name]} are given twice: as a split of the train data, and beside it"
             )
-        given |= {} if data is None else {name: data}
+        given[name] = data
     if "train" not in given:
         raise MinitrainError(f"the data in memory have no split 'train'; they have {listed(given)}")
     return {
@@ -53,19 +60,16 @@ def _is_table(data: Any) -> bool:
 
 
 def table_in_memory(data: Any, source: str, columns: Sequence[str] | None = None) -> Table:
-    """One table of whatever holds rows. source: what errors call it. columns: as of `tables_in_memory`.
-
-    Raises MinitrainError as that.
-    """
+    """One table of whatever holds rows; arguments and errors as of `tables_in_memory`. source: for messages."""
     if isinstance(data, Table):
         return data
     kind = f"{type(data).__module__.partition('.')[0]}.{type(data).__name__}"
     class_names: dict[str, tuple[str, ...]] = {}
     if kind == "datasets.Dataset":
-        plain = data.with_format(None)  # what is there, and not what a format or transform makes of it
+        unformatted = data.with_format(None)
         class_names = {name: tuple(f.names) for name, f in data.features.items() if hasattr(f, "names")}
-        found: Mapping[str, Sequence[Any]] = {name: plain[name] for name in plain.column_names}
-    elif hasattr(data, "iloc") and hasattr(data, "columns"):  # pandas, and what is made of it
+        found: Mapping[str, Sequence[Any]] = {name: unformatted[name] for name in unformatted.column_names}
+    elif hasattr(data, "iloc") and hasattr(data, "columns"):  # pandas, and libraries like it
         found = _of_frame(data, source, columns)
     elif kind == "pyarrow.Table":
         found = _of_columns(data.to_pydict(), source)
@@ -82,14 +86,13 @@ def table_in_memory(data: Any, source: str, columns: Sequence[str] | None = None
 
 
 def _no_table(data: Any) -> str:
-    """What to say of what is no table, with the way out."""
     name = type(data).__name__
     if isinstance(data, str | Path):
         return f"got the text {shown(str(data))}; pass a file as train_file, eval_file or test_file; {EXPECTED}"
     if name.startswith("Iterable"):
         return (
             f"got {name}, a stream without a length, which cannot be shuffled or counted: load it with "
-            "streaming=False, or pass list(rows) where it fits into memory"
+            "streaming=False, or pass list(rows) if it fits into memory"
         )
     if isinstance(data, Iterator):
         return f"got {name}, which can be read only once: pass list(rows)"
@@ -99,17 +102,17 @@ def _no_table(data: Any) -> str:
 def _of_rows(rows: Sequence[Any], source: str, columns: Sequence[str] | None) -> dict[str, list[Any]]:
     if rows and isinstance(rows[0], Example):
         raise MinitrainError(f"{source}: is tokenized already; give a list of Example to fit, evaluate or predict")
+    names: list[str] = []
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, Mapping):
             raise MinitrainError(
                 f"{source}, row {number}: expected a dict, as {{'text': 'a text', 'label': 1}}, got "
                 f"{type(row).__name__}"
             )
-    names = list(columns or (rows[0] if rows else ()))
-    for number, row in enumerate(rows, start=1):
-        if (missing := next((name for name in names if not has_field(row, name)), None)) is not None:
+        names = names if number > 1 else list(columns or row)
+        if (missing := next((name for name in names if field_of(row, name) is ABSENT), None)) is not None:
             raise MinitrainError(f"{source}, row {number}: has no field {shown(missing)}; it has {listed(row)}")
-    return {str(name): [_plain(field_of(row, name)) for row in rows] for name in names}
+    return {str(name): [plain_scalar(field_of(row, name)) for row in rows] for name in names}
 
 
 def _of_columns(columns: Mapping[Any, Any], source: str) -> dict[str, list[Any]]:
@@ -120,7 +123,7 @@ def _of_columns(columns: Mapping[Any, Any], source: str) -> dict[str, list[Any]]
             raise MinitrainError(
                 f"{source}, column {str(name)!r}: expected a list, a value a row, got {type(values).__name__}"
             )
-        found[str(name)] = [_plain(value) for value in values]
+        found[str(name)] = [plain_scalar(value) for value in values]
     sizes = {name: len(values) for name, values in found.items()}
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"{name!r} has {size}" for name, size in sizes.items())
@@ -129,7 +132,7 @@ def _of_columns(columns: Mapping[Any, Any], source: str) -> dict[str, list[Any]]
 
 
 def _of_frame(frame: Any, source: str, columns: Sequence[str] | None) -> dict[str, list[Any]]:
-    """Columns of a DataFrame; what is missing there (NaN, NaT, NA) is None."""
+    """The columns of a DataFrame; missing values (NaN, NaT, NA) become None."""
     names = [str(name) for name in frame.columns]
     found = {}
     for place, name in enumerate(names):
@@ -141,14 +144,6 @@ def _of_frame(frame: Any, source: str, columns: Sequence[str] | None) -> dict[st
                 "df.columns = [...]"
             )
         series = frame.iloc[:, place]
-        gaps = series.isna().tolist()
-        values = zip(series.tolist(), gaps, strict=True)
-        found[name] = [None if gap is True else _plain(value) for value, gap in values]
+        values = zip(series.tolist(), series.isna().tolist(), strict=True)
+        found[name] = [None if missing is True else plain_scalar(value) for value, missing in values]
     return found
-
-
-def _plain(value: Any) -> Any:
-    """A scalar of numpy or torch as Python's; everything else as it is."""
-    if type(value) in (str, int, float, bool, type(None)):
-        return value
-    return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value

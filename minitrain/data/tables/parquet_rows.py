@@ -1,4 +1,4 @@
-"""Parquet, and whatever else `datasets` has read -> columns, checked for what Python cannot hold."""
+"""Parquet, and datasets that `datasets` has read -> columns, checked for values that Python cannot hold."""
 
 from pathlib import Path
 from typing import Any
@@ -9,64 +9,58 @@ from minitrain.errors import MinitrainError
 from minitrain.storage.hub_datasets import first_lines
 
 MISSING = (
-    "a cell that is empty or says None, NA, nan or null is missing to `datasets`. Get the file and pass it as "
-    "--train_file, which reads what the cell says"
+    "to `datasets` a cell that is empty or says None, NA, nan or null is missing. Get the file and pass it as "
+    "--train_file, which reads the cell as it is"
 )
 
 
 def read_parquet(path: Path) -> Table:
-    """The rows of a parquet file. Raises MinitrainError naming the file, and the row that cannot be read."""
+    """Read the rows of a parquet file. Raises MinitrainError naming the file, and the row that cannot be read."""
     with gc_paused():
         import datasets
 
-    datasets.disable_progress_bars()  # reading says how far it is where that takes long
     try:
-        datasets.disable_progress_bars()  # of seconds, and `progress` says what takes longer
+        datasets.disable_progress_bars()
         rows = datasets.Dataset.from_parquet(str(path))
-    except Exception as error:  # pyarrow's and datasets' errors share no type
-        cause = error.__cause__ or error
+    except Exception as error:  # the errors of pyarrow and datasets share no type
+        cause = first_lines(error.__cause__ or error)
         raise MinitrainError(
-            f"{path}: is no valid parquet file, or has no rows ({first_lines(cause)}); write it again"
+            f"{path}: is no valid parquet file, or has no rows ({cause}); write it again"
         ) from error
     return arrow_table(str(path), rows)
 
 
 def arrow_table(source: str, rows: Any, commit: str | None = None, from_text: bool = False) -> Table:
-    """The table of a `datasets.Dataset`. from_text: of CSV or JSON, so that words may have become missing values.
+    """The table of a `datasets.Dataset`.
 
-    Raises MinitrainError naming row and column of what Python cannot hold.
+    Args:
+        from_text: `datasets` read it from CSV or JSON, so that words such as NA have become missing values.
+
+    Raises:
+        MinitrainError: Names row and column of a value that Python cannot hold.
     """
-    features = rows.features
     for name in rows.column_names:
         _check_values(source, name, rows.data[name])
-    places = named(rows.column_names)
     header = tuple(rows.column_names)
+    stored = {name: header[i] for i, name in named(header).items()}
+    gaps = {}
+    for name, own in stored.items() if from_text else ():
+        if rows.data[own].null_count:
+            row = next(row for row, value in enumerate(rows.data[own], start=1) if not value.is_valid)
+            gaps[name] = f"{source}, row {row}, column {name!r}: is None; {MISSING}"
+    features = {name: rows.features[own] for name, own in stored.items()}
     return Table(
         source=source,
-        columns={name: rows[header[i]] for i, name in places.items()},
-        class_names={
-            name: tuple(features[header[i]].names)
-            for i, name in places.items()
-            if hasattr(features[header[i]], "names")
-        },
+        columns={name: rows[own] for name, own in stored.items()},
+        class_names={name: tuple(kind.names) for name, kind in features.items() if hasattr(kind, "names")},
         commit=commit,
         header=header,
-        gaps=_missing(source, rows, places) if from_text else {},
+        gaps=gaps,
     )
 
 
-def _missing(source: str, rows: Any, places: dict[int, str]) -> dict[str, str]:
-    gaps = {}
-    for i, name in places.items():
-        column = rows.data[rows.column_names[i]]
-        if column.null_count:
-            row = next(row for row, value in enumerate(column, start=1) if not value.is_valid)
-            gaps[name] = f"{source}, row {row}, column {name!r}: is None; {MISSING}"
-    return gaps
-
-
 def _check_values(source: str, name: str, column: Any) -> None:
-    """Find what a parquet file can hold and Python cannot: text that is no UTF-8, dates after the year 9999."""
+    """Raise MinitrainError for text that is not UTF-8, and for dates after the year 9999."""
     try:
         column.validate(full=True)
         if str(column.type).startswith(("timestamp", "date", "duration")):

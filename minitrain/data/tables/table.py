@@ -1,7 +1,6 @@
-"""A table: columns of equal length, where they came from, and how a column is found by its name.
+"""A table: columns of equal length, where their rows came from, and how a column is found by its name.
 
-It is what every reader of rows makes (`delimited.py`, `json_rows.py`, `parquet_rows.py`, ...), and all that labels,
-splits and predictions see of a file.
+Every reader of rows returns one; it is all that labels, splits and predictions see of a file.
 """
 
 import difflib
@@ -11,21 +10,25 @@ from typing import Any
 
 from minitrain.errors import MinitrainError, listed
 
-BETWEEN = (",", ";", "\t", "|")  # what stands between columns where nobody says so
-ABSENT: Any = object()  # in a column, where the row has no such field
+BETWEEN = (",", ";", "\t", "|")  # delimiters that are detected
+ABSENT: Any = object()  # in a column, if the row has no such field
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Columns of equal length, and where they came from.
+    """Columns of equal length, and where their rows came from.
 
-    source: the file, or dataset and split, for errors. columns: name -> values, lists or lazy columns of
-    `datasets`; those without a name, and those that share one, are left out. class_names: of the columns whose
-    integers are known to stand for classes. untyped: all values are text because the format has no types (CSV).
-    commit: of the Hub's repository. header: the names as the file has them, blanks, repeats and all; of `columns`
-    where it is empty. gaps: column -> what is wrong with it, said to whoever asks `column` for it. notes: what
-    reading decided that nobody asked for. files: of several, each with its number of rows, in order.
-    numbers: of rows that were chosen, their places in the whole table, from 0; None where all are there.
+    Attributes:
+        source: The file, or dataset and split, for messages.
+        columns: Name -> values (lists or lazy columns of `datasets`), for columns that have a name of their own.
+        class_names: Of integer columns whose values stand for named classes.
+        untyped: All values are text, because the format has no types (CSV).
+        commit: Of the Hub's repository.
+        header: The names as the file has them, with blanks and repeats; empty if the same as `columns`.
+        gaps: Column -> the error for whoever asks `column` for it.
+        notes: What the reader decided by itself.
+        files: Of several files, each with its number of rows, in order.
+        numbers: The original row of each row of a selection, from 0; None for a whole table.
     """
 
     source: str
@@ -43,16 +46,17 @@ class Table:
         return len(next(iter(self.columns.values()))) if self.columns else 0
 
     def find(self, name: str) -> str | None:
-        """The column that is meant by a name: the same, or the only one that differs by blanks around it."""
+        """The column of this name, or the only one whose name differs by outer blanks."""
         if name in self.columns:
             return name
         alike = [other for other in self.columns if other.strip() == name.strip()]
         return alike[0] if len(alike) == 1 and name.strip() else None
 
     def column(self, name: str) -> Sequence[Any]:
-        """The values of one column; `review.text` is the field `text` of the objects in the column `review`.
+        """The values of a column; `review.text` is the field `text` of the objects in the column `review`.
 
-        Raises MinitrainError listing the columns there are, or saying in which row there is no such field.
+        Raises:
+            MinitrainError: There is no such column (the message lists them), or a row has no such field.
         """
         found = self.find(name)
         if found is not None and found in self.gaps:
@@ -65,49 +69,36 @@ class Table:
         raise MinitrainError(self.lacks(name))
 
     def _inside(self, row: int, value: Any, outer: str, rest: str) -> Any:
-        try:
-            return field_of({outer: value}, f"{outer}.{rest}")
-        except KeyError:
-            has = f"it has {listed(value)}" if isinstance(value, Mapping) else f"it holds {type(value).__name__}"
-            raise MinitrainError(
-                f"{self.where(row)}: the column {outer!r} has no field {rest!r} inside; {has}"
-            ) from None
-
-    def asked(self, names: Sequence[str]) -> "Table":
-        """This table with each of the names as a column of its own, as fields inside of others are not yet.
-
-        Raises MinitrainError as `column`.
-        """
-        inside = {name: self.column(name) for name in names if self.find(name) is None}
-        for name in names:
-            self.column(name)
-        return replace(self, columns={**self.columns, **inside}) if inside else self
+        if (found := field_of({outer: value}, f"{outer}.{rest}")) is not ABSENT:
+            return found
+        has = f"it has {listed(value)}" if isinstance(value, Mapping) else f"it holds {type(value).__name__}"
+        raise MinitrainError(f"{self.where(row)}: the column {outer!r} has no field {rest!r} inside; {has}")
 
     def unfolded(self, names: Sequence[str]) -> "Table":
-        """As `asked`, of the names that mean a field inside of a column; the others may be missing.
+        """Add a column for each name that means a field inside another column; other names may be missing.
 
-        Raises MinitrainError as `asked`, and where several columns have one of the names: that is not missing.
+        Raises:
+            MinitrainError: A row has no such field, or several columns share a name.
         """
-        bare = [name.strip() for name in self.header]
-        for name in names:
-            if self.find(name) is None and name.strip() in bare:
+        missing = [name for name in names if self.find(name) is None]
+        for name in missing:
+            if any(name.strip() == other.strip() for other in self.header):
                 raise MinitrainError(self.lacks(name))
-        return self.asked(
-            [name for name in names if self.find(name) is None and name.split(".")[0] in self.columns]
-        )
+        inside = {name: self.column(name) for name in missing if name.split(".")[0] in self.columns}
+        return replace(self, columns={**self.columns, **inside}) if inside else self
 
     def lacks(self, name: str) -> str:
-        """What to say of a column that is not there, with the way out."""
+        """The error message for a column that is not there."""
         header = self.header or tuple(self.columns)
-        same = [i for i, other in enumerate(header, start=1) if other.strip() == name.strip()]
-        if not name.strip() and same:
+        same = [str(i) for i, other in enumerate(header, start=1) if other.strip() == name.strip()]
+        if same and not name.strip():
             return f"{self.source}: column {same[0]} has no name; give it one in the header, and ask for that"
         if len(same) > 1:
-            places = " and ".join(map(str, same))
+            places = " and ".join(same)
             return f"{self.source}: columns {places} are both called {name.strip()!r}; give each a name of its own"
         unnamed = [str(i) for i, other in enumerate(header, start=1) if not other.strip()]
-        named = self.names_shown() + (f" (column {', '.join(unnamed)} has no name)" if unnamed else "")
-        return f"{self.source}: has no column {name!r}; it has {named}{self._meant(name, header)}"
+        has = self.names_shown() + (f" (column {', '.join(unnamed)} has no name)" if unnamed else "")
+        return f"{self.source}: has no column {name!r}; it has {has}{self._meant(name, header)}"
 
     def _meant(self, name: str, header: Sequence[str]) -> str:
         if len(header) == 1 and self.untyped and (between := [c for c in BETWEEN if c in header[0]]):
@@ -117,12 +108,12 @@ class Table:
         return f"; did you mean {lower[near[0]]!r}?" if near else ""
 
     def names_shown(self) -> str:
-        """The names of the columns as a message lists them, in quotes where blanks or commas would mislead."""
+        """The names of the columns for a message, in quotes if blanks or commas would mislead."""
         names = [name for name in self.header or self.columns if name.strip()]
         return listed(repr(name) if name != name.strip() or "," in name else name for name in names)
 
     def place(self, row: int) -> tuple[str, int]:
-        """Where a row, counted from 0, came from: its file or source, and its number there from 1."""
+        """The file or source of a row (counted from 0), and its number there (from 1)."""
         number = row if self.numbers is None else self.numbers[row]
         for source, rows in self.files:
             if number < rows:
@@ -131,44 +122,41 @@ class Table:
         return self.source, number + 1
 
     def where(self, row: int) -> str:
-        """The same as a message names it: `a.csv, row 3`."""
+        """The place of a row for a message: `a.csv, row 3`."""
         source, number = self.place(row)
         return f"{source}, row {number}"
 
     def pieces(self, size: int) -> Iterator[tuple[str, int, slice]]:
-        """The rows in pieces of at most `size`, none of two files: source, number of its first row there, slice."""
+        """Slices of at most `size` rows, none across files, each with its source and first row there (from 1)."""
         start = 0
-        whole = ((self.source, len(self)),)
-        for source, rows in (self.files or whole) if self.numbers is None else whole:
-            for first in range(0, min(rows, len(self) - start), size):
-                yield source, first + 1, slice(start + first, start + min(first + size, rows, len(self) - start))
+        files = self.files if self.files and self.numbers is None else ((self.source, len(self)),)
+        for source, rows in files:
+            for first in range(0, rows, size):
+                yield source, first + 1, slice(start + first, start + min(first + size, rows))
             start += rows
 
     def select(self, rows: Sequence[int]) -> "Table":
-        """These rows, counted from 0, in this order; they keep the numbers that they have."""
-        chosen = {name: _chosen(values, rows) for name, values in self.columns.items()}
-        numbers = rows if self.numbers is None else [self.numbers[row] for row in rows]
-        return replace(self, columns=chosen, numbers=list(numbers))
-
-    def head(self, count: int | None) -> "Table":
-        """The first `count` rows, or all where it is None."""
-        if count is None:
-            return self
-        columns = {name: values[:count] for name, values in self.columns.items()}
-        return replace(self, columns=columns, numbers=self.numbers and self.numbers[:count])
+        """These rows (counted from 0) in this order, with the numbers they had."""
+        columns = {
+            name: [values[row] for row in rows] if isinstance(values, list) else _rows_of_lazy(values, rows)
+            for name, values in self.columns.items()
+        }
+        return replace(
+            self, columns=columns, numbers=[row if self.numbers is None else self.numbers[row] for row in rows]
+        )
 
 
-def _chosen(values: Sequence[Any], rows: Sequence[int]) -> list[Any]:
-    if isinstance(values, list):
-        return [values[row] for row in rows]
-    found: list[Any] = values[list(rows)]  # type: ignore[call-overload]  # a lazy column of `datasets` takes lists
-    return found
+def _rows_of_lazy(values: Any, rows: Sequence[int]) -> list[Any]:
+    return list(values[list(rows)])  # a column of `datasets` reads a list of rows at once
 
 
 def named(header: Sequence[str]) -> dict[int, str]:
-    """Place in the header -> name, of the columns that can be asked for: named, and no two the same.
+    """Place in the header -> name, for columns with a name that no other has.
 
-    Blanks around a name go where it stays the only one of that name.
+    Outer blanks are dropped where the name stays unique.
+
+    >>> named(["id", " text", "", "note", "note"])
+    {0: 'id', 1: 'text'}
     """
     bare = [name.strip() for name in header]
     names = [short if bare.count(short) == 1 else name for name, short in zip(header, bare, strict=True)]
@@ -176,29 +164,20 @@ def named(header: Sequence[str]) -> dict[int, str]:
 
 
 def field_of(row: Mapping[str, Any], name: str) -> Any:
-    """The value of a field, or of one inside of it: `review.text`. A field of that very name comes first.
+    """The value of a field, or of a nested one; `ABSENT` if there is none. A field `a.b` comes before a nested one.
 
-    Raises KeyError.
+    >>> field_of({"review": {"text": "fine"}}, "review.text")
+    'fine'
     """
     if name in row:
         return row[name]
     outer, dot, rest = name.partition(".")
-    if dot and isinstance(inner := row.get(outer), Mapping):
-        return field_of(inner, rest)
-    raise KeyError(name)
-
-
-def has_field(row: Mapping[str, Any], name: str) -> bool:
-    """Whether `field_of` finds a value."""
-    try:
-        field_of(row, name)
-    except KeyError:
-        return False
-    return True
+    inner = row.get(outer)
+    return field_of(inner, rest) if dot and isinstance(inner, Mapping) else ABSENT
 
 
 def writable(text: str) -> bool:
-    """Whether a file can hold the text: not where it has half of a surrogate pair."""
+    """Whether UTF-8 can encode the text: not if it has a lone surrogate."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -206,45 +185,43 @@ def writable(text: str) -> bool:
     return True
 
 
-def joined(tables: Sequence[Table]) -> Table:
-    """Tables one after the other, in order, with every column that one of them has.
+def concat(tables: Sequence[Table]) -> Table:
+    """One table of several, in order, with every column of each.
 
-    A column that one of them lacks, or means otherwise, is an error of whoever asks for it.
+    A column that one of them lacks, or whose integers mean other classes there, goes into `gaps`. If one of them is
+    untyped, the values of all are text.
     """
     first = tables[0]
     if len(tables) == 1:
         return first
-    untyped = any(table.untyped for table in tables)
-    names = {name.strip(): name for table in reversed(tables) for name in table.columns}  # as the first writes it
+    untyped = [table for table in tables if table.untyped]
+    names = {name.strip(): name for table in reversed(tables) for name in table.columns}  # as the first writes them
     order = dict.fromkeys(name.strip() for table in tables for name in table.columns)
-    columns: dict[str, Sequence[Any]] = {}
+    columns: dict[str, list[Any]] = {names[bare]: [] for bare in order}
     gaps: dict[str, str] = {}
-    for name in map(names.__getitem__, order):
-        values: list[Any] = []
+    for name, values in columns.items():
         for table in tables:
             part: Sequence[Any] = [ABSENT] * len(table)
             try:
                 part = table.column(name)[:]
-                _check_names(first, table, name)
+                _check_class_names(first, table, name)
                 if untyped and not table.untyped:
-                    part = _as_text(table, name, part, _truths(tables, name, part))
+                    part = _as_text(table, name, part, untyped)
             except MinitrainError as error:
                 gaps.setdefault(name, str(error))
             values += part
-        columns[name] = values
     return replace(
         first,
         source=", ".join(table.source for table in tables[:3]) + (" ..." if len(tables) > 3 else ""),
         columns=columns,
-        untyped=untyped,
+        untyped=bool(untyped),
         gaps=gaps,
         notes=tuple(note for table in tables for note in table.notes),
         files=tuple(part for table in tables for part in (table.files or ((table.source, len(table)),))),
     )
 
 
-def _check_names(first: Table, table: Table, name: str) -> None:
-    """Raise MinitrainError where the integers of a column stand for other classes than in the first table."""
+def _check_class_names(first: Table, table: Table, name: str) -> None:
     own, known = table.class_names.get(name), first.class_names.get(name)
     if own != known:
         raise MinitrainError(
@@ -253,22 +230,14 @@ def _check_names(first: Table, table: Table, name: str) -> None:
         )
 
 
-def _truths(tables: Sequence[Table], name: str, values: Sequence[Any]) -> dict[bool, str]:
-    """How the files without types write true and false in a column, where some of the values are that."""
-    truths = {True: "True", False: "False"}
-    if not any(type(value) is bool for value in values):
-        return truths
-    found = {
-        text for table in tables if table.untyped and table.find(name) is not None for text in table.column(name)[:]
-    }
-    for value, text in truths.items():
-        alike = [other for other in found if other.lower() == text.lower()]
-        truths[value] = alike[0] if len(alike) == 1 else text
-    return truths
-
-
-def _as_text(table: Table, name: str, values: Sequence[Any], truths: Mapping[bool, str]) -> list[str]:
-    """Values with types, as a file without types would hold them. truths: how that writes true and false."""
+def _as_text(table: Table, name: str, values: Sequence[Any], untyped: Sequence[Table]) -> list[str]:
+    """Typed values as the untyped tables write them; true and false in their spelling, if they have only one."""
+    spelling = {True: "True", False: "False"}
+    if any(type(value) is bool for value in values):
+        found = {text for other in untyped if other.find(name) is not None for text in other.column(name)}
+        for value, text in spelling.items():
+            alike = [other for other in found if other.lower() == text.lower()]
+            spelling[value] = alike[0] if len(alike) == 1 else text
     texts = []
     for row, value in enumerate(values):
         if not isinstance(value, str | int | float) or value != value:
@@ -277,5 +246,5 @@ def _as_text(table: Table, name: str, values: Sequence[Any], truths: Mapping[boo
                 f"{table.where(row)}, column {name!r}: is {kind}; beside a file without types, as CSV is, it must "
                 "be text or a number: fill it in, or leave the row out"
             )
-        texts.append(value if isinstance(value, str) else truths[value] if type(value) is bool else str(value))
+        texts.append(value if isinstance(value, str) else spelling[value] if type(value) is bool else str(value))
     return texts
