@@ -1,8 +1,8 @@
 """The data of a run: read by another process while this one imports torch, or read again to be scored.
 
 Reading and importing take a second or more each, and neither needs the other. The process is forked before torch is
-imported; it reads the tables, waits to be told what the model's files say, tokenizes, hands over and ends. The memory
-that reading needs, `datasets` above all, is then gone before training begins.
+imported; it reads the tables, waits to be told what the model's files say, tokenizes, hands over and ends. The
+memory that reading needs, `datasets` above all, is then gone before training begins.
 """
 
 import filecmp
