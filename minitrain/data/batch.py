@@ -165,38 +165,36 @@ def _ids(values: Any, where: str) -> list[int]:
     return [int(one) for one in ids]
 
 
-def _checked_labels(labels: Sequence[Any]) -> list[int] | list[float] | list[None]:
+def _checked_labels(labels: Sequence[Any]) -> list[Any]:
     """Convert labels of numpy and torch. Raises MinitrainError naming the first invalid one."""
-    converted = [_to_python(label, f"example {number} of the batch") for number, label in enumerate(labels, 1)]
-    for number, label in enumerate(converted, start=1):
-        has = f"example {number} of the batch has the label {label!r}"
+    converted = [_to_python(label) for label in labels]
+    for number, (label, given) in enumerate(zip(converted, labels, strict=True), start=1):
+        has = f"example {number} of the batch has the label"
+        if label is not None and type(label) not in (int, float):
+            raise MinitrainError(
+                f"{has} {_named(given)}, expected a class (an int from 0) or a score (a float); load_splits gives "
+                "words their numbers"
+            )
         if type(label) is not type(converted[0]):
             raise MinitrainError(
-                f"{has}, example 1 {converted[0]!r}: a batch has classes (int), scores (float) or no labels "
-                "(None): make all of them alike"
+                f"{has} {label!r}, example 1 {converted[0]!r}: a batch has classes (int), scores (float) or no "
+                "labels (None): make all of them alike"
             )
         if isinstance(label, int) and not 0 <= label <= LARGEST_CLASS:
             raise MinitrainError(
-                f"{has}; classes count from 0, and no number means 'ignore me': leave the example out, or give "
-                "label=None to all that are to predict"
+                f"{has} {label}; classes count from 0, and no number means 'ignore me': leave the example out, or "
+                "give label=None to all that are to predict"
             )
         if isinstance(label, float) and not math.isfinite(label):
-            raise MinitrainError(f"{has}; expected a finite score: leave the example out")
+            raise MinitrainError(f"{has} {label}; expected a finite score: leave the example out")
     return converted
 
 
-def _to_python(label: Any, where: str) -> Any:
+def _to_python(label: Any) -> Any:
     value = plain(label)
     if isinstance(value, Integral):  # a bool, too, is class 0 or 1
         return int(value)
-    if isinstance(value, Real):
-        return float(value)
-    if value is None:
-        return None
-    raise MinitrainError(
-        f"{where} has the label {_named(label)}, expected a class (an int from 0) or a score (a float); "
-        "load_splits gives words their numbers"
-    )
+    return float(value) if isinstance(value, Real) else value
 
 
 def _named(value: Any) -> str:

@@ -305,7 +305,7 @@ def test_an_id_of_two_tokens_is_refused_with_a_way_out_that_works(tmp_path: Path
     (tmp_path / "added_tokens.json").write_text(json.dumps({"<user>": 8}))
     with pytest.raises(MinitrainError, match="the id 7 stands for two tokens, '<user>' and 'cat'") as error:
         read_tokenizer(tmp_path)
-    assert "get them again" not in str(error.value) and "in place of the first of the two" in str(error.value)
+    assert "get them again" not in str(error.value) and "replace the first of the two" in str(error.value)
     words[words.index("cat")] = "[unused1]"
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
     ours, _ = assert_same_folder(tmp_path)

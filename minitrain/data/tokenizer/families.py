@@ -51,7 +51,7 @@ class TokenizerFamily:
         build: (tokenizer.json, settings and special tokens by role) -> the `tokenizers` object, without template.
         model: The type of model that tokenizer.json must have.
         special_tokens: Role -> token.
-        single, pair: The templates, with roles for tokens.
+        template: Of a pair, with roles for tokens; a single text has its first three items.
         keeps_template: Whether the template of tokenizer.json is used instead.
         vocabulary_files: Read if there is no tokenizer.json.
         sentencepiece: The file from which only transformers makes a tokenizer.json.
@@ -61,8 +61,7 @@ class TokenizerFamily:
     build: Callable[[Mapping[str, Any], Mapping[str, Any]], Backend]
     model: str
     special_tokens: Mapping[str, str]
-    single: str
-    pair: str
+    template: str
     choices: Choices
     keeps_template: bool = False
     model_input_names: tuple[str, ...] = WITHOUT_TYPE_IDS
@@ -194,8 +193,7 @@ BERT = TokenizerFamily(
     build=word_pieces,
     model="WordPiece",
     special_tokens=BERT_TOKENS,
-    single="{cls_token}:0 $A:0 {sep_token}:0",
-    pair="{cls_token}:0 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
+    template="{cls_token}:0 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
     choices=NORMALIZER_CHOICES,
     model_input_names=INPUT_NAMES,
     vocabulary_files=("vocab.txt",),
@@ -204,8 +202,7 @@ ROBERTA = TokenizerFamily(
     build=byte_pairs,
     model="BPE",
     special_tokens=ROBERTA_TOKENS | ENDS,
-    single="{cls_token}:0 $A:0 {sep_token}:0",
-    pair="{cls_token}:0 $A:0 {sep_token}:0 {sep_token}:0 $B:0 {sep_token}:0",
+    template="{cls_token}:0 $A:0 {sep_token}:0 {sep_token}:0 $B:0 {sep_token}:0",
     choices={"add_prefix_space": (False, True)},
     vocabulary_files=("vocab.json", "merges.txt"),
 )
@@ -221,8 +218,7 @@ XLM_ROBERTA = replace(
     ROBERTA,
     build=xlm_roberta_pieces,
     model="Unigram",
-    single="{bos_token}:0 $A:0 {eos_token}:0",
-    pair="{bos_token}:0 $A:0 {eos_token}:0 {eos_token}:0 $B:0 {eos_token}:0",
+    template="{bos_token}:0 $A:0 {eos_token}:0 {eos_token}:0 $B:0 {eos_token}:0",
     choices=PREFIX_CHOICES,
     vocabulary_files=(),
     sentencepiece="sentencepiece.bpe.model",
@@ -254,8 +250,7 @@ ALBERT = replace(
 FUNNEL = replace(
     BERT,
     special_tokens=ROBERTA_TOKENS | ENDS | {"sep_token": "<sep>", "cls_token": "<cls>"},
-    single="{cls_token}:2 $A:0 {sep_token}:0",
-    pair="{cls_token}:2 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
+    template="{cls_token}:2 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
     model_input_names=WITHOUT_TYPE_IDS,
 )
 DEBERTA = replace(
@@ -267,7 +262,6 @@ HERBERT = replace(
     ROBERTA,
     build=herbert_pairs,
     special_tokens=ROBERTA_TOKENS,
-    single="{cls_token}:0 $A:0 {sep_token}:0",
-    pair="{cls_token}:0 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
+    template="{cls_token}:0 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
     choices={},
 )

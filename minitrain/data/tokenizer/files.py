@@ -177,8 +177,8 @@ def _assemble(
     if family and not (family.keeps_template and backend.post_processor):
         special = {role: token for role, token in tokens.items() if role in wanted}
         backend.post_processor = processors.TemplateProcessing(
-            single=family.single.format(**special),
-            pair=family.pair.format(**special),
+            single=" ".join(family.template.split()[:3]).format(**special),
+            pair=family.template.format(**special),
             special_tokens=[(token, backend.token_to_id(token)) for token in special.values()],
         )
     _check_use(backend, "token_type_ids" in settings["model_input_names"])

@@ -120,7 +120,7 @@ def required(family: TokenizerFamily | None) -> list[str]:
     """The roles whose tokens must have an id: padding, what the template writes, what WordPiece falls back on."""
     if family is None:
         return ["pad_token"]
-    template = [role for role in SPECIAL_ROLES if f"{{{role}}}" in family.pair]
+    template = [role for role in SPECIAL_ROLES if f"{{{role}}}" in family.template]
     return ["pad_token", *template, *(["unk_token"] if family.model == "WordPiece" else [])]
 
 

@@ -151,13 +151,12 @@ class Tokenizer:
         return max(self.backend.get_vocab(with_added_tokens=True).values())
 
     def check_fits(self, vocab_size: int, source: Path) -> None:
-        """Raise MinitrainError when an id could come up for which a model of `vocab_size` has no embedding."""
-        if self.highest_id >= vocab_size:
-            vocabulary = self.backend.get_vocab(with_added_tokens=True)
-            beyond = sorted((index, token) for token, index in vocabulary.items() if index >= vocab_size)
+        """Raise MinitrainError if a model with `vocab_size` word embeddings lacks one for some token."""
+        vocabulary = self.backend.get_vocab(with_added_tokens=True)
+        if beyond := sorted((index, token) for token, index in vocabulary.items() if index >= vocab_size):
             names = ", ".join(f"{token!r} {index}" for index, token in beyond[:3])
             raise MinitrainError(
-                f"{source}: the tokenizer's highest id is {self.highest_id}, but the model has embeddings for ids "
+                f"{source}: the tokenizer's highest id is {beyond[-1][0]}, but the model has embeddings for ids "
                 f"up to {vocab_size - 1}; do tokenizer.json and config.json belong together? {len(beyond)} tokens "
                 f"have no embedding ({names}): where they were added by hand, take them out of the tokenizer's "
                 "files, or give the model rows for them in transformers, by "
@@ -165,11 +164,11 @@ class Tokenizer:
             )
 
     def tokens(self, ids: Iterable[int]) -> list[str | None]:
-        """The tokens behind some ids, None for an id that is not in the vocabulary."""
+        """The tokens of these ids, None for an id that is not in the vocabulary."""
         return [self.backend.id_to_token(index) for index in ids]
 
     def save(self, directory: str | Path) -> None:
-        """Write the files from which `read_tokenizer` and `AutoTokenizer` make this same tokenizer again."""
+        """Write the files from which `read_tokenizer` and `AutoTokenizer` make the same tokenizer again."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         files = {
