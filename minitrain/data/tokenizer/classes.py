@@ -26,37 +26,25 @@ from minitrain.data.tokenizer.families import (
     TokenizerFamily,
 )
 
-UNTYPED_BERT = replace(BERT, model_input_names=WITHOUT_TYPE_IDS)
-FAMILIES = {
-    "AlbertTokenizer": ALBERT,
-    "BartTokenizer": ROBERTA,
-    "BertTokenizer": BERT,
-    "CamembertTokenizer": CAMEMBERT,
-    "ConvBertTokenizer": BERT,
-    "DPRContextEncoderTokenizer": BERT,
-    "DPRQuestionEncoderTokenizer": BERT,
-    "DPRReaderTokenizer": UNTYPED_BERT,
-    "DebertaTokenizer": DEBERTA,
-    "DebertaV2Tokenizer": DEBERTA_V2,
-    "DistilBertTokenizer": UNTYPED_BERT,
-    "ElectraTokenizer": BERT,
-    "FunnelTokenizer": FUNNEL,
-    "HerbertTokenizer": HERBERT,
-    "LEDTokenizer": ROBERTA,
-    "LayoutLMTokenizer": BERT,
-    "LongformerTokenizer": ROBERTA,
-    "LxmertTokenizer": BERT,
-    "MPNetTokenizer": MPNET,
-    "MobileBertTokenizer": BERT,
-    "MvpTokenizer": ROBERTA,
-    "RobertaTokenizer": ROBERTA,
-    "SqueezeBertTokenizer": BERT,
-    "XLMRobertaTokenizer": XLM_ROBERTA,
-}
+# Names without "Tokenizer", here and below.
+_CLASSES = (
+    (ALBERT, "Albert"),
+    (BERT, "Bert ConvBert DPRContextEncoder DPRQuestionEncoder Electra LayoutLM Lxmert MobileBert SqueezeBert"),
+    (replace(BERT, model_input_names=WITHOUT_TYPE_IDS), "DPRReader DistilBert"),
+    (CAMEMBERT, "Camembert"),
+    (DEBERTA, "Deberta"),
+    (DEBERTA_V2, "DebertaV2"),
+    (FUNNEL, "Funnel"),
+    (HERBERT, "Herbert"),
+    (MPNET, "MPNet"),
+    (ROBERTA, "Bart LED Longformer Mvp Roberta"),
+    (XLM_ROBERTA, "XLMRoberta"),
+)
+FAMILIES = {f"{name}Tokenizer": family for family, names in _CLASSES for name in names.split()}
 TOKENIZERS_BACKEND = "TokenizersBackend"
 SAVED_AS = "PreTrainedTokenizerFast"  # the same, by the name that transformers 4 knows too
 
-# Names without "Tokenizer". Built anew by transformers, but not here: ids differ where tokenizer.json does.
+# Built anew by transformers, but not here: ids differ where tokenizer.json does.
 REBUILT_ELSEWHERE = """
 Barthez BigBird Blenderbot CLIP CodeGen CodeLlama Cohere Cpm Esmc FNet GPT2 GPTNeoX Gemma Lasr LayoutLMv2
 LayoutLMv3 LayoutXLM Llama Luke MBart MBart50 MarkupLM Nllb Nougat OpenAIGPT Pegasus Qwen2 Qwen3_5 Reformer

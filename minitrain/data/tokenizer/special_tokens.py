@@ -62,7 +62,7 @@ def add_tokens(
     notes = _moved(listed, backend)
     tokens: dict[str, Any] = {EXTRA_SPECIAL_TOKENS[1]: [token.content for token in extra]} if extra else {}
     usual = {token: token for token in family.extra} if family and not extra else {}
-    left_out = _without_row(files, {role: roles[role].content for role in roles} | usual, backend, family)
+    left_out = _without_embedding(files, {role: roles[role].content for role in roles} | usual, backend, family)
     kept = {role: token for role, token in roles.items() if role not in left_out}
     extra += [_token(token, special=True) for token in usual if token not in left_out]
     # Adding a token again would reset the options that its file gives it.
@@ -84,7 +84,7 @@ def add_tokens(
     return tokens | {role: token.content for role, token in kept.items()}, notes
 
 
-def _without_row(
+def _without_embedding(
     files: TokenizerFiles, special: Mapping[str, str], backend: Backend, family: TokenizerFamily | None
 ) -> dict[str, str]:
     """The special tokens, by role, for which the model has no embedding; they get no id.
@@ -96,7 +96,7 @@ def _without_row(
     following = max(backend.get_vocab_size(with_added_tokens=False), max(ids, default=-1) + 1)
     without: dict[str, str] = {}
     appended: set[str] = set()
-    needed = required(family)
+    needed = _required(family)
     for role, token in special.items():
         # The model looks [UNK] up in its own vocabulary, not among the added tokens.
         own = backend.model if role == "unk_token" and role in needed else backend
@@ -116,7 +116,7 @@ def _without_row(
     return without
 
 
-def required(family: TokenizerFamily | None) -> list[str]:
+def _required(family: TokenizerFamily | None) -> list[str]:
     """The roles whose tokens must have an id: padding, what the template writes, what WordPiece falls back on."""
     if family is None:
         return ["pad_token"]

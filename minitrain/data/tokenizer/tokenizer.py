@@ -55,21 +55,20 @@ class Tokenizer:
             class's own choices.
         notes: One line for each thing the user should know about how the files were read.
 
+    Attributes:
+        padding_side: "right" or "left".
+        max_length: In tokens, special ones included; None if the folder names no limit.
+
     >>> tokenizer = load_tokenizer("demo")
     >>> tokenizer.tokens(tokenizer("Hello world", "again")[0].input_ids)
     ['[CLS]', 'hello', 'world', '[SEP]', 'again', '[SEP]']
     """
 
-    pad_token_id: int
-    padding_side: str  # "right" or "left"
-    max_length: int | None  # tokens, special ones included; None if the folder names no limit
-    notes: tuple[str, ...]
-
     def __init__(self, backend: Backend, settings: Mapping[str, Any], notes: Sequence[str] = ()) -> None:
         backend.encode_special_tokens = settings["split_special_tokens"]
         self.backend, self.settings, self.notes = backend, dict(settings), tuple(notes)
-        self.padding_side = settings.get("padding_side", PADDING_SIDES[0])
-        self.max_length = settings.get("model_max_length")
+        self.padding_side: str = settings.get("padding_side", PADDING_SIDES[0])
+        self.max_length: int | None = settings.get("model_max_length")
         pad_token_id = backend.token_to_id(settings["pad_token"])
         assert pad_token_id is not None
         self.pad_token_id, self._unknown_id = pad_token_id, _unknown_id(backend)
