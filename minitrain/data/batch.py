@@ -79,10 +79,7 @@ def collate(
     >>> batch.input_ids.tolist(), batch.attention_mask.tolist(), batch.labels.tolist()
     ([[101, 7, 102], [101, 102, 0]], [[1, 1, 1], [1, 1, 0]], [1, 0])
     """
-    if not (type(pad_token_id) is int and pad_token_id >= 0 and pad_to_multiple_of is None):
-        _check_padding(pad_token_id, pad_to_multiple_of)
-    if padding_side not in PADDING_SIDES:
-        raise MinitrainError(f"padding_side is {padding_side!r}; expected {' or '.join(map(repr, PADDING_SIDES))}")
+    _check_padding(pad_token_id, pad_to_multiple_of, padding_side)
     if not (isinstance(examples, list) and examples and all(map(_is_plain, examples))):
         examples = _checked_examples(examples)
     length = max(len(example.input_ids) for example in examples)
@@ -123,13 +120,19 @@ def _label_tensor(labels: Sequence[Any]) -> Tensor | None:
     return _label_tensor(_checked_labels(labels))
 
 
-def _check_padding(pad_token_id: Any, multiple: Any) -> None:
-    for name, value, lowest, way in (
-        ("pad_token_id", pad_token_id, 0, "as tokenizer.pad_token_id"),
-        ("pad_to_multiple_of", 1 if multiple is None else multiple, 1, "or None"),
-    ):
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < lowest:
-            raise MinitrainError(f"{name} is {_named(value)}; expected an integer of at least {lowest}, {way}")
+def _check_padding(pad_token_id: Any, multiple: Any, side: str) -> None:
+    if not _is_integer(pad_token_id, 0):
+        expected = "expected an integer of at least 0, as tokenizer.pad_token_id"
+        raise MinitrainError(f"pad_token_id is {_named(pad_token_id)}; {expected}")
+    if multiple is not None and not _is_integer(multiple, 1):
+        expected = "expected an integer of at least 1, or None"
+        raise MinitrainError(f"pad_to_multiple_of is {_named(multiple)}; {expected}")
+    if side not in PADDING_SIDES:
+        raise MinitrainError(f"padding_side is {side!r}; expected {' or '.join(map(repr, PADDING_SIDES))}")
+
+
+def _is_integer(value: Any, lowest: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= lowest
 
 
 def _checked_examples(examples: Any) -> list[Example]:

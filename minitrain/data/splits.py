@@ -8,7 +8,7 @@ from minitrain.config.data_config import GLUE_REPOSITORY, DataConfig
 from minitrain.config.options import check_label_column
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import SplitsInfo
-from minitrain.data.labels.ids import hidden
+from minitrain.data.labels.ids import Labels, hidden
 from minitrain.data.labels.labels import find_labels
 from minitrain.data.labels.notes import label_notes
 from minitrain.data.labels.values import check_label_map
@@ -117,15 +117,7 @@ def text_splits(tables: Tables, config: DataConfig, known_labels: tuple[str, ...
     """
     by_split, train, task = tables.by_split, tables.by_split["train"], _glue_task(tables)
     columns, label_column = _find_columns(train, config, task)
-    check_label_map(list(by_split.values()), label_column, config.label_map)
-    labels = find_labels(
-        train,
-        label_column,
-        config.problem_type or (REGRESSION if task == "stsb" else None),
-        known_labels,
-        label_map=config.label_map,
-        positive_label=config.positive_label,
-    )
+    labels = _find_labels(by_split, label_column, task, config, known_labels)
     notes = label_notes(by_split, label_column, labels)
     draw = Draw(config, columns, label_column, labels)
     if config.eval_fraction:
@@ -158,6 +150,24 @@ def text_splits(tables: Tables, config: DataConfig, known_labels: tuple[str, ...
         commit=train.commit,
         held_out=checksum(by_split["validation"], (*columns, label_column)) if config.eval_fraction else None,
         join=config.join,
+    )
+
+
+def _find_labels(
+    by_split: Mapping[str, Table],
+    label_column: str,
+    task: str | None,
+    config: DataConfig,
+    known_labels: tuple[str, ...] | None,
+) -> Labels:
+    check_label_map(list(by_split.values()), label_column, config.label_map)
+    return find_labels(
+        by_split["train"],
+        label_column,
+        config.problem_type or (REGRESSION if task == "stsb" else None),
+        known_labels,
+        label_map=config.label_map,
+        positive_label=config.positive_label,
     )
 
 

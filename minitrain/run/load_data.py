@@ -16,7 +16,7 @@ from dataclasses import fields
 from itertools import product
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from minitrain.config.data_config import DataConfig
 from minitrain.config.read_options import Files, files_of
@@ -54,12 +54,12 @@ class DataPrefetcher:
         """
         try:
             self._connection.send((source, known_labels, max_length))
-            splits, message = self._connection.recv()
+            answer: Splits | MinitrainError = self._connection.recv()
         except (EOFError, OSError):
             return None
-        if message is not None:
-            raise MinitrainError(message)
-        return cast(Splits, splits)
+        if isinstance(answer, MinitrainError):
+            raise answer
+        return answer
 
     def end(self) -> None:
         """Stop the process, whatever it is doing."""
@@ -92,9 +92,9 @@ def _serve(config: TrainConfig, connection: Connection, theirs: Connection) -> N
     theirs.close()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches both processes; the parent reports it
     try:
-        connection.send((_splits(config, connection), None))
+        connection.send(_splits(config, connection))
     except MinitrainError as error:
-        connection.send((None, str(error)))
+        connection.send(error)
     except Exception:
         """The parent is gone, or will meet the same error."""
 

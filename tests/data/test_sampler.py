@@ -229,12 +229,6 @@ def test_batches_of_like_length_come_in_no_order_of_length(mrpc_lengths: list[in
     assert correlation < 0.15  # 459 batches in random order: one in a thousand seeds is above
 
 
-def test_padding_share_of_a_case_by_hand() -> None:
-    # Batch (3, 1) has 2 of 6 positions padded, batch (4, 4) none of 8, batch (2,) none of 2.
-    assert padding_share([3, 1, 4, 4, 2], [[0, 1], [2, 3], [4]]) == pytest.approx(2 / 16, abs=1e-15)
-    assert padding_share([5, 5], [[0, 1]]) == 0.0
-
-
 @settings(deadline=None)
 @given(lengths=LENGTHS, batch_size=st.integers(1, 40))
 def test_padding_share_counts_what_collate_pads(lengths: list[int], batch_size: int) -> None:

@@ -8,7 +8,6 @@ Source: transformers 5.23.0, models/auto/tokenization_auto.py.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from minitrain.data.tokenizer.families import (
@@ -109,10 +108,10 @@ def _short(name: str, saved: Mapping[str, Any]) -> str:
     return TOKENIZERS_BACKEND if byte_level else short  # transformers, too, uses the file of such a Llama as it is
 
 
-def way_out(name: str, directory: Path) -> str:
-    """What the user can do if a folder has none of the files that a class is read from."""
+def way_out(name: str, there: set[str]) -> str:
+    """What the user can do if a class is read from none of the files that are there."""
     family, short = family_of(name), _short(name, {})
-    if family is not None and family.sentencepiece and (directory / family.sentencepiece).exists():
+    if family is not None and family.sentencepiece in there:
         return (
             f"{family.sentencepiece} is not read. Convert it once, with transformers, sentencepiece and protobuf "
             "installed: AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER), then put config.json and "
@@ -125,12 +124,12 @@ def way_out(name: str, directory: Path) -> str:
             '"tokenizer_class": "PreTrainedTokenizerFast" in tokenizer_config.json, or a model of the language '
             "that comes with one, as FacebookAI/xlm-roberta-base does for a hundred languages"
         )
-    if short in REBUILT_ELSEWHERE.split() and any((directory / file).exists() for file in VOCABULARIES):
+    if short in REBUILT_ELSEWHERE.split() and there.intersection(VOCABULARIES):
         return (
             "make it once, with transformers installed: "
             "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
         )
-    if (directory / WORD_PIECES).exists():
+    if WORD_PIECES in there:
         return (
             f"{WORD_PIECES} is there, which that class does not read: if it lists word pieces, as that of Chinese "
             'ALBERTs does, set "tokenizer_class": "BertTokenizer" in tokenizer_config.json'

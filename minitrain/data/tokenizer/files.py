@@ -73,7 +73,10 @@ def read_files(directory: Path) -> tuple[Backend, dict[str, Any], list[str]]:
             f"{directory}: its tokenizer_class is {shown(name)}, expected the name of a class; name it in "
             "tokenizer_config.json, or leave it out there for that of the model"
         )
-    name, source, notes = _source(directory, name, named)
+    source = directory / "tokenizer.json"
+    notes: list[str] = []
+    if not source.exists():
+        name, source, notes = _vocabulary_file(directory, name, named)
     try:
         saved = _saved(source)
         settings = _settings(_sides(name, saved) | config, name, directory / "tokenizer_config.json")
@@ -94,20 +97,15 @@ def _read_if_there(path: Path, infinite: bool = False) -> dict[str, Any]:
     return read_json(path, infinite=infinite) if path.exists() else {}
 
 
-def _source(directory: Path, name: str, named: Any) -> tuple[str, Path, list[str]]:
+def _vocabulary_file(directory: Path, name: str, named: Any) -> tuple[str, Path, list[str]]:
     """The class to build, the file with its vocabulary, and a note if it is not the model's usual class."""
+    there = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
     family = family_of(name)
-    others = family.vocabulary_files if family else ()
-    if (directory / "tokenizer.json").exists():
-        return name, directory / "tokenizer.json", []
-    if others and all((directory / file).exists() for file in others):
+    others, sentencepiece = (family.vocabulary_files, family.sentencepiece) if family else ((), None)
+    if others and there.issuperset(others):
         return name, directory / others[0], []
-    beside = family.sentencepiece if family else None
-    if (
-        named in (None, "", DEFAULT_CLASS, f"{DEFAULT_CLASS}Fast")
-        and (directory / WORD_PIECES).exists()
-        and not (beside and (directory / beside).exists())
-    ):
+    unnamed = named in (None, "", DEFAULT_CLASS, f"{DEFAULT_CLASS}Fast")
+    if unnamed and WORD_PIECES in there and sentencepiece not in there:
         note = (
             f"{WORD_PIECES} is the tokenizer's only file: read as the word pieces of {DEFAULT_CLASS}, although "
             f"transformers 5 uses {name}, which does not read it"
@@ -115,7 +113,7 @@ def _source(directory: Path, name: str, named: Any) -> tuple[str, Path, list[str
         return DEFAULT_CLASS, directory / WORD_PIECES, [note]
     needs = "tokenizer.json" + (f" or {' and '.join(others)}" if others else "")
     raise MinitrainError(
-        f"{directory}: holds no tokenizer: class {name} needs {needs} there; {way_out(name, directory)}"
+        f"{directory}: holds no tokenizer: class {name} needs {needs} there; {way_out(name, there)}"
     )
 
 
