@@ -13,7 +13,7 @@ from minitrain.data.labels.labels import find_labels
 from minitrain.data.labels.notes import label_notes
 from minitrain.data.labels.values import check_label_map
 from minitrain.data.overlap import overlap_notes
-from minitrain.data.subsample import Draw, check_texts_of, checksum
+from minitrain.data.subsample import Subsampler, check_texts_of, checksum
 from minitrain.data.tables.in_memory import tables_in_memory
 from minitrain.data.tables.load import load_tables, read_file
 from minitrain.data.tables.table import Table
@@ -119,23 +119,23 @@ def text_splits(tables: Tables, config: DataConfig, known_labels: tuple[str, ...
     columns, label_column = _find_columns(train, config, task)
     labels = _find_labels(by_split, label_column, task, config, known_labels)
     notes = label_notes(by_split, label_column, labels)
-    draw = Draw(config, columns, label_column, labels)
+    sampler = Subsampler(config, columns, label_column, labels)
     if config.eval_fraction:
-        by_split = draw.hold_back(by_split)
+        by_split = sampler.hold_back(by_split)
     if tables.asked_for_test:
         by_split["test"].column(label_column)  # raises if it is missing
     tests = [name for name in by_split if name.startswith("test")]
     secret = [name for name in tests if hidden(by_split[name], label_column, labels)]
-    used = draw.sample("train", by_split["train"], config.max_train_samples, training=True)
+    used = sampler.sample("train", by_split["train"], config.max_train_samples, training=True)
     scored = {
         kind: {
-            name: draw.sample(name, table, config.max_eval_samples)
+            name: sampler.sample(name, table, config.max_eval_samples)
             for name, table in by_split.items()
             if name.startswith(kind) and name not in secret
         }
         for kind in ("validation", "test")
     }
-    notes += [*draw.notes, *dict.fromkeys(note for table in tables.by_split.values() for note in table.notes)]
+    notes += [*sampler.notes, *dict.fromkeys(note for table in tables.by_split.values() for note in table.notes)]
     notes += overlap_notes(used, scored["validation"] | scored["test"], columns, label_column)
     notes += [f"{name}: labels are hidden, not scored" for name in secret]
     return TextSplits(

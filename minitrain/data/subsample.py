@@ -62,7 +62,7 @@ def _quotas(sizes: Sequence[int], wanted: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Draw:
+class Subsampler:
     """Chooses rows of tables with these columns and labels, and notes which classes lost all theirs."""
 
     config: DataConfig

@@ -26,7 +26,7 @@ from minitrain.data.tables.table import Table
 from minitrain.distributed.world import World, process_group
 from minitrain.errors import MinitrainError, listed
 from minitrain.run.labelling import predict_run as predict_run
-from minitrain.run.load_data import draw_as, saved_run_splits, trained_on
+from minitrain.run.load_data import saved_run_splits, subsampler_of, trained_on
 from minitrain.run.record_files import RecordFile, record_file
 from minitrain.run.records import SPLIT, TRUE, Records, kept_columns
 from minitrain.run.report import class_block, finite_values, result_lines, say
@@ -75,7 +75,7 @@ def _evaluate_run(config: EvaluateConfig, world: World, out: RecordFile | None) 
     for name, table in tables.items():
         labels = _labels_to_score(config, run, table, column)
         notes = numbers_as_ids({name: table}, column, labels)
-        table = draw_as(trained, columns, column, labels).sample(name, table, limit)
+        table = subsampler_of(trained, columns, column, labels).sample(name, table, limit)
         split = tokenize(table, run.tokenizer, columns, column, labels, run.max_length, join=run.join)
         if world.is_main:
             remark(config.run, unknown_warning({table.source: (split.unknown, split.text_tokens)}))

@@ -25,7 +25,7 @@ from minitrain.data.dataset import Splits
 from minitrain.data.labels.ids import Labels
 from minitrain.data.load import tokenize_splits
 from minitrain.data.splits import TextSplits, choose_splits, read_tables, text_splits, with_default_data
-from minitrain.data.subsample import Draw
+from minitrain.data.subsample import Subsampler
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
 
@@ -134,10 +134,12 @@ def saved_run_splits(facts: Mapping[str, Any], known_labels: tuple[str, ...] | N
     return texts
 
 
-def draw_as(settings: Mapping[str, Any], text_columns: tuple[str, ...], label_column: str, labels: Labels) -> Draw:
-    """Draws samples as the run of these settings did; runs of earlier versions took the first rows."""
+def subsampler_of(
+    settings: Mapping[str, Any], text_columns: tuple[str, ...], label_column: str, labels: Labels
+) -> Subsampler:
+    """Samples as the run of these settings did; runs of earlier versions took the first rows."""
     sample = settings.get("sample", "first" if settings else "random")
-    return Draw(DataConfig(sample=sample, seed=settings.get("seed", 42)), text_columns, label_column, labels)
+    return Subsampler(DataConfig(sample=sample, seed=settings.get("seed", 42)), text_columns, label_column, labels)
 
 
 def trained_on(

@@ -144,11 +144,6 @@ class Tokenizer:
         """How many tokens the template adds to a text or a pair."""
         return self.backend.num_special_tokens_to_add(pair)
 
-    @property
-    def highest_id(self) -> int:
-        """The largest id; a model must have more word embeddings than that."""
-        return max(self.backend.get_vocab(with_added_tokens=True).values())
-
     def check_fits(self, vocab_size: int, source: Path) -> None:
         """Raise MinitrainError if a model with `vocab_size` word embeddings lacks one for some token."""
         vocabulary = self.backend.get_vocab(with_added_tokens=True)
