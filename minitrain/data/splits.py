@@ -8,7 +8,7 @@ from minitrain.config.data_config import GLUE_REPOSITORY, DataConfig
 from minitrain.config.options import check_label_column
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import SplitsInfo
-from minitrain.data.labels.ids import Labels, hidden
+from minitrain.data.labels.ids import hidden
 from minitrain.data.labels.labels import find_labels
 from minitrain.data.labels.notes import label_notes
 from minitrain.data.labels.values import check_label_map
@@ -107,17 +107,16 @@ def _with_nested_columns(
 def text_splits(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] | None = None) -> TextSplits:
     """Choose the rows of a run, and find out what their labels are.
 
-    Without named text columns, those of the GLUE task are used, or the only column of text.
-
-    Args:
-        known_labels: The classes of a trained head, whose order is kept.
-
-    Raises:
-        MinitrainError: Names the file or flag, row and column.
+    Without named text columns, those of the GLUE task are used, or the only column of text. known_labels: The
+    classes of a trained head, whose order is kept. Raises MinitrainError naming the file or flag, row and column.
     """
     by_split, train, task = tables.by_split, tables.by_split["train"], _glue_task(tables)
     columns, label_column = _find_columns(train, config, task)
-    labels = _find_labels(by_split, label_column, task, config, known_labels)
+    check_label_map(list(by_split.values()), label_column, config.label_map)
+    problem = config.problem_type or (REGRESSION if task == "stsb" else None)
+    labels = find_labels(
+        train, label_column, problem, known_labels, label_map=config.label_map, positive_label=config.positive_label
+    )
     notes = label_notes(by_split, label_column, labels)
     sampler = Subsampler(config, columns, label_column, labels)
     if config.eval_fraction:
@@ -150,24 +149,6 @@ def text_splits(tables: Tables, config: DataConfig, known_labels: tuple[str, ...
         commit=train.commit,
         held_out=checksum(by_split["validation"], (*columns, label_column)) if config.eval_fraction else None,
         join=config.join,
-    )
-
-
-def _find_labels(
-    by_split: Mapping[str, Table],
-    label_column: str,
-    task: str | None,
-    config: DataConfig,
-    known_labels: tuple[str, ...] | None,
-) -> Labels:
-    check_label_map(list(by_split.values()), label_column, config.label_map)
-    return find_labels(
-        by_split["train"],
-        label_column,
-        config.problem_type or (REGRESSION if task == "stsb" else None),
-        known_labels,
-        label_map=config.label_map,
-        positive_label=config.positive_label,
     )
 
 
