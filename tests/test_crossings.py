@@ -159,7 +159,7 @@ def test_a_split_that_no_run_uses_is_said(tokenizer: Tokenizer) -> None:
     rows = [{"text": "a", "label": 0}, {"text": "b", "label": 1}]
     splits = load_splits({"train": rows, "dev": rows}, tokenizer=tokenizer)
     assert list(splits.all) == ["train"]
-    assert "split dev: 2 rows, not used; what runs are scored on is called validation or test" in splits.notes
+    assert "split dev: 2 rows, not used; scored splits are called validation or test" in splits.notes
 
 
 def test_a_number_beside_names_of_a_map_is_its_class_in_every_format(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -12,8 +12,8 @@ from test_loop import write_tiny_model
 
 from minitrain.config.inference_config import EvaluateConfig, PredictConfig
 from minitrain.config.train_config import TrainConfig
-from minitrain.data.load import tokenize_rows
-from minitrain.data.splits import choose_splits, tables_of
+from minitrain.data.load import tokenize_splits
+from minitrain.data.splits import choose_splits, read_tables
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.run.flags import parse
 from minitrain.run.inference import evaluate_run
@@ -78,7 +78,7 @@ def test_the_page_has_commands() -> None:
 def test_a_command_of_the_page_reads_its_rows(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     config = parse(TrainConfig, "", shlex.split(command)[2:])
-    splits = tokenize_rows(choose_splits(config, tables_of(config), None), load_tokenizer("demo"))
+    splits = tokenize_splits(choose_splits(config, read_tables(config), None), load_tokenizer("demo"))
     several = isinstance(config.train_file, str) and ("," in config.train_file or "*" in config.train_file)
     rows = 20 if several else 8 if config.eval_fraction else 10
     assert len(splits.train) == min(rows, config.max_train_samples or rows)

@@ -1,6 +1,6 @@
-"""Examples -> the padded tensors of a batch, with labels of one kind, of Python, numpy or torch.
+"""Tokenized examples -> the padded tensors of a batch.
 
-A label is a class (int64) or a score (float32), and never guessed: a batch has one kind of them, or none.
+Labels are classes (int64) or scores (float32), of Python, numpy or torch; a batch has one kind of them, or none.
 """
 
 import math
@@ -13,16 +13,15 @@ import torch
 from torch import Tensor
 
 from minitrain.config.scalars import plain
-from minitrain.data.tokenizer.files import PADDING_SIDES
-from minitrain.data.tokenizer.tokenizer import Example
+from minitrain.data.tokenizer.tokenizer import PADDING_SIDES, Example
 from minitrain.errors import MinitrainError, shown
 
-_LARGEST = torch.iinfo(torch.int64).max
+LARGEST_CLASS = torch.iinfo(torch.int64).max
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors of one forward pass, on one device.
+    """The tensors of one forward pass, on one device.
 
     input_ids, attention_mask, token_type_ids: (B, L) int64. labels: (B,) int64 classes or float32 scores, or None.
     """
@@ -37,7 +36,7 @@ class Batch:
 
     @property
     def inputs(self) -> dict[str, Tensor]:
-        """What a model takes: `model(**batch.inputs)`."""
+        """The model's arguments: `model(**batch.inputs)`."""
         return {
             "input_ids": self.input_ids,
             "attention_mask": self.attention_mask,
@@ -45,20 +44,16 @@ class Batch:
         }
 
     def to(self, device: torch.device | str) -> "Batch":
-        """On a device; a GPU fetches it from pinned memory by itself, while the process goes on."""
-        pinned = torch.device(device).type == "cuda" and self.input_ids.device.type == "cpu"
-
-        def moved(tensor: Tensor) -> Tensor:
-            return (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=pinned)
-
-        labels = None if self.labels is None else moved(self.labels)
-        return Batch(**{name: moved(tensor) for name, tensor in self.inputs.items()}, labels=labels)
+        """Copy to a device; to a GPU asynchronously, from pinned memory."""
+        pin = torch.device(device).type == "cuda" and self.input_ids.device.type == "cpu"
+        moved = [(tensor.pin_memory() if pin else tensor).to(device, non_blocking=pin) for tensor in self._tensors]
+        return Batch(*moved)
 
     def fill(self, other: "Batch") -> None:
-        """Take over the numbers of another batch of the same shape, in place; a GPU fetches them as in `to`."""
+        """Overwrite these tensors in place with those of a batch of the same shape; to a GPU as `to` does."""
         for own, new in zip(self._tensors, other._tensors, strict=True):
-            pinned = own.device.type == "cuda" and new.device.type == "cpu"
-            own.copy_(new.pin_memory() if pinned else new, non_blocking=pinned)
+            pin = own.device.type == "cuda" and new.device.type == "cpu"
+            own.copy_(new.pin_memory() if pin else new, non_blocking=pin)
 
     @property
     def _tensors(self) -> list[Tensor]:
@@ -72,52 +67,76 @@ def collate(
     *,
     padding_side: str = "right",
 ) -> Batch:
-    """Pad examples to the longest of them, as transformers' DataCollatorWithPadding does.
+    """Pad examples to the longest of them and stack them, as transformers' DataCollatorWithPadding does.
 
-    pad_to_multiple_of: round the length up to a multiple, which some GPU kernels prefer. padding_side: "right", or
-    "left" to put the padding before the tokens. Labels that are integers become int64, floats float32, of Python,
-    numpy or torch alike; None stays None. Never touches a device.
-    Raises MinitrainError for another side, for numbers that pad nothing, when there are no examples, and naming the
-    one that is none or whose label is of no use.
+    Args:
+        pad_to_multiple_of: Round the length up to a multiple, which some GPU kernels prefer.
+
+    Raises:
+        MinitrainError: An argument or example is invalid, or a batch mixes kinds of labels.
+
+    >>> batch = collate([Example([101, 7, 102], [0, 0, 0], 1), Example([101, 102], [0, 0], 0)])
+    >>> batch.input_ids.tolist(), batch.attention_mask.tolist(), batch.labels.tolist()
+    ([[101, 7, 102], [101, 102, 0]], [[1, 1, 1], [1, 1, 0]], [1, 0])
     """
-    if padding_side not in PADDING_SIDES:
-        raise MinitrainError(f"padding_side is {padding_side!r}; give {' or '.join(map(repr, PADDING_SIDES))}")
-    _check_number("pad_token_id", pad_token_id, 0, "as tokenizer.pad_token_id")
-    if pad_to_multiple_of is not None:
-        _check_number("pad_to_multiple_of", pad_to_multiple_of, 1, "or None")
-    examples = checked_examples(examples)
+    _check_padding(pad_token_id, pad_to_multiple_of, padding_side)
+    if not (isinstance(examples, list) and examples and all(map(_is_plain, examples))):
+        examples = _checked_examples(examples)
     length = max(len(example.input_ids) for example in examples)
     if pad_to_multiple_of is not None:
         length = -(-length // pad_to_multiple_of) * pad_to_multiple_of
-    padding = [length - len(example.input_ids) for example in examples]
 
-    def padded(rows: list[list[int]], value: int) -> Tensor:
-        if padding_side == "left":
-            return _matrix([[value] * n + row for row, n in zip(rows, padding, strict=True)])
-        return _matrix([row + [value] * n for row, n in zip(rows, padding, strict=True)])
+    def pad(rows: list[list[int]], value: int) -> Tensor:
+        import numpy  # reads lists four times as fast as torch
+
+        filled = [(row, [value] * (length - len(row))) for row in rows]
+        whole = [row + fill if padding_side == "right" else fill + row for row, fill in filled]
+        return torch.from_numpy(numpy.array(whole, dtype=numpy.int64))
 
     return Batch(
-        input_ids=padded([e.input_ids for e in examples], pad_token_id),
-        attention_mask=padded([[1] * (length - n) for n in padding], 0),
-        token_type_ids=padded([e.token_type_ids for e in examples], 0),
-        labels=label_tensor([example.label for example in examples]),
+        input_ids=pad([e.input_ids for e in examples], pad_token_id),
+        attention_mask=pad([[1] * len(e.input_ids) for e in examples], 0),
+        token_type_ids=pad([e.token_type_ids for e in examples], 0),
+        labels=_label_tensor([e.label for e in examples]),
     )
 
 
-def _check_number(name: str, value: Any, lowest: int, way: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < lowest:
-        raise MinitrainError(f"{name} is {_named(value)}; expected an integer of at least {lowest}, {way}")
+def _is_plain(example: Any) -> bool:
+    """Whether an example needs neither conversion nor an error, as those of a Split."""
+    if type(example) is not Example or type(example.input_ids) is not list:
+        return False
+    return type(example.token_type_ids) is list and 0 < len(example.input_ids) == len(example.token_type_ids)
 
 
-def _matrix(rows: list[list[int]]) -> Tensor:
-    """Rows of one length -> int64; numpy reads lists four times as fast as torch."""
-    import numpy
+def _label_tensor(labels: Sequence[Any]) -> Tensor | None:
+    """(B,) int64 classes, float32 scores, or None if no example has a label."""
+    kinds = set(map(type, labels))
+    if kinds == {type(None)}:
+        return None
+    if kinds == {int} and min(labels) >= 0 and max(labels) <= LARGEST_CLASS:
+        return torch.tensor(labels, dtype=torch.int64)
+    if kinds == {float} and all(map(math.isfinite, labels)):
+        return torch.tensor(labels, dtype=torch.float32)
+    return _label_tensor(_checked_labels(labels))
 
-    return torch.from_numpy(numpy.array(rows, dtype=numpy.int64))
+
+def _check_padding(pad_token_id: Any, multiple: Any, side: str) -> None:
+    if not _is_integer(pad_token_id, 0):
+        expected = "expected an integer of at least 0, as tokenizer.pad_token_id"
+        raise MinitrainError(f"pad_token_id is {_named(pad_token_id)}; {expected}")
+    if multiple is not None and not _is_integer(multiple, 1):
+        expected = "expected an integer of at least 1, or None"
+        raise MinitrainError(f"pad_to_multiple_of is {_named(multiple)}; {expected}")
+    if side not in PADDING_SIDES:
+        raise MinitrainError(f"padding_side is {side!r}; expected {' or '.join(map(repr, PADDING_SIDES))}")
 
 
-def checked_examples(examples: Any) -> list[Example]:
-    """Examples of lists of equal length. Raises MinitrainError naming the first that is none, counted from 1."""
+def _is_integer(value: Any, lowest: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= lowest
+
+
+def _checked_examples(examples: Any) -> list[Example]:
+    """Convert ids of numpy, torch or tuples to lists. Raises MinitrainError naming the first invalid example."""
     if isinstance(examples, Example | str | bytes | dict) or not isinstance(examples, Iterable):
         raise MinitrainError(
             f"collate() was given {_named(examples)}, expected a list of examples, as [split[row] for row in rows]"
@@ -125,84 +144,60 @@ def checked_examples(examples: Any) -> list[Example]:
     found = list(examples)
     if not found:
         raise MinitrainError("collate() was given no examples; a batch has at least one")
-    for number, example in enumerate(found, start=1):
+    for i, example in enumerate(found):
+        where = f"example {i + 1} of the batch"
         if not isinstance(example, Example):
             raise MinitrainError(
-                f"example {number} of the batch is {_named(example)}, expected an Example: a tokenizer makes them "
-                "of texts, tokenizer([text]), and Example(input_ids, token_type_ids, label) of ids"
+                f"{where} is {_named(example)}, expected an Example: a tokenizer makes them of texts, "
+                "tokenizer([text]), and Example(input_ids, token_type_ids, label) of ids"
             )
-        if type(example.input_ids) is not list or type(example.token_type_ids) is not list:
-            found[number - 1] = example = replace(
-                example,
-                input_ids=_ids(example.input_ids, number),
-                token_type_ids=_ids(example.token_type_ids, number),
-            )
-        if not 0 < len(example.input_ids) == len(example.token_type_ids):
+        ids, type_ids = _ids(example.input_ids, where), _ids(example.token_type_ids, where)
+        if not 0 < len(ids) == len(type_ids):
             raise MinitrainError(
-                f"example {number} of the batch has {len(example.input_ids)} input_ids and "
-                f"{len(example.token_type_ids)} token_type_ids, expected as many of both, and at least one"
+                f"{where} has {len(ids)} input_ids and {len(type_ids)} token_type_ids, expected equally many, and "
+                "at least one"
             )
+        found[i] = replace(example, input_ids=ids, token_type_ids=type_ids)
     return found
 
 
-def _ids(values: Any, number: int) -> list[int]:
-    """Ids of numpy, torch or a tuple as a list."""
+def _ids(values: Any, where: str) -> list[int]:
     ids = values.tolist() if hasattr(values, "tolist") else list(values) if isinstance(values, Iterable) else values
     if not isinstance(ids, list) or not all(isinstance(one, Integral) for one in ids):
-        raise MinitrainError(f"example {number} of the batch has ids {_named(values)}, expected a list of integers")
+        raise MinitrainError(f"{where} has ids {_named(values)}, expected a list of integers")
     return [int(one) for one in ids]
 
 
-def label_tensor(labels: Sequence[Any]) -> Tensor | None:
-    """(B,) int64 of classes, float32 of scores, or None where no example has a label.
-
-    Raises MinitrainError naming the first label, counted from 1, that is none, or of another kind than the first.
-    """
-    kinds = set(map(type, labels))
-    if kinds == {type(None)}:
-        return None
-    if kinds not in ({int}, {float}):  # the two that splits have are told apart at once
-        labels = [_plain(label, number) for number, label in enumerate(labels, start=1)]
-        _check_alike(labels)
-    if type(labels[0]) is int:
-        wrong = next((number for number, label in enumerate(labels) if not 0 <= label <= _LARGEST), None)
-        if wrong is not None:
+def _checked_labels(labels: Sequence[Any]) -> list[Any]:
+    """Convert labels of numpy and torch. Raises MinitrainError naming the first invalid one."""
+    converted = [_to_python(label) for label in labels]
+    for number, (label, given) in enumerate(zip(converted, labels, strict=True), start=1):
+        has = f"example {number} of the batch has the label"
+        if label is not None and type(label) not in (int, float):
             raise MinitrainError(
-                f"example {wrong + 1} of the batch has the label {labels[wrong]}; classes count from 0, and no "
-                "number means 'ignore me': leave the example out, or give label=None to all that are to predict"
+                f"{has} {_named(given)}, expected a class (an int from 0) or a score (a float); load_splits gives "
+                "words their numbers"
             )
-        return torch.tensor(labels, dtype=torch.int64)
-    wrong = next((number for number, label in enumerate(labels) if not math.isfinite(label)), None)
-    if wrong is not None:
-        raise MinitrainError(
-            f"example {wrong + 1} of the batch has the label {labels[wrong]}; expected a finite score: leave it out"
-        )
-    return torch.tensor(labels, dtype=torch.float32)
-
-
-def _check_alike(labels: Sequence[Any]) -> None:
-    first = type(labels[0])
-    for number, label in enumerate(labels, start=1):
-        if type(label) is not first:
+        if type(label) is not type(converted[0]):
             raise MinitrainError(
-                f"example {number} of the batch has the label {label!r}, example 1 {labels[0]!r}: a batch has "
-                "classes (int), scores (float) or no labels (None): make all of them alike"
+                f"{has} {label!r}, example 1 {converted[0]!r}: a batch has classes (int), scores (float) or no "
+                "labels (None): make all of them alike"
             )
+        if isinstance(label, int) and not 0 <= label <= LARGEST_CLASS:
+            raise MinitrainError(
+                f"{has} {label}; classes count from 0, and no number means 'ignore me': leave the example out, or "
+                "give label=None to all that are to predict"
+            )
+        if isinstance(label, float) and not math.isfinite(label):
+            raise MinitrainError(f"{has} {label}; expected a finite score: leave the example out")
+    return converted
 
 
-def _plain(label: Any, number: int) -> int | float | None:
-    """A label of numpy or torch as one of Python; a bool is class 0 or 1."""
+def _to_python(label: Any) -> Any:
     value = plain(label)
-    if value is None:
-        return None
-    if isinstance(value, Integral):
+    if isinstance(value, Integral):  # a bool, too, is class 0 or 1
         return int(value)
-    if isinstance(value, Real):
-        return float(value)
-    raise MinitrainError(
-        f"example {number} of the batch has the label {_named(label)}, expected a class (an int from 0) or a score "
-        "(a float); load_splits gives words their numbers"
-    )
+    return float(value) if isinstance(value, Real) else value
 
 
 def _named(value: Any) -> str:

@@ -1,61 +1,64 @@
 """Tokenized splits: examples by row, with numbered labels, and all the splits of a run.
 
-Tokens are kept end to end: 5 bytes a token, no Python object an example. Nothing here imports torch before a split
-is asked for its labels as a tensor.
+Tokens are kept end to end: 5 bytes per token, no Python object per example. torch is imported only when a split is
+asked for its labels as a tensor.
 """
 
+import copy
 import operator
 import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, SupportsIndex, overload
 
 from minitrain.data.labels.ids import Labels
 from minitrain.data.tables.table import Table
 from minitrain.data.targets import TargetScale, scale_of
-from minitrain.data.tokenizer.tokenizer import Encoded, Example
+from minitrain.data.tokenizer.tokenizer import Example
 from minitrain.errors import MinitrainError, shown
-from minitrain.storage.token_cache import Tokens, in_memory
+from minitrain.storage.token_cache import Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class Split:
-    """Tokenized examples of one split, by row: `split[3]` is an Example, `split[:8]` a list of them.
+    """The tokenized examples of one split: `split[3]` is an Example, `split[:8]` a list, `len(split)` the rows.
 
-    `len(split)` is the number of rows.
+    Args:
+        tokens: Of all rows, end to end.
+        labels: int64 classes or float32 scores, as arrays of type q and f.
+        pad_token_id, padding_side: How its tokenizer pads.
+        special: Tokens that the template adds to each row.
 
-    truncated, blank: how many rows were cut to the maximal length, and how many have a text with nothing in it.
-    unknown: how many tokens are the unknown one; text_tokens: how many there are, without those of the template.
-    pad_token_id, padding_side: how its tokenizer has rows padded. scale: where the labels are scores that were
-    standardized, what undoes it.
+    Attributes:
+        lengths: Tokens of each row.
+        truncated, blank: Rows cut to the maximal length, and rows with a blank text.
+        unknown, text_tokens: Unknown tokens, and all tokens without those of the template.
+        scale: Undoes the standardization of the labels; None if they are not standardized.
     """
 
     def __init__(
         self,
         tokens: Tokens,
         labels: "array[int] | array[float] | None",
-        scale: TargetScale | None = None,
         *,
         pad_token_id: int = 0,
         padding_side: str = "right",
         special: int = 0,
     ) -> None:
-        """labels: int64 classes or float32 scores, `array` types q and f. special: tokens of a row's template."""
-        self._tokens = tokens
-        self._labels = labels
-        self.scale = scale
-        self.pad_token_id, self.padding_side, self._special = pad_token_id, padding_side, special
+        self._tokens, self._labels = tokens, labels
+        self.scale: TargetScale | None = None
+        self.pad_token_id, self.padding_side = pad_token_id, padding_side
         self.lengths: list[int] = tokens.lengths.tolist()
-        self.unknown, self.text_tokens = tokens.unknown, sum(self.lengths) - special * len(self.lengths)
         self._ends = array("q", accumulate(self.lengths))
-        self.truncated, self.blank = tokens.truncated, tokens.blank
+        self.truncated, self.blank, self.unknown = tokens.truncated, tokens.blank, tokens.unknown
+        self.text_tokens = sum(self.lengths) - special * len(self.lengths)
 
-    @cached_property
+    @property
     def labels(self) -> "Tensor | None":
         """(rows,) int64 classes or float32 scores."""
         import torch
@@ -66,7 +69,7 @@ class Split:
 
     @cached_property
     def highest_type_id(self) -> int:
-        """Of all tokens; a model must have more embeddings of token types than that."""
+        """A model must have more embeddings of token types than that."""
         import numpy
 
         return int(numpy.frombuffer(self._tokens.type_ids, numpy.uint8).max(initial=0))
@@ -75,7 +78,7 @@ class Split:
         return len(self.lengths)
 
     def checksum(self) -> str:
-        """Of tokens and labels, to tell one split from another (CRC-32)."""
+        """Differs between splits with different tokens or labels (CRC-32)."""
         total = 0
         for part in (self._tokens.lengths, self._tokens.input_ids, self._tokens.type_ids, self._labels):
             if part is not None:
@@ -83,7 +86,7 @@ class Split:
         return f"{total:08x}, {len(self)} rows"
 
     def target_scale(self) -> TargetScale:
-        """Mean and standard deviation of the scores. Raises MinitrainError where they do not differ."""
+        """Mean and standard deviation of the scores. Raises MinitrainError if all scores are equal."""
         assert self._labels is not None
         if (scale := scale_of(self._labels)) is None:
             raise MinitrainError(
@@ -94,16 +97,11 @@ class Split:
         return scale
 
     def standardized(self, scale: TargetScale) -> "Split":
-        """The same rows with standard scores for labels, which `fit` trains on as such."""
+        """The same rows with standard scores as labels."""
         assert self._labels is not None
-        return Split(
-            self._tokens,
-            scale.standardize(self._labels),
-            scale,
-            pad_token_id=self.pad_token_id,
-            padding_side=self.padding_side,
-            special=self._special,
-        )
+        split = copy.copy(self)
+        split._labels, split.scale = scale.standardize(self._labels), scale
+        return split
 
     @overload
     def __getitem__(self, row: int) -> Example: ...
@@ -124,49 +122,70 @@ class Split:
         return Example(self._tokens.input_ids[part].tolist(), self._tokens.type_ids[part].tolist(), label)
 
 
-def as_split(rows: "Split | Sequence[Example]") -> Split:
-    """A split as it is, or one made of Examples that were tokenized one by one.
+def flatten(examples: Sequence[Example], truncated: int = 0, blank: int = 0, unknown: int = 0) -> Tokens:
+    """Join the ids of examples end to end.
 
-    Raises MinitrainError for what is neither, and where only some Examples have labels.
+    >>> tokens = flatten([Example([101, 7, 102], [0, 0, 0]), Example([101, 102], [0, 0])])
+    >>> tokens.input_ids.tolist(), tokens.lengths.tolist()
+    ([101, 7, 102, 101, 102], [3, 2])
+    """
+    return Tokens(
+        memoryview(array("i", chain.from_iterable(example.input_ids for example in examples))),
+        memoryview(array("B", chain.from_iterable(example.token_type_ids for example in examples))),
+        memoryview(array("i", [len(example.input_ids) for example in examples])),
+        truncated=truncated,
+        blank=blank,
+        unknown=unknown,
+    )
+
+
+def as_split(rows: "Split | Sequence[Example]") -> Split:
+    """A split as it is, or one made of examples.
+
+    Raises:
+        MinitrainError: It is neither, or only some examples have labels.
     """
     if isinstance(rows, Split):
         return rows
     if not isinstance(rows, list | tuple) or not rows or not all(isinstance(row, Example) for row in rows):
-        kind = (
-            f"{type(rows).__name__} of {type(rows[0]).__name__}" if isinstance(rows, list | tuple) and rows else ""
-        )
+        of = f" of {type(rows[0]).__name__}" if isinstance(rows, list | tuple) and rows else ""
         raise MinitrainError(
             f"expected a Split, as load_splits and tokenize make, or a list of Example, got "
-            f"{kind or type(rows).__name__}; tokenizer(texts) or tokenize(rows, tokenizer, ('text',)) makes one"
+            f"{type(rows).__name__}{of}; tokenizer(texts) or tokenize(rows, tokenizer, ('text',)) makes one"
         )
     labels = [row.label for row in rows]
     if (unlabelled := labels.count(None)) not in (0, len(labels)):
         raise MinitrainError(f"{unlabelled} of {len(labels)} Examples have no label; give all of them one, or none")
-    kinds = {float if isinstance(label, float) else int for label in labels}
-    numbers = None if unlabelled else array("f" if float in kinds else "q", labels)
-    return Split(in_memory([Encoded(examples=list(rows), truncated=0, blank=0)]), numbers)
+    are_scores = any(isinstance(label, float) for label in labels)
+    return Split(flatten(rows), None if unlabelled else array("f" if are_scores else "q", labels))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Splits:
-    """What a run trains on, chooses by, and is finally scored on.
+class SplitsInfo:
+    """What is known of the splits of a run, as text (`TextSplits`) and tokenized (`Splits`)."""
 
-    evaluation has one entry, or two for MNLI. test has those splits whose labels are known. task is the GLUE task,
-    where it is one.
+    labels: Labels
+    text_columns: tuple[str, ...]
+    label_column: str
+    task: str | None = None  # of GLUE
+    notes: list[str] = field(default_factory=list)  # decisions that the user did not ask for
+    commit: str | None = None  # of the dataset's repository on the Hub
+    held_out: str | None = None  # checksum of the rows that --eval_fraction held back
+    join: str | None = None  # put between the text columns to make one text of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits(SplitsInfo):
+    """The splits a run trains on, chooses its best weights by, and is finally scored on.
+
+    evaluation has one entry, or two for MNLI. test has only splits whose labels are known. texts has the text and
+    label columns of the scored splits.
     """
 
     train: Split
     evaluation: dict[str, Split]
     test: dict[str, Split]
-    labels: Labels
-    text_columns: tuple[str, ...]
-    label_column: str
-    task: str | None = None
-    notes: list[str] = field(default_factory=list)  # what was decided that the user did not ask for
-    commit: str | None = None  # of the dataset's repository on the Hub
-    held_out: str | None = None  # checksum of the rows that --eval_fraction held back
-    join: str | None = None  # what stands between the text columns, where they make one text
-    texts: dict[str, Table] = field(default_factory=dict)  # of `scored`: text columns and labels, as they were read
+    texts: dict[str, Table] = field(default_factory=dict)
 
     @property
     def is_pair(self) -> bool:

@@ -1,7 +1,7 @@
-"""Rows of text -> tokenized splits with numbered labels.
+"""Tables of text -> tokenized splits with numbered labels.
 
-Texts are tokenized once, in chunks; `splits.py` keeps them. It goes without torch, so that it can go on while
-torch is being imported (`ahead.py`).
+Texts are tokenized once, in chunks, and kept on disk (`token_cache.py`). Nothing here imports torch, so that a
+process can read data while another imports torch.
 """
 
 import os
@@ -12,18 +12,17 @@ from typing import Any
 
 from minitrain.config.data_config import DataConfig
 from minitrain.config.options import check_columns
-from minitrain.data.dataset import Split as Split
-from minitrain.data.dataset import Splits as Splits
+from minitrain.data.dataset import Split, Splits, SplitsInfo, flatten
 from minitrain.data.labels.ids import Labels, label_numbers
 from minitrain.data.progress import progress
-from minitrain.data.splits import TextSplits, join_texts, read_rows, read_tables, tables_of_data
+from minitrain.data.splits import TextSplits, join_texts, read_tables, tables_of_data, text_splits
 from minitrain.data.tables.in_memory import table_in_memory
 from minitrain.data.tables.table import Table
-from minitrain.data.tokenizer.tokenizer import Encoded, Tokenizer
+from minitrain.data.tokenizer.tokenizer import Tokenizer
 from minitrain.errors import MinitrainError
-from minitrain.storage.token_cache import cached, fingerprint, in_memory
+from minitrain.storage.token_cache import Tokens, cached, fingerprint, in_memory
 
-MANY_UNKNOWN = 0.01  # of the tokens: more is worth a word
+MANY_UNKNOWN = 0.01  # of the tokens
 CHUNK = 1000  # rows tokenized at once: enough to keep every core busy, few enough to hold in memory twice
 
 
@@ -39,10 +38,14 @@ def tokenize(
 ) -> Split:
     """Tokenize a table's texts, one column or a pair of them, and number its labels.
 
-    table: as `load_tables` gives it, or in memory, as of `load_splits`.
-    Without `labels` the split has none. cache: keep the tokens on disk for the next time (`token_cache.py`).
-    join: as of `join_texts`.
-    Raises MinitrainError naming source, row and column of what is not text, or is no label.
+    Args:
+        table: From `load_tables`, or in memory as for `load_splits`.
+        labels: Of the split; without them it has none.
+        cache: Keep the tokens on disk for the next run.
+        join: Put between the text columns to make one text of them.
+
+    Raises:
+        MinitrainError: A value is not text or not a label; names source, row and column.
     """
     table, text_columns = join_texts(table_in_memory(table, "the data"), text_columns, join)
     check_columns(text_columns)
@@ -65,7 +68,7 @@ def tokenize(
 
 @dataclass(frozen=True)
 class _Chunks:
-    """The rows of a table, tokenized a chunk at a time, as often as they are asked for."""
+    """The rows of a table, tokenized chunk by chunk at each iteration."""
 
     table: Table
     tokenizer: Tokenizer
@@ -73,34 +76,37 @@ class _Chunks:
     columns: Sequence[Sequence[str]]
     max_length: int | None
 
-    def __iter__(self) -> Iterator[Encoded]:
-        silent = os.environ.get("LOCAL_RANK", "0") != "0"  # of the processes on one machine, one speaks
+    def __iter__(self) -> Iterator[Tokens]:
+        silent = os.environ.get("LOCAL_RANK", "0") != "0"  # one process per machine shows progress
         with progress(f"tokenizing {self.table.source}", len(self.table), silent=silent) as add:
-            for source, first_row, parts in self._pieces():
-                texts, pairs = parts if len(parts) == 2 else (parts[0], None)
-                yield self.tokenizer.encode(
-                    texts, pairs, self.max_length, where=source, columns=self.names, first_row=first_row
+            for source, first_row, rows in self.table.pieces(CHUNK):
+                texts, *pairs = [column[rows] for column in self.columns]
+                encoded = self.tokenizer.encode(
+                    texts,
+                    pairs[0] if pairs else None,
+                    self.max_length,
+                    where=source,
+                    columns=self.names,
+                    first_row=first_row,
                 )
+                yield flatten(encoded.examples, encoded.truncated, encoded.blank, encoded.unknown)
                 add(len(texts))
 
     def fingerprint(self) -> str | None:
-        """None where a value is no text: tokenizing says which."""
+        """None if a value is not text, which tokenizing reports."""
         limit = self.tokenizer.max_length if self.max_length is None else self.max_length
         settings = f"{self.tokenizer.fingerprint()} {limit} {len(self.columns)}"
+        pieces = (column[rows] for *_, rows in self.table.pieces(CHUNK) for column in self.columns)
         try:
-            return fingerprint(settings, (part for *_, parts in self._pieces() for part in parts))
+            return fingerprint(settings, pieces)
         except (TypeError, UnicodeEncodeError):
             return None
 
-    def _pieces(self) -> Iterator[tuple[str, int, list[Sequence[str]]]]:
-        for source, first_row, rows in self.table.pieces(CHUNK):
-            yield source, first_row, [column[rows] for column in self.columns]
-
 
 def unknown_warning(counts: Mapping[str, tuple[int, int]]) -> str | None:
-    """One line on the splits of which more than 1% of the tokens are unknown ones; None without any.
+    """A warning that names the splits in which more than 1% of the tokens are unknown; None without any.
 
-    counts: of each split, by name, the unknown tokens and all that are of its texts.
+    counts: (unknown tokens, text tokens) by split.
     """
     many = [
         f"{unknown / tokens:.1%} of the tokens in {name}"
@@ -118,8 +124,8 @@ def unknown_warning(counts: Mapping[str, tuple[int, int]]) -> str | None:
 def length_limit(asked: int | None, tokenizer: Tokenizer, positions: int, multiple: int = 1) -> int:
     """Tokens kept of a text or pair: as asked, else all that tokenizer and model take.
 
-    positions: of the model. multiple: that padding goes up to. Raises MinitrainError naming the flag of what does
-    not fit.
+    positions: Of the model. multiple: Padding rounds up to one. Raises MinitrainError naming the flag that does not
+    fit.
     """
     longest = positions // multiple * multiple
     if asked is None and longest > 0:
@@ -143,14 +149,18 @@ def load_splits(
     known_labels: tuple[str, ...] | None = None,
     **options: Any,
 ) -> Splits:
-    """Load and tokenize a dataset (a Hub id, a folder, "demo"), the user's own files, or data in memory.
+    """Load and tokenize a dataset (a Hub id, a folder, "demo"), your own files, or data in memory.
 
-    train, evaluation, test: tables in memory: a list of dicts, a dict of columns, a pandas DataFrame or a Dataset.
-    train, or the first argument, may also be all splits: a DatasetDict, or a dict of tables with "train" in it.
-    max_length: tokens kept of a text or pair; by default all that the tokenizer takes. known_labels: as of
-    `read_rows`. options: the fields of `DataConfig`, which have the names of the flags: train_file, text_columns,
-    label_column, eval_fraction and so on.
-    Raises MinitrainError naming file or flag, row and column.
+    Args:
+        dataset: Also data in memory: the training rows, or all splits (a DatasetDict, or a dict of tables with
+            "train" in it).
+        train, evaluation, test: In memory: a list of dicts, a dict of columns, a pandas DataFrame or a Dataset.
+        max_length: Tokens kept of a text or pair; by default all that the tokenizer takes.
+        known_labels: The classes of a trained head, in its order.
+        options: Fields of `DataConfig`, which are named like the flags: train_file, text_columns, eval_fraction ...
+
+    Raises:
+        MinitrainError: Names the file or flag, row and column at fault.
     """
     known = [spec.name for spec in fields(DataConfig)]
     if unknown := [name for name in options if name not in known]:
@@ -163,31 +173,25 @@ def load_splits(
     if not named and train is not None:
         raise MinitrainError("the first argument and train are two sets of training data: pass one")
     tables = read_tables(config) if given is None else tables_of_data(config, given, evaluation, test)
-    return tokenize_rows(read_rows(tables, config, known_labels), tokenizer, max_length)
+    return tokenize_splits(text_splits(tables, config, known_labels), tokenizer, max_length)
 
 
-def tokenize_rows(rows: TextSplits, tokenizer: Tokenizer, max_length: int | None = None) -> Splits:
-    """Tokenize every table of `rows` and number its labels. Raises MinitrainError as `tokenize`."""
+def tokenize_splits(texts: TextSplits, tokenizer: Tokenizer, max_length: int | None = None) -> Splits:
+    """Tokenize every table and number its labels. Raises MinitrainError as `tokenize`."""
 
     def split(table: Table) -> Split:
-        columns, label_column = rows.text_columns, rows.label_column
-        return tokenize(table, tokenizer, columns, label_column, rows.labels, max_length, True, rows.join)
+        columns, label_column = texts.text_columns, texts.label_column
+        return tokenize(table, tokenizer, columns, label_column, texts.labels, max_length, True, texts.join)
 
     def kept(table: Table) -> Table:
-        names = (*rows.text_columns, rows.label_column)
+        names = (*texts.text_columns, texts.label_column)
         return replace(table, columns={name: list(table.column(name)[:]) for name in names})
 
+    info = {spec.name: getattr(texts, spec.name) for spec in fields(SplitsInfo)}
     return Splits(
-        train=split(rows.train),
-        evaluation={name: split(table) for name, table in rows.evaluation.items()},
-        test={name: split(table) for name, table in rows.test.items()},
-        labels=rows.labels,
-        text_columns=rows.text_columns,
-        label_column=rows.label_column,
-        task=rows.task,
-        notes=[*rows.notes, *tokenizer.notes],
-        commit=rows.commit,
-        held_out=rows.held_out,
-        join=rows.join,
-        texts={name: kept(table) for name, table in (rows.evaluation | rows.test).items()},
+        **info | {"notes": [*texts.notes, *tokenizer.notes]},
+        train=split(texts.train),
+        evaluation={name: split(table) for name, table in texts.evaluation.items()},
+        test={name: split(table) for name, table in texts.test.items()},
+        texts={name: kept(table) for name, table in (texts.evaluation | texts.test).items()},
     )

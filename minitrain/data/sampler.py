@@ -1,72 +1,40 @@
-"""Which examples stand together in a batch; `collating.py` makes its padded tensors.
+"""The order of examples: which rows make up each optimizer step, and how a step is cut into micro-batches.
 
-The order is a pure function of (seed, epoch): no hidden state, no draw from the global generator, so that any
-process can compute it and skip to any batch. Every example appears exactly once an epoch, but for a short last
-batch that `drop_last` leaves out. (`GlobalRngBatchSampler` is the exception: its order is the random stream's.)
+The order is a pure function of (seed, epoch), so that every process computes the same one and a resumed run can
+start at any step. (`GlobalRngBatchSampler` is the exception: it draws from the global random generator.) Tensors
+are made in `batch.py`.
 """
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import overload
 
 import torch
 from torch import Tensor
 
-from minitrain.data.batch import Batch as Batch  # a batch and its maker are known by this module's name
-from minitrain.data.batch import collate as collate
 from minitrain.errors import MinitrainError
 
-POOL = 20  # batches sorted by length together: leaves 3% of padding on MRPC at batch 8, and keeps company mixed
-
-
-class Batches(Sequence[list[int]]):
-    """The batches of an epoch, each a list of row numbers counted from 0, made when it is asked for.
-
-    rows: (N,) int64, the batches laid end to end. size: rows a batch; the last may be short. order: (batches,) in
-    which order to give them; None for as they lie.
-    """
-
-    def __init__(self, rows: Tensor, size: int, order: Tensor | None = None) -> None:
-        self._rows, self._size, self._order = rows, size, order
-
-    def __len__(self) -> int:
-        return -(-len(self._rows) // self._size)
-
-    @overload
-    def __getitem__(self, index: int) -> list[int]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[list[int]]: ...
-    def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"batch {index} of {len(self)}")
-        place = range(len(self))[index] if self._order is None else int(self._order[index])
-        rows: list[int] = self._rows[place * self._size : (place + 1) * self._size].tolist()
-        return rows
-
-    def shuffled(self, seed: int) -> "Batches":
-        """The same batches in a random order."""
-        return Batches(self._rows, self._size, _permutation(len(self), seed))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    __hash__ = None  # type: ignore[assignment]  # as of a list
-
-
-def _permutation(count: int, seed: int) -> Tensor:
-    """A random order of range(count), from a generator of its own."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+Batches = list[list[int]]  # row numbers from 0
+POOL = 20  # steps sorted by length together: leaves 3% of padding on MRPC at batch 8, and batches stay mixed
 
 
 class RandomBatchSampler:
-    """Batches of examples in random order, in Trainer's order for the same seed (5.23, RandomSampler).
+    """Batches in random order, equal to Trainer's for the same seed (transformers 5.23, RandomSampler).
 
-    count: number of examples. batch_size: examples a batch; the last one may be short, and is left out with
-    drop_last. seed: of all epochs. passes: batches an optimizer step, over all processes: they are given as one,
-    for `rank_micro_batches` to cut up. processes: with drop_last each has a full batch in every pass, as in
-    accelerate.
+    Args:
+        count: Number of examples.
+        batch_size: Examples per micro-batch.
+        seed: Of all epochs.
+        drop_last: Leave out the examples that fill no batch in every process, as accelerate does.
+        micro_batches: Per optimizer step, over all processes. `batches` gives the rows of a whole step, and
+            `rank_micro_batches` cuts them up.
+        processes: That train together.
+
+    Raises:
+        MinitrainError: No examples, a batch size below 1, or `drop_last` leaves no batch.
+
+    >>> sampler = RandomBatchSampler(5, batch_size=2, seed=42)
+    >>> sampler.batches(0), len(sampler)
+    ([[2, 4], [3, 0], [1]], 3)
     """
 
     def __init__(
@@ -75,52 +43,52 @@ class RandomBatchSampler:
         batch_size: int,
         seed: int = 42,
         drop_last: bool = False,
-        passes: int = 1,
+        micro_batches: int = 1,
         processes: int = 1,
     ) -> None:
-        self.count, self.batch_size, self.seed, self.drop_last = count, batch_size, seed, drop_last
-        self.passes, self.unit = passes, batch_size * processes if drop_last else 1
-        self._length = count_steps(count, batch_size, drop_last, passes, processes)
+        self._steps = count_steps(count, batch_size, drop_last, micro_batches, processes)
+        self.seed, self.step_size = seed, batch_size * micro_batches
+        unit = batch_size * processes if drop_last else 1
+        self.count, self.kept = count, count - count % unit
 
     def __len__(self) -> int:
-        return self._length
+        """Steps per epoch."""
+        return self._steps
 
     def batches(self, epoch: int) -> Batches:
-        """The epoch's batches, each a list of row numbers counted from 0."""
-        return _cut(_permutation(self.count, self.seed + epoch), self.batch_size * self.passes, self.unit)
+        """The row numbers of each step of an epoch."""
+        return _cut(self._order(self.seed + epoch), self.step_size)
+
+    def _order(self, seed: int) -> Tensor:
+        return _permutation(self.count, seed)[: self.kept]
 
 
-class GlobalRngBatchSampler:
-    """Batches in random order, the seed of each epoch's drawn from the global random stream.
+class GlobalRngBatchSampler(RandomBatchSampler):
+    """Batches in random order, with a seed drawn from the global generator at each call of `batches`.
 
-    What a DataLoader with `shuffle=True` and no generator does (torch 2.13 RandomSampler), and the examples of
-    accelerate with it: the order of an epoch depends on all that was drawn before it, dropout included.
-
-    count, batch_size, drop_last, passes: as of RandomBatchSampler.
+    This is what a DataLoader with `shuffle=True` and no generator does (torch 2.13, RandomSampler), and so
+    accelerate's examples: an epoch's order depends on everything drawn before it, dropout included.
     """
 
-    def __init__(self, count: int, batch_size: int, drop_last: bool = False, passes: int = 1) -> None:
-        self.count, self.batch_size, self.drop_last, self.passes = count, batch_size, drop_last, passes
-        self.unit = batch_size if drop_last else 1
-        self._length = count_steps(count, batch_size, drop_last, passes)
-
-    def __len__(self) -> int:
-        return self._length
+    def __init__(self, count: int, batch_size: int, drop_last: bool = False, micro_batches: int = 1) -> None:
+        super().__init__(count, batch_size, drop_last=drop_last, micro_batches=micro_batches)
 
     def batches(self, epoch: int) -> Batches:
-        """New batches at each call, whatever the epoch; draws one number from the global stream."""
-        return _cut(_permutation(self.count, draw_seed()), self.batch_size * self.passes, self.unit)
+        """New batches at each call, whatever the epoch."""
+        return _cut(self._order(draw_seed()), self.step_size)
 
 
-class BucketBatchSampler:
-    """Batches of examples of like length, so that little is padding, in random order.
+class BucketBatchSampler(RandomBatchSampler):
+    """Batches of examples of similar length, so that there is little padding, in random order.
 
-    The epoch's random order is cut into pools of `POOL` batches, each pool sorted by length and cut into batches,
-    and the batches shuffled: company changes every epoch, and no example is ever favoured by its length.
+    The epoch's random order is cut into pools of `POOL` steps, each pool is sorted by length and cut into batches,
+    and the batches are shuffled. Batches differ in every epoch, and no example is favoured for its length.
 
-    lengths: tokens of each example. batch_size: examples a batch; one of them may be short, and is left out with
-    drop_last. seed: of all epochs. passes, processes: as of RandomBatchSampler; the batches of a step are of like
-    lengths too.
+    Args:
+        lengths: Tokens of each example. The other arguments are those of RandomBatchSampler.
+
+    >>> BucketBatchSampler([9, 3, 8, 4], batch_size=2).batches(0)
+    [[1, 3], [2, 0]]
     """
 
     def __init__(
@@ -129,62 +97,62 @@ class BucketBatchSampler:
         batch_size: int,
         seed: int = 42,
         drop_last: bool = False,
-        passes: int = 1,
+        micro_batches: int = 1,
         processes: int = 1,
     ) -> None:
+        super().__init__(len(lengths), batch_size, seed, drop_last, micro_batches, processes)
         self.lengths = torch.as_tensor(lengths)
-        self.batch_size, self.seed, self.drop_last, self.passes = batch_size, seed, drop_last, passes
-        self.unit = batch_size * processes if drop_last else 1
-        self._length = count_steps(len(lengths), batch_size, drop_last, passes, processes)
-
-    def __len__(self) -> int:
-        return self._length
 
     def batches(self, epoch: int) -> Batches:
-        """The epoch's batches, each a list of row numbers counted from 0."""
-        order = _permutation(len(self.lengths), self.seed + epoch)
-        order = order[: len(order) - len(order) % self.unit]  # before the sorting: it puts the longest at the end
+        """The row numbers of each step of an epoch."""
+        order = self._order(self.seed + epoch)  # what is dropped is dropped before sorting, whatever its length
         lengths = self.lengths[order]
-        size = self.batch_size * self.passes
-        pool = torch.arange(len(order)) // (size * POOL)
+        pool = torch.arange(len(order)) // (self.step_size * POOL)
         # One stable sort for all pools: by pool first, then by length.
         rows = order[(pool * (int(lengths.max()) + 1) + lengths).argsort(stable=True)]
-        return Batches(rows, size).shuffled(self.seed + epoch)
+        batches = _cut(rows, self.step_size)
+        return [batches[i] for i in _permutation(len(batches), self.seed + epoch).tolist()]
 
 
 def rank_micro_batches(rows: Sequence[int], batch_size: int, rank: int = 0, size: int = 1) -> list[list[int]]:
-    """The batches that one process of `size` computes of an optimizer step's rows, pass by pass.
+    """Cut the rows of an optimizer step into the micro-batches that one process computes.
 
-    Of the rows cut into batches, it takes every size-th: in one pass all processes have neighbours, which the
-    bucket sampler gives like lengths. Of a short step some have fewer batches than others, or none.
+    Each of `size` processes takes every size-th batch: those computed at the same time are neighbours, to which
+    the bucket sampler gives similar lengths. In a short step some processes have fewer batches, or none.
+
+    >>> rank_micro_batches([5, 3, 8, 1, 9, 2, 7], batch_size=2, rank=0, size=2)
+    [[5, 3], [9, 2]]
+    >>> rank_micro_batches([5, 3, 8, 1, 9, 2, 7], batch_size=2, rank=1, size=2)
+    [[8, 1], [7]]
     """
     starts = range(rank * batch_size, len(rows), size * batch_size)
     return [list(rows[start : start + batch_size]) for start in starts]
 
 
 def batches_by_length(lengths: Sequence[int], batch_size: int) -> Batches:
-    """Row numbers, longest first, in batches: for evaluation, where order does not matter but memory does.
-
-    The longest batch comes first, so that one too large for the memory fails at once.
-    """
+    """Row numbers in batches for evaluation, longest first, so that a batch too large for memory fails at once."""
     _check(len(lengths), batch_size)
     return _cut(torch.as_tensor(lengths).argsort(descending=True, stable=True), batch_size)
 
 
 def batches_by_row(count: int, batch_size: int) -> Batches:
-    """Row numbers as they lie, in batches: each with the company that Trainer evaluates it in."""
+    """Row numbers in batches, in order, as Trainer evaluates them."""
     _check(count, batch_size)
     return _cut(torch.arange(count), batch_size)
 
 
 def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
-    """The share of positions that is padding when these batches are collated, from 0 to 1."""
+    """The share of positions, 0 to 1, that is padding in these batches.
+
+    >>> padding_share([3, 1, 2], [[0, 1], [2]])
+    0.25
+    """
     positions = sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
     return 1.0 - sum(lengths[row] for batch in batches for row in batch) / positions
 
 
-def count_steps(count: int, batch_size: int, drop_last: bool, passes: int = 1, processes: int = 1) -> int:
-    """Optimizer steps an epoch, of so many batches each. Raises MinitrainError where there would be none."""
+def count_steps(count: int, batch_size: int, drop_last: bool, micro_batches: int = 1, processes: int = 1) -> int:
+    """Optimizer steps per epoch. Raises MinitrainError if there are none; arguments as of RandomBatchSampler."""
     _check(count, batch_size)
     if drop_last and count < batch_size * processes:
         each = f" in each of {processes} processes" if processes > 1 else ""
@@ -192,17 +160,21 @@ def count_steps(count: int, batch_size: int, drop_last: bool, passes: int = 1, p
             f"drop_last leaves no batch: {count} examples are fewer than a batch of {batch_size}{each}"
         )
     batches = count // (batch_size * processes) * processes if drop_last else -(-count // batch_size)
-    return -(-batches // passes)
+    return -(-batches // micro_batches)
 
 
 def draw_seed() -> int:
-    """A number from the global random stream, as PyTorch draws one whenever a DataLoader starts a pass."""
+    """Draw from the global generator what a DataLoader draws when iteration starts."""
     return int(torch.empty((), dtype=torch.int64).random_().item())
 
 
-def _cut(rows: Tensor, size: int, unit: int = 1) -> Batches:
-    """Batches of so many rows; of the last one, which may be short, a multiple of `unit` is kept."""
-    return Batches(rows[: len(rows) - len(rows) % unit], size)
+def _permutation(count: int, seed: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+def _cut(rows: Tensor, size: int) -> Batches:
+    numbers = rows.tolist()
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
 def _check(count: int, batch_size: int) -> None:

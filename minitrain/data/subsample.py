@@ -1,7 +1,7 @@
-"""Which rows of a table are drawn: for a sample, or to be held back for evaluation.
+"""Which rows of a table are drawn as a sample, or held back for evaluation.
 
-What is drawn follows from seed and labels alone. Python promises that the numbers of `random.Random(seed)` stay the
-same, so a later version and another machine draw the same rows.
+The rows depend on seed and labels alone. Python promises that the numbers of `random.Random(seed)` stay the same,
+so later versions and other machines draw the same rows.
 """
 
 import zlib
@@ -17,18 +17,18 @@ from minitrain.data.tokenizer.tokenizer import check_texts
 from minitrain.errors import MinitrainError, shown
 
 
-def drawn(count: int, wanted: int, seed: int) -> list[int]:
-    """`wanted` of `count` rows, counted from 0, in ascending order."""
-    return sorted(_shuffled(count, seed)[:wanted])
+def draw_rows(count: int, wanted: int, seed: int, groups: Sequence[int] | None = None) -> list[int]:
+    """Row numbers of a random sample, ascending.
 
+    groups: The class of each row. The same share of each class is drawn, by largest remainders; all rows of a class
+    only if no other can spare one.
 
-def held_back(groups: Sequence[int] | None, count: int, wanted: int, seed: int) -> list[int]:
-    """`wanted` of `count` rows to hold back for evaluation, counted from 0, in ascending order.
-
-    groups: the class of each row. The same share of each is held back as far as whole rows allow, by largest
-    remainders, and never all rows while another class can spare one. None draws from all rows alike.
+    >>> draw_rows(10, wanted=3, seed=42)
+    [1, 7, 9]
     """
-    order = _shuffled(count, seed)
+    draw = Random(seed).random
+    keys = [draw() for _ in range(count)]
+    order = sorted(range(count), key=keys.__getitem__)
     if groups is None:
         return sorted(order[:wanted])
     by_group: dict[int, list[int]] = {group: [] for group in groups}  # in the order of their first rows
@@ -39,11 +39,15 @@ def held_back(groups: Sequence[int] | None, count: int, wanted: int, seed: int) 
 
 
 def _quotas(sizes: Sequence[int], wanted: int) -> list[int]:
-    """How many rows of each class are held back: [50, 30, 1], 10 -> [6, 4, 0]."""
+    """How many rows of each class are held back.
+
+    >>> _quotas([50, 30, 1], 10)
+    [6, 4, 0]
+    """
     total = sum(sizes)
     quotas = [min(size * wanted // total, size - 1) for size in sizes]
     remainders = [size * wanted % total for size in sizes]
-    # By largest remainder; what classes of a single row cannot give, the largest give; at last they give it too.
+    # By largest remainder first, then by size; a class gives its last row only if nothing else is left.
     turns = sorted(range(len(sizes)), key=lambda i: (-remainders[i], -sizes[i]))
     by_size = sorted(range(len(sizes)), key=lambda i: -sizes[i])
     for spare in (1, 0):
@@ -57,15 +61,9 @@ def _quotas(sizes: Sequence[int], wanted: int) -> list[int]:
     return quotas
 
 
-def _shuffled(count: int, seed: int) -> list[int]:
-    draw = Random(seed).random
-    keys = [draw() for _ in range(count)]
-    return sorted(range(count), key=keys.__getitem__)
-
-
 @dataclass(frozen=True)
-class Draw:
-    """Chooses rows of tables whose texts and labels it knows how to read, and says what became of the classes."""
+class Subsampler:
+    """Chooses rows of tables with these columns and labels, and notes which classes lost all theirs."""
 
     config: DataConfig
     text_columns: tuple[str, ...]
@@ -74,7 +72,7 @@ class Draw:
     notes: list[str] = field(default_factory=list)
 
     def hold_back(self, tables: dict[str, Table]) -> dict[str, Table]:
-        """Take an evaluation table out of the training rows, the same share of every class."""
+        """Split a validation table off the training rows, with the same share of every class."""
         fraction, train = self.config.eval_fraction, tables["train"]
         if any(name.startswith("validation") for name in tables):
             raise MinitrainError(
@@ -87,54 +85,52 @@ class Draw:
             )
         numbers = label_numbers(train, self.label_column, self.labels)
         groups = None if self.labels.names is None else [int(number) for number in numbers]
-        held = held_back(groups, len(train), count, self.config.seed)
+        held = draw_rows(len(train), count, self.config.seed, groups)
         left = sorted(set(range(len(train))).difference(held))
-        for name, rows in (("training", left), ("validation", held)):
-            self._say_missing(name, numbers, rows)
-        self._check_classes(f"the {len(left)} rows that --eval_fraction {fraction} leaves", numbers, left)
-        return tables | {"train": self._chosen(train, left), "validation": self._chosen(train, held)}
+        which = f"the {len(left)} rows that --eval_fraction {fraction} leaves"
+        return tables | {
+            "train": self._select("training", train, numbers, left, which),
+            "validation": self._select("validation", train, numbers, held),
+        }
 
     def sample(self, name: str, table: Table, count: int | None, training: bool = False) -> Table:
-        """At most `count` rows of a split. training: they must have two classes then."""
+        """At most `count` rows of a split; of training rows, they must have two classes."""
         if count is None or count >= len(table):
             return table
-        numbers = label_numbers(table, self.label_column, self.labels)  # while its rows have their numbers
+        numbers = label_numbers(table, self.label_column, self.labels)
         first = self.config.sample == "first"
-        rows = list(range(count)) if first else drawn(len(table), count, self.config.seed)
+        rows = list(range(count)) if first else draw_rows(len(table), count, self.config.seed)
         how = "the first ones" if first else "drawn at random (--sample first takes the first ones)"
         self.notes.append(f"{name}: {count} of {len(table)} rows, {how}")
-        self._say_missing("training" if training else name, numbers, rows)
-        if training:
-            self._check_classes(f"the {count} rows that --max_train_samples takes", numbers, rows)
-        return self._chosen(table, rows)
+        if not training:
+            return self._select(name, table, numbers, rows)
+        return self._select("training", table, numbers, rows, f"the {count} rows that --max_train_samples takes")
 
-    def _chosen(self, table: Table, rows: Sequence[int]) -> Table:
+    def _select(
+        self, split: str, table: Table, numbers: Sequence[float], rows: Sequence[int], which: str | None = None
+    ) -> Table:
+        """These rows; notes the classes that are left out. which: names rows that must have two classes."""
+        names = self.labels.names
+        if names is not None:
+            there, left = Counter(numbers), {numbers[row] for row in rows}
+            missing = [(names[int(i)], n) for i, n in sorted(there.items()) if i not in left]
+            for name, n in missing[:5]:
+                self.notes.append(f"WARNING class {name!r} has 0 of its {n} rows in {split}")
+            if more := missing[5:]:
+                self.notes.append(f"WARNING {len(more)} more classes have no row in {split}")
+            if which is not None and len(left) == 1:
+                way = "pass --sample random" if self.config.sample == "first" else "another --seed"
+                raise MinitrainError(
+                    f"every label of {which} is {shown(names[int(left.pop())])}; a classifier needs two classes: "
+                    f"take more rows, or {way}"
+                )
         chosen = table.select(rows)
         check_texts_of(chosen, self.text_columns)
         return chosen
 
-    def _say_missing(self, split: str, numbers: Sequence[float], rows: Sequence[int]) -> None:
-        """Note the classes of which a split has no row, though there are some."""
-        if self.labels.names is None:
-            return
-        there, left = Counter(numbers), {numbers[row] for row in rows}
-        missing = [(self.labels.names[int(i)], n) for i, n in sorted(there.items()) if i not in left]
-        for name, n in missing[:5]:
-            self.notes.append(f"WARNING class {name!r} has 0 of its {n} rows in {split}")
-        if more := missing[5:]:
-            self.notes.append(f"WARNING nor have {len(more)} more classes any row in {split}")
-
-    def _check_classes(self, which: str, numbers: Sequence[float], rows: Sequence[int]) -> None:
-        if self.labels.names is not None and len(only := {numbers[row] for row in rows}) == 1:
-            raise MinitrainError(
-                f"every label of {which} is {shown(self.labels.names[int(only.pop())])}; a classifier needs two "
-                "classes: take more rows"
-                + (", or pass --sample random" if self.config.sample == "first" else ", or another --seed")
-            )
-
 
 def check_texts_of(table: Table, columns: Sequence[str]) -> None:
-    """Raise MinitrainError for what is no text, naming its row as the source numbers it."""
+    """Raise MinitrainError for the first value that is not text, with its row number in the source."""
     for name in columns:
         values = table.column(name)[:]
         try:
@@ -146,7 +142,7 @@ def check_texts_of(table: Table, columns: Sequence[str]) -> None:
 
 
 def checksum(table: Table, columns: Sequence[str]) -> str:
-    """Of the values of some columns, to notice that a file has changed (CRC-32)."""
+    """Changes if the values of these columns change (CRC-32)."""
     total = 0
     for name in columns:
         for value in table.column(name)[:]:

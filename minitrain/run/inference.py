@@ -20,12 +20,13 @@ from minitrain.data.labels.notes import numbers_as_ids
 from minitrain.data.labels.values import check_label_map
 from minitrain.data.load import tokenize, unknown_warning
 from minitrain.data.progress import progress
-from minitrain.data.splits import GLUE_COLUMNS, HALVES, draw_as, rows_of_saved_run, trained_on
+from minitrain.data.splits import GLUE_COLUMNS, HALVES
 from minitrain.data.tables.load import load_tables, read_file
 from minitrain.data.tables.table import Table
 from minitrain.distributed.world import World, process_group
 from minitrain.errors import MinitrainError, listed
 from minitrain.run.labelling import predict_run as predict_run
+from minitrain.run.load_data import saved_run_splits, subsampler_of, trained_on
 from minitrain.run.record_files import RecordFile, record_file
 from minitrain.run.records import SPLIT, TRUE, Records, kept_columns
 from minitrain.run.report import class_block, finite_values, result_lines, say
@@ -74,7 +75,7 @@ def _evaluate_run(config: EvaluateConfig, world: World, out: RecordFile | None) 
     for name, table in tables.items():
         labels = _labels_to_score(config, run, table, column)
         notes = numbers_as_ids({name: table}, column, labels)
-        table = draw_as(trained, columns, column, labels).sample(name, table, limit)
+        table = subsampler_of(trained, columns, column, labels).sample(name, table, limit)
         split = tokenize(table, run.tokenizer, columns, column, labels, run.max_length, join=run.join)
         if world.is_main:
             remark(config.run, unknown_warning({table.source: (split.unknown, split.text_tokens)}))
@@ -131,7 +132,7 @@ def _tables_to_score(
     own = trained.get("train_file") or trained.get("dataset")
     mine = file is None and config.dataset is None and config.split in (None, *HALVES)
     if mine and own and trained.get("eval_fraction"):
-        rows = rows_of_saved_run(run.facts, run.labels.names)
+        rows = saved_run_splits(run.facts, run.labels.names)
         half = config.split or "validation"
         return {half: rows.train if half == "train" else rows.evaluation[half]}, rows.task
     if file is None and config.dataset is None and trained.get("train_file"):

@@ -1,38 +1,37 @@
-"""The data of a run, read and tokenized by a process of its own while this one imports torch.
+"""The data of a run: read by another process while this one imports torch, or read again to be scored.
 
-Each takes a second or more, and neither needs the other. The process is forked before torch is there, and is ready
-at once; it reads the tables, waits to be told what the model's files say, tokenizes, hands over and ends. What
-reading needs, `datasets` above all, then takes no memory beside the training.
-
-Only torch can tell all that the model's files say. What they say of most models is easily guessed, so that a small
-dataset is tokenized before the process is told, and once more where the guess was wrong.
+Reading and importing take a second or more each, and neither needs the other. The process is forked before torch is
+imported; it reads the tables, waits to be told what the model's files say, tokenizes, hands over and ends. The
+memory that reading needs, `datasets` above all, is then gone before training begins.
 """
 
+import filecmp
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from itertools import product
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import cast
+from typing import Any
 
+from minitrain.config.data_config import DataConfig
+from minitrain.config.read_options import Files, files_of
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import Splits
-from minitrain.data.load import length_limit, tokenize_rows
-from minitrain.data.splits import Tables, choose_splits, tables_of
+from minitrain.data.labels.ids import Labels
+from minitrain.data.load import tokenize_splits
+from minitrain.data.splits import TextSplits, choose_splits, read_tables, text_splits, with_default_data
+from minitrain.data.subsample import Subsampler
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
-from minitrain.storage.files import read_json
-from minitrain.storage.hub import is_local, resolve_model
-
-SMALL = 20_000  # rows: of more, the head start is nothing beside the time that they take
-Request = tuple[Path, tuple[str, ...] | None, int]  # the checkpoint's folder, its known labels, the maximal length
 
 
 class DataPrefetcher:
-    """A process that reads the data of a run. It begins when this is made; see `prefetching`."""
+    """A process that reads the data of a run. It starts when this is made; see `prefetching`."""
 
     def __init__(self, config: TrainConfig) -> None:
         context = multiprocessing.get_context("fork")
@@ -44,22 +43,26 @@ class DataPrefetcher:
             theirs.close()
 
     def splits(self, source: Path, known_labels: tuple[str, ...] | None, max_length: int) -> Splits | None:
-        """The splits of the run. source: the checkpoint's folder, for its tokenizer. known_labels: of its head.
+        """The splits of the run, or None if the process ended early: the caller then reads, and meets what it met.
 
-        None where the process ended before it was done: whoever then reads meets what it met.
-        Raises MinitrainError as reading and tokenizing do.
+        Args:
+            source: The checkpoint's folder, for its tokenizer.
+            known_labels: The classes of its head.
+
+        Raises:
+            MinitrainError: As reading and tokenizing do.
         """
         try:
             self._connection.send((source, known_labels, max_length))
-            splits, message = self._connection.recv()
+            answer: Splits | MinitrainError = self._connection.recv()
         except (EOFError, OSError):
             return None
-        if message is not None:
-            raise MinitrainError(message)
-        return cast(Splits, splits)
+        if isinstance(answer, MinitrainError):
+            raise answer
+        return answer
 
     def end(self) -> None:
-        """Whatever it is doing."""
+        """Stop the process, whatever it is doing."""
         self.process.terminate()
         self.process.join()
         self._connection.close()
@@ -67,7 +70,7 @@ class DataPrefetcher:
 
 @contextmanager
 def prefetching(config: TrainConfig) -> Iterator[DataPrefetcher | None]:
-    """Around a run, before torch is imported. None where that does not help, or no process may be forked.
+    """Around a run, before torch is imported. Yields None if no process can be forked, or it would not help.
 
     Forking is for Linux, and for a process without threads. The processes of torchrun have no core to spare.
     """
@@ -85,46 +88,81 @@ def prefetching(config: TrainConfig) -> Iterator[DataPrefetcher | None]:
 
 
 def _serve(config: TrainConfig, connection: Connection, theirs: Connection) -> None:
-    """In the process of its own. theirs: the other's end; open there alone, it tells that the other is gone."""
+    """Run in the forked process. theirs: the parent's end; if only the parent has it open, its death is noticed."""
     theirs.close()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a terminal's goes to both processes, and one has words for it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches both processes; the parent reports it
     try:
-        connection.send((_splits(config, connection), None))
+        connection.send(_splits(config, connection))
     except MinitrainError as error:
-        connection.send((None, str(error)))
+        connection.send(error)
     except Exception:
-        """The other process is gone, or will meet the same."""
+        """The parent is gone, or will meet the same error."""
 
 
 def _splits(config: TrainConfig, connection: Connection) -> Splits:
-    error = guess = None
+    error = None
     try:
-        tables = tables_of(config)
+        tables = read_tables(with_default_data(config))
     except MinitrainError as found:
         error = found
-    else:
-        with suppress(MinitrainError):  # what is asked for instead may be in order
-            guess = _guess(config, tables)
-    request: Request = connection.recv()  # what is wrong with the model comes first
+    source, known_labels, max_length = connection.recv()  # an error of the model comes before one of the data
     if error is not None:
         raise error
-    if guess is not None and guess[0] == request:
-        return guess[1]
-    source, known_labels, max_length = request
-    return tokenize_rows(choose_splits(config, tables, known_labels), load_tokenizer(source), max_length)
+    return tokenize_splits(choose_splits(config, tables, known_labels), load_tokenizer(source), max_length)
 
 
-def _guess(config: TrainConfig, tables: Tables) -> tuple[Request, Splits] | None:
-    """What will be asked for, and the answer: a local model without a trained head, and all the positions it names.
+def saved_run_splits(facts: Mapping[str, Any], known_labels: tuple[str, ...] | None) -> TextSplits:
+    """The splits of a saved run, read again. facts: its `results.json`. known_labels: the classes of its model.
 
-    None where that cannot be, or would take long. Raises MinitrainError where it is wrong.
+    Raises:
+        MinitrainError: As `text_splits`; the rows it held back have changed, or it does not say which they were.
     """
-    if not is_local(config.model) or sum(map(len, tables.by_split.values())) > SMALL:
+    settings, fallback = facts["config"], "the rows with its answers are in its predictions.jsonl"
+    if facts.get("held_out") is None:
+        raise MinitrainError(
+            "the run does not say which rows it held back, as those of earlier versions did not: pass --eval_file"
+        )
+    options = {spec.name: settings[spec.name] for spec in fields(DataConfig) if spec.name in settings}
+    plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
+    config = DataConfig(**plain | {"max_train_samples": None, "max_eval_samples": None})  # sampled once more later
+    texts = text_splits(read_tables(config), config, known_labels)
+    if texts.held_out != facts["held_out"]:
+        raise MinitrainError(
+            f"{texts.train.source}: has changed since the run; the rows that it held back were {facts['held_out']} "
+            f"(checksum), and are {texts.held_out} now; {fallback}, for --eval_file with --label_column label"
+        )
+    return texts
+
+
+def subsampler_of(
+    settings: Mapping[str, Any], text_columns: tuple[str, ...], label_column: str, labels: Labels
+) -> Subsampler:
+    """Samples as the run of these settings did; runs of earlier versions took the first rows."""
+    sample = settings.get("sample", "first" if settings else "random")
+    return Subsampler(DataConfig(sample=sample, seed=settings.get("seed", 42)), text_columns, label_column, labels)
+
+
+def trained_on(
+    settings: Mapping[str, Any], file: Files | None, dataset: str | None, split: str | None
+) -> str | None:
+    """A warning if the data to be scored, as evaluate.py is told, are what the run was trained on."""
+    own = settings.get("train_file") or ()
+    if file is not None:
+        pairs = product([own] if isinstance(own, str) else own, files_of(file))
+        found = next((other for path, other in pairs if _same_file(path, other)), None)
+        same, where, most = found is not None, found, "most of " if settings.get("eval_fraction") else ""
+    else:
+        same, where, most = split == "train" and dataset in (None, settings.get("dataset")), "split train", ""
+    if not same:
         return None
-    source = resolve_model(config.model)
-    positions = read_json(source / "config.json").get("max_position_embeddings")
-    if not isinstance(positions, int):
-        return None
-    tokenizer = load_tokenizer(source)
-    max_length = length_limit(config.max_length, tokenizer, positions, config.pad_to_multiple_of or 1)
-    return (source, None, max_length), tokenize_rows(choose_splits(config, tables, None), tokenizer, max_length)
+    return (
+        f"{where}: the run was trained on {most}these rows; the values say how well it knows them, not what it "
+        "makes of new ones"
+    )
+
+
+def _same_file(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other) or filecmp.cmp(path, other, shallow=False)
+    except OSError:
+        return False

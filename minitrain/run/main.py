@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import Splits
-from minitrain.data.load import length_limit, tokenize_rows
-from minitrain.data.splits import TextSplits, choose_splits, tables_of, tables_of_data, with_default_data
+from minitrain.data.load import length_limit, tokenize_splits
+from minitrain.data.splits import TextSplits, choose_splits, read_tables, tables_of_data, with_default_data
 from minitrain.data.targets import TargetScale, fold, unfold
 from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from minitrain.distributed.signals import StopRequests
@@ -156,7 +156,7 @@ def prepare(
         tokenizer.check_fits(encoder.vocab_size, source)
         max_length = length_limit(config.max_length, tokenizer, encoder.max_length, config.pad_to_multiple_of or 1)
         splits = ahead and ahead.splits(source, _known_labels(config, source), max_length)
-        splits = splits or tokenize_rows(rows_of(config, source, data), tokenizer, max_length)
+        splits = splits or tokenize_splits(rows_of(config, source, data), tokenizer, max_length)
         for split in splits.all.values():
             check_token_types(encoder, split, source)
     world.check_agreement(_must_agree(config, source, splits) if world.size > 1 else {})
@@ -202,7 +202,7 @@ def rows_of(config: TrainConfig, source: Path, data: Any = None) -> TextSplits:
     data: as of `train`. Raises MinitrainError naming flag, file, row or column; also where there should be
     evaluation data and is none.
     """
-    tables = tables_of(config) if data is None else tables_of_data(config, data)
+    tables = read_tables(with_default_data(config)) if data is None else tables_of_data(config, data)
     return choose_splits(config, tables, _known_labels(config, source))
 
 

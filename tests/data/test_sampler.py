@@ -205,7 +205,7 @@ def test_leaving_out_the_only_batch_is_an_error() -> None:
     with pytest.raises(MinitrainError, match="drop_last leaves no batch"):
         BucketBatchSampler([3] * 7, 8, drop_last=True)
     with pytest.raises(MinitrainError, match="fewer than a batch of 4 in each of 2 processes"):
-        BucketBatchSampler([3] * 7, 4, drop_last=True, passes=2, processes=2)
+        BucketBatchSampler([3] * 7, 4, drop_last=True, micro_batches=2, processes=2)
 
 
 def test_buckets_leave_little_padding_on_mrpc_where_random_order_leaves_much(mrpc_lengths: list[int]) -> None:
@@ -227,12 +227,6 @@ def test_batches_of_like_length_come_in_no_order_of_length(mrpc_lengths: list[in
     steps = torch.arange(len(longest), dtype=torch.float64)
     correlation = torch.corrcoef(torch.stack([ranks, steps]))[0, 1].abs().item()
     assert correlation < 0.15  # 459 batches in random order: one in a thousand seeds is above
-
-
-def test_padding_share_of_a_case_by_hand() -> None:
-    # Batch (3, 1) has 2 of 6 positions padded, batch (4, 4) none of 8, batch (2,) none of 2.
-    assert padding_share([3, 1, 4, 4, 2], [[0, 1], [2, 3], [4]]) == pytest.approx(2 / 16, abs=1e-15)
-    assert padding_share([5, 5], [[0, 1]]) == 0.0
 
 
 @settings(deadline=None)
@@ -301,7 +295,7 @@ def test_collate_pads_on_either_side_as_the_reference_does(
 
 
 def test_another_side_of_padding_is_refused() -> None:
-    with pytest.raises(MinitrainError, match="padding_side is 'middle'; give 'right' or 'left'"):
+    with pytest.raises(MinitrainError, match="padding_side is 'middle'; expected 'right' or 'left'"):
         collate([Example([1], [0])], padding_side="middle")
 
 
@@ -408,7 +402,10 @@ def test_a_batch_moves_as_one(label: int | None) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((None,), "pad_token_id is None (NoneType); expected an integer of at least 0, as tokenizer.pad_token_id"),
+        (
+            (None,),
+            "pad_token_id is None (NoneType); expected an integer of at least 0, as tokenizer.pad_token_id",
+        ),
         (("0",), "pad_token_id is '0' (str)"),
         ((-1,), "pad_token_id is -1 (int)"),
         ((0, 0), "pad_to_multiple_of is 0 (int); expected an integer of at least 1, or None"),

@@ -14,7 +14,7 @@ from test_main import config, files_of, named_reviews, read_results, write_csv
 
 from minitrain.config.inference_config import EvaluateConfig, PredictConfig
 from minitrain.data.load import load_splits
-from minitrain.data.subsample import drawn, held_back
+from minitrain.data.subsample import draw_rows
 from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from minitrain.errors import MinitrainError
 from minitrain.run.inference import evaluate_run
@@ -62,13 +62,13 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_rows_drawn_are_a_function_of_the_seed_for_ever() -> None:
-    assert drawn(10, 4, 42) == drawn(10, 4, 42) == [1, 3, 7, 9]
-    assert drawn(10, 4, 43) != drawn(10, 4, 42)
-    assert drawn(3, 9, 0) == [0, 1, 2]
+    assert draw_rows(10, 4, 42) == draw_rows(10, 4, 42) == [1, 3, 7, 9]
+    assert draw_rows(10, 4, 43) != draw_rows(10, 4, 42)
+    assert draw_rows(3, 9, 0) == [0, 1, 2]
 
 
 def test_every_row_is_drawn_as_often_as_any() -> None:
-    counts = Counter(row for seed in range(600) for row in drawn(12, 4, seed))
+    counts = Counter(row for seed in range(600) for row in draw_rows(12, 4, seed))
     assert set(counts) == set(range(12)) and all(150 < count < 250 for count in counts.values())
 
 
@@ -76,7 +76,7 @@ def test_every_row_is_drawn_as_often_as_any() -> None:
 def test_shares_of_classes_are_scikit_learns(fraction: float) -> None:
     classes = [0] * 500 + [1] * 300 + [2] * 37 + [3] * 3
     wanted = round(fraction * len(classes))
-    ours = Counter(classes[row] for row in held_back(classes, len(classes), wanted, 1))
+    ours = Counter(classes[row] for row in draw_rows(len(classes), wanted, 1, classes))
     ((_, theirs),) = StratifiedShuffleSplit(1, test_size=wanted, random_state=0).split(classes, classes)
     expected = Counter(classes[row] for row in theirs)
     assert sum(ours.values()) == wanted
@@ -85,16 +85,16 @@ def test_shares_of_classes_are_scikit_learns(fraction: float) -> None:
 
 def test_single_rows_stay_in_training_and_totals_hold() -> None:
     classes = [0] * 50 + [1] * 46 + [2, 3, 4, 5]
-    rows = held_back(classes, 100, 10, 7)
+    rows = draw_rows(100, 10, 7, classes)
     assert len(rows) == 10 and Counter(classes[row] for row in rows) == {0: 5, 1: 5}
-    assert held_back(classes, 100, 10, 7) == rows == sorted(rows)
-    assert len(held_back([0, 1, 2, 3], 4, 3, 0)) == 3  # no class can spare a row, and three are wanted
+    assert draw_rows(100, 10, 7, classes) == rows == sorted(rows)
+    assert len(draw_rows(4, 3, 0, [0, 1, 2, 3])) == 3  # no class can spare a row, and three are wanted
 
 
 def test_numbering_of_classes_does_not_decide() -> None:
     classes = [0, 1, 1, 0, 2, 1, 0, 2, 2, 1]
     renamed = [{0: 2, 1: 0, 2: 1}[name] for name in classes]
-    assert held_back(classes, 10, 4, 5) == held_back(renamed, 10, 4, 5)
+    assert draw_rows(10, 4, 5, classes) == draw_rows(10, 4, 5, renamed)
 
 
 # --- Samples ---

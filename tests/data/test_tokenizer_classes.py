@@ -170,7 +170,7 @@ def test_a_class_that_transformers_does_not_read_from_tokenizer_json_is_said(sho
     config = {**BERT_NAMES, "tokenizer_class": f"{short}TokenizerFast"}
     ours = read_tokenizer(folder := write(tmp_path, replace(BERT, config=config)))
     (note,) = (note for note in ours.notes if "padded" not in note)
-    assert note.startswith("tokenizer.json is taken as it is, and saved so; transformers")
+    assert note.startswith("tokenizer.json is used as it is, and saved so; transformers")
     assert f"{short}TokenizerFast" in note
     assert (ours.padding_side == "left") == (short in PADS_LEFT.split())
     ours.save(tmp_path / "saved")
@@ -305,7 +305,7 @@ def test_an_id_of_two_tokens_is_refused_with_a_way_out_that_works(tmp_path: Path
     (tmp_path / "added_tokens.json").write_text(json.dumps({"<user>": 8}))
     with pytest.raises(MinitrainError, match="the id 7 stands for two tokens, '<user>' and 'cat'") as error:
         read_tokenizer(tmp_path)
-    assert "get them again" not in str(error.value) and "in place of the first of the two" in str(error.value)
+    assert "get them again" not in str(error.value) and "replace the first of the two" in str(error.value)
     words[words.index("cat")] = "[unused1]"
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
     ours, _ = assert_same_folder(tmp_path)
@@ -343,7 +343,7 @@ def test_a_vocab_txt_without_a_class_is_read_as_word_pieces(model_type: str, tmp
     row = replace(BERT, model_type=model_type, without_json=True, config=None)
     ours = read_tokenizer(write(tmp_path, row))
     (note,) = ours.notes
-    assert "vocab.txt is all there is of a tokenizer: read as the word pieces of BertTokenizer" in note
+    assert "vocab.txt is the tokenizer's only file: read as the word pieces of BertTokenizer" in note
     bert = read_tokenizer(write(tmp_path / "bert", replace(row, model_type="bert")))
     assert ours(TEXTS, TEXTS) == bert(TEXTS, TEXTS) and ours.encode(["the dog"]).unknown == 0
     ours.save(tmp_path / "saved")

@@ -6,8 +6,7 @@ from itertools import product
 import pytest
 from tokenizers import Tokenizer as Backend
 
-from minitrain.data.tokenizer.tokenizer import Tokenizer, read_tokenizer
-from minitrain.data.tokenizer.truncation import cut, kept
+from minitrain.data.tokenizer.tokenizer import Tokenizer, read_tokenizer, truncate
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +24,9 @@ def test_every_pair_of_lengths_is_cut_as_the_library_cuts_it(tokenizer: Tokenize
     theirs.enable_truncation(length, strategy="longest_first", direction=side)
     for whole, expected in zip(tokenizer.backend.encode_batch(pairs), theirs.encode_batch(pairs), strict=True):
         if len(whole) > length:
-            assert cut(whole, length - 3, side) == (expected.ids, expected.type_ids)
+            assert truncate(whole, length - 3, side) == (expected.ids, expected.type_ids)
         else:
             assert whole.ids == expected.ids
-
-
-def test_what_two_texts_keep_fills_the_room() -> None:
-    for first, second, room in product(range(12), range(12), range(1, 12)):
-        if first + second > room:
-            ours = kept(first, second, room)
-            assert sum(ours) == room and ours[0] <= first and ours[1] <= second
 
 
 def test_a_pair_of_very_long_texts_takes_no_more_than_its_tokens_do(tokenizer: Tokenizer) -> None:

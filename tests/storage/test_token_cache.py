@@ -1,10 +1,8 @@
 """Tokens kept on disk: the same as in memory, whole or not there, and of no other text."""
 
-import json
 import os
 import subprocess
 import sys
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from minitrain.data.dataset import Split
+from minitrain.data.dataset import Split, flatten
 from minitrain.data.load import CHUNK, tokenize
 from minitrain.data.tables.table import Table
-from minitrain.data.tokenizer.tokenizer import Encoded, Example, Tokenizer, load_tokenizer
+from minitrain.data.tokenizer.tokenizer import Example, Tokenizer, load_tokenizer
 from minitrain.errors import MinitrainError
 from minitrain.storage import token_cache
-from minitrain.storage.token_cache import CODES, SUMMARY, Tokens, cache_folder, cached, fingerprint
+from minitrain.storage.token_cache import CHECKSUM, Tokens, cache_folder, cached, fingerprint
 
 ROWS = 2 * CHUNK + 3  # three chunks
 
@@ -63,7 +61,7 @@ def test_tokens_from_the_disk_are_those_in_memory(
     assert plain.truncated > 0 and plain.blank > 0 and not folder.exists()
     assert_same(split(tokenizer, table()), plain)
     (entry,) = folder.iterdir()  # nothing half-written stands beside it
-    assert {file.name for file in entry.iterdir()} == {*CODES, SUMMARY}
+    assert entry.is_file()
     refuse_to_encode(monkeypatch)
     assert_same(split(tokenizer, table()), plain)
 
@@ -86,18 +84,18 @@ def test_where_one_text_ends_is_part_of_the_fingerprint() -> None:
     assert fingerprint("1", [["a"]]) != fingerprint("2", [["a"]])
 
 
-@pytest.mark.parametrize("name", [*CODES, SUMMARY])
-@pytest.mark.parametrize("damage", ["gone", "cut", "flipped", "empty"])
-def test_a_damaged_entry_is_made_anew(tokenizer: Tokenizer, folder: Path, name: str, damage: str) -> None:
+@pytest.mark.parametrize("place", [0, CHECKSUM.size, -1], ids=["checksum", "sizes", "arrays"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "flipped", "zero", "empty"])
+def test_a_damaged_entry_is_made_anew(tokenizer: Tokenizer, folder: Path, place: int, damage: str) -> None:
     expected = split(tokenizer, table())
-    (entry,) = folder.iterdir()
-    file = entry / name
+    (file,) = folder.iterdir()
     whole = file.read_bytes()
     broken = bytearray(whole)
-    broken[len(broken) // 2] ^= 1
+    broken[place] ^= 1
     file.unlink()  # another file from here on: `expected` has this one mapped
+    contents = {"cut": whole[: place or 4], "flipped": bytes(broken), "zero": bytes(CHECKSUM.size), "empty": b""}
     if damage != "gone":
-        file.write_bytes({"cut": whole[:-4], "flipped": bytes(broken), "empty": b""}[damage])
+        file.write_bytes(contents[damage])
     assert_same(split(tokenizer, table()), expected)
     assert file.read_bytes() == whole
 
@@ -138,20 +136,17 @@ def test_without_a_place_to_write_tokens_stay_in_memory(
     assert_same(split(tokenizer, table()), split(tokenizer, table(), cache=False))
 
 
-def test_the_entry_of_a_run_that_was_quicker_is_kept_and_used(folder: Path) -> None:
+def test_two_runs_that_write_the_same_entry_get_the_same_tokens(folder: Path) -> None:
     """The other run writes the whole entry while this one is still at its first chunk."""
-    example = Example(input_ids=[101, 7, 102], token_type_ids=[0, 0, 0])
-    chunk = Encoded(examples=[example], truncated=0, blank=0)
-    file = folder / "entry" / "input_ids"
-    theirs: list[tuple[Tokens, int]] = []
+    chunk = flatten([Example(input_ids=[101, 7, 102], token_type_ids=[0, 0, 0])])
+    theirs: list[Tokens] = []
 
-    def slow() -> Iterator[Encoded]:
-        theirs.append((cached("entry", [chunk]), file.stat().st_ino))
+    def slow() -> Iterator[Tokens]:
+        theirs.append(cached("entry", [chunk]))
         yield chunk
 
     ours = cached("entry", slow())
-    ((tokens, inode),) = theirs
-    assert ours.input_ids == tokens.input_ids and file.stat().st_ino == inode
+    assert ours.input_ids.tolist() == theirs[0].input_ids.tolist() == [101, 7, 102]
     assert [entry.name for entry in folder.iterdir()] == ["entry"]
 
 
@@ -161,9 +156,10 @@ def test_runs_that_start_at_once_all_get_their_tokens(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from minitrain.storage.token_cache import cached
-from minitrain.data.tokenizer.tokenizer import Encoded, Example
+from minitrain.data.dataset import flatten
+from minitrain.data.tokenizer.tokenizer import Example
 
-chunk = Encoded(examples=[Example(input_ids=[101, 7, 102], token_type_ids=[0, 0, 0])], truncated=0, blank=0)
+chunk = flatten([Example(input_ids=[101, 7, 102], token_type_ids=[0, 0, 0])])
 print("ready", flush=True)
 sys.stdin.readline()
 for i in range(40):
@@ -196,9 +192,9 @@ def test_a_user_without_a_home_keeps_tokens_in_memory(monkeypatch: pytest.Monkey
 def test_a_full_disk_is_no_error(tokenizer: Tokenizer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = []
 
-    def write(temporary: Path, chunks: object) -> None:
-        written.append(temporary)
-        (temporary / "input_ids").write_bytes(b"half")
+    def write(path: Path, chunks: object) -> None:
+        written.append(path)
+        path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(token_cache, "_write", write)
@@ -220,22 +216,12 @@ def test_the_folder_is_where_the_user_says(tmp_path: Path, monkeypatch: pytest.M
     assert cache_folder() == Path.home() / ".cache/minitrain"
 
 
-def test_tokens_are_mapped_and_not_read_into_memory(tmp_path: Path) -> None:
-    """200 MB of ids: the memory of a process that opens them grows by the pages it looks at."""
-    ids = torch.arange(50_000_000, dtype=torch.int32)
-    entry = tmp_path / "entry"
-    entry.mkdir()
-    sizes, checksums = {}, {}
-    for name, tensor in {
-        "input_ids": ids,
-        "type_ids": torch.zeros(1000, dtype=torch.uint8),
-        "lengths": torch.ones(10, dtype=torch.int32),
-    }.items():
-        tensor.numpy().tofile(entry / name)
-        sizes[name] = (entry / name).stat().st_size
-        checksums[name] = token_cache._checksum(entry / name)
-    summary = json.dumps({"truncated": 0, "blank": 0, "unknown": 0, "sizes": sizes, "checksums": checksums})
-    (entry / SUMMARY).write_text(f"{zlib.crc32(summary.encode())}\n{summary}")
+def test_tokens_are_mapped_and_not_read_into_memory(folder: Path) -> None:
+    """100 MB of ids: the memory of a process that opens them grows by the pages it looks at."""
+    ids = torch.arange(25_000_000, dtype=torch.int32).numpy()
+    few = torch.zeros(1000, dtype=torch.uint8).numpy()
+    entry = cached("entry", [Tokens(memoryview(ids), memoryview(few), memoryview(ids[:10]))]).entry
+    assert entry is not None
     code = """
 import re, sys
 from pathlib import Path
@@ -246,7 +232,7 @@ def resident():
 
 before = resident()
 tokens = _open(Path(sys.argv[1]))
-assert tokens.input_ids[49_999_999] == 49_999_999
+assert tokens.input_ids[24_999_999] == 24_999_999
 print(resident() - before)
 """
     if not Path("/proc/self/status").exists():

@@ -1,15 +1,14 @@
-"""The kinds of tokenizer that transformers 5 builds anew from a vocabulary, and what each of them fixes.
+"""The kinds of tokenizers that transformers 5 builds anew from a vocabulary, and what each of them fixes.
 
-A kind makes normalizer, pre-tokenizer and template itself, whatever `tokenizer.json` says of them; of that file it
-takes the vocabulary, the merges, SentencePiece's table of characters and the added tokens. Which class is of which
-kind stands in `tokenizer_classes.py`. No file is read here (`tokenizer_files.py` does), and character offsets,
-which some of these classes trim, are not kept.
+Normalizer, pre-tokenizer and template come from the kind, whatever `tokenizer.json` says; vocabulary, merges,
+SentencePiece's table of characters and added tokens come from the file. `classes.py` says which class is of which
+kind. No file is read here.
 
 Source: transformers 5.23.0, models/*/tokenization_*.py.
 """
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +18,7 @@ from tokenizers.models import BPE, Unigram, WordPiece
 from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
-# What tokenizer_config.json may say: the first value is meant where it says nothing.
+# What tokenizer_config.json may say; the first value is the default.
 Choices = Mapping[str, tuple[Any, ...]]
 NORMALIZER_CHOICES: Choices = {
     "do_lower_case": (True, False),
@@ -37,7 +36,7 @@ WITHOUT_TYPE_IDS = ("input_ids", "attention_mask")
 
 
 class Unfit(ValueError):
-    """Files that make no tokenizer of their class, though they may be as published; with the way out."""
+    """Files do not fit their class, though they may be as published; with the way out."""
 
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__(message)
@@ -46,23 +45,23 @@ class Unfit(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerFamily:
-    """What a tokenizer class fixes where the folder says nothing; the templates are written with roles.
+    """What a tokenizer class fixes unless the folder says otherwise.
 
     Args:
-        build: (tokenizer.json, settings and special tokens by role) -> the `tokenizers` object, template aside.
-        model: the kind of model that tokenizer.json has to hold.
-        special_tokens: role -> token.
-        single, pair: the templates. keeps_template: the one in tokenizer.json goes before them.
-        vocabulary_files: what does instead of tokenizer.json.
-        sentencepiece: the file from which transformers alone makes a tokenizer.json.
-        extra: special tokens without a role, where the vocabulary has them.
+        build: (tokenizer.json, settings and special tokens by role) -> the `tokenizers` object, without template.
+        model: The type of model that tokenizer.json must have.
+        special_tokens: Role -> token.
+        template: Of a pair, with roles for tokens; a single text has its first three items.
+        keeps_template: Whether the template of tokenizer.json is used instead.
+        vocabulary_files: Read if there is no tokenizer.json.
+        sentencepiece: The file from which only transformers makes a tokenizer.json.
+        extra: Special tokens without a role, if the vocabulary has them.
     """
 
     build: Callable[[Mapping[str, Any], Mapping[str, Any]], Backend]
     model: str
     special_tokens: Mapping[str, str]
-    single: str
-    pair: str
+    template: str
     choices: Choices
     keeps_template: bool = False
     model_input_names: tuple[str, ...] = WITHOUT_TYPE_IDS
@@ -72,7 +71,7 @@ class TokenizerFamily:
 
 
 def word_pieces(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Backend:
-    """BERT's: words at blanks and punctuation, split into the longest pieces that the vocabulary has."""
+    """BERT's: words split at spaces and punctuation, then into the longest pieces in the vocabulary."""
     backend = Backend(WordPiece(saved["model"]["vocab"], unk_token=settings["unk_token"]))
     backend.normalizer = normalizers.BertNormalizer(
         clean_text=True,
@@ -86,11 +85,10 @@ def word_pieces(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Backen
 
 
 def byte_pairs(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Backend:
-    """RoBERTa's, after GPT-2: pairs of bytes merged, the blank before a word a part of it; nothing is unknown."""
-    merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in saved["model"]["merges"]]
-    vocabulary = saved["model"]["vocab"]
+    """RoBERTa's, after GPT-2: merged pairs of bytes, with the space before a word; nothing is unknown."""
+    vocabulary, merges = _vocabulary_and_merges(saved)
     if len(set(vocabulary.values())) < len(vocabulary):  # one of the two would be lost when it is saved
-        raise Unfit("two tokens of the vocabulary have the same id", "give one of them an id of its own there")
+        raise Unfit("two tokens of the vocabulary have the same id", "give each its own id there")
     backend = Backend(BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix=""))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=settings["add_prefix_space"])
     backend.decoder = decoders.ByteLevel()
@@ -98,9 +96,8 @@ def byte_pairs(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Backend
 
 
 def herbert_pairs(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Backend:
-    """HerBERT's: BERT's words with their case and accents, pairs of characters merged, the end of a word marked."""
-    merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in saved["model"]["merges"]]
-    vocabulary = saved["model"]["vocab"]
+    """HerBERT's: BERT's words with case and accents, merged pairs of characters, the end of a word marked."""
+    vocabulary, merges = _vocabulary_and_merges(saved)
     ids = [vocabulary.get(settings[role]) for role in ("cls_token", "sep_token")]
     if ids != [0, 2]:  # the reference writes these ids into its template, whatever the tokens' own are
         raise Unfit(
@@ -114,34 +111,36 @@ def herbert_pairs(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Back
     return backend
 
 
+def _vocabulary_and_merges(saved: Mapping[str, Any]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in saved["model"]["merges"]]
+    return saved["model"]["vocab"], merges
+
+
 def xlm_roberta_pieces(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Backend:
     """XLM-RoBERTa's: SentencePiece's own normalizer, and the unknown token always at id 3."""
-    prefix = "always" if settings["add_prefix_space"] else "never"
-    return _unigram(_pieces(saved), 3, _charsmap(saved), [pre_tokenizers.WhitespaceSplit()], prefix)
+    return _unigram(saved, settings, 3, _charsmap(saved))
 
 
 def camembert_pieces(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Backend:
     """CamemBERT's: as XLM-RoBERTa's, with the unknown token looked up."""
-    pieces, unknown = _pieces(saved), settings["unk_token"]
-    unk_id = next((index for index, (piece, _) in enumerate(pieces) if piece == unknown), 0)
-    prefix = "always" if settings["add_prefix_space"] else "never"
-    return _unigram(pieces, unk_id, _charsmap(saved), [pre_tokenizers.WhitespaceSplit()], prefix)
+    pieces = [piece for piece, _ in saved["model"]["vocab"]]
+    unknown = settings["unk_token"]
+    return _unigram(saved, settings, pieces.index(unknown) if unknown in pieces else 0, _charsmap(saved))
 
 
 def albert_pieces(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Backend:
-    """ALBERT's: quotation marks made alike, accents and case dropped if so set; the unknown token at id 1."""
+    """ALBERT's: quotation marks unified, accents and case dropped if so set; the unknown token at id 1."""
     steps: list[Normalizer] = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
     if not settings["keep_accents"]:
         steps += [normalizers.NFKD(), normalizers.StripAccents()]
     if settings["do_lower_case"]:
         steps.append(normalizers.Lowercase())
-    prefix = "always" if settings["add_prefix_space"] else "never"
-    return _unigram(_pieces(saved), 1, [*steps, *_charsmap(saved)], [pre_tokenizers.WhitespaceSplit()], prefix)
+    return _unigram(saved, settings, 1, [*steps, *_charsmap(saved)])
 
 
 def deberta_v2_pieces(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Backend:
-    """DeBERTa-v2's and v3's: blanks drawn together and NFC instead of SentencePiece's normalizer."""
-    pieces, unknown = _pieces(saved), settings["unk_token"]
+    """DeBERTa-v2's and v3's: runs of spaces joined and NFC instead of SentencePiece's normalizer."""
+    pieces, unknown = [tuple(piece) for piece in saved["model"]["vocab"]], settings["unk_token"]
     if (unknown, 0.0) not in pieces:  # the reference would take id 1, which in these vocabularies is [CLS]
         raise Unfit(
             f"the unk_token {unknown!r} is not in the vocabulary with a score of 0",
@@ -150,34 +149,35 @@ def deberta_v2_pieces(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> 
     steps: list[Normalizer] = [normalizers.Lowercase()] if settings["do_lower_case"] else []
     steps += [normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " "), normalizers.NFC()]
     steps.append(normalizers.Strip(left=False, right=True))
-    splits: list[PreTokenizer] = [pre_tokenizers.Punctuation("isolated")] if settings["split_by_punct"] else []
-    prefix = "always" if settings["add_prefix_space"] else "first"
-    return _unigram(pieces, pieces.index((unknown, 0.0)), steps, splits, prefix)
+    splits = [pre_tokenizers.Punctuation("isolated")] if settings["split_by_punct"] else []
+    return _unigram(saved, settings, pieces.index((unknown, 0.0)), steps, splits, no_prefix="first")
 
 
 def _unigram(
-    pieces: list[tuple[str, float]],
+    saved: Mapping[str, Any],
+    settings: Mapping[str, Any],
     unk_id: int,
-    normalizing: list[Normalizer],
-    splits: list[PreTokenizer],
-    prefix: str,
+    steps: list[Normalizer],
+    splits: Sequence[PreTokenizer] = (pre_tokenizers.WhitespaceSplit(),),
+    no_prefix: str = "never",
 ) -> Backend:
-    """The likeliest pieces of a text by their scores; a blank is written ▁."""
+    """The likeliest pieces of a text by their scores; a space is written ▁.
+
+    steps: Of the normalizer. splits: Of the pre-tokenizer. no_prefix: Metaspace's scheme without add_prefix_space.
+    """
+    pieces = [(piece, score) for piece, score in saved["model"]["vocab"]]
     backend = Backend(Unigram(pieces, unk_id=unk_id, byte_fallback=False))
-    if normalizing:
-        backend.normalizer = normalizers.Sequence(normalizing)
-    blanks = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=prefix)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, blanks])
+    if steps:
+        backend.normalizer = normalizers.Sequence(steps)
+    prefix = "always" if settings["add_prefix_space"] else no_prefix
+    spaces = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=prefix)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, spaces])
     backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme=prefix)
     return backend
 
 
-def _pieces(saved: Mapping[str, Any]) -> list[tuple[str, float]]:
-    return [(piece, score) for piece, score in saved["model"]["vocab"]]
-
-
 def _charsmap(saved: Mapping[str, Any]) -> list[Normalizer]:
-    """SentencePiece's table of characters and what they become, the first in tokenizer.json, if any."""
+    """SentencePiece's table of character replacements, the first in tokenizer.json, if any."""
     whole = saved.get("normalizer") or {}
     for step in whole.get("normalizers", [whole]):
         if step.get("type") == "Precompiled":
@@ -185,18 +185,15 @@ def _charsmap(saved: Mapping[str, Any]) -> list[Normalizer]:
     return []
 
 
+BERT_TOKENS = dict(unk_token="[UNK]", sep_token="[SEP]", pad_token="[PAD]", cls_token="[CLS]", mask_token="[MASK]")
+ROBERTA_TOKENS = dict(unk_token="<unk>", sep_token="</s>", pad_token="<pad>", cls_token="<s>", mask_token="<mask>")
+ENDS = {"bos_token": "<s>", "eos_token": "</s>"}
+
 BERT = TokenizerFamily(
     build=word_pieces,
     model="WordPiece",
-    special_tokens={
-        "unk_token": "[UNK]",
-        "sep_token": "[SEP]",
-        "pad_token": "[PAD]",
-        "cls_token": "[CLS]",
-        "mask_token": "[MASK]",
-    },
-    single="{cls_token}:0 $A:0 {sep_token}:0",
-    pair="{cls_token}:0 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
+    special_tokens=BERT_TOKENS,
+    template="{cls_token}:0 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
     choices=NORMALIZER_CHOICES,
     model_input_names=INPUT_NAMES,
     vocabulary_files=("vocab.txt",),
@@ -204,17 +201,8 @@ BERT = TokenizerFamily(
 ROBERTA = TokenizerFamily(
     build=byte_pairs,
     model="BPE",
-    special_tokens={
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "sep_token": "</s>",
-        "pad_token": "<pad>",
-        "cls_token": "<s>",
-        "mask_token": "<mask>",
-    },
-    single="{cls_token}:0 $A:0 {sep_token}:0",
-    pair="{cls_token}:0 $A:0 {sep_token}:0 {sep_token}:0 $B:0 {sep_token}:0",
+    special_tokens=ROBERTA_TOKENS | ENDS,
+    template="{cls_token}:0 $A:0 {sep_token}:0 {sep_token}:0 $B:0 {sep_token}:0",
     choices={"add_prefix_space": (False, True)},
     vocabulary_files=("vocab.json", "merges.txt"),
 )
@@ -222,7 +210,7 @@ MPNET = replace(
     ROBERTA,
     build=word_pieces,
     model="WordPiece",
-    special_tokens={**ROBERTA.special_tokens, "unk_token": "[UNK]"},
+    special_tokens=ROBERTA_TOKENS | ENDS | {"unk_token": "[UNK]"},
     choices=NORMALIZER_CHOICES,
     vocabulary_files=("vocab.txt",),
 )
@@ -230,8 +218,7 @@ XLM_ROBERTA = replace(
     ROBERTA,
     build=xlm_roberta_pieces,
     model="Unigram",
-    single="{bos_token}:0 $A:0 {eos_token}:0",
-    pair="{bos_token}:0 $A:0 {eos_token}:0 {eos_token}:0 $B:0 {eos_token}:0",
+    template="{bos_token}:0 $A:0 {eos_token}:0 {eos_token}:0 $B:0 {eos_token}:0",
     choices=PREFIX_CHOICES,
     vocabulary_files=(),
     sentencepiece="sentencepiece.bpe.model",
@@ -245,7 +232,7 @@ DEBERTA_V2 = replace(
     BERT,
     build=deberta_v2_pieces,
     model="Unigram",
-    special_tokens={**BERT.special_tokens, "bos_token": "[CLS]", "eos_token": "[SEP]"},
+    special_tokens=BERT_TOKENS | {"bos_token": "[CLS]", "eos_token": "[SEP]"},
     choices={"do_lower_case": (False, True), "split_by_punct": (False, True), **PREFIX_CHOICES},
     vocabulary_files=(),
     sentencepiece="spm.model",
@@ -259,32 +246,22 @@ ALBERT = replace(
     model_input_names=WITHOUT_TYPE_IDS,
     sentencepiece="spiece.model",
 )
-# As BERT's, but the first token has a type of its own, which a model with two types has no embedding for.
+# As BERT's, but the first token has type 2, for which a model with two types has no embedding.
 FUNNEL = replace(
     BERT,
-    special_tokens={
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "sep_token": "<sep>",
-        "pad_token": "<pad>",
-        "cls_token": "<cls>",
-        "mask_token": "<mask>",
-    },
-    single="{cls_token}:2 $A:0 {sep_token}:0",
-    pair="{cls_token}:2 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
+    special_tokens=ROBERTA_TOKENS | ENDS | {"sep_token": "<sep>", "cls_token": "<cls>"},
+    template="{cls_token}:2 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
     model_input_names=WITHOUT_TYPE_IDS,
 )
 DEBERTA = replace(
     ROBERTA,
-    special_tokens={**BERT.special_tokens, "bos_token": "[CLS]", "eos_token": "[SEP]"},
+    special_tokens=BERT_TOKENS | {"bos_token": "[CLS]", "eos_token": "[SEP]"},
     model_input_names=INPUT_NAMES,
 )
 HERBERT = replace(
     ROBERTA,
     build=herbert_pairs,
-    special_tokens={role: ROBERTA.special_tokens[role] for role in BERT.special_tokens},
-    single="{cls_token}:0 $A:0 {sep_token}:0",
-    pair="{cls_token}:0 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
+    special_tokens=ROBERTA_TOKENS,
+    template="{cls_token}:0 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
     choices={},
 )

@@ -1,10 +1,10 @@
-"""The files of a tokenizer -> a `tokenizers` object and what it was told: the reading half of `tokenizer.py`.
+"""The files of a tokenizer -> a `tokenizers` object and its settings.
 
-For the classes of `tokenizer_classes.py` transformers 5 takes only the vocabulary and the added tokens of
-`tokenizer.json`, and builds normalizer and template anew from `tokenizer_config.json`; so does this. A
-`tokenizer.json` that keeps the case is lower-cased all the same unless `tokenizer_config.json` says
-`"do_lower_case": false`; a note says where a file is not followed. SentencePiece's files are not read, and code
-that a folder names (`auto_map`) is never imported.
+For the classes of `classes.py`, transformers 5 takes only the vocabulary and the added tokens of `tokenizer.json`,
+and builds normalizer and template anew from `tokenizer_config.json`; so does this. Even if `tokenizer.json` keeps
+the case, texts are lower-cased unless `tokenizer_config.json` says `"do_lower_case": false`; a note says where a
+file is not followed. SentencePiece's files are not read, and code that a folder names (`auto_map`) is never
+imported.
 
 Source: transformers 5.23.0, tokenization_utils_tokenizers.py and tokenization_utils_base.py.
 """
@@ -26,7 +26,7 @@ from minitrain.data.tokenizer.classes import (
     as_it_is_note,
     class_for,
     family_of,
-    usual_sides,
+    pads_left,
     way_out,
 )
 from minitrain.data.tokenizer.families import (
@@ -43,11 +43,11 @@ from minitrain.errors import MinitrainError, shown
 from minitrain.storage.files import read_json
 
 PADDED_LEFT = (
-    "rows are padded on the left, as the tokenizer's files say and Trainer does: where the head reads the first "
-    'position, that is padding in all but the longest rows ("padding_side": "right" in tokenizer_config.json is '
+    "rows are padded on the left, as the tokenizer's files say and Trainer does: a head that reads the first "
+    'position sees padding in all but the longest rows ("padding_side": "right" in tokenizer_config.json is '
     "what encoders are trained with)"
 )
-UNSET_LENGTH = 1_000_000  # a model_max_length above this is transformers' way to say "none given" (1e30)
+UNSET_LENGTH = 1_000_000  # above this, model_max_length means no limit; transformers writes 1e30
 PADDING_SIDES = ("right", "left")
 CHOICES: Choices = {
     "truncation_side": ("right", "left"),
@@ -57,11 +57,12 @@ CHOICES: Choices = {
 
 
 def read_files(directory: Path) -> tuple[Backend, dict[str, Any], list[str]]:
-    """The tokenizer of a folder, its settings as tokenizer_config.json would hold them, and notes for the user.
+    """The tokenizer of a folder, the content of its tokenizer_config.json, and notes for the user.
 
-    Raises MinitrainError naming the file that is missing, cannot be read, or lacks a special token.
+    Raises:
+        MinitrainError: A file is missing, cannot be read, or lacks a special token.
     """
-    config = _read_if_there(directory / "tokenizer_config.json", infinite=True)  # of a model_max_length
+    config = _read_if_there(directory / "tokenizer_config.json", infinite=True)  # a model_max_length may be
     model = _read_if_there(directory / "config.json")
     older = _read_if_there(directory / "special_tokens_map.json")
     added = _read_if_there(directory / "added_tokens.json")
@@ -72,13 +73,15 @@ def read_files(directory: Path) -> tuple[Backend, dict[str, Any], list[str]]:
             f"{directory}: its tokenizer_class is {shown(name)}, expected the name of a class; name it in "
             "tokenizer_config.json, or leave it out there for that of the model"
         )
-    name, source, notes = _source(directory, name, named)
+    source = directory / "tokenizer.json"
+    notes: list[str] = []
+    if not source.exists():
+        name, source, notes = _vocabulary_file(directory, name, named)
     try:
         saved = _saved(source)
-        sides = usual_sides(name, saved) | _sides(saved)
-        settings = _settings(sides | config, name, directory / "tokenizer_config.json")
-        rows = model.get("vocab_size")
-        files = TokenizerFiles(saved, config, older, added, rows if isinstance(rows, int) else None)
+        settings = _settings(_sides(name, saved) | config, name, directory / "tokenizer_config.json")
+        size = model.get("vocab_size")
+        files = TokenizerFiles(saved, config, older, added, size if isinstance(size, int) else None)
         backend, settings, more = _assemble(source, files, settings)
         return backend, settings, notes + more
     except (KeyboardInterrupt, SystemExit, MinitrainError):
@@ -94,36 +97,28 @@ def _read_if_there(path: Path, infinite: bool = False) -> dict[str, Any]:
     return read_json(path, infinite=infinite) if path.exists() else {}
 
 
-def _source(directory: Path, name: str, named: Any) -> tuple[str, Path, list[str]]:
-    """The class to build, the file that holds its vocabulary, and a note where it is not the model's usual class.
-
-    named: the class that the folder names, if any.
-    """
+def _vocabulary_file(directory: Path, name: str, named: Any) -> tuple[str, Path, list[str]]:
+    """The class to build, the file with its vocabulary, and a note if it is not the model's usual class."""
+    there = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
     family = family_of(name)
-    others = family.vocabulary_files if family else ()
-    if (directory / "tokenizer.json").exists():
-        return name, directory / "tokenizer.json", []
-    if others and all((directory / file).exists() for file in others):
+    others, sentencepiece = (family.vocabulary_files, family.sentencepiece) if family else ((), None)
+    if others and there.issuperset(others):
         return name, directory / others[0], []
-    beside = family.sentencepiece if family else None
-    if (
-        named in (None, "", DEFAULT_CLASS, f"{DEFAULT_CLASS}Fast")
-        and (directory / WORD_PIECES).exists()
-        and not (beside and (directory / beside).exists())
-    ):
+    unnamed = named in (None, "", DEFAULT_CLASS, f"{DEFAULT_CLASS}Fast")
+    if unnamed and WORD_PIECES in there and sentencepiece not in there:
         note = (
-            f"{WORD_PIECES} is all there is of a tokenizer: read as the word pieces of {DEFAULT_CLASS}, where "
-            f"transformers 5 takes {name}, which makes nothing of it"
+            f"{WORD_PIECES} is the tokenizer's only file: read as the word pieces of {DEFAULT_CLASS}, although "
+            f"transformers 5 uses {name}, which does not read it"
         )
         return DEFAULT_CLASS, directory / WORD_PIECES, [note]
     needs = "tokenizer.json" + (f" or {' and '.join(others)}" if others else "")
     raise MinitrainError(
-        f"{directory}: holds no tokenizer: class {name} needs {needs} there; {way_out(name, directory)}"
+        f"{directory}: holds no tokenizer: class {name} needs {needs} there; {way_out(name, there)}"
     )
 
 
 def _saved(source: Path) -> dict[str, Any]:
-    """tokenizer.json, or as much of it as the vocabulary's own files tell."""
+    """tokenizer.json, or the part of it that vocabulary files hold."""
     if source.name == "tokenizer.json":
         return read_json(source)
     if source.name == "vocab.txt":
@@ -132,33 +127,34 @@ def _saved(source: Path) -> dict[str, Any]:
     return {"model": {"vocab": vocabulary, "merges": merges}}
 
 
-def _sides(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Of truncation and padding in a tokenizer.json the side alone counts, and that where no other file has one."""
-    parts = {f"{name}_side": saved.get(name) or {} for name in ("truncation", "padding")}
-    return {side: part["direction"].lower() for side, part in parts.items() if "direction" in part}
+def _sides(name: str, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The sides of truncation and padding unless tokenizer_config.json names them."""
+    parts = {f"{part}_side": saved.get(part) or {} for part in ("truncation", "padding")}
+    usual = {"padding_side": "left"} if pads_left(name, saved) else {}
+    return usual | {side: part["direction"].lower() for side, part in parts.items() if "direction" in part}
 
 
 def _settings(config: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
-    """Check what tokenizer_config.json says, and fill in what it leaves out, but no length of ours."""
+    """Check tokenizer_config.json and fill in what it leaves out, except for a length."""
     settings: dict[str, Any] = {"tokenizer_class": name}
     family = family_of(name)
-    for key, allowed in {**CHOICES, **(family.choices if family else {})}.items():
+    choices, usual_names = (family.choices, family.model_input_names) if family else ({}, WITHOUT_TYPE_IDS)
+    for key, allowed in {**CHOICES, **choices}.items():
         if (value := config.get(key, allowed[0])) not in allowed:
             raise MinitrainError(
                 f"{path}: {key} is {shown(value)}, expected one of {allowed}; correct it, or leave it out for "
                 f"{allowed[0]!r}"
             )
         settings[key] = allowed[allowed.index(value)]
-    names = config.get("model_input_names", family.model_input_names if family else WITHOUT_TYPE_IDS)
+    names = config.get("model_input_names", usual_names)
     if not isinstance(names, list | tuple):
         raise MinitrainError(
             f"{path}: model_input_names is {shown(names)}, expected a list of names; leave it out for "
-            f"{shown(list(family.model_input_names if family else WITHOUT_TYPE_IDS))}"
+            f"{shown(list(usual_names))}"
         )
     settings["model_input_names"] = [key for key in INPUT_NAMES if key in names]
-    if (length := config.get("model_max_length", config.get("max_len"))) is None:
-        return settings
-    if isinstance(length, float) and math.isnan(length):  # said by who has no limit to name
+    length = config.get("model_max_length", config.get("max_len"))
+    if length is None or isinstance(length, float) and math.isnan(length):
         return settings
     if isinstance(length, bool) or not isinstance(length, int | float) or not length >= 1:
         raise MinitrainError(
@@ -179,15 +175,15 @@ def _assemble(
     if family and not (family.keeps_template and backend.post_processor):
         special = {role: token for role, token in tokens.items() if role in wanted}
         backend.post_processor = processors.TemplateProcessing(
-            single=family.single.format(**special),
-            pair=family.pair.format(**special),
+            single=" ".join(family.template.split()[:3]).format(**special),
+            pair=family.template.format(**special),
             special_tokens=[(token, backend.token_to_id(token)) for token in special.values()],
         )
     _check_use(backend, "token_type_ids" in settings["model_input_names"])
     if source.name == "tokenizer.json":
         note = differences_note(files, backend, settings) if family else as_it_is_note(name, saved)
         notes += [note] if note else []
-        if note and not family:  # or transformers would read what is saved in its own way
+        if note and not family:  # transformers would build the named class from what is saved
             settings["tokenizer_class"] = SAVED_AS
     return backend, settings, [*notes, *([PADDED_LEFT] if settings["padding_side"] == "left" else [])]
 
@@ -195,7 +191,7 @@ def _assemble(
 def _backend(
     source: Path, saved: Mapping[str, Any], settings: Mapping[str, Any], family: TokenizerFamily | None
 ) -> Backend:
-    """The class's tokenizer, with the template of the file where that counts, or what tokenizer.json says."""
+    """The class's tokenizer, or that of tokenizer.json for a class that is not built anew."""
     if family is None:
         backend = Backend.from_file(str(source))
         backend.no_padding()
@@ -210,26 +206,26 @@ def _backend(
 
 
 def _check_use(backend: Backend, typed: bool) -> None:
-    """A template or model with a hole fails when it is used, so use it; and it may write ids of its own."""
+    """Use the template and the model once: holes show only in use, and a template may write ids of its own."""
     ids = Counter(backend.get_vocab().values())
     if len(ids) < ids.total():
         twice = ids.most_common(1)[0][0]
         first, second = sorted(token for token, index in backend.get_vocab().items() if index == twice)[:2]
         raise Unfit(
             f"the id {twice} stands for two tokens, {first!r} and {second!r}",
-            "give one of them an id of its own; where a word stands twice in vocab.txt, so that there are fewer "
-            "words than lines, put a new word, as [unused1], in place of the first of the two: no id changes",
+            "give one of them another id; if vocab.txt has a word twice, and so fewer words than lines, replace "
+            "the first of the two by a new word, such as [unused1]: no id changes",
         )
-    if (highest := max(ids, default=-1)) >= 2**31:  # more rows than a model has; the library counts to 2**32
+    if (highest := max(ids, default=-1)) >= 2**31:  # the library accepts ids up to 2**32
         raise ValueError(f"an id is {highest}")
-    counts = set()  # of the tokens of one text, alone and in a pair
+    counts = set()  # tokens of one text, alone and in a pair
     for pair in (False, True):
         encoding = backend.encode("a \uffff", "a \uffff" if pair else None)
-        texts = encoding.sequence_ids  # 0 or 1, the text that a token is of, or None
+        texts = encoding.sequence_ids  # 0 or 1 for tokens of the first or second text, None for the template's
         special = backend.num_special_tokens_to_add(pair)
         counts |= {texts.count(text) for text in range(1 + pair)}
         if texts.count(None) != special or len(counts) > 1:
-            raise Unfit("its template leaves a text out, or has it twice", "mend post_processor in tokenizer.json")
+            raise Unfit("its template leaves a text out, or repeats it", "mend post_processor in tokenizer.json")
         if max(encoding.ids, default=0) > highest or typed and max(encoding.type_ids, default=0) > 1:
             raise Unfit(
                 f"its template gives the ids {encoding.ids} and type ids {encoding.type_ids}, expected ids up to "

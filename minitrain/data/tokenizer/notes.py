@@ -1,6 +1,6 @@
-"""Where tokenizer.json says otherwise than the class that is built of its vocabulary: one line that names both.
+"""A note where tokenizer.json differs from the class that is built from its vocabulary.
 
-Both sides read a few short texts, each of which shows one thing; the vocabulary has no part in it.
+Both read a few short texts, each of which shows one difference; the vocabulary does not matter.
 """
 
 import json
@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Backend
 
 from minitrain.data.tokenizer.special_tokens import TokenizerFiles
 
-# What a text shows.
+# What each text shows.
 PROBES = {
     "capital letters": "Ab",
     "accents": "é",
@@ -31,15 +31,12 @@ PROBES = {
     "a blank at the end": "a ",
     "the first word": "a a",
 }
-SHOWN = 3  # differences in a line
+SHOWN = 3  # differences per note
 EMPTY_MODEL = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
 
 
 def differences_note(files: TokenizerFiles, backend: Backend, settings: Mapping[str, Any]) -> str | None:
-    """One line, where a class that is built anew reads otherwise than its tokenizer.json says; else None.
-
-    backend, settings: what was built.
-    """
+    """One line that names the differences between what was built and tokenizer.json; None without any."""
     name = settings["tokenizer_class"]
     try:
         found = [*_differences(files.saved, backend)]
@@ -59,7 +56,7 @@ def differences_note(files: TokenizerFiles, backend: Backend, settings: Mapping[
 
 
 def as_it_is(settings: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """What tokenizer_config.json has to say for tokenizer.json to count: JSON without its braces."""
+    """What to put into tokenizer_config.json so that tokenizer.json is used: JSON without its braces."""
     wanted: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": settings["pad_token"]}
     if "token_type_ids" in settings["model_input_names"]:
         wanted["model_input_names"] = settings["model_input_names"]
@@ -67,7 +64,6 @@ def as_it_is(settings: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 
 
 def _differences(saved: Mapping[str, Any], backend: Backend) -> Iterator[str]:
-    """Each as text: what it is about, what the class makes of an example, and what tokenizer.json makes of it."""
     theirs = _without_vocabulary(saved)
     for about, text in PROBES.items():
         ours, there = _pieces(backend, text), _pieces(theirs, text)
@@ -86,20 +82,13 @@ def _differences(saved: Mapping[str, Any], backend: Backend) -> Iterator[str]:
 
 
 def _without_vocabulary(saved: Mapping[str, Any]) -> Backend:
-    """The tokenizer of the file, but for its model, which would take long to read."""
+    """The tokenizer of the file without its model, which would take long to read."""
     parts = {key: saved.get(key) for key in ("normalizer", "pre_tokenizer", "post_processor")}
-    rest: dict[str, Any] = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "decoder": None,
-    }
-    return Backend.from_str(json.dumps({**rest, **parts, "model": EMPTY_MODEL}))
+    return Backend.from_str(json.dumps({"version": "1.0", "added_tokens": [], **parts, "model": EMPTY_MODEL}))
 
 
 def _pieces(backend: Backend, text: str) -> str:
-    """What the model would be given of a text, word by word."""
+    """The words that the model is given, joined by |."""
     if backend.normalizer is not None:
         text = backend.normalizer.normalize_str(text)
     if backend.pre_tokenizer is None:
@@ -108,7 +97,7 @@ def _pieces(backend: Backend, text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Quoted; accents that stand alone as escapes, for they look like the others."""
+    """Quoted, with combining accents as escapes, since they look like the others."""
     return ascii(text) if any(map(unicodedata.combining, text)) else repr(text)
 
 

@@ -1,6 +1,6 @@
-"""The tokens beside a vocabulary: those with a role, the added ones, and what of them is appended to it.
+"""Special tokens and added tokens, and which of them are appended to the vocabulary.
 
-transformers 5 appends every special token that the vocabulary lacks, and so does this, as far as the model has
+transformers 5 appends every special token that the vocabulary lacks; this does so as far as the model has
 embeddings for them.
 
 Source: transformers 5.23.0, tokenization_utils_tokenizers.py and tokenization_utils_base.py.
@@ -22,21 +22,21 @@ EXTRA_SPECIAL_TOKENS = ("extra_special_tokens", "additional_special_tokens")  # 
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """What stands in the files of a folder, parsed.
+    """The parsed files of a folder.
 
     saved: tokenizer.json. config: tokenizer_config.json. older: special_tokens_map.json. added: added_tokens.json.
-    rows: of the model's embedding of words, None where config.json does not say.
+    vocab_size: Of config.json, if it has one.
     """
 
     saved: Mapping[str, Any]
     config: Mapping[str, Any]
     older: Mapping[str, Any]
     added: Mapping[str, int]
-    rows: int | None
+    vocab_size: int | None
 
     @property
     def naming(self) -> list[Mapping[str, Any]]:
-        """Those that name special tokens: one that lists its added tokens wants the older file ignored."""
+        """The files that name special tokens: a config that lists added tokens replaces the older file."""
         return [self.config] if "added_tokens_decoder" in self.config else [self.config, self.older]
 
     def names(self, role: str) -> bool:
@@ -47,10 +47,13 @@ class TokenizerFiles:
 def add_tokens(
     backend: Backend, files: TokenizerFiles, family: TokenizerFamily | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Add what the files name beside the vocabulary, in the order that gives the ids of transformers.
+    """Add the tokens that the files name, in the order that gives the ids of transformers.
 
-    Returns the special tokens by role, with those without a role as a list under additional_special_tokens, and
-    notes. Raises Unfit for one that is needed and has no id.
+    Returns:
+        The special tokens by role, those without a role as a list under additional_special_tokens; and notes.
+
+    Raises:
+        Unfit: A token that is needed has no id.
     """
     roles, extra = special_tokens(files, family), _extra_tokens(files)
     listed = _added_tokens(files)
@@ -59,7 +62,7 @@ def add_tokens(
     notes = _moved(listed, backend)
     tokens: dict[str, Any] = {EXTRA_SPECIAL_TOKENS[1]: [token.content for token in extra]} if extra else {}
     usual = {token: token for token in family.extra} if family and not extra else {}
-    left_out = _without_row(files, {role: roles[role].content for role in roles} | usual, backend, family)
+    left_out = _without_embedding(files, {role: roles[role].content for role in roles} | usual, backend, family)
     kept = {role: token for role, token in roles.items() if role not in left_out}
     extra += [_token(token, special=True) for token in usual if token not in left_out]
     # Adding a token again would reset the options that its file gives it.
@@ -81,27 +84,27 @@ def add_tokens(
     return tokens | {role: token.content for role, token in kept.items()}, notes
 
 
-def _without_row(
+def _without_embedding(
     files: TokenizerFiles, special: Mapping[str, str], backend: Backend, family: TokenizerFamily | None
 ) -> dict[str, str]:
-    """The special tokens, by role, that get no id: those for which the model would have no embedding.
+    """The special tokens, by role, for which the model has no embedding; they get no id.
 
     The others that the vocabulary lacks are appended to it, in the order of SPECIAL_ROLES. Raises Unfit for one
-    that is needed, unless a file names it and the model has a row for it.
+    that is needed, unless a file names it and the model has an embedding for it.
     """
     ids = backend.get_added_tokens_decoder()
     following = max(backend.get_vocab_size(with_added_tokens=False), max(ids, default=-1) + 1)
     without: dict[str, str] = {}
     appended: set[str] = set()
-    needed = required(family)
+    needed = _required(family)
     for role, token in special.items():
         # The model looks [UNK] up in its own vocabulary, not among the added tokens.
         own = backend.model if role == "unk_token" and role in needed else backend
         if own.token_to_id(token) is not None or token in appended:
             continue
-        # An empty one is passed over by the library, and no text holds it.
-        fits = token != "" and (files.rows is None or following + len(appended) < files.rows)
-        if role in needed and (own is not backend or not files.names(role) or files.rows is None or not fits):
+        # The library skips an empty one, and no text holds it.
+        fits = token != "" and (files.vocab_size is None or following + len(appended) < files.vocab_size)
+        if role in needed and (own is not backend or not files.names(role) or files.vocab_size is None or not fits):
             raise Unfit(
                 f"the {role} {token!r} is not in the vocabulary",
                 f'name the one that is, as "{role}" in tokenizer_config.json',
@@ -113,11 +116,11 @@ def _without_row(
     return without
 
 
-def required(family: TokenizerFamily | None) -> list[str]:
+def _required(family: TokenizerFamily | None) -> list[str]:
     """The roles whose tokens must have an id: padding, what the template writes, what WordPiece falls back on."""
     if family is None:
         return ["pad_token"]
-    template = [role for role in SPECIAL_ROLES if f"{{{role}}}" in family.pair]
+    template = [role for role in SPECIAL_ROLES if f"{{{role}}}" in family.template]
     return ["pad_token", *template, *(["unk_token"] if family.model == "WordPiece" else [])]
 
 
@@ -132,14 +135,14 @@ def _content(token: Any) -> str:
 
 
 def _token(token: Any, special: bool) -> AddedToken:
-    """A token with the options that its file gives it; special: whatever the file says."""
+    """A token with the options of its file, except `special`."""
     fields = token if isinstance(token, dict) else {}
     options = {key: fields[key] for key in ADDED_TOKEN_OPTIONS if key in fields}
     return AddedToken(_content(token), **(options | {"special": True} if special else options))
 
 
 def special_tokens(files: TokenizerFiles, family: TokenizerFamily | None) -> dict[str, AddedToken]:
-    """The special tokens by role, in the reference's order; the family's own where no file names another."""
+    """The special tokens by role, in the reference's order: the family's, unless a file names another."""
     padding = {"pad_token": (files.saved.get("padding") or {}).get("pad_token", "[PAD]")}
     special: dict[str, Any] = dict(family.special_tokens if family else padding)
     for source in files.naming:
@@ -148,7 +151,7 @@ def special_tokens(files: TokenizerFiles, family: TokenizerFamily | None) -> dic
 
 
 def _extra_tokens(files: TokenizerFiles) -> list[AddedToken]:
-    """The special tokens without a role: those with a name of their own, and the first file's list."""
+    """The special tokens without a role: those with another name, and the first file's list."""
     own = [
         value
         for source in files.naming
@@ -163,7 +166,7 @@ def _extra_tokens(files: TokenizerFiles) -> list[AddedToken]:
 
 
 def _added_tokens(files: TokenizerFiles) -> list[tuple[int, dict[str, Any]]]:
-    """The tokens beside the vocabulary, from the newest kind of file that lists them, in the order of their ids."""
+    """The added tokens by id, from the newest kind of file that lists them."""
     if "added_tokens_decoder" in files.config:
         by_id = {int(index): fields for index, fields in files.config["added_tokens_decoder"].items()}
     else:
@@ -173,7 +176,7 @@ def _added_tokens(files: TokenizerFiles) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _moved(listed: list[tuple[int, dict[str, Any]]], backend: Backend) -> list[str]:
-    """A note where an added token gets another id than its file gives it."""
+    """A note if an added token gets another id than in its file."""
     ids = [(_content(fields), index, backend.token_to_id(_content(fields))) for index, fields in listed]
     moved = [
         f"{token!r} has the id {index} in its file and gets {own}" for token, index, own in ids if own != index

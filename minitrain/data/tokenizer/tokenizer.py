@@ -1,39 +1,34 @@
 """Text or text pair -> token ids and type ids, on the `tokenizers` library.
 
-A folder with `tokenizer.json`, or with a vocabulary alone (`vocab.txt`; `vocab.json` and `merges.txt`), becomes a
-`Tokenizer` that gives the same ids as `transformers.AutoTokenizer` does on that folder, truncation of pairs
-included. It does not pad (the batch does) and does not decode; `tokenizer_files.py` reads the folder.
+A model folder becomes a `Tokenizer` that gives the same ids as `transformers.AutoTokenizer`, truncation of pairs
+included. `files.py` reads the folder, `batch.py` pads; nothing decodes.
 
-    >>> tokenizer = load_tokenizer("demo")
-    >>> tokenizer.tokens(tokenizer("Hello world", "again")[0].input_ids)
-    ['[CLS]', 'hello', 'world', '[SEP]', 'again', '[SEP]']
-
-Source: transformers 5.23.0, tokenization_utils_tokenizers.py.
+Source: transformers 5.23.0, tokenization_utils_tokenizers.py; tokenizers 0.23.3, src/utils/truncation.rs.
 """
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import tokenizers
+from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import WordPiece
 
-from minitrain.data.tokenizer.files import PADDING_SIDES, read_files
+from minitrain.data.tokenizer.files import PADDING_SIDES as PADDING_SIDES
+from minitrain.data.tokenizer.files import read_files
 from minitrain.data.tokenizer.special_tokens import SPECIAL_ROLES
-from minitrain.data.tokenizer.truncation import cut
 from minitrain.errors import MinitrainError, shown
 from minitrain.storage.files import json_text
 from minitrain.storage.hub import resolve_model
 
-USUAL_PADDING = ("padding_side", PADDING_SIDES[0])
-
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One tokenized text or pair: two lists of equal length, special tokens included, and its label if known."""
+    """A tokenized text or pair: two lists of equal length, special tokens included, and a label if known."""
 
     input_ids: list[int]
     token_type_ids: list[int]
@@ -42,10 +37,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Encoded:
-    """The examples of some rows, how many of them were cut to max_length, and how many hold a blank text.
-
-    unknown: how many of their tokens are the unknown one, which stands for what the vocabulary lacks.
-    """
+    """Tokenized rows. truncated, blank: rows cut to max_length, or with a blank text. unknown: [UNK] tokens."""
 
     examples: list[Example]
     truncated: int
@@ -57,34 +49,34 @@ class Tokenizer:
     """Turns texts into examples.
 
     Args:
-        backend: the `tokenizers` object, without padding.
-        settings: what `save` writes as tokenizer_config.json: tokenizer_class, special tokens by role,
-            model_input_names, model_max_length in tokens if there is one, and a value for each of CHOICES and of
-            the class's own choices.
-        notes: what a user should know of how the files were read, a line each.
-    """
+        backend: The `tokenizers` object, without padding and truncation.
+        settings: The content of tokenizer_config.json: tokenizer_class, special tokens by role,
+            model_input_names, model_max_length if there is one, and a value for each of `files.CHOICES` and of the
+            class's own choices.
+        notes: One line for each thing the user should know about how the files were read.
 
-    pad_token_id: int
-    padding_side: str  # "right" or "left"
-    max_length: int | None  # tokens, special ones included; None where the folder names no limit
-    notes: tuple[str, ...]
+    Attributes:
+        padding_side: "right" or "left".
+        max_length: In tokens, special ones included; None if the folder names no limit.
+
+    >>> tokenizer = load_tokenizer("demo")
+    >>> tokenizer.tokens(tokenizer("Hello world", "again")[0].input_ids)
+    ['[CLS]', 'hello', 'world', '[SEP]', 'again', '[SEP]']
+    """
 
     def __init__(self, backend: Backend, settings: Mapping[str, Any], notes: Sequence[str] = ()) -> None:
         backend.encode_special_tokens = settings["split_special_tokens"]
-        self.backend = backend
-        self.settings = dict(settings)
-        self.notes = tuple(notes)
-        self.padding_side = settings.get("padding_side", PADDING_SIDES[0])
-        self._unknown_id = _unknown_id(backend)
-        self.max_length = settings.get("model_max_length")
+        self.backend, self.settings, self.notes = backend, dict(settings), tuple(notes)
+        self.padding_side: str = settings.get("padding_side", PADDING_SIDES[0])
+        self.max_length: int | None = settings.get("model_max_length")
         pad_token_id = backend.token_to_id(settings["pad_token"])
         assert pad_token_id is not None
-        self.pad_token_id = pad_token_id
+        self.pad_token_id, self._unknown_id = pad_token_id, _unknown_id(backend)
 
     def __call__(
         self, texts: Sequence[str] | str, pairs: Sequence[str] | str | None = None, max_length: int | None = None
     ) -> list[Example]:
-        """Tokenize a text, a pair, or equally long lists of them; see `encode`, which also counts."""
+        """Tokenize a text, a pair, or equally long lists of them; `encode` also counts."""
         if isinstance(texts, str) and (pairs is None or isinstance(pairs, str)):
             return self.encode([texts], None if pairs is None else [pairs], max_length).examples
         return self.encode(texts, pairs, max_length).examples
@@ -99,72 +91,52 @@ class Tokenizer:
         columns: tuple[str, ...] = ("texts", "pairs"),
         first_row: int = 1,
     ) -> Encoded:
-        """Tokenize rows, dropping tokens from the end of the longer text until a row fits.
+        """Tokenize rows. A row that is too long loses tokens from the end of its longer text.
 
         Args:
-            texts: the first text of each row.
-            pairs: the second text of each row, or None.
-            max_length: tokens per row, special ones included; None for the tokenizer's own `max_length`, and for
-                whole texts where it has none.
-            where: the file or split that errors name.
-            columns: the column names that errors give to texts and pairs.
-            first_row: the number of texts[0] in that file, counted from 1.
+            max_length: Tokens per row, special ones included; None for the tokenizer's own limit.
+            where, columns, first_row: What errors call the file, its columns, and the number of texts[0] in it.
 
         Raises:
-            MinitrainError: a value that is not text, lists of unequal length, or a max_length that leaves no room.
+            MinitrainError: A value that is not text, lists of unequal length, or a max_length that leaves no room.
         """
         inputs = [texts] if pairs is None else [texts, pairs]
-        for values, column in zip(inputs, columns, strict=False):
-            check_texts(values, where, column, first_row)
-        if pairs is not None and len(texts) != len(pairs):
-            raise MinitrainError(
-                f"{where}: {len(texts)} texts in {columns[0]!r} but {len(pairs)} in {columns[1]!r}; "
-                "a pair needs one of each in every row"
-            )
-        limit = self.max_length if max_length is None else max_length
-        room = None if limit is None else self._room(limit, pair=pairs is not None)
-        rows = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-        # The fast variant leaves out the character offsets, which nothing here reads.
-        encodings = self.backend.encode_batch_fast(rows)
+        _check_inputs(inputs, where, columns, first_row)
+        rows = list(zip(*inputs, strict=True))
+        special = self.num_special_tokens(pair=pairs is not None)
+        limit = self._limit(max_length, special, pair=pairs is not None)
         side, typed = self.settings["truncation_side"], "token_type_ids" in self.settings["model_input_names"]
-        empty = self.num_special_tokens(pair=pairs is not None)
-        examples = []
-        truncated = 0
-        for encoding in encodings:
+        examples, truncated, blank = [], 0, 0
+        # The fast variant leaves out the character offsets, which nothing here reads.
+        for number, encoding in enumerate(self.backend.encode_batch_fast(list(texts) if pairs is None else rows)):
             ids, type_ids = encoding.ids, encoding.type_ids
-            if room is not None and len(ids) > empty + room:
-                ids, type_ids = cut(encoding, room, side)
+            if limit is not None and len(ids) > limit:
+                ids, type_ids = truncate(encoding, limit - special, side)
                 truncated += 1
+            if not ids:
+                raise MinitrainError(
+                    f"{where}, row {first_row + number}: gives no token, and this tokenizer adds no special ones; "
+                    "leave blank rows out"
+                )
+            blank += len(ids) == special or any(not text or text.isspace() for text in rows[number])
             examples.append(Example(ids, type_ids if typed else [0] * len(ids)))
-        none = next((row for row, example in enumerate(examples, first_row) if not example.input_ids), None)
-        if none is not None:
-            raise MinitrainError(
-                f"{where}, row {none}: gives no token, and this tokenizer has no special ones; leave blank rows out"
-            )
-        return Encoded(
-            examples=examples,
-            truncated=truncated,
-            blank=sum(
-                len(example.input_ids) == empty or any(not text or text.isspace() for text in row)
-                for example, row in zip(examples, zip(*inputs, strict=True), strict=True)
-            ),
-            unknown=sum(example.input_ids.count(self._unknown_id) for example in examples),
-        )
+        unknown = sum(example.input_ids.count(self._unknown_id) for example in examples)
+        return Encoded(examples, truncated, blank, unknown)
 
-    def _room(self, max_length: int, pair: bool) -> int:
-        """Tokens that a length leaves to the texts."""
-        smallest = self.num_special_tokens(pair) + 1
-        if not isinstance(max_length, int) or max_length < smallest:
+    def _limit(self, max_length: int | None, special: int, pair: bool) -> int | None:
+        limit = self.max_length if max_length is None else max_length
+        if limit is not None and (not isinstance(limit, int) or limit <= special):
             raise MinitrainError(
-                f"--max_length is {max_length!r}, but a {'pair of texts' if pair else 'text'} needs "
-                f"{smallest - 1} special tokens and room for one more: give a whole number, at least {smallest}"
+                f"--max_length is {limit!r}, but a {'pair of texts' if pair else 'text'} needs {special} special "
+                f"tokens and room for one more: give a whole number, at least {special + 1}"
             )
-        return max_length - smallest + 1
+        return limit
 
     def fingerprint(self) -> str:
-        """Tells this tokenizer from any that gives other ids, the library's version included."""
-        # The usual side is as good as none, which is what runs of earlier versions have in their checkpoints.
-        settings = {key: self.settings[key] for key in self.settings if (key, self.settings[key]) != USUAL_PADDING}
+        """Differs between tokenizers that give different ids, and between versions of the library."""
+        # Without the default side, as in the checkpoints of version 0.1.0.
+        default = ("padding_side", PADDING_SIDES[0])
+        settings = {key: value for key, value in self.settings.items() if (key, value) != default}
         whole = self.backend.to_str() + json_text(settings) + tokenizers.__version__
         return hashlib.sha256(whole.encode()).hexdigest()
 
@@ -172,19 +144,13 @@ class Tokenizer:
         """How many tokens the template adds to a text or a pair."""
         return self.backend.num_special_tokens_to_add(pair)
 
-    @property
-    def highest_id(self) -> int:
-        """The largest id this tokenizer can give; a model must have more word embeddings than that."""
-        return max(self.backend.get_vocab(with_added_tokens=True).values())
-
     def check_fits(self, vocab_size: int, source: Path) -> None:
-        """Raise MinitrainError when an id could come up for which a model of `vocab_size` has no embedding."""
-        if self.highest_id >= vocab_size:
-            vocabulary = self.backend.get_vocab(with_added_tokens=True)
-            beyond = sorted((index, token) for token, index in vocabulary.items() if index >= vocab_size)
+        """Raise MinitrainError if a model with `vocab_size` word embeddings lacks one for some token."""
+        vocabulary = self.backend.get_vocab(with_added_tokens=True)
+        if beyond := sorted((index, token) for token, index in vocabulary.items() if index >= vocab_size):
             names = ", ".join(f"{token!r} {index}" for index, token in beyond[:3])
             raise MinitrainError(
-                f"{source}: the tokenizer's highest id is {self.highest_id}, but the model has embeddings for ids "
+                f"{source}: the tokenizer's highest id is {beyond[-1][0]}, but the model has embeddings for ids "
                 f"up to {vocab_size - 1}; do tokenizer.json and config.json belong together? {len(beyond)} tokens "
                 f"have no embedding ({names}): where they were added by hand, take them out of the tokenizer's "
                 "files, or give the model rows for them in transformers, by "
@@ -192,11 +158,11 @@ class Tokenizer:
             )
 
     def tokens(self, ids: Iterable[int]) -> list[str | None]:
-        """The tokens behind some ids, None for an id that is not in the vocabulary."""
+        """The tokens of these ids, None for an id that is not in the vocabulary."""
         return [self.backend.id_to_token(index) for index in ids]
 
     def save(self, directory: str | Path) -> None:
-        """Write the files from which `read_tokenizer` and `AutoTokenizer` make this same tokenizer again."""
+        """Write the files from which `read_tokenizer` and `AutoTokenizer` make the same tokenizer again."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         files = {
@@ -215,12 +181,47 @@ class Tokenizer:
 
 
 def _unknown_id(backend: Backend) -> int:
-    """The id that a model gives to what its vocabulary lacks; -1 where it lacks nothing, as byte-level ones."""
+    """The id of what the vocabulary lacks; -1 for byte-level models, which lack nothing."""
     try:
         tokens = backend.model.tokenize("\U0010ffff")  # no character, so in no vocabulary
     except Exception:  # a model without an unknown token may raise one
         return -1
     return tokens[0].id if len(tokens) == 1 else -1
+
+
+def truncate(encoding: Encoding, room: int, side: str) -> tuple[list[int], list[int]]:
+    """Ids and type ids of a text or pair cut to `room` tokens beside the template's.
+
+    The same as the library's strategy longest_first, which keeps every combination of the pieces it cuts off a
+    pair: two texts of 20,000 words cut to 128 tokens take it half a minute and 8 GB.
+    """
+    sequences = encoding.sequence_ids  # 0 or 1 for tokens of the first or second text, None for the template's
+    places = [[i for i, sequence in enumerate(sequences) if sequence == text] for text in (0, 1)]
+    keep = [True] * len(sequences)
+    for own, count in zip(places, truncated_lengths(len(places[0]), len(places[1]), room), strict=True):
+        for i in own[count:] if side == "right" else own[: len(own) - count]:
+            keep[i] = False
+    return list(compress(encoding.ids, keep)), list(compress(encoding.type_ids, keep))
+
+
+def truncated_lengths(first: int, second: int, room: int) -> tuple[int, int]:
+    """How many tokens two texts keep when `room` is too small for both: the shorter one up to half.
+
+    >>> truncated_lengths(9, 2, 7), truncated_lengths(9, 8, 7)
+    ((5, 2), (4, 3))
+    """
+    shorter = min(first, second, room // 2)
+    return (room - shorter, shorter) if first > second else (shorter, room - shorter)
+
+
+def _check_inputs(inputs: Sequence[Sequence[str]], where: str, columns: tuple[str, ...], first_row: int) -> None:
+    for values, column in zip(inputs, columns, strict=False):
+        check_texts(values, where, column, first_row)
+    if len(inputs) == 2 and len(inputs[0]) != len(inputs[1]):
+        raise MinitrainError(
+            f"{where}: {len(inputs[0])} texts in {columns[0]!r} but {len(inputs[1])} in {columns[1]!r}; "
+            "a pair needs one of each in every row"
+        )
 
 
 def check_texts(values: Sequence[str], where: str, column: str, first_row: int) -> None:
@@ -251,14 +252,11 @@ def load_tokenizer(name_or_dir: str | Path) -> Tokenizer:
 
 
 def read_tokenizer(directory: str | Path) -> Tokenizer:
-    """Read a tokenizer from a local folder.
+    """Read a tokenizer from a folder with tokenizer.json or a vocabulary (vocab.txt, or vocab.json and merges.txt).
 
-    Args:
-        directory: holds tokenizer.json or a vocabulary (vocab.txt, or vocab.json and merges.txt);
-            tokenizer_config.json, special_tokens_map.json, added_tokens.json, and model_type and tokenizer_class
-            of config.json are heeded where they are.
+    tokenizer_config.json, special_tokens_map.json, added_tokens.json and config.json are read too if present.
 
     Raises:
-        MinitrainError: neither file is there, one cannot be read, or a special token has no id.
+        MinitrainError: A file is missing or cannot be read, or a special token has no id.
     """
     return Tokenizer(*read_files(Path(directory)))
