@@ -279,7 +279,7 @@ def test_new_head_that_transformers_would_not_draw_is_no_comparison(flags: dict[
 
 
 def test_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sides.NEEDED", ("transformers", "no_such_library"))
+    monkeypatch.setattr("compare.NEEDED", ("transformers", "no_such_library"))
     with pytest.raises(MinitrainError, match="no_such_library cannot be found: `make test` installs"):
         check_libraries()
 

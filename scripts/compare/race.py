@@ -201,7 +201,7 @@ def _measure(side: str, config: Any, more: Mapping[str, Any] | None = None) -> d
             }
         )
         done = subprocess.run(
-            [sys.executable, "-m", "sides.speed", side, str(time.time()), json.dumps(settings)],
+            [sys.executable, "-m", "compare.speed", side, str(time.time()), json.dumps(settings)],
             capture_output=True,
             text=True,
             env=environment,
