@@ -7,7 +7,7 @@ from minitrain.run.flags import command
 
 def evaluate(config: EvaluateConfig) -> None:
     with gc_paused(for_good=True):
-        from minitrain.run.inference import evaluate_run  # torch comes with it
+        from minitrain.run.evaluate import evaluate_run  # torch comes with it
 
     evaluate_run(config)
 

@@ -10,8 +10,8 @@ import pandas
 import pytest
 from sklearn.metrics import r2_score  # type: ignore[import-untyped]
 from test_json_rows import way_out_of
-from test_labelling import predicted as predicted
 from test_loop import reviews, write_tiny_model
+from test_predict import predicted as predicted
 from test_tables import contents, error_of, put
 
 from minitrain.config.inference_config import EvaluateConfig, PredictConfig
@@ -21,10 +21,10 @@ from minitrain.data.load import load_splits
 from minitrain.data.tables.load import read_file
 from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from minitrain.errors import MinitrainError
-from minitrain.run import labelling
-from minitrain.run.inference import evaluate_run
-from minitrain.run.labelling import predict_run
+from minitrain.run import predict as labelling
+from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import train
+from minitrain.run.predict import predict_run
 
 Predict = Callable[..., str]
 

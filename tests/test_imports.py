@@ -84,8 +84,8 @@ RUN = """
 import sys
 from minitrain.config.train_config import TrainConfig
 from minitrain.config.inference_config import EvaluateConfig, PredictConfig
-from minitrain.run.inference import evaluate_run
-from minitrain.run.labelling import predict_run
+from minitrain.run.evaluate import evaluate_run
+from minitrain.run.predict import predict_run
 from minitrain.run.main import train
 folder, out, kind = sys.argv[2:]
 train(TrainConfig(
@@ -130,7 +130,7 @@ def test_prediction_starts_without_datasets(data: Path, tmp_path: Path) -> None:
     code = """
 import sys
 from minitrain.config.inference_config import PredictConfig
-from minitrain.run.labelling import predict_run
+from minitrain.run.predict import predict_run
 predict_run(PredictConfig(run=sys.argv[2], input=sys.argv[3]))
 """
     loaded = loaded_by(code, tmp_path, tmp_path / "run", data / "eval.csv")

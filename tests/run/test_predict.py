@@ -26,10 +26,11 @@ from minitrain.config.inference_config import EvaluateConfig, PredictConfig
 from minitrain.data import progress as progress_module
 from minitrain.data.tables.load import read_file
 from minitrain.errors import MinitrainError, Stopped
-from minitrain.run import labelling, record_files
-from minitrain.run.inference import evaluate_run
-from minitrain.run.labelling import predict_run
+from minitrain.run import output_file
+from minitrain.run import predict as labelling
+from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import train
+from minitrain.run.predict import predict_run
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 Predict = Callable[..., str]
@@ -490,7 +491,7 @@ def test_sigterm_leaves_whole_rows_and_names_them(
 def test_two_predictions_do_not_write_one_file(folder: Path, tmp_path: Path) -> None:
     flags = flags_of_long(folder, tmp_path, ".jsonl")
     with (
-        record_files.record_file(flags["output"]),
+        output_file.record_file(flags["output"]),
         pytest.raises(MinitrainError, match="another process is writing it"),
     ):
         predict_run(PredictConfig(**flags))

@@ -25,9 +25,9 @@ from minitrain.data.tables.load import load_tables, read_file
 from minitrain.data.tables.table import Table
 from minitrain.distributed.world import World, process_group
 from minitrain.errors import MinitrainError, listed
-from minitrain.run.labelling import predict_run as predict_run
-from minitrain.run.record_files import RecordFile, record_file
-from minitrain.run.records import SPLIT, TRUE, Records, kept_columns
+from minitrain.run.output_file import RecordFile, record_file
+from minitrain.run.output_rows import SPLIT, TRUE, Records, kept_columns
+from minitrain.run.predict import predict_run as predict_run
 from minitrain.run.report import class_block, finite_values, result_lines, say
 from minitrain.run.run_folder import PREDICTIONS
 from minitrain.run.saved_run import SavedRun as SavedRun

@@ -15,9 +15,9 @@ from transformers import pipeline
 
 from minitrain.config.inference_config import EvaluateConfig, PredictConfig
 from minitrain.errors import MinitrainError
-from minitrain.run.inference import evaluate_run
-from minitrain.run.labelling import predict_run
+from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import train
+from minitrain.run.predict import predict_run
 from minitrain.run.saved_run import load_run
 
 Predict = Callable[..., list[dict[str, Any]]]

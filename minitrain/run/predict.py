@@ -28,8 +28,8 @@ from minitrain.data.tables.table import Table
 from minitrain.distributed.world import world_from_environment
 from minitrain.errors import MinitrainError, listed
 from minitrain.run.input_lines import LineParser, arriving, opened, whole_lines
-from minitrain.run.record_files import RecordFile, record_file
-from minitrain.run.records import Records, kept_columns
+from minitrain.run.output_file import RecordFile, record_file
+from minitrain.run.output_rows import Records, kept_columns
 from minitrain.run.run_folder import RESULTS
 from minitrain.run.saved_run import SavedRun, load_run, pad_multiple, remark
 from minitrain.storage.files import is_device, sha256_of
