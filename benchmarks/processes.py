@@ -10,7 +10,6 @@ import statistics
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +19,8 @@ from minitrain.config.options import flag
 from minitrain.distributed.world import sync_gradients
 from minitrain.run.flags import command
 from minitrain.run.main import prepare
+from minitrain.run.output_file import write_json
 from minitrain.run.report import say
-from minitrain.storage.files import json_text, write_whole
 from minitrain.training.loop import streams_of
 from minitrain.training.plan import make_sampler
 from minitrain.training.step import make_state, train_step
@@ -91,9 +90,8 @@ def measure(config: ProcessesConfig) -> None:
             "examples_per_second": config.global_batch_size / middle,
         }
         say(f"{name:<32}{1000 * middle:>7.0f} ms a step {config.global_batch_size / middle:>7.1f} examples/s")
-    if config.json is not None:
-        circumstances = {"cores": os.cpu_count(), "torch": torch.__version__, "settings": asdict(config)}
-        write_whole(Path(config.json), json_text({"kinds": facts, **circumstances}))
+    circumstances = {"cores": os.cpu_count(), "torch": torch.__version__, "settings": asdict(config)}
+    write_json(config.json, {"kinds": facts, **circumstances})
 
 
 if __name__ == "__main__":

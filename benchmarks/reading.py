@@ -19,8 +19,8 @@ from typing import Any
 from minitrain.config.options import flag
 from minitrain.errors import MinitrainError
 from minitrain.run.flags import command
+from minitrain.run.output_file import write_json
 from minitrain.run.report import say
-from minitrain.storage.files import json_text, write_whole
 
 HERE = Path(__file__).resolve().parent.parent
 WORDS = ["film", "plot", "actor", "a", "the", "good", "bad", "slow", "warm", "music", "was", "not", "very", "of"]
@@ -115,8 +115,7 @@ def measure(config: ReadingConfig) -> None:
         "cores": os.cpu_count(),
         "python": sys.version.split()[0],
     }
-    if config.json is not None:
-        write_whole(Path(config.json), json_text(facts))
+    write_json(config.json, facts)
 
 
 if __name__ == "__main__":

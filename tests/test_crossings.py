@@ -364,7 +364,7 @@ def test_columns_that_a_scored_file_lacks_are_named_with_the_flags(tmp_path: Pat
     file = str(put(tmp_path / "a.csv", "body,label\na,1\nb,0\n"))
     message = error_in(lambda: evaluate_run(EvaluateConfig(run=str(words), eval_file=file)))
     assert "a.csv: has no column 'text'; it has body, label. " in message
-    assert "was trained on text, label: pass --text_columns and --label_column where they are called" in message
+    assert "was trained on text, label: pass --text_columns and --label_column if the file" in message
     assert (
         evaluate_run(EvaluateConfig(run=str(words), eval_file=file, text_columns=("body",)))["a.csv"].examples == 2
     )

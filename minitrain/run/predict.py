@@ -1,8 +1,8 @@
-"""Labels for new texts: rows of a file, or lines of standard input as they come; with all that the rows hold.
+"""Predict labels for new texts: rows of a file, or lines of standard input as they arrive.
 
-Rows are taken in windows of whole batches, sorted by length inside: little more padding than if all were sorted,
-and answers that come while the rest waits. Where a window begins depends on nothing but the batch size, so that a
-prediction which goes on where it was interrupted has the bits of one that never was.
+Rows are predicted in windows of whole batches, sorted by length within the window: little more padding than sorting
+all rows, and the first results come early. A window's start depends only on the batch size, so a resumed prediction
+has the bits of an uninterrupted one.
 """
 
 import os
@@ -17,6 +17,7 @@ from itertools import chain, repeat
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from minitrain.config.inference_config import PredictConfig
 from minitrain.config.read_options import files_of
@@ -28,43 +29,45 @@ from minitrain.data.tables.table import Table
 from minitrain.distributed.world import world_from_environment
 from minitrain.errors import MinitrainError, listed
 from minitrain.run.input_lines import LineParser, arriving, opened, whole_lines
-from minitrain.run.output_file import RecordFile, record_file
-from minitrain.run.output_rows import Records, kept_columns
+from minitrain.run.output_file import OutputFile, output_file
+from minitrain.run.output_rows import RowWriter, kept_columns
 from minitrain.run.run_folder import RESULTS
-from minitrain.run.saved_run import SavedRun, load_run, pad_multiple, remark
+from minitrain.run.saved_run import SavedRun, load_run, print_notes
 from minitrain.storage.files import is_device, sha256_of
 from minitrain.storage.hub import MODEL_FILES
 from minitrain.training.evaluation import predict
 
-# Batches of the first windows; all others are as the last. Of 20,000 texts with log-normal lengths (sigma 0.7)
-# windows of 64 batches have 7% more tokens than one of all, of 256 2%.
+# Batches in the first windows; later ones are like the last. For 20,000 texts with log-normal lengths (sigma 0.7)
+# windows of 64 batches pad to 7% more tokens than a single window, windows of 256 to 2% more.
 WINDOWS = (64, 128, 256)
 
-A_FEW = 10  # unknown tokens, of which nothing is said where there are others
+FEW_UNKNOWN = 10  # unknown tokens that are not reported among many known ones
 
-Add = Callable[[int], object]  # told of rows that are done
+Add = Callable[[int], object]  # is told how many rows are done
 
 
 def predict_run(config: PredictConfig) -> None:
-    """Label texts from a file or standard input, writing records to a file or standard output.
+    """Predict labels for the texts of a file or standard input, into a file or standard output.
 
-    A file grows as OUTPUT.part and becomes OUTPUT when all rows are there; `resume` goes on with one that was
-    interrupted. Raises MinitrainError naming file and row, and in several processes.
+    A file grows as OUTPUT.part and is renamed to OUTPUT when complete; `resume` continues an interrupted one.
+
+    Raises:
+        MinitrainError: Names the file and row that is wrong; or there are several processes.
     """
     if (size := world_from_environment().size) > 1:
         raise MinitrainError(f"labels for texts come from one process, not {size}: start without torchrun")
     _check_input(config.input)
     if config.resume and _is_complete(config):
-        print(f"{config.output}: is complete; without --resume it is made anew", file=sys.stderr)
+        print(f"{config.output}: is complete; without --resume it is made again", file=sys.stderr)
         return
-    by_line = _is_stream(config)
-    # Opened before the work is done: a place that cannot be written shows at once.
-    with record_file(config.output, None if by_line else lambda: _made_by(config), config.resume) as out:
-        run = load_run(config.run, config.device, config.kernels, config.max_length, join=config.join)
-        remark(config.run, *run.tokenizer.notes)
-        labeller = _Labeller(config, run, out)
-        labeller.stream() if by_line else labeller.file()
-        labeller.tell_counts()
+    by_line = config.input is None or is_device(config.input)  # standard input or a named pipe
+    # Opened first, so that an output that cannot be written fails before the work.
+    with output_file(config.output, None if by_line else lambda: _made_by(config), config.resume) as out:
+        run = load_run(config)
+        print_notes(config.run, *run.tokenizer.notes)
+        predictor = _Predictor(config, run, out)
+        predictor.predict_lines() if by_line else predictor.predict_file()
+        predictor.print_counts()
 
 
 def _check_input(name: str | None) -> None:
@@ -73,13 +76,8 @@ def _check_input(name: str | None) -> None:
         raise MinitrainError(f"--input {name}: is a folder; pass a file of texts ({files or 'it has none'})")
 
 
-def _is_stream(config: PredictConfig) -> bool:
-    """Whether lines come one by one: on standard input, or by a pipe that has a name."""
-    return config.input is None or is_device(config.input)
-
-
 def _is_complete(config: PredictConfig) -> bool:
-    """Whether the file is there, no part of it, and newer than what it is made of."""
+    """Whether OUTPUT exists, without a part file, and is newer than the model and the input."""
     output = Path(os.path.realpath(config.output or ""))
     if not output.is_file() or output.with_name(f"{output.name}.part").exists():
         return False
@@ -97,7 +95,7 @@ def _model_files(run: str) -> list[Path]:
 
 
 def _made_by(config: PredictConfig) -> dict[str, str]:
-    """What the bits of the records depend on, by names that tell a user where to look."""
+    """Everything that the bits of the output depend on, by names that a user knows."""
     paths = ("run", "input", "output", "resume")
     flags = {f"--{name}": repr(value) for name, value in asdict(config).items() if name not in paths}
     files = {f"{path.name} in the run": sha256_of(path) for path in _model_files(config.run)}
@@ -105,32 +103,29 @@ def _made_by(config: PredictConfig) -> dict[str, str]:
     return {**data, **files, **flags, "version of torch": torch.__version__}
 
 
-class _Labeller:
-    """A prediction under way."""
+class _Predictor:
+    """Predicts window by window, and counts what the user should know about the texts."""
 
-    def __init__(self, config: PredictConfig, run: SavedRun, out: RecordFile) -> None:
+    def __init__(self, config: PredictConfig, run: SavedRun, out: OutputFile) -> None:
         self.config, self.run, self.out = config, run, out
-        self.records = Records(format=config.format, labels=run.labels)
+        self.writer = RowWriter(out, config.format, run.labels)
         self.counts: Counter[str] = Counter()
 
-    def file(self) -> None:
-        """Label the rows of a file, which are all checked before."""
+    def predict_file(self) -> None:
+        """Predict all rows of a file, after checking all of them."""
         table, texts = self._table()
         check_texts_of(table, texts)
-        columns, note = kept_columns(table, texts, self.config.keep_columns)
-        remark(table.source, note)
-        self.records = self.records.of_columns(columns)
+        self.writer.choose_columns(table, texts, self.config.keep_columns)
         if self.out.rows:
-            print(f"{self.config.output}.part: going on after {self.out.rows:,} rows", file=sys.stderr)
+            print(f"{self.config.output}.part: resuming after {self.out.rows:,} rows", file=sys.stderr)
         with self._progress(f"labelling {table.source}", len(table)) as add:
             add(self.out.rows)
             for start, end in self._windows(len(table)):
-                if start < self.out.rows:  # of an interrupted prediction, which ended with a window
+                if start < self.out.rows:  # an interrupted prediction ended with a whole window
                     continue
-                part = {name: table.columns[name][start:end] for name in columns}
-                text = self._labelled(replace(table, columns=part), texts, start + 1, add)
-                header = self.records.header() if start == 0 else ""
-                self.out.write(header + text, end - start, more=end < len(table))
+                columns = {name: table.columns[name][start:end] for name in self.writer.columns or ()}
+                part = replace(table, columns=columns)
+                self.writer.write(part, self._logits(part, texts, start + 1, add), more=end < len(table))
 
     def _windows(self, total: int) -> Iterator[tuple[int, int]]:
         start = 0
@@ -158,10 +153,9 @@ class _Labeller:
                 raise MinitrainError(
                     f"{error}. The run was trained on {listed(texts)}: pass --text_columns"
                 ) from error
-            for said in table.notes:
-                print(said, file=sys.stderr)
-            texts = tuple(table.find(text) or text for text in texts)
-            return table, texts
+            for note in table.notes:
+                print(note, file=sys.stderr)
+            return table, tuple(table.find(text) or text for text in texts)
         try:
             lines = whole_lines(Path(name).read_bytes())
         except OSError as error:
@@ -185,48 +179,45 @@ class _Labeller:
             one_header=self.config.format != "jsonl" and self.config.keep_columns in (None, ("all",)),
         )
 
-    def stream(self) -> None:
-        """Label lines as they come. Those before a line that is wrong are answered before the error names it."""
+    def predict_lines(self) -> None:
+        """Predict lines as they arrive; those before a bad line are written before the error is raised."""
         source = self.config.input or "standard input"
-        parser, answered = self._parser(source), 0
+        parser, done = self._parser(source), 0
         with opened(self.config.input) as lines:
             for part in arriving(lines, self._window_sizes()):
                 table, error = parser.table(part)
                 if len(table):
-                    self._answer(table, parser, first=answered == 0, row=answered + 1)
-                    answered += len(table)
+                    self._write_lines(table, parser, done)
+                    done += len(table)
                 if error is not None:
                     raise error
-        if not answered:
+        if not done:
             raise MinitrainError(f"{source}: has no texts; expected at least one line")
 
-    def _answer(self, table: Table, parser: LineParser, first: bool, row: int) -> None:
-        if first:
-            self._keep(table, parser)
-        shown = {name: values for name, values in table.columns.items() if self._is_kept(name, parser)}
-        with self._progress(f"labelling {len(table):,} lines", len(table)) as add:
-            text = self._labelled(replace(table, columns=shown), parser.text_columns, row, add)
-        self.out.write((self.records.header() if first else "") + text, len(table))
-
-    def _keep(self, table: Table, parser: LineParser) -> None:
-        """Settle, by the first row, what records of lines have."""
+    def _write_lines(self, table: Table, parser: LineParser, done: int) -> None:
         asked = self.config.keep_columns or ("all",)
-        fields = {name: table.columns[name][:1] for name in parser.fields or table.columns}
-        columns, _ = kept_columns(replace(table, columns=fields), parser.text_columns, asked)
-        if self.config.format != "jsonl":
-            self.records = self.records.of_columns(columns)
-
-    def _is_kept(self, name: str, parser: LineParser) -> bool:
-        asked = self.config.keep_columns
-        return name in parser.text_columns or asked is None or asked == ("all",) or name in asked
+        if not done:
+            # The first line's fields decide about --keep_columns, and are the columns of CSV.
+            fields = {name: table.columns[name][:1] for name in parser.fields or table.columns}
+            columns, _ = kept_columns(replace(table, columns=fields), parser.text_columns, asked)
+            if self.config.format != "jsonl":
+                self.writer.columns = tuple(columns)
+        kept = {
+            name: values
+            for name, values in table.columns.items()
+            if asked == ("all",) or name in asked or name in parser.text_columns
+        }
+        with self._progress(f"labelling {len(table):,} lines", len(table)) as add:
+            part = replace(table, columns=kept)
+            logits = self._logits(part, parser.text_columns, done + 1, add)
+        self.writer.write(part, logits)
 
     def _progress(self, what: str, total: int) -> AbstractContextManager[Add]:
-        """Silent where the records themselves move on the terminal."""
-        on_terminal = self.config.output is None and sys.stdout.isatty()
-        return progress(what, total, silent=on_terminal)
+        """A progress bar, unless the output itself goes to the terminal."""
+        return progress(what, total, silent=self.config.output is None and sys.stdout.isatty())
 
-    def _labelled(self, table: Table, texts: tuple[str, ...], first_row: int, add: Add) -> str:
-        """The records of a window as text."""
+    def _logits(self, table: Table, texts: tuple[str, ...], first_row: int, add: Add) -> Tensor:
+        """(rows, C) logits of a window."""
         run, config = self.run, self.config
         split = tokenize(table, run.tokenizer, texts, max_length=run.max_length, join=run.join)
         self.counts += Counter(
@@ -236,24 +227,23 @@ class _Labeller:
             unknown=split.unknown,
             tokens=split.text_tokens,
         )
-        logits = predict(
+        return predict(
             run.model,
             split,
             batch_size=config.per_device_eval_batch_size,
             bf16=config.bf16,
-            pad_to_multiple_of=pad_multiple(config, run),
+            pad_to_multiple_of=run.pad_multiple(config),
             on_rows=add,
             first_row=first_row,
         )
-        return self.records.lines(table, logits)
 
-    def tell_counts(self) -> None:
-        """Say what the user may not know of the texts."""
+    def print_counts(self) -> None:
+        """Print how many texts were cut, blank or of unknown tokens."""
         rows, source = self.counts["rows"], self.config.input or "standard input"
         if cut := self.counts["truncated"]:
-            remark(source, f"{cut} of {rows} rows are longer than {self.run.max_length} tokens and were cut")
+            print_notes(source, f"{cut} of {rows} rows are longer than {self.run.max_length} tokens and were cut")
         if blank := self.counts["blank"]:
-            remark(source, f"{blank} of {rows} rows have a text with nothing in it")
+            print_notes(source, f"{blank} of {rows} rows have a text with nothing in it")
         unknown, tokens = self.counts["unknown"], self.counts["tokens"]
-        if unknown >= A_FEW or unknown > tokens / 4:  # one emoji in a line is no wrong model
-            remark(self.config.run, unknown_warning({source: (unknown, tokens)}))
+        if unknown >= FEW_UNKNOWN or unknown > tokens / 4:  # a single emoji does not mean a wrong model
+            print_notes(self.config.run, unknown_warning({source: (unknown, tokens)}))

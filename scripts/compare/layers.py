@@ -17,7 +17,7 @@ from transformers import Trainer
 
 from compare import reference
 from compare.record import Record
-from compare.side_by_side import Comparison, check_writable, of_tensors, of_values, same_bits, table, write_json
+from compare.side_by_side import Comparison, of_tensors, of_values, same_bits, table
 from compare.trainer import arguments
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
@@ -25,6 +25,7 @@ from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.families import FAMILIES
 from minitrain.model.weights import reference_names
 from minitrain.run.main import Parts, prepare
+from minitrain.run.output_file import check_writable, write_json
 from minitrain.run.report import say
 from minitrain.training.clipping import clip_grad_norm
 from minitrain.training.evaluation import autocast, device_of, loss_of

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from compare.side_by_side import check_writable, write_json
 from compare.speed import IN_BF16, SIDES
 from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
 from minitrain.run.main import rows_of
+from minitrain.run.output_file import check_writable, write_json
 from minitrain.run.report import say
 from minitrain.storage.hub import resolve_model
 

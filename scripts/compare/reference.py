@@ -81,6 +81,7 @@ def prepare(config: TrainConfig, record: Record) -> Reference:
             lambda row: tokenizer(*(row[name] for name in columns), truncation=True, max_length=limit),
             batched=True,
             remove_columns=list(columns),
+            new_fingerprint="tokenized",  # hashing the tokenizer for it takes a second
         )
 
     train = dataset(rows.train)

@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 
-from compare import trainer
-from compare.record import Record
-from compare.side_by_side import check_writable, train_both, write_json
+from compare.side_by_side import train_sides
 from minitrain.config.train_config import TrainConfig
 from minitrain.run.main import prepare
+from minitrain.run.output_file import check_writable, write_json
 from minitrain.run.report import say
 from minitrain.training.loop import fit
 from minitrain.training.step_log import StepLog
@@ -118,8 +117,8 @@ def measure(settings: dict[str, Any]) -> Iterator[Rung]:
 
 def _losses_of_trainer(config: TrainConfig) -> list[float]:
     with tempfile.TemporaryDirectory() as scratch:
-        records: list[Record] = train_both(config, {"Trainer": trainer.run}, 1, Path(scratch))
-    return [step["loss"] for step in records[0].steps]
+        [record] = train_sides(config, ["Trainer"], 1, Path(scratch))
+    return [step["loss"] for step in record.steps]
 
 
 def _losses(settings: dict[str, Any]) -> list[float]:

@@ -8,8 +8,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from importlib import import_module
 from importlib.metadata import version
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -18,16 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compare import accelerate_loop, ours, trainer
 from compare.record import Record
 from minitrain.config.read_options import files_shown
 from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
+from minitrain.run.output_file import check_writable, write_json
 from minitrain.run.report import duration, say
-from minitrain.storage.files import json_text, write_whole
 
 LIBRARIES = ("minitrain", "torch", "transformers", "accelerate", "tokenizers", "scikit-learn", "scipy")
-SECONDS_BETWEEN_LOOKS = 30.0
+# Modules, imported in the side's own process alone: transformers takes seconds to import.
+SIDES = {"minitrain": "compare.ours", "Trainer": "compare.trainer", "accelerate": "compare.accelerate_loop"}
+SECONDS_BETWEEN_REPORTS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +47,12 @@ class Comparison:
 
 
 def run(config: TrainConfig, threads: int = 1, path: str | None = None) -> bool:
-    """Compare the run that `config` describes; whether all is equal. path: where the JSON goes."""
-    name, other = ("accelerate", accelerate_loop.run) if config.match_accelerate else ("Trainer", trainer.run)
+    """Run both sides of `config`, print the comparison and write it to `path`; return whether all is equal."""
+    name = "accelerate" if config.match_accelerate else "Trainer"
     check_writable(path)
     say(_title(config, name, threads))
     with tempfile.TemporaryDirectory() as scratch:
-        mine, theirs = train_both(config, {"minitrain": ours.run, name: other}, threads, Path(scratch))
+        mine, theirs = train_sides(config, ("minitrain", name), threads, Path(scratch))
         comparisons = list(compare_records(mine, theirs))
     all_equal = all(comparison.equal == comparison.total for comparison in comparisons)
     for line in table(comparisons):
@@ -79,25 +81,6 @@ def _flags(config: TrainConfig) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value != getattr(default, name)}
 
 
-def check_writable(path: str | None) -> None:
-    """Raise MinitrainError, before the work, where the result could not be written."""
-    if path is not None:
-        try:
-            with tempfile.TemporaryFile(dir=Path(path).parent):
-                pass
-        except OSError as error:
-            raise MinitrainError(f"--json {path}: cannot be written ({error.strerror or error})") from error
-
-
-def write_json(path: str | None, facts: dict[str, Any]) -> None:
-    """Write a result whole, if a path is given. Raises MinitrainError where it cannot be written."""
-    if path is not None:
-        try:
-            write_whole(Path(path), json_text(facts))
-        except OSError as error:
-            raise MinitrainError(f"--json {path}: cannot be written ({error.strerror or error})") from error
-
-
 def _title(config: TrainConfig, name: str, threads: int) -> str:
     data = files_shown(config.train_file) or "/".join(filter(None, (config.dataset, config.subset)))
     library = "transformers" if name == "Trainer" else "accelerate"
@@ -107,23 +90,21 @@ def _title(config: TrainConfig, name: str, threads: int) -> str:
     )
 
 
-Side = Callable[[TrainConfig, Path], None]
+def train_sides(config: TrainConfig, sides: Sequence[str], threads: int, scratch: Path) -> list[Record]:
+    """Run each side in its own process, all at once, and return their records.
 
-
-def train_both(config: TrainConfig, sides: dict[str, Side], threads: int, scratch: Path) -> list[Record]:
-    """Run each side in a process of its own, side by side; their records, in order.
-
-    Raises MinitrainError when a side fails; what it said of it stands on standard error, and the other is ended.
+    Raises:
+        MinitrainError: A side failed and printed its error; the others were stopped.
     """
     os.environ.update(OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # Trainer would share a batch out over all there are
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # Trainer would split a batch over all GPUs
     settings = {spec.name: getattr(config, spec.name) for spec in fields(TrainConfig)}
     context = multiprocessing.get_context("spawn")
     running: dict[str, BaseProcess] = {}
-    for name, side in sides.items():
+    for name in sides:
         (scratch / name).mkdir()
         plain = TrainConfig(**settings | {"output_dir": str(scratch / name / "run")})
-        running[name] = context.Process(target=_guarded, args=(side, plain, scratch / name), name=name)
+        running[name] = context.Process(target=_train_side, args=(name, plain, scratch / name), name=name)
         running[name].start()
     try:
         _wait(running, scratch)
@@ -134,11 +115,11 @@ def train_both(config: TrainConfig, sides: dict[str, Side], threads: int, scratc
     return [Record.load(scratch / name) for name in sides]
 
 
-def _guarded(side: Side, config: TrainConfig, folder: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever waits is interrupted, and ends this process
+def _train_side(name: str, config: TrainConfig, folder: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and terminates this process
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     try:
-        side(config, folder)
+        import_module(SIDES[name]).run(config, folder)
     except MinitrainError as error:
         sys.exit(str(error))
 
@@ -151,7 +132,7 @@ def _wait(running: dict[str, BaseProcess], scratch: Path) -> None:
         if failed:
             break
         time.sleep(0.05)
-        if time.monotonic() - told > SECONDS_BETWEEN_LOOKS:
+        if time.monotonic() - told > SECONDS_BETWEEN_REPORTS:
             told = time.monotonic()
             done = ", ".join(f"{name} {_steps(scratch / name)}" for name in running)
             print(f"steps done: {done}", file=sys.stderr, flush=True)
@@ -206,12 +187,14 @@ def _of_groups(what: str, prefix: str, mine: Record, theirs: Record) -> Comparis
 
 def of_tensors(what: str, mine: Sequence[Tensor], theirs: Sequence[Tensor]) -> Comparison:
     """Pairs of tensors, equal in every bit or not."""
-    same = [same_bits(a, b) for a, b in zip(mine, theirs, strict=False)]
-    gaps = [
-        (a.double() - b.double()).abs().max().item() if a.shape == b.shape else math.inf
-        for a, b in zip(mine, theirs, strict=False)
-    ]
+    pairs = list(zip(mine, theirs, strict=False))
+    same = [same_bits(a, b) for a, b in pairs]
+    gaps = [0.0 if equal else _largest_gap(a, b) for equal, (a, b) in zip(same, pairs, strict=True)]
     return _counted(what, same, gaps, max(len(mine), len(theirs)))
+
+
+def _largest_gap(mine: Tensor, theirs: Tensor) -> float:
+    return (mine.double() - theirs.double()).abs().max().item() if mine.shape == theirs.shape else math.inf
 
 
 def of_values(what: str, mine: Sequence[Any], theirs: Sequence[Any]) -> Comparison:
