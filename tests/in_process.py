@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Done:
 
 @pytest.fixture
 def script(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
-    """Call it with the script's name and its flags. What child processes print is captured too."""
+    """Call it with the script's path in the checkout and its flags. What child processes print is captured too."""
 
     def run(name: str, *words: Any) -> Done:
-        path = str(SCRIPTS / f"{name}.py")
+        path = str(ROOT / name)
         monkeypatch.setattr(sys, "argv", [path, *map(str, words)])
         status: Any = 0
         capfd.readouterr()

@@ -122,7 +122,9 @@ def test_sides_that_come_to_another_loss_are_refused() -> None:
 def test_a_side_that_fails_is_named_with_what_it_said(
     script: Callable[..., Done], flags: list[Any], tmp_path: Path
 ) -> None:
-    done = script("benchmark", "--model", tmp_path, *flags[2:], "--quick", "--json", tmp_path / "result.json")
+    done = script(
+        "scripts/benchmark.py", "--model", tmp_path, *flags[2:], "--quick", "--json", tmp_path / "result.json"
+    )
     assert done.returncode == 1 and "the side ours-fp32 failed" in done.stderr
     assert not (tmp_path / "result.json").exists()
 
@@ -138,5 +140,5 @@ def test_a_side_that_fails_is_named_with_what_it_said(
 def test_wrong_flags_are_refused_before_anything_runs(
     script: Callable[..., Done], words: list[Any], said: str
 ) -> None:
-    done = script("benchmark", *words)
+    done = script("scripts/benchmark.py", *words)
     assert done.returncode and said in done.stderr

@@ -241,7 +241,8 @@ def test_script_walks_through_the_layers(
     (tmp_path / "run").mkdir()
     (tmp_path / "run/results.json").write_text("{}")  # an earlier run's folder is no concern of a comparison
     done = script(
-        "parity", *words(flags, "--layers", "--json", tmp_path / "layers.json", "--output_dir", tmp_path / "run")
+        "scripts/parity.py",
+        *words(flags, "--layers", "--json", tmp_path / "layers.json", "--output_dir", tmp_path / "run"),
     )
     assert done.returncode == 0, done.stderr
     assert "no operation differs" in done.stdout
@@ -267,7 +268,7 @@ def test_script_walks_through_the_layers(
 def test_wrong_flags_are_answered_without_a_traceback(
     script: Callable[..., Done], flags: dict[str, Any], more: list[str], status: int, message: str
 ) -> None:
-    done = script("parity", *words(flags, *more))
+    done = script("scripts/parity.py", *words(flags, *more))
     assert done.returncode == status
     assert message in done.stderr and "Traceback" not in done.stderr
     if message == "stars":

@@ -160,7 +160,7 @@ class _Predictor:
             lines = whole_lines(Path(name).read_bytes())
         except OSError as error:
             raise MinitrainError(f"--input {name}: cannot be read ({error.strerror or error})") from error
-        parser = self._parser(name)
+        parser = LineParser(name, self.config, self.run)
         table, found = parser.table(lines)
         if found is not None:
             raise found
@@ -168,21 +168,10 @@ class _Predictor:
             raise MinitrainError(f"{name}: has no texts; expected at least one line")
         return table, parser.text_columns
 
-    def _parser(self, source: str) -> LineParser:
-        asked = self.config.text_columns
-        return LineParser(
-            source,
-            format=self.config.input_format,
-            columns=self.run.columns(asked) if asked or self.run.text_columns else None,
-            asked=asked is not None,
-            pairs=self.run.pairs,
-            one_header=self.config.format != "jsonl" and self.config.keep_columns in (None, ("all",)),
-        )
-
     def predict_lines(self) -> None:
         """Predict lines as they arrive; those before a bad line are written before the error is raised."""
         source = self.config.input or "standard input"
-        parser, done = self._parser(source), 0
+        parser, done = LineParser(source, self.config, self.run), 0
         with opened(self.config.input) as lines:
             for part in arriving(lines, self._window_sizes()):
                 table, error = parser.table(part)

@@ -299,7 +299,7 @@ def test_a_line_is_answered_while_the_pipe_stays_open(folder: Path) -> None:
         (
             '{"text": "a"}\n{"text": "b", "c": 1}\n',
             {"output_format": "csv"},
-            r"line 2: has the field 'c', which the first row has not.*--output_format jsonl",
+            r"line 2: has the field 'c', which the first row lacks.*--output_format jsonl",
         ),
     ],
 )
@@ -663,7 +663,7 @@ PRETTY = ['[\n {"text": "good"}\n]', '{\n "text": "good"\n}', '[{"text": "good"}
 
 @pytest.mark.parametrize("text", PRETTY)
 def test_json_over_several_lines_is_not_labelled_line_by_line(folder: Path, predicted: Predict, text: str) -> None:
-    with pytest.raises(MinitrainError, match="line 1: is the beginning of JSON that is no object a line"):
+    with pytest.raises(MinitrainError, match="line 1: is the start of JSON that spans several lines"):
         predicted(folder / "single", f"{text}\n")
     assert len(records_of(predicted(folder / "single", f"{text}\n", input_format="text"))) == len(text.split("\n"))
 
