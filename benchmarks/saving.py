@@ -1,7 +1,7 @@
-"""What a checkpoint an epoch costs the demo: `python benchmarks/saving.py`, a run of some minutes.
+"""The cost of a checkpoint per epoch for the demo: `python benchmarks/saving.py`, a run of some minutes.
 
-The seconds inside of every save (gathering, writing, forcing to the disk, verifying, rotating) are set against
-those of the run that they are part of, which no second run's noise can blur.
+The seconds of every save (gathering, writing, fsync, verifying, rotating) are compared with those of the same run,
+so that differences between runs do not matter.
 """
 
 import os

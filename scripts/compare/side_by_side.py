@@ -1,4 +1,4 @@
-"""Run both sides, compare their records bit for bit, and say what came out, as a table and as JSON."""
+"""Run both sides, compare their records bit for bit, and report the result as a table and JSON."""
 
 import math
 import multiprocessing
@@ -34,9 +34,9 @@ SECONDS_BETWEEN_REPORTS = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One kind of value: how many of all are equal, the first that is not (from 1), the largest difference.
+    """How many values of one kind are equal, the first that differs (from 1), and the largest difference.
 
-    The difference is None where two values cannot be subtracted, or one is missing.
+    The difference is None if two values cannot be subtracted or one is missing.
     """
 
     what: str
@@ -75,7 +75,7 @@ def run(config: TrainConfig, threads: int = 1, path: str | None = None) -> bool:
 
 
 def _flags(config: TrainConfig) -> dict[str, Any]:
-    """The settings that are not what the match and the defaults make them."""
+    """The settings that differ from the defaults and from what the match sets."""
     default = TrainConfig(match_trainer=config.match_trainer, match_accelerate=config.match_accelerate)
     settings = {spec.name: getattr(config, spec.name) for spec in fields(TrainConfig)}
     return {name: value for name, value in settings.items() if value != getattr(default, name)}
@@ -125,7 +125,7 @@ def _train_side(name: str, config: TrainConfig, folder: Path) -> None:
 
 
 def _wait(running: dict[str, BaseProcess], scratch: Path) -> None:
-    """Until all are done or one has failed; tells now and then how far they are."""
+    """Wait until all are done or one has failed; report the steps now and then."""
     told = time.monotonic()
     while any(process.exitcode is None for process in running.values()):
         failed = [name for name, process in running.items() if process.exitcode]
@@ -147,7 +147,7 @@ def _steps(folder: Path) -> int:
 
 
 def compare_records(mine: Record, theirs: Record) -> Iterator[Comparison]:
-    """Every kind of value that the reference has, in the order in which a run makes them."""
+    """Compare every kind of value that the reference has, in the order of a run."""
     for name in _names(theirs, "tokens/"):
         yield of_values(f"token ids, {name}", *(side.rows_of(name) for side in (mine, theirs)))
     yield of_tensors("logits of the first batch", list(mine.tensors["logits"]), list(theirs.tensors["logits"]))
@@ -166,7 +166,7 @@ def compare_records(mine: Record, theirs: Record) -> Iterator[Comparison]:
 
 
 def _names(record: Record, prefix: str) -> list[str]:
-    """What stands after `prefix` in the names of tensors, training data first."""
+    """Names of the tensors with `prefix`, without it; training data first."""
     names = [name.removeprefix(prefix) for name in record.tensors if name.startswith(prefix)]
     return sorted(names, key=lambda name: name != "train")
 
@@ -186,7 +186,7 @@ def _of_groups(what: str, prefix: str, mine: Record, theirs: Record) -> Comparis
 
 
 def of_tensors(what: str, mine: Sequence[Tensor], theirs: Sequence[Tensor]) -> Comparison:
-    """Pairs of tensors, equal in every bit or not."""
+    """Compare pairs of tensors bit for bit."""
     pairs = list(zip(mine, theirs, strict=False))
     same = [same_bits(a, b) for a, b in pairs]
     gaps = [0.0 if equal else _largest_gap(a, b) for equal, (a, b) in zip(same, pairs, strict=True)]
@@ -198,14 +198,14 @@ def _largest_gap(mine: Tensor, theirs: Tensor) -> float:
 
 
 def of_values(what: str, mine: Sequence[Any], theirs: Sequence[Any]) -> Comparison:
-    """Pairs of Python values, equal or not."""
+    """Compare pairs of Python values."""
     same = [a == b for a, b in zip(mine, theirs, strict=False)]  # no float of a run is -0.0
     gaps = [_gap(a, b) for a, b in zip(mine, theirs, strict=False)]
     return _counted(what, same, gaps, max(len(mine), len(theirs)))
 
 
 def _gap(mine: Any, theirs: Any) -> float:
-    """How far two values lie apart; infinity where they cannot be subtracted."""
+    """The difference of two values; infinity if they cannot be subtracted."""
     if mine == theirs:
         return 0.0
     if isinstance(mine, tuple) and isinstance(theirs, tuple) and mine[:2] == theirs[:2]:  # of an evaluation
@@ -214,7 +214,7 @@ def _gap(mine: Any, theirs: Any) -> float:
 
 
 def _counted(what: str, same: list[bool], gaps: list[float], total: int) -> Comparison:
-    """One side may have fewer values than the other: what is missing is not equal."""
+    """Count equal values; one that a side lacks is not equal."""
     assert total > 0, f"nothing to compare: {what}"
     whole = same + [False] * (total - len(same))
     first = None if all(whole) else whole.index(False) + 1
@@ -224,7 +224,7 @@ def _counted(what: str, same: list[bool], gaps: list[float], total: int) -> Comp
 
 
 def table(comparisons: Sequence[Comparison]) -> list[str]:
-    """What is printed: a line a kind of value."""
+    """The printed table: a line per kind of value."""
     width = max(len(comparison.what) for comparison in comparisons) + 2
     lines = [f"{'':<{width}}{'bit-equal':>16}{'first other':>14}{'largest gap':>14}"]
     for each in comparisons:
