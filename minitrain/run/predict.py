@@ -130,10 +130,10 @@ class _Predictor:
     def _windows(self, total: int) -> Iterator[tuple[int, int]]:
         start = 0
         for size in self._window_sizes():
-            if start >= total:
-                return
             yield start, min(start + size, total)
             start += size
+            if start >= total:
+                return
 
     def _window_sizes(self) -> Iterator[int]:
         for batches in chain(WINDOWS, repeat(WINDOWS[-1])):
