@@ -1,8 +1,8 @@
-"""Several processes beside one, on the same cores: `python benchmarks/processes.py`.
+"""Compare several processes with one on the same cores: `python benchmarks/processes.py`.
 
-The same global batch in 1, 2 and 4 processes, the cores shared out between them; each also without exchanging its
-gradients, so that the difference is what the exchange costs, and one process with dropout from streams of the
-examples' own. The kinds take turns, round after round; figures are medians of steps, with the spread of the rounds.
+The same global batch in 1, 2 and 4 processes, which share the cores; each also without exchanging gradients, so
+that the difference is the cost of the exchange; and one process with a dropout stream per example. The kinds take
+turns in rounds; figures are medians of steps, with the spread of the rounds.
 """
 
 import os
@@ -11,7 +11,6 @@ import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +20,8 @@ from minitrain.config.options import flag
 from minitrain.distributed.world import sync_gradients
 from minitrain.run.flags import command
 from minitrain.run.main import prepare
+from minitrain.run.output_file import write_json
 from minitrain.run.report import say
-from minitrain.storage.files import json_text, write_whole
 from minitrain.training.loop import step_batches
 from minitrain.training.plan import make_sampler
 from minitrain.training.setup import make_state
@@ -46,14 +45,14 @@ class ProcessesConfig:
     model: str = flag("demo", "Hub id, local folder, or 'demo'")
     dataset: str = flag("demo", "Hub id, local folder, or 'demo'")
     subset: str | None = flag(None, "configuration of the dataset, e.g. mrpc")
-    global_batch_size: int = flag(16, "examples a step, in all processes")
+    global_batch_size: int = flag(16, "examples per step, in all processes")
     steps: int = flag(40, "of each kind and round; the first 10 are not timed")
-    rounds: int = flag(3, "times that each kind runs")
+    rounds: int = flag(3, "runs of each kind")
     json: str | None = flag(None, "write what was measured to this file too")
 
 
 def seconds_a_step(config: ProcessesConfig, exchange: bool, dropout_rng: str) -> float:
-    """Median of one process's steps; all processes of a launch take the same."""
+    """Median of one process's steps; those of a launch take equally long."""
     settings: dict[str, Any] = {
         "model": config.model,
         "dataset": config.dataset,
@@ -77,7 +76,7 @@ def seconds_a_step(config: ProcessesConfig, exchange: bool, dropout_rng: str) ->
 
 
 def measure(config: ProcessesConfig) -> None:
-    """Run all kinds in turn, print them, and write them."""
+    """Run all kinds in turn, print and write them."""
     found: dict[str, list[float]] = {name: [] for name in KINDS}
     for number in range(1, config.rounds + 1):
         for name, kind in KINDS.items():
@@ -94,9 +93,8 @@ def measure(config: ProcessesConfig) -> None:
             "examples_per_second": config.global_batch_size / middle,
         }
         say(f"{name:<32}{1000 * middle:>7.0f} ms a step {config.global_batch_size / middle:>7.1f} examples/s")
-    if config.json is not None:
-        circumstances = {"cores": os.cpu_count(), "torch": torch.__version__, "settings": asdict(config)}
-        write_whole(Path(config.json), json_text({"kinds": facts, **circumstances}))
+    circumstances = {"cores": os.cpu_count(), "torch": torch.__version__, "settings": asdict(config)}
+    write_json(config.json, {"kinds": facts, **circumstances})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""A million rows of CSV, read by this code and by another checkout: `python benchmarks/reading.py --old PATH`.
+"""Read a million rows of CSV with this code and another checkout: `python benchmarks/reading.py --old PATH`.
 
-Each turn is a process of its own with one thread, old and new one after the other; what counts is the ratio of a
-pair, old seconds by new, so that a load on the machine meets both. Above 1 the new code is quicker. `--tokenize`
-adds the tokenizing, labels and all, as a run does it: minutes a turn.
+Each turn is a process with one thread, old and new in turn; the ratio of a pair is old seconds by new, so that load
+on the machine meets both. Above 1 the new code is faster. `--tokenize` adds tokenization and labels: minutes per
+turn.
 """
 
 import json
@@ -19,8 +19,8 @@ from typing import Any
 from minitrain.config.options import flag
 from minitrain.errors import MinitrainError
 from minitrain.run.flags import command
+from minitrain.run.output_file import write_json
 from minitrain.run.report import say
-from minitrain.storage.files import json_text, write_whole
 
 HERE = Path(__file__).resolve().parent.parent
 WORDS = ["film", "plot", "actor", "a", "the", "good", "bad", "slow", "warm", "music", "was", "not", "very", "of"]
@@ -48,8 +48,8 @@ class ReadingConfig:
     old: str | None = flag(None, "a checkout of the code to compare with")
     rows: int = flag(1_000_000, "of the file", bounds=(1000, None))
     pairs: int = flag(5, "turns of old and new", bounds=(2, None))
-    tokenize: bool = flag(False, "tokenize the texts and number the labels, too")
-    json: str | None = flag(None, "write what was measured to this file too")
+    tokenize: bool = flag(False, "also tokenize the texts and number the labels")
+    json: str | None = flag(None, "write the measurements to this file too")
 
     def __post_init__(self) -> None:
         if self.old is None or not (Path(self.old) / "minitrain").is_dir():
@@ -98,7 +98,7 @@ def measure(config: ReadingConfig) -> None:
                 found[name].append(turn(codes[name], path, config.tokenize))
             old, new = found["old"][-1], found["new"][-1]
             if old[1] != new[1]:
-                raise MinitrainError(f"old read {old[1]} rows, new {new[1]}: they do not do the same")
+                raise MinitrainError(f"old read {old[1]} rows, new {new[1]}: they do different things")
             say(f"pair {pair + 1}: old {old[0]:.2f} s, {old[2]} MB; new {new[0]:.2f} s, {new[2]} MB")
     ratios = [old[0] / new[0] for old, new in zip(found["old"], found["new"], strict=True)]
     mean = statistics.geometric_mean(ratios)
@@ -115,8 +115,7 @@ def measure(config: ReadingConfig) -> None:
         "cores": os.cpu_count(),
         "python": sys.version.split()[0],
     }
-    if config.json is not None:
-        write_whole(Path(config.json), json_text(facts))
+    write_json(config.json, facts)
 
 
 if __name__ == "__main__":

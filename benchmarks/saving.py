@@ -1,7 +1,7 @@
-"""What a checkpoint an epoch costs the demo: `python benchmarks/saving.py`, a run of some minutes.
+"""The cost of a checkpoint per epoch for the demo: `python benchmarks/saving.py`, a run of some minutes.
 
-The seconds inside of every save (gathering, writing, forcing to the disk, verifying, rotating) are set against
-those of the run that they are part of, which no second run's noise can blur.
+The seconds of every save (gathering, writing, fsync, verifying, rotating) are compared with those of the same run,
+so that differences between runs do not matter.
 """
 
 import os
@@ -17,9 +17,9 @@ from minitrain.config.options import flag
 from minitrain.config.train_config import TrainConfig
 from minitrain.run.flags import command
 from minitrain.run.main import train
+from minitrain.run.output_file import write_json
 from minitrain.run.report import say
 from minitrain.run.resume import Checkpointer
-from minitrain.storage.files import json_text, write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +66,7 @@ def measure(config: SavingConfig) -> None:
         f"{len(seconds)} saves of {size / 1e6:.0f} MB took {sum(seconds):.1f} s of "
         f"{results['training_seconds']:.0f} s of training, {facts['share']:.2%}"
     )
-    if config.json is not None:
-        write_whole(Path(config.json), json_text(facts))
+    write_json(config.json, facts)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Step time against the number of processes, from a latency-bandwidth model: prints the tables of docs/scaling.md.
 
-`python benchmarks/scaling.py`. The model and its sources are explained there; here is its arithmetic.
+`python benchmarks/scaling.py`. That page explains the model and its sources.
 """
 
 import json
@@ -12,14 +12,14 @@ PROCESSES = (1, 2, 4, 8, 16, 64)
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """What of an encoder decides time. parameters: all; in_products: those that every token is multiplied with."""
+    """An encoder's size; `in_products` counts the parameters that every token is multiplied with."""
 
     name: str
     parameters: float
     in_products: float
 
     def operations(self, tokens: int) -> float:
-        """Of forward and backward: two for each parameter and token forward, twice that backward."""
+        """FLOP of forward and backward: two per parameter and token forward, twice that backward."""
         return 6.0 * self.in_products * tokens
 
     @property
@@ -30,16 +30,13 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Machines:
-    """What of a cluster decides time, for one process.
-
-    rate: operations a second that a step reaches. latency: seconds a message. bandwidth: bytes a second.
-    """
+    """A cluster's speed for one process: `rate` in FLOP/s, `latency` in seconds, `bandwidth` in bytes/s."""
 
     name: str
     rate: float
     latency: float
     bandwidth: float
-    tokens: int  # of one process's share of a step
+    tokens: int  # per step and process
 
 
 BASE = Model(name="BERT base", parameters=110e6, in_products=85e6)
@@ -52,19 +49,19 @@ CLUSTERS = (
 
 
 def exchange_seconds(size: float, processes: int, latency: float, bandwidth: float) -> float:
-    """A ring all-reduce of `size` bytes: 2 (p - 1) messages of a p-th each, one after the other."""
+    """A ring all-reduce of `size` bytes: 2 (p - 1) messages in turn, each of 1/p of the size."""
     return 2 * (processes - 1) * (latency + size / processes / bandwidth)
 
 
 def step_seconds(model: Model, machines: Machines, processes: int) -> float:
-    """A forward pass, then a backward pass with the exchange beside it: the longer of the two decides."""
+    """The forward pass, then the longer of the backward pass and the exchange, which overlap."""
     compute = model.operations(machines.tokens) / machines.rate
     exchange = exchange_seconds(model.gradient_bytes, processes, machines.latency, machines.bandwidth)
     return compute / 3 + max(2 * compute / 3, exchange)
 
 
 def prediction_table() -> list[str]:
-    """Milliseconds a step, and in brackets the share of the time that is not waited."""
+    """Milliseconds per step, and in parentheses the share of the time that is computation."""
     lines = [
         f"| model, network | {' | '.join(map(str, PROCESSES))} |",
         "|---|" + "---|" * len(PROCESSES),
@@ -83,9 +80,9 @@ def _digits(value: float) -> str:
 
 
 def measured_table(kinds: dict[str, dict[str, float]], exchanged: float) -> list[str]:
-    """The points measured on one machine, beside the model with the bandwidth of the first exchange.
+    """The steps measured on one machine beside the model, with the bandwidth of the first exchange.
 
-    exchanged: bytes. The cores are shared and the wire is memory, so nothing runs beside the exchange there.
+    `exchanged` is in bytes. The processes share cores and memory, so nothing overlaps with the exchange.
     """
     costs = {
         count: kinds[f"{count} processes"]["milliseconds"]

@@ -1,7 +1,7 @@
-"""MRPC with both arithmetics, five seeds each, into benchmarks/seeds.json: the better part of an hour on two cores.
+"""Train MRPC with both arithmetics and five seeds into benchmarks/seeds.json: most of an hour on two cores.
 
 Usage: python benchmarks/seeds.py [dataset]    (nyu-mll/glue by default, or a local copy of it)
-A run that is in runs/seeds/ is not repeated.
+Runs in runs/seeds/ are not repeated.
 """
 
 import json
@@ -20,7 +20,7 @@ SCORES = [(split, metric) for split in ("validation", "test") for metric in ("ac
 
 
 def main(dataset: str = "nyu-mll/glue") -> None:
-    """One thread a run, as many runs at once as there are cores: what counts here is where they end."""
+    """Train all, one thread per run and a run per core, and write the scores."""
     jobs = [(kind, seed) for seed in SEEDS for kind in KINDS]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         runs = list(pool.map(lambda job: trained(dataset, *job), jobs))
@@ -36,13 +36,13 @@ def main(dataset: str = "nyu-mll/glue") -> None:
 
 
 def spread(values: list[float]) -> dict[str, Any]:
-    """values: of the seeds, in their order."""
+    """Mean, deviation and values of the seeds, in their order."""
     by_seed = dict(zip(SEEDS, values, strict=True))
     return {"mean": statistics.mean(values), "deviation": statistics.stdev(values), "by_seed": by_seed}
 
 
 def trained(dataset: str, kind: str, seed: int) -> dict[str, Any]:
-    """What a run says of itself."""
+    """Train, unless the run exists, and return its `results.json`."""
     output = f"runs/seeds/{kind}-{seed}"
     results = ROOT / output / "results.json"
     if not results.exists():

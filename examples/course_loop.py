@@ -1,8 +1,8 @@
 """Chapter 3 of the Hugging Face course, "Fine-tuning a pretrained model", without the libraries it teaches.
 
-Each function stands for one of its snippets, with the course's own settings. On the Hub's MRPC it is
+Each function is one of its snippets, with the course's settings. On the Hub's MRPC it is
 `python examples/course_loop.py`; without a network, `python examples/course_loop.py --model demo --dataset demo`.
-Nothing here is hidden in a Trainer: the loop in `train` is all there is.
+The loop in `train` is the whole training.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def one_step(model_name: str) -> float:
 
 
 def show(dataset: str, subset: str | None) -> None:
-    """What the dataset holds: its splits, their sizes and columns, and the first row."""
+    """Print the dataset's splits, their sizes and columns, and the first row."""
     tables = load_tables(dataset, subset)
     for split, table in tables.items():
         print(f"{split:<12}{len(table):>6} rows, columns {', '.join(table.columns)}")
@@ -93,7 +93,7 @@ def main() -> None:
     validation = splits.evaluation["validation"]
     logits = predict(model, validation, pad_token_id=tokenizer.pad_token_id)
     print("predictions:", tuple(logits.shape))
-    metric = GlueMetric("mrpc")  # accuracy and F1, as good for any two classes
+    metric = GlueMetric("mrpc")  # accuracy and F1, for any two classes
     assert validation.labels is not None
     metric.update(logits.argmax(-1), validation.labels)
     print(metric.compute())

@@ -1,4 +1,4 @@
-"""Score a saved run: `python scripts/evaluate.py RUN`, on its own evaluation data or other."""
+"""Score a saved run on its own evaluation data or other: `python scripts/evaluate.py RUN`."""
 
 from minitrain.config.inference_config import EvaluateConfig
 from minitrain.data.gc_pause import gc_paused
@@ -7,7 +7,7 @@ from minitrain.run.flags import command
 
 def evaluate(config: EvaluateConfig) -> None:
     with gc_paused(for_good=True):
-        from minitrain.run.inference import evaluate_run  # torch comes with it
+        from minitrain.run.evaluate import evaluate_run  # imports torch, which --help does not need
 
     evaluate_run(config)
 

@@ -1,9 +1,9 @@
 """minitrain beside transformers' Trainer, float by float: `python scripts/parity.py --model demo --dataset demo`.
 
-Takes every flag of `train.py`. Both sides train in processes of their own, on the same rows with the same settings,
-and write down every loss, gradient norm, learning rate, evaluation and prediction; then these are compared, bit for
-bit. `--match_accelerate` takes the loop of accelerate's example for the other side. `--layers` instead walks
-through both models and names the first operation that differs. Exits with 1 where something is not equal.
+Takes every flag of `train.py`. Each side trains in its own process on the same rows with the same settings and
+records every loss, gradient norm, learning rate, evaluation and prediction; then the records are compared bit for
+bit. `--match_accelerate` compares with the loop of accelerate's example. `--layers` instead runs one step of both
+models and names the first operation that differs. Exits with 1 if anything differs.
 """
 
 import sys
@@ -19,17 +19,17 @@ from minitrain.run.flags import command
 
 @dataclass(frozen=True, kw_only=True)
 class ParityConfig(TrainConfig):
-    """What to compare on, as for a run; and where the result goes."""
+    """The settings of a run, and of the comparison."""
 
     json: str | None = flag(None, "write the comparison to this file too")
-    threads: int = flag(1, "threads of each side; the sides run beside each other")
+    threads: int = flag(1, "threads of each side; both sides run at the same time")
     layers: bool = flag(False, "name the first operation of a training step that differs, forward and backward")
 
     def __post_init__(self) -> None:
         if not self.match_accelerate:
             object.__setattr__(self, "match_trainer", True)
         if self.do_eval is None:
-            object.__setattr__(self, "do_eval", True)  # predictions are compared, whatever is evaluated on the way
+            object.__setattr__(self, "do_eval", True)  # predictions are compared in any case
         super().__post_init__()
         if self.threads < 1:
             raise MinitrainError(f"--threads is {self.threads}; expected 1 or more")
@@ -52,9 +52,9 @@ class ParityConfig(TrainConfig):
 
 
 def compare(config: ParityConfig) -> None:
-    """Compare, print, write; exit with 1 where something differs."""
+    """Compare, print and write; exit with 1 if anything differs."""
     check_libraries()
-    from compare import layers, side_by_side  # torch and transformers come with them: --help answers without
+    from compare import layers, side_by_side  # import torch, which --help does not need
 
     if not (layers.walk if config.layers else side_by_side.run)(config, config.threads, config.json):
         sys.exit(1)

@@ -7,7 +7,7 @@ from minitrain.run.flags import command
 
 def predict(config: PredictConfig) -> None:
     with gc_paused(for_good=True):
-        from minitrain.run.labelling import predict_run  # torch comes with it
+        from minitrain.run.predict import predict_run  # imports torch, which --help does not need
 
     predict_run(config)
 

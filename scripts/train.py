@@ -10,7 +10,7 @@ def train(config: TrainConfig) -> None:
 
     with prefetching(config) as ahead:
         with gc_paused(for_good=True):
-            from minitrain.run import main as run  # torch comes with it: --help and a mistyped flag answer without
+            from minitrain.run import main as run  # imports torch, which --help does not need
 
         run.train(config, ahead)
 

@@ -1,11 +1,14 @@
 """benchmark.py on a tiny model: every side runs, every figure is there, and what is wrong is said."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from compare import race, speed
+from in_process import Done
+from in_process import script as script
 from test_loop import write_tiny_model
 from test_main import named_reviews, write_csv
 from test_scripts import command
@@ -116,8 +119,12 @@ def test_sides_that_come_to_another_loss_are_refused() -> None:
         race.check_losses([{**same, "trainer": {"loss": 0.66}}])
 
 
-def test_a_side_that_fails_is_named_with_what_it_said(flags: list[Any], tmp_path: Path) -> None:
-    done = command("benchmark", "--model", tmp_path, *flags[2:], "--quick", "--json", tmp_path / "result.json")
+def test_a_side_that_fails_is_named_with_what_it_said(
+    script: Callable[..., Done], flags: list[Any], tmp_path: Path
+) -> None:
+    done = script(
+        "scripts/benchmark.py", "--model", tmp_path, *flags[2:], "--quick", "--json", tmp_path / "result.json"
+    )
     assert done.returncode == 1 and "the side ours-fp32 failed" in done.stderr
     assert not (tmp_path / "result.json").exists()
 
@@ -130,6 +137,8 @@ def test_a_side_that_fails_is_named_with_what_it_said(flags: list[Any], tmp_path
         (["--json", "nowhere/result.json"], "--json nowhere/result.json"),
     ],
 )
-def test_wrong_flags_are_refused_before_anything_runs(words: list[Any], said: str) -> None:
-    done = command("benchmark", *words)
+def test_wrong_flags_are_refused_before_anything_runs(
+    script: Callable[..., Done], words: list[Any], said: str
+) -> None:
+    done = script("scripts/benchmark.py", *words)
     assert done.returncode and said in done.stderr

@@ -15,6 +15,8 @@ import torch
 from compare import check_libraries, layers, reference, rungs, side_by_side
 from compare.record import Record
 from compare.trainer import arguments
+from in_process import Done
+from in_process import script as script
 from test_loop import write_tiny_model
 from test_main import named_reviews, write_csv
 from test_scripts import command
@@ -132,7 +134,7 @@ def test_difference_is_told_as_such(
 ) -> None:
     other = deepcopy(record)
     other.steps[0]["loss"] = 0.5
-    monkeypatch.setattr(side_by_side, "train_both", lambda *_: [other, record])
+    monkeypatch.setattr(side_by_side, "train_sides", lambda *_: [other, record])
     path = tmp_path / "result.json"
     assert not side_by_side.run(TrainConfig(model="demo", dataset="demo", match_trainer=True, seed=7), 1, str(path))
     assert "NOT all equal" in capsys.readouterr().out
@@ -234,11 +236,14 @@ def test_script_compares_and_writes(flags: dict[str, Any], tmp_path: Path) -> No
     assert {each["what"] for each in result["comparisons"]} >= {"batches", "final weights", "evaluation: loss"}
 
 
-def test_script_walks_through_the_layers(flags: dict[str, Any], tmp_path: Path) -> None:
+def test_script_walks_through_the_layers(
+    script: Callable[..., Done], flags: dict[str, Any], tmp_path: Path
+) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/results.json").write_text("{}")  # an earlier run's folder is no concern of a comparison
-    done = command(
-        "parity", *words(flags, "--layers", "--json", tmp_path / "layers.json", "--output_dir", tmp_path / "run")
+    done = script(
+        "scripts/parity.py",
+        *words(flags, "--layers", "--json", tmp_path / "layers.json", "--output_dir", tmp_path / "run"),
     )
     assert done.returncode == 0, done.stderr
     assert "no operation differs" in done.stdout
@@ -262,9 +267,9 @@ def test_script_walks_through_the_layers(flags: dict[str, Any], tmp_path: Path) 
     ],
 )
 def test_wrong_flags_are_answered_without_a_traceback(
-    flags: dict[str, Any], more: list[str], status: int, message: str
+    script: Callable[..., Done], flags: dict[str, Any], more: list[str], status: int, message: str
 ) -> None:
-    done = command("parity", *words(flags, *more))
+    done = script("scripts/parity.py", *words(flags, *more))
     assert done.returncode == status
     assert message in done.stderr and "Traceback" not in done.stderr
     if message == "stars":
@@ -280,7 +285,7 @@ def test_new_head_that_transformers_would_not_draw_is_no_comparison(flags: dict[
 
 
 def test_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sides.NEEDED", ("transformers", "no_such_library"))
+    monkeypatch.setattr("compare.NEEDED", ("transformers", "no_such_library"))
     with pytest.raises(MinitrainError, match="no_such_library cannot be found: `make test` installs"):
         check_libraries()
 

@@ -10,8 +10,8 @@ import pandas
 import pytest
 from sklearn.metrics import r2_score  # type: ignore[import-untyped]
 from test_json_rows import way_out_of
-from test_labelling import predicted as predicted
 from test_loop import reviews, write_tiny_model
+from test_predict import predicted as predicted
 from test_tables import contents, error_of, put
 
 from minitrain.config.inference_config import EvaluateConfig, PredictConfig
@@ -21,10 +21,10 @@ from minitrain.data.load import load_splits
 from minitrain.data.tables.load import read_file
 from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from minitrain.errors import MinitrainError
-from minitrain.run import labelling
-from minitrain.run.inference import evaluate_run
-from minitrain.run.labelling import predict_run
+from minitrain.run import predict as labelling
+from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import train
+from minitrain.run.predict import predict_run
 
 Predict = Callable[..., str]
 
@@ -364,7 +364,7 @@ def test_columns_that_a_scored_file_lacks_are_named_with_the_flags(tmp_path: Pat
     file = str(put(tmp_path / "a.csv", "body,label\na,1\nb,0\n"))
     message = error_in(lambda: evaluate_run(EvaluateConfig(run=str(words), eval_file=file)))
     assert "a.csv: has no column 'text'; it has body, label. " in message
-    assert "was trained on text, label: pass --text_columns and --label_column where they are called" in message
+    assert "was trained on text, label: pass --text_columns and --label_column if the file" in message
     assert (
         evaluate_run(EvaluateConfig(run=str(words), eval_file=file, text_columns=("body",)))["a.csv"].examples == 2
     )

@@ -15,10 +15,10 @@ from minitrain.config.train_config import TrainConfig
 from minitrain.data.load import tokenize_splits
 from minitrain.data.splits import choose_splits, read_tables
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
+from minitrain.run.evaluate import evaluate_run
 from minitrain.run.flags import parse
-from minitrain.run.inference import evaluate_run
-from minitrain.run.labelling import predict_run
 from minitrain.run.main import train
+from minitrain.run.predict import predict_run
 
 PAGE = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
 LINES = [line for part in PAGE.split("```bash\n")[1:] for line in part.split("```")[0].splitlines()]

@@ -1,32 +1,27 @@
-"""The minimal loop beside `fit`; the course's chapter as a user runs it, on the demo and on MRPC."""
+"""The minimal loop beside `fit`; the course's chapter as a user runs it: on the embedded data, and on real MRPC."""
 
 import importlib.util
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
+from in_process import Done
+from in_process import script as script
 
 from minitrain import TrainConfig, fit, load_classifier, load_splits, load_tokenizer
 from minitrain.training.evaluation import Evaluation
 from minitrain.training.step_log import StepLog
 
 ROOT = Path(__file__).parent.parent
+Script = Callable[..., Done]
 
 
-def course_loop(*flags: str) -> str:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples/course_loop.py"), "--model", "demo", "--max_steps", "3", *flags],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,
-    )
+def course_loop(script: Script, *flags: str) -> str:
+    done = script("examples/course_loop.py", "--model", "demo", "--max_steps", "3", *flags)
     assert done.returncode == 0, done.stderr
-    assert "3/3" in done.stderr  # the bar of the loop
+    assert "3/3" in done.stderr  # the progress bar of the loop
     return done.stdout
 
 
@@ -37,15 +32,15 @@ def assert_scores(out: str, rows: int) -> None:
     assert 0.3 < float(scores[1]) < 1.0 and 0.0 <= float(scores[2]) < 1.0
 
 
-def test_course_runs_on_what_is_embedded() -> None:
-    out = course_loop("--dataset", "demo")
+def test_course_runs_on_what_is_embedded(script: Script) -> None:
+    out = course_loop(script, "--dataset", "demo")
     assert re.search(r"^loss of one batch of two sentences: 0\.\d{4}$", out, re.MULTILINE)
     assert "validation    1000 rows, columns text, label" in out
     assert_scores(out, 1000)
 
 
-def test_course_on_mrpc_shows_the_numbers_of_the_course(glue: Path) -> None:
-    out = course_loop("--dataset", str(glue), "--subset", "mrpc")
+def test_course_on_mrpc_shows_the_numbers_of_the_course(script: Script, glue: Path) -> None:
+    out = course_loop(script, "--dataset", str(glue), "--subset", "mrpc")
     sizes = dict(
         re.findall(r"^(train|validation|test) +(\d+) rows, columns sentence1, sentence2, label", out, re.M)
     )

@@ -1,4 +1,4 @@
-"""What scoring a saved run and labelling texts with one may be told."""
+"""Settings and flags of evaluate.py and predict.py."""
 
 import os
 from dataclasses import MISSING, dataclass
@@ -18,18 +18,26 @@ from minitrain.config.train_config import ARITHMETICS
 from minitrain.errors import MinitrainError
 from minitrain.storage.files import is_device
 
-INPUT_FORMATS = ("text", "jsonl")  # of lines
+INPUT_FORMATS = ("text", "jsonl")
 OUTPUT_FORMATS = ("jsonl", "csv", "tsv")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputConfig:
-    """Where records go, and what of a row they keep."""
+class InferenceConfig:
+    """How a saved run is used, and where the rows with its predictions are written."""
 
-    output: str | None = flag(None, "records go to this file: .jsonl, .csv or .tsv, with .gz compressed")
-    output_format: str | None = flag(None, "of the records; by default as --output ends", OUTPUT_FORMATS)
+    run: str = flag(MISSING, "folder that a training run saved, or any classifier in the Hub's layout")
+    text_columns: tuple[str, ...] | None = flag(None, "columns with the text or the two texts; default: the run's")
+    join: str | None = flag(None, "join the text columns with this, as in training; default: as the run")
+    max_length: int | None = flag(None, "cut texts to this many tokens; default: the run's", bounds=(1, None))
+    per_device_eval_batch_size: int = flag(32, "examples per forward pass", bounds=(1, None))
+    bf16: bool = flag(False, "compute in bfloat16")
+    device: str = flag("auto", "auto uses a GPU if there is one", ("auto", "cpu", "cuda"))
+    kernels: str = flag("fast", "arithmetic", ARITHMETICS)
+    output: str | None = flag(None, "write rows to this file: .jsonl, .csv or .tsv, with .gz compressed")
+    output_format: str | None = flag(None, "format of the rows; default: the ending of --output", OUTPUT_FORMATS)
     keep_columns: tuple[str, ...] | None = flag(
-        None, "other columns that records keep: a,b or all or none; by default all without long texts"
+        None, "other input columns to write: a,b or all or none; default: all without long texts"
     )
     delimiter: str | None = delimiter_flag()
     quoting: str = quoting_flag()
@@ -42,11 +50,11 @@ class OutputConfig:
             if isinstance(value := getattr(self, name), str):
                 raise MinitrainError(f"--{name} {value}: expected a tuple of one or more names, as ({value!r},)")
         if self.output_format is None:
-            self.format  # noqa: B018  # an ending that says nothing is an error before any work
+            self.format  # noqa: B018  # an unknown ending is an error before any work
 
     @property
     def format(self) -> str:
-        """What records are written as. Raises MinitrainError where the name of the file does not tell."""
+        """The format of the rows. Raises MinitrainError if the file's ending names none."""
         if self.output_format is not None:
             return self.output_format
         if self.output is None or os.path.isdir(self.output):
@@ -64,27 +72,19 @@ class OutputConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(OutputConfig):
-    """Scoring a saved run, on its own data or other."""
+class EvaluateConfig(InferenceConfig):
+    """Score a saved run, on its own data or other."""
 
-    run: str = flag(MISSING, "folder that a training run saved")
     dataset: str | None = flag(None, "other data than the run's: Hub id, local folder, or 'demo'")
     subset: str | None = flag(None, "configuration of the dataset")
     eval_file: Files | None = flag(None, "own data: .csv, .tsv, .json, .jsonl or .parquet; several as a,b")
-    split: str | None = flag(None, "split of the dataset, e.g. test; by default what the run evaluated on")
-    text_columns: tuple[str, ...] | None = flag(None, "by default the run's")
-    join: str | None = flag(None, "as in training, to make one text of them; by default as the run")
-    label_column: str | None = flag(None, "by default the run's")
+    split: str | None = flag(None, "split of the dataset, e.g. test; default: those the run evaluated on")
+    label_column: str | None = flag(None, "default: the run's")
     label_map: dict[str, str] | None = flag(
         None, "other names for labels, beside the run's own: 0=good,1=bad, or a .json file"
     )
-    positive_label: str | None = flag(None, "the class that f1 is about; by default the run's")
-    max_length: int | None = flag(None, "by default the run's", bounds=(1, None))
-    max_eval_samples: int | None = flag(None, "use only so many examples, chosen as in training", bounds=(1, None))
-    per_device_eval_batch_size: int = flag(32, "examples a forward pass", bounds=(1, None))
-    bf16: bool = flag(False, "compute in bfloat16")
-    device: str = flag("auto", "auto takes a GPU where there is one", ("auto", "cpu", "cuda"))
-    kernels: str = flag("fast", "arithmetic", ARITHMETICS)
+    positive_label: str | None = flag(None, "the class that f1 is about; default: the run's")
+    max_eval_samples: int | None = flag(None, "use this many examples, chosen as in training", bounds=(1, None))
     json: str | None = flag(None, "write the values to this file too")
 
     def __post_init__(self) -> None:
@@ -96,53 +96,45 @@ class EvaluateConfig(OutputConfig):
             raise MinitrainError("--split is of a dataset or of the run's own files; --eval_file has none")
         for name in ("output_format", "keep_columns"):
             if getattr(self, name) is not None and self.output is None:
-                raise MinitrainError(f"--{name} is of the records, which go nowhere: pass --output rows.jsonl")
+                raise MinitrainError(f"--{name} is about the rows written by --output: pass --output rows.jsonl")
         _check_output(self.output, "eval_file", self.eval_file)
         _check_output(self.json, "eval_file", self.eval_file, "json")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig(OutputConfig):
+class PredictConfig(InferenceConfig):
     """Labels and probabilities for new texts, as JSON lines or CSV."""
 
-    run: str = flag(MISSING, "folder that a training run saved, or any classifier in the Hub's layout")
     input: str | None = flag(
         None,
-        ".txt (a text a line), .csv, .tsv, .json, .jsonl or .parquet; by default, or as -, lines of standard input",
+        ".txt (a text per line), .csv, .tsv, .json, .jsonl or .parquet; default, or -: lines of standard input",
     )
-    input_format: str | None = flag(None, "of lines; by default as the first one looks", INPUT_FORMATS)
-    resume: bool = flag(False, "go on with the --output of an interrupted prediction")
-    text_columns: tuple[str, ...] | None = flag(None, "columns of a table; by default the run's")
-    join: str | None = flag(None, "as in training, to make one text of them; by default as the run")
-    max_length: int | None = flag(None, "by default the run's", bounds=(1, None))
-    per_device_eval_batch_size: int = flag(32, "examples a forward pass", bounds=(1, None))
-    bf16: bool = flag(False, "compute in bfloat16")
-    device: str = flag("auto", "auto takes a GPU where there is one", ("auto", "cpu", "cuda"))
-    kernels: str = flag("fast", "arithmetic", ARITHMETICS)
+    input_format: str | None = flag(None, "format of lines; default: as the first one looks", INPUT_FORMATS)
+    resume: bool = flag(False, "continue the --output of an interrupted prediction")
 
     def __post_init__(self) -> None:
-        if self.output == "-":
-            object.__setattr__(self, "output", None)
-        if self.input == "-":
-            object.__setattr__(self, "input", None)
+        for name in ("output", "input"):
+            if getattr(self, name) == "-":
+                object.__setattr__(self, name, None)
         super().__post_init__()
         if self.input_format == "text" and self.text_columns is not None:
-            raise MinitrainError("--text_columns names fields, which lines of text have not: leave one of them out")
+            raise MinitrainError("--text_columns names fields, which lines of text do not have: drop one of them")
         if self.resume and self.output is None:
-            raise MinitrainError("--resume goes on with a file: pass its --output")
+            raise MinitrainError("--resume continues a file: pass its --output")
         if self.resume and self.input is None:
             raise MinitrainError("--resume needs an --input that can be read again; standard input cannot")
         _check_output(self.output, "input", self.input)
 
 
 def _check_output(output: str | None, flag: str, files: Files | None, output_flag: str = "output") -> None:
-    """Raise MinitrainError where what is to be written is among the files that are read."""
-    if output is not None and files is not None and any(_same_file(output, name) for name in files_of(files)):
+    """Raise MinitrainError if the output is one of the files that are read."""
+    if output is not None and files is not None and any(same_file(output, name) for name in files_of(files)):
         itself = "itself" if isinstance(files, str) and os.path.lexists(files) else "too, by one of its files"
         raise MinitrainError(f"--{output_flag} {output}: is the --{flag} {itself}; name another file")
 
 
-def _same_file(one: str, other: str) -> bool:
+def same_file(one: str, other: str) -> bool:
+    """Whether two names are one file that exists."""
     try:
         return os.path.isfile(one) and os.path.samefile(one, other)
     except OSError:

@@ -1,7 +1,7 @@
 """Lines of standard input or of a .txt file as rows: texts, pairs of texts, or JSON objects.
 
-Nothing is guessed in silence: where no flag says what lines are, the first one tells, and a later one that looks
-otherwise is an error. Lines of a pipe are handed on as they come.
+Without --input_format the first line decides the format; a later line of another format is an error. Lines of a
+pipe are passed on as they arrive.
 """
 
 import json
@@ -14,41 +14,32 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from minitrain.config.inference_config import PredictConfig
 from minitrain.data.tables.table import ABSENT, Table, field_of, writable
 from minitrain.errors import MinitrainError, listed, shown
+from minitrain.run.saved_run import SavedRun
 
-GRACE = 0.02  # seconds to wait for the next line, so that those of a fast pipe come together
-NAMES = ("text", "text_pair")  # of the columns of plain lines
+GRACE = 0.02  # seconds to wait for the next line, to batch the lines of a fast pipe
+NAMES = ("text", "text_pair")  # columns of plain lines
 
 
 class LineParser:
-    """Turns lines into tables, however they come.
+    """Turns lines into tables as they arrive; `source` names them in errors."""
 
-    source: for errors. format: "text" or "jsonl"; None has the first line tell. columns: the fields with the texts,
-    as the user or the run says; None for text, and text_pair where it is there. asked: whether the user named them.
-    pairs: whether a line holds two texts; None has a tab in the first line tell. one_header: no row may have a
-    field that the first has not, as CSV needs.
-    """
-
-    def __init__(
-        self,
-        source: str,
-        *,
-        format: str | None = None,
-        columns: tuple[str, ...] | None = None,
-        asked: bool = False,
-        pairs: bool | None = None,
-        one_header: bool = False,
-    ) -> None:
-        self.source, self.format, self.columns, self.asked = source, format, columns, asked
-        self.pairs, self.one_header = pairs, one_header
-        self._is_told = format is not None
-        self.fields: tuple[str, ...] | None = None  # of the first row
+    def __init__(self, source: str, config: PredictConfig, run: SavedRun) -> None:
+        self.source, self.format, self.pairs = source, config.input_format, run.pairs
+        self.asked = config.text_columns is not None
+        # None: text, and text_pair if the objects have it.
+        self.columns = run.columns(config.text_columns) if self.asked or run.text_columns else None
+        # A CSV has one header, so no row may have a column that the first lacks.
+        self.one_header = config.format != "jsonl" and config.keep_columns in (None, ("all",))
+        self.fields: tuple[str, ...] | None = None  # of the first JSON object
+        self._is_told = config.input_format is not None
         self._number = 0  # of the last line
 
     @property
     def text_columns(self) -> tuple[str, ...]:
-        """The columns of the tables that hold texts; known when a first line is parsed."""
+        """The columns of the tables that hold texts, once a line was parsed."""
         if self.format == "text":
             return NAMES if self.pairs else NAMES[:1]
         return self._needed
@@ -58,7 +49,7 @@ class LineParser:
         return self.columns or NAMES[:1]
 
     def table(self, lines: Sequence[bytes]) -> tuple[Table, MinitrainError | None]:
-        """The rows of the next lines; those before a line that is wrong, and the error that names it."""
+        """The rows of the next lines, up to a bad one, and the error that names it."""
         rows: list[dict[str, Any]] = []
         error = None
         try:
@@ -88,26 +79,23 @@ class LineParser:
 
     def _row(self, line: str) -> dict[str, Any] | None:
         if self.format is None:
-            self._settle(line)
-        elif self.format == "text" and self.fields is None:
-            self._settle_pairs(line)
+            self._detect_format(line)
+        if self.format == "text" and self.pairs is None:
+            self.pairs = "\t" in line
         if self.format == "jsonl":
             return self._fields_of(line) if line.strip() else None
         if not self._is_told and (found := _object(line)) and set(self._needed) <= set(self._unfolded(found)):
             raise MinitrainError(
-                f"{self._where}: is a JSON object with {listed(self._needed)}, and line 1 is plain text; say with "
-                "--input_format text or jsonl what lines are"
+                f"{self._where}: is a JSON object with {listed(self._needed)}, and line 1 is plain text; pass "
+                "--input_format text or jsonl"
             )
         return self._pair(line) if self.pairs else {NAMES[0]: line}
 
-    def _settle(self, line: str) -> None:
-        """Find out from the first line what all are."""
+    def _detect_format(self, line: str) -> None:
         found = _object(line)
         if found is None and not self.asked:
-            self._check_no_header(line)
-            self._check_no_json(line)
+            self._check_is_text(line)
             self.format = "text"
-            self._settle_pairs(line)
             return
         self.format = "jsonl"
         if found is None:
@@ -121,27 +109,20 @@ class LineParser:
                 f"{listed(found) or 'no field'}: pass --text_columns, or --input_format text to label lines as such"
             )
 
-    def _settle_pairs(self, line: str) -> None:
-        self.fields = ()
-        if self.pairs is None:
-            self.pairs = "\t" in line
-
-    def _check_no_header(self, line: str) -> None:
+    def _check_is_text(self, line: str) -> None:
         for delimiter in ("\t", ",", ";"):
             names = [name.strip('"') for name in line.split(delimiter)]
-            prose = any(name != name.strip() for name in names)  # which has a blank after a comma
+            prose = any(name != name.strip() for name in names)  # a space follows the comma
             if len(names) > 1 and not prose and self.columns and set(self.columns) <= set(names):
                 raise MinitrainError(
-                    f"{self._where}: is the header of a table ({listed(names)}), whose lines are no texts: write "
-                    "it into a .csv or .tsv file and pass that as --input, or pass --input_format text"
+                    f"{self._where}: is the header of a table ({listed(names)}), not a text: pass the table as a "
+                    ".csv or .tsv file with --input, or pass --input_format text"
                 )
-
-    def _check_no_json(self, line: str) -> None:
-        begun = line.strip()
-        if begun in ("[", "{") or (begun.startswith("[") and begun[1:].lstrip().startswith("{")):
+        start = line.strip()
+        if start in ("[", "{") or (start.startswith("[") and start[1:].lstrip().startswith("{")):
             raise MinitrainError(
-                f"{self._where}: is the beginning of JSON that is no object a line; write one a line, as jq -c "
-                "'.[]' does of a list, or pass a .json file as --input, or --input_format text to label each line"
+                f"{self._where}: is the start of JSON that spans several lines; write one object per line, as "
+                "jq -c '.[]' does for a list, or pass a .json file with --input, or pass --input_format text"
             )
 
     def _pair(self, line: str) -> dict[str, Any]:
@@ -151,7 +132,7 @@ class LineParser:
         return dict(zip(NAMES, (left, right), strict=True))
 
     def _unfolded(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row with the texts that are inside of its fields, as `review.text`, as fields of their own."""
+        """Add the nested fields that are text columns, as `review.text`."""
         for name in self._needed:
             if (value := field_of(row, name)) is not ABSENT:
                 row = {**row, name: value}
@@ -162,7 +143,8 @@ class LineParser:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise MinitrainError(
-                f"{self._where}: is not valid JSON ({error}); write one object a line, or pass --input_format text"
+                f"{self._where}: is not valid JSON ({error}); write one object per line, or "
+                "pass --input_format text"
             ) from error
         if not isinstance(row, dict):
             raise MinitrainError(f"{self._where}: expected a JSON object, got {shown(row)}")
@@ -173,13 +155,13 @@ class LineParser:
             if not isinstance(row.get(name), str) or not writable(row[name]):
                 got = f"{shown(row[name])} ({type(row[name]).__name__})" if name in row else "no such field"
                 raise MinitrainError(
-                    f"{self._where}, field {name!r}: expected a text, got {got}; the object has {listed(row)}, and "
-                    "--text_columns says which hold texts"
+                    f"{self._where}, field {name!r}: expected a text, got {got}; the object has {listed(row)}: "
+                    "name those with texts by --text_columns"
                 )
         self.fields = self.fields or tuple(row)
         if self.one_header and (more := [name for name in row if name not in self.fields]):
             raise MinitrainError(
-                f"{self._where}: has the field {more[0]!r}, which the first row has not, and a CSV has one header; "
+                f"{self._where}: has the field {more[0]!r}, which the first row lacks, and a CSV has one header; "
                 "write JSON lines (--output_format jsonl), or name the columns with --keep_columns"
             )
         return row
@@ -196,17 +178,14 @@ def _object(line: str) -> dict[str, Any] | None:
 
 
 def arriving(stream: BinaryIO, sizes: Iterator[int]) -> Iterator[list[bytes]]:
-    """Lines without their line feeds, in lists: what has come by now, as soon as any has.
-
-    sizes: how many lines each list has at most, without end.
-    """
+    """Yield lists of lines without line feeds as soon as any arrive; `sizes` gives their maximum lengths."""
     try:
         number = stream.fileno()
-    except (OSError, AttributeError):  # in memory
+    except (OSError, AttributeError):  # a stream in memory
         yield from _pieces(whole_lines(stream.read()), sizes)
         return
     lines: list[bytes] = []
-    rest: list[bytes] = []  # a line that has not ended, as it came
+    rest: list[bytes] = []  # pieces of an unfinished line
     most = next(sizes)
     while True:
         if lines and (len(lines) >= most or not select.select([number], [], [], GRACE)[0]):
@@ -233,19 +212,19 @@ def _pieces(lines: list[bytes], sizes: Iterator[int]) -> Iterator[list[bytes]]:
 
 
 def whole_lines(data: bytes) -> list[bytes]:
-    """Lines without their line feeds; a last one may lack it."""
+    """Split into lines without line feeds; the last one may lack it."""
     lines = data.split(b"\n")
     return lines if lines[-1] else lines[:-1]
 
 
 @contextmanager
 def opened(name: str | None) -> Iterator[BinaryIO]:
-    """What lines are read from: standard input where it is None, else a pipe. Raises MinitrainError naming it."""
+    """Open a pipe, or standard input for None. Raises MinitrainError naming it."""
     if name is None:
         if sys.stdin is None:
-            raise MinitrainError("standard input is closed; pass --input, or texts, one a line")
+            raise MinitrainError("standard input is closed; pass --input, or texts, one per line")
         if sys.stdin.isatty():
-            print("reading texts from the terminal, one a line; Ctrl-D ends", file=sys.stderr)
+            print("reading texts from the terminal, one per line; Ctrl-D ends", file=sys.stderr)
         yield sys.stdin.buffer
         return
     try:

@@ -1,6 +1,6 @@
-"""A saved run, ready for use: its model, tokenizer and labels, and what its `results.json` remembers.
+"""A saved run, loaded for use: model, tokenizer, labels, and what its `results.json` remembers.
 
-Any classifier in the Hub's layout will do; a run's folder also tells its own columns and length.
+Any classifier in the Hub's layout will do; a run's folder also knows its text columns and maximum length.
 """
 
 import sys
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minitrain.config.inference_config import EvaluateConfig, PredictConfig
+from minitrain.config.inference_config import InferenceConfig
 from minitrain.config.train_config import LENGTH_MULTIPLE
 from minitrain.data.labels.ids import Labels, saved_labels
 from minitrain.data.load import length_limit
@@ -24,7 +24,7 @@ from minitrain.storage.model_folder import what_it_holds
 
 @dataclass(frozen=True, kw_only=True)
 class SavedRun:
-    """A saved classifier with its tokenizer, and what its `results.json` remembers ({} without one)."""
+    """A saved classifier with its tokenizer; `facts` are those of `results.json`, {} without one."""
 
     directory: Path
     model: SequenceClassifier
@@ -32,23 +32,30 @@ class SavedRun:
     labels: Labels
     facts: dict[str, Any]
     max_length: int
-    join: str | None = None  # what stands between its text columns, where they make one text
+    join: str | None = None  # joins several text columns to one text
+
+    @property
+    def trained_config(self) -> dict[str, Any]:
+        """The settings of its training; {} if unknown."""
+        config: dict[str, Any] = self.facts.get("config", {})
+        return config
 
     @property
     def text_columns(self) -> tuple[str, ...] | None:
-        """The columns it was trained on: one, or two for pairs."""
+        """The columns it was trained on: one, or two for pairs; None if unknown."""
         columns = self.facts.get("text_columns")
         return tuple(columns) if columns else None
 
     @property
     def pairs(self) -> bool | None:
-        """Whether it was trained on pairs of texts; None where nothing says so."""
+        """Whether it was trained on pairs of texts; None if unknown."""
         return None if self.text_columns is None else len(self.text_columns) == 2 and self.join is None
 
     def columns(self, asked: tuple[str, ...] | None) -> tuple[str, ...]:
-        """The columns of a table that hold the texts. asked: by --text_columns.
+        """The text columns of a table: those of --text_columns (`asked`), or the run's.
 
-        Raises MinitrainError where nothing says which, or they are not as many as it was trained on.
+        Raises:
+            MinitrainError: No columns are known, or their number is not the one it was trained on.
         """
         columns = asked or self.text_columns
         if columns is None:
@@ -63,57 +70,49 @@ class SavedRun:
             )
         return columns
 
+    def pad_multiple(self, config: InferenceConfig) -> int | None:
+        """The multiple that lengths are padded to, as in training, unless it exceeds the positions.
 
-def load_run(
-    directory: str | Path,
-    device: str,
-    kernels: str,
-    max_length: int | None,
-    world: World | None = None,
-    join: str | None = None,
-) -> SavedRun:
-    """Load a saved run onto a device.
+        None for padding on the left, which would shift the positions of the tokens and change the results.
+        """
+        fits = self.model.config.max_length % LENGTH_MULTIPLE == 0 and self.tokenizer.padding_side == "right"
+        return LENGTH_MULTIPLE if config.bf16 and config.kernels == "fast" and fits else None
 
-    join: what stands between the text columns that make one text; by default as in training.
-    Raises MinitrainError where the folder is not there or not whole.
+
+def load_run(config: InferenceConfig, world: World | None = None) -> SavedRun:
+    """Load the saved run `config.run` onto a device.
+
+    Raises:
+        MinitrainError: The folder is missing or incomplete.
     """
-    named = directory = Path(directory)
+    directory = Path(config.run)
     if not (directory / "config.json").is_file():
         if directory.is_dir():
             raise MinitrainError(what_it_holds(directory).replace("--model ", ""))  # a run is named without a flag
         raise MinitrainError(
             f"{directory}: holds no saved model (no config.json); give a folder that train.py saved"
         )
-    directory = directory.resolve()  # a run in a folder called demo is no demo
-    if trained_labels(directory) is None:
-        raise MinitrainError(f"{directory}: holds no trained head, only an encoder; fine-tune it first")
-    model = load_classifier(directory, kernels=kernels).to(choose_device(device, world or World()))
-    tokenizer = load_tokenizer(directory)
-    tokenizer.check_fits(model.config.vocab_size, directory)
-    facts = read_json(directory / RESULTS) if (directory / RESULTS).is_file() else {}
-    remembered = None if max_length is not None else facts.get("max_length")
+    source = directory.resolve()  # a run in a folder called "demo" is not the demo
+    if trained_labels(source) is None:
+        raise MinitrainError(f"{source}: holds no trained head, only an encoder; fine-tune it first")
+    model = load_classifier(source, kernels=config.kernels).to(choose_device(config.device, world or World()))
+    tokenizer = load_tokenizer(source)
+    tokenizer.check_fits(model.config.vocab_size, source)
+    facts = read_json(source / RESULTS) if (source / RESULTS).is_file() else {}
+    remembered = None if config.max_length is not None else facts.get("max_length")
     return SavedRun(
-        directory=named,
+        directory=directory,
         model=model,
         tokenizer=tokenizer,
         labels=saved_labels(None if model.config.is_regression else names_or_default(model.config), facts),
         facts=facts,
-        max_length=remembered or length_limit(max_length, tokenizer, model.config.max_length),
-        join=facts.get("join") if join is None else join,
+        max_length=remembered or length_limit(config.max_length, tokenizer, model.config.max_length),
+        join=facts.get("join") if config.join is None else config.join,
     )
 
 
-def remark(source: str, *notes: str | None) -> None:
-    """Say on standard error what a user should know of a source; nothing for None."""
+def print_notes(source: str, *notes: str | None) -> None:
+    """Print notes about a source to standard error; a None is skipped."""
     for note in notes:
         if note is not None:
             print(f"{source}: {note}", file=sys.stderr)
-
-
-def pad_multiple(config: EvaluateConfig | PredictConfig, run: SavedRun) -> int | None:
-    """What lengths are padded to: as in training, where that does not exceed the positions.
-
-    None where padding stands on the left: there it moves the words, and with them the answers.
-    """
-    fits = run.model.config.max_length % LENGTH_MULTIPLE == 0 and run.tokenizer.padding_side == "right"
-    return LENGTH_MULTIPLE if config.bf16 and config.kernels == "fast" and fits else None

@@ -8,7 +8,7 @@ NEEDED = ("transformers", "accelerate", "scipy", "sklearn")
 
 
 def check_libraries() -> None:
-    """Raise MinitrainError unless the references can be imported; imports none of them."""
+    """Raise MinitrainError if a reference library is not installed; imports none of them."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise MinitrainError(

@@ -1,6 +1,6 @@
-"""The side of accelerate's example, examples/nlp_example.py of 1.15, as it stands there but for what flags set.
+"""The side of accelerate's example, examples/nlp_example.py of 1.15, unchanged except for the flags' settings.
 
-The example computes no evaluation loss and no gradient norm; the norm is measured here without touching gradients.
+The example computes no evaluation loss and no gradient norm; the norm is measured here without changing gradients.
 """
 
 import math

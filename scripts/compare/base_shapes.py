@@ -1,7 +1,6 @@
 """A checkpoint of BERT base's shapes with random weights: `python scripts/compare/base_shapes.py FOLDER`.
 
-110 million parameters; the tokenizer is the embedded model's, which has BERT's vocabulary. Good for measuring
-speed, and for nothing else.
+110 million parameters; the tokenizer is the embedded model's, with BERT's vocabulary. For measuring speed only.
 """
 
 import sys
@@ -14,7 +13,7 @@ from minitrain.storage.hub import resolve_model
 
 
 def main(folder: Path) -> None:
-    """Write the checkpoint into a folder, which is made."""
+    """Write the checkpoint into a folder, which is created."""
     torch.manual_seed(0)
     BertModel(BertConfig()).save_pretrained(folder)
     AutoTokenizer.from_pretrained(resolve_model("demo")).save_pretrained(folder)

@@ -1,8 +1,7 @@
-"""One training step of both models, operation by operation: the first that differs, by name.
+"""One training step of both models, operation by operation: names the first that differs.
 
-Hooks take down what goes into and comes out of every module that has parameters, in both models, and the gradients
-of what comes out. What lies between two modules (dropout, attention, residuals, activations) shows in the input of
-the next one.
+Hooks record the input, the output and the output's gradient of every module with parameters. An operation between
+two modules (dropout, attention, residual, activation) shows in the input of the next one.
 """
 
 import tempfile
@@ -17,7 +16,7 @@ from transformers import Trainer
 
 from compare import reference
 from compare.record import Record
-from compare.side_by_side import Comparison, check_writable, of_tensors, of_values, same_bits, table, write_json
+from compare.side_by_side import Comparison, of_tensors, of_values, same_bits, table
 from compare.trainer import arguments
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
@@ -25,13 +24,14 @@ from minitrain.kernels.precision import autocast, device_of
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.weights import reference_names
 from minitrain.run.main import Parts, prepare
+from minitrain.run.output_file import check_writable, write_json
 from minitrain.run.report import say
 from minitrain.training.clipping import clip_grad_norm
 from minitrain.training.loss import loss_of
 from minitrain.training.plan import make_sampler
 from minitrain.training.setup import make_state
 
-# What is computed on the way into a module of ours, by the end of its name. The others take an output as it is.
+# The operation before a module of ours, by the end of its name. The other modules take an output directly.
 BEFORE = {
     "embeddings.norm": "the sum of word, type and position embeddings",
     "attention.query": "dropout after the embeddings",
@@ -46,7 +46,7 @@ BEFORE = {
 
 @dataclass
 class Step:
-    """What one training step of a model computed, by the reference's names, in the order in which it came."""
+    """The values of one training step in order, by the reference's names."""
 
     forward: dict[str, Tensor] = field(default_factory=dict)  # "NAME input", "NAME output"; then the logits
     backward: dict[str, Tensor] = field(default_factory=dict)  # gradients of the outputs
@@ -56,7 +56,7 @@ class Step:
     norm: float = 0.0
 
     def watch(self, model: nn.Module, modules: Mapping[str, str]) -> None:
-        """Take down the next pass. modules: the reference's name -> the model's own."""
+        """Record the next pass; `modules` maps the reference's names to the model's."""
         for name, own in modules.items():
             model.get_submodule(own).register_forward_hook(self._hook(name))
 
@@ -68,7 +68,7 @@ class Step:
         return see
 
     def end(self, model: nn.Module, parameters: Mapping[str, str], logits: Tensor, loss: Tensor) -> None:
-        """The backward pass. parameters: the reference's name -> the model's own."""
+        """Run the backward pass; `parameters` maps the reference's names to the model's."""
         self.forward["logits"], self.loss = logits.detach(), loss.item()
         loss.backward()
         for name, own in parameters.items():
@@ -78,7 +78,7 @@ class Step:
 
 
 def walk(config: TrainConfig, threads: int = 1, path: str | None = None) -> bool:
-    """Compare one training step, on the first batch of the run that `config` describes; whether all is equal."""
+    """Compare one training step on the run's first batch; return whether all is equal."""
     check_writable(path)
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as scratch:
@@ -102,7 +102,7 @@ def walk(config: TrainConfig, threads: int = 1, path: str | None = None) -> bool
 
 
 def modules_of(model: SequenceClassifier) -> dict[str, str]:
-    """The reference's name -> ours, of every module that has parameters of its own."""
+    """Map the reference's names to ours, for every module that owns parameters."""
     names = reference_names(model)
     return {theirs.rpartition(".")[0]: ours.rpartition(".")[0] for theirs, ours in names.items()}
 
@@ -114,7 +114,7 @@ def rows_of_the_first_step(parts: Parts) -> list[int]:
 
 
 def our_step(parts: Parts, modules: Mapping[str, str]) -> Step:
-    """A step of minitrain, dropout on."""
+    """A training step of minitrain, with dropout."""
     step, config, model, tokenizer = Step(), parts.config, parts.model.train(), parts.tokenizer
     device = device_of(model)
     examples = [parts.splits.train[row] for row in rows_of_the_first_step(parts)]
@@ -156,7 +156,7 @@ def their_step(
 
 
 def compare_steps(mine: Step, theirs: Step) -> Iterator[Comparison]:
-    """Counts of what is equal, in the order in which a step computes it."""
+    """Compare the values of a step, in order."""
     yield _of_dicts("modules' inputs and outputs, and the logits", mine.forward, theirs.forward)
     yield of_values("loss", [mine.loss], [theirs.loss])
     yield _of_dicts("gradients of modules' outputs", mine.backward, theirs.backward)
@@ -170,7 +170,7 @@ def _of_dicts(what: str, mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> 
 
 
 def first_difference(mine: Step, theirs: Step, modules: Mapping[str, str]) -> str | None:
-    """Name the operation that made the first difference; None where there is none."""
+    """Name the operation that made the first difference; None if all is equal."""
     for point, expected in theirs.forward.items():
         if not same_bits(mine.forward[point], expected):
             name, _, side = point.partition(" ")

@@ -1,4 +1,4 @@
-"""minitrain's side: the run that `train.py` does, up to its saving, with everything taken down."""
+"""minitrain's side: the run of `train.py` without saving, with everything recorded."""
 
 import time
 from pathlib import Path
@@ -18,7 +18,7 @@ from minitrain.training.step_log import StepLog
 
 
 class Recorder:
-    """The observer of `fit` that keeps every float."""
+    """The observer of `fit` that records every float."""
 
     def __init__(self, record: Record) -> None:
         self.record = record

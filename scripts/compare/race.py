@@ -1,4 +1,4 @@
-"""Run the sides of a speed measurement in turn, and say what came out as ratios, as a table and as JSON."""
+"""Run the sides of a speed measurement in turn, and report their ratios as a table and JSON."""
 
 import json
 import os
@@ -16,21 +16,21 @@ from typing import Any
 
 import torch
 
-from compare.side_by_side import check_writable, write_json
 from compare.speed import IN_BF16, SIDES
 from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
 from minitrain.run.main import rows_of
+from minitrain.run.output_file import check_writable, write_json
 from minitrain.run.report import say
 from minitrain.storage.hub import resolve_model
 
 GROWTH = (4_000, 40_000, 400_000, 1_000_000)
-# Nats: means over unlike orders of the rows and unlike dropout. It finds a side that diverges or trains on other
-# labels; that ours learns as well is for whole runs to show (benchmarks/seeds.py).
+# Nats: the sides differ in row order and dropout. It finds a side that diverges or trains on wrong labels; whole
+# runs compare quality (benchmarks/seeds.py).
 SAME_LOSS = 0.05
 
 Round = dict[str, dict[str, float]]  # side -> what it measured
-# Of one round; above 1 is better for us, but for the three shares of theirs that we need.
+# Of one round. Above 1 is better for minitrain; startup_ratio and memory_ratio are better below 1.
 RATIOS: dict[str, Callable[[Round], float]] = {
     "train_fp32_ratio": lambda r: _speed(r, "ours-fp32", "train") / _speed(r, "trainer", "train"),
     "train_bf16_ratio": lambda r: _speed(r, "ours-bf16", "train") / _speed(r, "trainer", "train"),
@@ -54,7 +54,7 @@ def _speed(measured: Round, side: str, what: str) -> float:
 
 
 def run(config: Any) -> None:
-    """config: a BenchmarkConfig."""
+    """Run every side in turn, print and write the ratios; `config` is a BenchmarkConfig."""
     check_writable(config.json)
     rounds: list[Round] = []
     sides = [side for side in SIDES if not (config.fp32_only and side in IN_BF16)]
@@ -84,7 +84,7 @@ def run(config: Any) -> None:
 
 
 def run_growth(config: Any) -> None:
-    """config: a BenchmarkConfig. Speed and memory of the same training on ever more examples."""
+    """Measure speed and memory of the same training on more and more examples; `config` is a BenchmarkConfig."""
     check_writable(config.json)
     sizes: dict[int, list[dict[str, float]]] = {size: [] for size in GROWTH}
     with tempfile.TemporaryDirectory() as scratch:
@@ -121,7 +121,7 @@ def run_growth(config: Any) -> None:
 
 
 def write_rows(config: Any, count: int, path: Path) -> dict[str, Any]:
-    """The training rows of a dataset, again and again, as a parquet file of `count` rows; returns its flags."""
+    """Repeat the training rows of a dataset to a parquet file of `count` rows; return its flags."""
     import datasets
 
     settings = TrainConfig(model=config.model, dataset=config.dataset, subset=config.subset, eval_strategy="no")
@@ -141,7 +141,7 @@ def write_rows(config: Any, count: int, path: Path) -> dict[str, Any]:
 
 
 def check_losses(rounds: list[Round]) -> None:
-    """Raise MinitrainError unless all sides that train come to the same mean loss, over all rounds."""
+    """Raise MinitrainError unless all sides that train reach the same mean loss over all rounds."""
     losses = {
         side: statistics.mean(measured[side]["loss"] for measured in rounds)
         for side in rounds[0]
@@ -149,7 +149,7 @@ def check_losses(rounds: list[Round]) -> None:
     }
     if max(losses.values()) - min(losses.values()) > SAME_LOSS:
         shown = ", ".join(f"{side} {loss:.4f}" for side, loss in losses.items())
-        raise MinitrainError(f"the sides do not come to the same loss: {shown}; a speed that changes it is none")
+        raise MinitrainError(f"the sides do not reach the same loss: {shown}; their speeds cannot be compared")
 
 
 def _shown(measured: dict[str, float]) -> str:
@@ -162,7 +162,7 @@ def _circumstances(config: Any) -> dict[str, Any]:
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """What the figures hold for."""
+    """The machine of the figures."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -174,10 +174,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
 
 def _measure(side: str, config: Any, more: Mapping[str, Any] | None = None) -> dict[str, float]:
-    """One side, in a process of its own; more: settings of this side.
-
-    Raises MinitrainError with what it said, where it fails.
-    """
+    """Run one side in its own process, with `more` settings; raises MinitrainError with its error output."""
     with tempfile.TemporaryDirectory() as scratch:
         settings = {
             "model": config.model,
@@ -201,7 +198,7 @@ def _measure(side: str, config: Any, more: Mapping[str, Any] | None = None) -> d
             }
         )
         done = subprocess.run(
-            [sys.executable, "-m", "sides.speed", side, str(time.time()), json.dumps(settings)],
+            [sys.executable, "-m", "compare.speed", side, str(time.time()), json.dumps(settings)],
             capture_output=True,
             text=True,
             env=environment,

@@ -1,7 +1,7 @@
-"""What one side of a comparison writes down while it trains, the same for every side.
+"""The record that each side of a comparison keeps of its run.
 
-Numbers go to `numbers.json`, tensors to `tensors.safetensors`; `steps.jsonl` grows as the run goes. Tensors have
-the reference's names: `logits`, `gradients/NAME`, `weights/NAME`; `tokens/SPLIT`, `lengths/SPLIT`,
+Numbers are saved to `numbers.json` and tensors to `tensors.safetensors`; `steps.jsonl` grows during the run.
+Tensors have the reference's names: `logits`, `gradients/NAME`, `weights/NAME`, `tokens/SPLIT`, `lengths/SPLIT`,
 `predictions/SPLIT`.
 """
 
@@ -22,7 +22,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 @dataclass
 class Record:
-    """One side's run. folder: where it is written, made by whoever compares."""
+    """One side's run; `folder` exists already."""
 
     folder: Path
     steps: list[dict[str, float]] = field(default_factory=list)  # loss, grad_norm, learning_rate
@@ -33,7 +33,7 @@ class Record:
     seconds: float = 0.0
 
     def step(self, loss: float, grad_norm: float, learning_rate: float) -> None:
-        """One optimizer step; written at once, so that whoever waits can see how far the run is."""
+        """Add an optimizer step, and write it at once for whoever waits for this side."""
         self.steps.append({"loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate})
         with (self.folder / "steps.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(self.steps[-1]) + "\n")
@@ -53,9 +53,9 @@ class Record:
         autocast: AbstractContextManager[None],
         names: Mapping[str, str] | None = None,
     ) -> None:
-        """Logits of one batch and all gradients of its loss, dropout off; leaves the model as it was.
+        """Record one batch's logits and the gradients of its loss, without dropout; the model is unchanged.
 
-        forward: gives logits and mean loss. names: the reference's parameter names -> the model's, if they differ.
+        `forward` returns logits and mean loss; `names` maps the reference's parameter names to the model's.
         """
         model.eval()
         with autocast:
@@ -70,18 +70,18 @@ class Record:
             parameters[own].grad = None
 
     def tokens(self, split: str, input_ids: Iterable[list[int]], type_ids: Iterable[list[int]]) -> None:
-        """Token ids and type ids of a split, row behind row; and how long each row is."""
+        """Record token ids and type ids of a split, concatenated, and the length of each row."""
         ids, types = [torch.tensor(row) for row in input_ids], [torch.tensor(row) for row in type_ids]
         self.tensors[f"tokens/{split}"] = torch.stack((torch.cat(ids), torch.cat(types))).int()  # (2, tokens)
         self.tensors[f"lengths/{split}"] = torch.tensor([len(row) for row in ids])
 
     def rows_of(self, split: str) -> list[bytes]:
-        """What `tokens` took down, as one value a row."""
+        """What `tokens` recorded, one value per row."""
         rows = self.tensors[f"tokens/{split}"].split(self.tensors[f"lengths/{split}"].tolist(), dim=1)
         return [row.contiguous().numpy().tobytes() for row in rows]
 
     def save(self) -> None:
-        """Write all of it; `numbers.json` last, so that it stands for a whole record."""
+        """Write the record; `numbers.json` comes last, so it means a complete record."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
         save_file(tensors, self.folder / "tensors.safetensors")
         numbers = {
@@ -101,7 +101,7 @@ class Record:
 
 
 def digest(inputs: Mapping[str, Any]) -> str:
-    """A fingerprint of a batch: values and shapes of its three inputs; token types that there are none of are 0."""
+    """A hash of a batch: values and shapes of its three inputs; missing token types count as 0."""
     sha = hashlib.sha256()
     for name in INPUTS:
         tensor = inputs[name] if name in inputs else torch.zeros_like(inputs["input_ids"])

@@ -1,6 +1,6 @@
-"""What the transformers sides share: the checkpoint, the rows tokenized by AutoTokenizer, the metrics' formulas.
+"""Shared by the transformers sides: checkpoint, rows tokenized by AutoTokenizer, and metrics.
 
-minitrain gives the raw texts and labels, and nothing else, so that both sides read the same rows.
+Only the raw texts and labels come from minitrain, so that both sides read the same rows.
 """
 
 from collections.abc import Callable
@@ -48,7 +48,7 @@ DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_d
 
 @dataclass(frozen=True)
 class Reference:
-    """A model with a new head, its data and its metric, as a user of transformers has them."""
+    """A model with a new head, its data and its metrics, as a user of transformers has them."""
 
     model: nn.Module
     collator: DataCollatorWithPadding
@@ -59,12 +59,12 @@ class Reference:
     device: torch.device
 
     def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """As Trainer asks for it."""
+        """The callback of Trainer."""
         return self.metrics(prediction.predictions, prediction.label_ids)
 
 
 def prepare(config: TrainConfig, record: Record) -> Reference:
-    """Tokenize, draw the head from the seed, record tokens and the first batch; nothing is drawn after the head."""
+    """Tokenize, draw the head from the seed, record tokens and the first batch; nothing is drawn after it."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     disable_progress_bars()
@@ -81,6 +81,7 @@ def prepare(config: TrainConfig, record: Record) -> Reference:
             lambda row: tokenizer(*(row[name] for name in columns), truncation=True, max_length=limit),
             batched=True,
             remove_columns=list(columns),
+            new_fingerprint="tokenized",  # hashing the tokenizer for it takes a second
         )
 
     train = dataset(rows.train)
@@ -121,11 +122,10 @@ def prepare(config: TrainConfig, record: Record) -> Reference:
 
 
 def copied(model: Any) -> Any:
-    """The model with each parameter in memory of its own, as PyTorch gives it: at a multiple of 64 bytes.
+    """Copy each parameter into memory of PyTorch's, which is aligned to 64 bytes.
 
-    transformers leaves weights where they lie in the mapped file, at any multiple of 4. On a processor where MKL
-    keeps to AVX2, a product with a single row or column has other last bits there: the same weights give other
-    results under a longer header.
+    transformers keeps weights in the mapped file, aligned to 4 bytes. With AVX2, MKL's matrix-vector products round
+    differently there, so that the length of the file's header changes results.
     """
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
@@ -171,7 +171,7 @@ def _metrics(rows: TextSplits) -> Callable[[Any, Any], dict[str, float]]:
 
 
 def finish(record: Record, model: nn.Module) -> None:
-    """Take down the trained weights and write the record."""
+    """Record the trained weights and write the record."""
     for name, parameter in model.named_parameters():
         record.tensors[f"weights/{name}"] = parameter
     record.save()

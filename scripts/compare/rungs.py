@@ -1,9 +1,8 @@
-"""The Hugging Face course's hand loop, changed one thing at a time until every loss is Trainer's.
+"""The Hugging Face course's training loop, changed one setting at a time until every loss is Trainer's.
 
-The loop is that of chapter 3, "A full training loop", in its listing with Accelerate
-(https://huggingface.co/learn/llm-course/chapter3/4): its schedule is Trainer's, and each rung below is one thing
-that is not. A rung is a run of minitrain with the settings so far, so that what it shows is also the flag that
-does it.
+The loop is that of chapter 3, "A full training loop", with Accelerate
+(https://huggingface.co/learn/llm-course/chapter3/4). Its schedule is Trainer's; each rung below changes one setting
+that is not. A rung is a run of minitrain, so each change is a flag.
 """
 
 import tempfile
@@ -14,18 +13,17 @@ from typing import Any
 
 import torch
 
-from compare import trainer
-from compare.record import Record
-from compare.side_by_side import check_writable, train_both, write_json
+from compare.side_by_side import train_sides
 from minitrain.config.train_config import TrainConfig
 from minitrain.run.main import prepare
+from minitrain.run.output_file import check_writable, write_json
 from minitrain.run.report import say
 from minitrain.training.loop import fit
 from minitrain.training.step_log import StepLog
 
 EPOCHS = 2  # so that one evaluation lies between two steps
 
-# The course's loop as settings of ours. It sets no seed at all; 0 stands for whatever the process began with.
+# The course's loop as our settings. It sets no seed; 0 stands for any.
 COURSE: dict[str, Any] = {
     "kernels": "reference",  # the same model, transformers' own
     "seed": 0,
@@ -40,16 +38,16 @@ COURSE: dict[str, Any] = {
     "optim": "adamw_torch",
 }
 
-# What is changed, why, and the settings that do it.
+# The change, and the settings that make it.
 RUNGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("the course's loop: no seed, torch's AdamW with its decay", {}),
     ("a seed, before the new head is drawn", {"seed": 42}),
     ("the seed set again, after the head is drawn", {"reseed": True}),
-    ("each epoch's order from a generator of its own", {"sampler": "random"}),
+    ("each epoch's order from a separate generator", {"sampler": "random"}),
     ("Trainer's learning rate", {"learning_rate": 5e-5}),
     ("gradients clipped to a norm of 1", {"max_grad_norm": 1.0}),
-    ("an evaluation an epoch: its loader draws a random number", {"eval_strategy": "epoch"}),
-    ("biases and layer norms spared from weight decay", {"decay_all": False}),
+    ("an evaluation per epoch: its loader draws a random number", {"eval_strategy": "epoch"}),
+    ("biases and layer norms without weight decay", {"decay_all": False}),
     ("no weight decay at all", {"weight_decay": 0.0}),
     ("the fused kernel of AdamW", {"optim": "adamw_torch_fused"}),
 )
@@ -57,7 +55,7 @@ RUNGS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Rung:
-    """How near a rung comes: its mean loss, equal steps of all, and the largest difference of a loss, in nats."""
+    """A rung's mean loss, the steps that equal Trainer's, and the largest difference of a loss in nats."""
 
     change: str
     flags: str
@@ -68,7 +66,7 @@ class Rung:
 
 
 class Losses:
-    """The observer that keeps the losses and nothing else."""
+    """The observer that keeps the losses."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
@@ -81,9 +79,9 @@ class Losses:
 
 
 def climb(model: str, dataset: str | None, subset: str | None, examples: int, path: str | None = None) -> bool:
-    """Print a line a rung; whether the last one has Trainer's losses, all of them. path: where the JSON goes."""
+    """Print a line per rung and write them to `path`; return whether the last has all of Trainer's losses."""
     check_writable(path)
-    torch.set_num_threads(1)  # as Trainer's side has: sums over more threads have other last bits
+    torch.set_num_threads(1)  # as Trainer's side: more threads round sums differently
     data = {"model": model, "dataset": dataset, "subset": subset}
     size = {"num_train_epochs": EPOCHS, "max_train_samples": examples, "max_eval_samples": 40, "sample": "first"}
     say(f"{'what changes':<64}{'mean loss':>12}{'equal steps':>14}{'largest gap':>14}")
@@ -99,7 +97,7 @@ def climb(model: str, dataset: str | None, subset: str | None, examples: int, pa
 
 
 def measure(settings: dict[str, Any]) -> Iterator[Rung]:
-    """Each rung's run beside Trainer's, which is done once."""
+    """Train every rung and compare it with a single run of Trainer."""
     target = _losses_of_trainer(TrainConfig(**settings, match_trainer=True))
     so_far = COURSE | settings
     for change, step in RUNGS:
@@ -118,8 +116,8 @@ def measure(settings: dict[str, Any]) -> Iterator[Rung]:
 
 def _losses_of_trainer(config: TrainConfig) -> list[float]:
     with tempfile.TemporaryDirectory() as scratch:
-        records: list[Record] = train_both(config, {"Trainer": trainer.run}, 1, Path(scratch))
-    return [step["loss"] for step in records[0].steps]
+        [record] = train_sides(config, ["Trainer"], 1, Path(scratch))
+    return [step["loss"] for step in record.steps]
 
 
 def _losses(settings: dict[str, Any]) -> list[float]:

@@ -1,4 +1,4 @@
-"""Run both sides, compare their records bit for bit, and say what came out, as a table and as JSON."""
+"""Run both sides, compare their records bit for bit, and report the result as a table and JSON."""
 
 import math
 import multiprocessing
@@ -8,8 +8,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from importlib import import_module
 from importlib.metadata import version
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -18,23 +19,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compare import accelerate_loop, ours, trainer
 from compare.record import Record
 from minitrain.config.read_options import files_shown
 from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
+from minitrain.run.output_file import check_writable, write_json
 from minitrain.run.report import duration, say
-from minitrain.storage.files import json_text, write_whole
 
 LIBRARIES = ("minitrain", "torch", "transformers", "accelerate", "tokenizers", "scikit-learn", "scipy")
-SECONDS_BETWEEN_LOOKS = 30.0
+# Modules, imported in the side's own process alone: transformers takes seconds to import.
+SIDES = {"minitrain": "compare.ours", "Trainer": "compare.trainer", "accelerate": "compare.accelerate_loop"}
+SECONDS_BETWEEN_REPORTS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One kind of value: how many of all are equal, the first that is not (from 1), the largest difference.
+    """How many values of one kind are equal, the first that differs (from 1), and the largest difference.
 
-    The difference is None where two values cannot be subtracted, or one is missing.
+    The difference is None if two values cannot be subtracted or one is missing.
     """
 
     what: str
@@ -45,12 +47,12 @@ class Comparison:
 
 
 def run(config: TrainConfig, threads: int = 1, path: str | None = None) -> bool:
-    """Compare the run that `config` describes; whether all is equal. path: where the JSON goes."""
-    name, other = ("accelerate", accelerate_loop.run) if config.match_accelerate else ("Trainer", trainer.run)
+    """Run both sides of `config`, print the comparison and write it to `path`; return whether all is equal."""
+    name = "accelerate" if config.match_accelerate else "Trainer"
     check_writable(path)
     say(_title(config, name, threads))
     with tempfile.TemporaryDirectory() as scratch:
-        mine, theirs = train_both(config, {"minitrain": ours.run, name: other}, threads, Path(scratch))
+        mine, theirs = train_sides(config, ("minitrain", name), threads, Path(scratch))
         comparisons = list(compare_records(mine, theirs))
     all_equal = all(comparison.equal == comparison.total for comparison in comparisons)
     for line in table(comparisons):
@@ -73,29 +75,10 @@ def run(config: TrainConfig, threads: int = 1, path: str | None = None) -> bool:
 
 
 def _flags(config: TrainConfig) -> dict[str, Any]:
-    """The settings that are not what the match and the defaults make them."""
+    """The settings that differ from the defaults and from what the match sets."""
     default = TrainConfig(match_trainer=config.match_trainer, match_accelerate=config.match_accelerate)
     settings = {spec.name: getattr(config, spec.name) for spec in fields(TrainConfig)}
     return {name: value for name, value in settings.items() if value != getattr(default, name)}
-
-
-def check_writable(path: str | None) -> None:
-    """Raise MinitrainError, before the work, where the result could not be written."""
-    if path is not None:
-        try:
-            with tempfile.TemporaryFile(dir=Path(path).parent):
-                pass
-        except OSError as error:
-            raise MinitrainError(f"--json {path}: cannot be written ({error.strerror or error})") from error
-
-
-def write_json(path: str | None, facts: dict[str, Any]) -> None:
-    """Write a result whole, if a path is given. Raises MinitrainError where it cannot be written."""
-    if path is not None:
-        try:
-            write_whole(Path(path), json_text(facts))
-        except OSError as error:
-            raise MinitrainError(f"--json {path}: cannot be written ({error.strerror or error})") from error
 
 
 def _title(config: TrainConfig, name: str, threads: int) -> str:
@@ -107,23 +90,21 @@ def _title(config: TrainConfig, name: str, threads: int) -> str:
     )
 
 
-Side = Callable[[TrainConfig, Path], None]
+def train_sides(config: TrainConfig, sides: Sequence[str], threads: int, scratch: Path) -> list[Record]:
+    """Run each side in its own process, all at once, and return their records.
 
-
-def train_both(config: TrainConfig, sides: dict[str, Side], threads: int, scratch: Path) -> list[Record]:
-    """Run each side in a process of its own, side by side; their records, in order.
-
-    Raises MinitrainError when a side fails; what it said of it stands on standard error, and the other is ended.
+    Raises:
+        MinitrainError: A side failed and printed its error; the others were stopped.
     """
     os.environ.update(OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # Trainer would share a batch out over all there are
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # Trainer would split a batch over all GPUs
     settings = {spec.name: getattr(config, spec.name) for spec in fields(TrainConfig)}
     context = multiprocessing.get_context("spawn")
     running: dict[str, BaseProcess] = {}
-    for name, side in sides.items():
+    for name in sides:
         (scratch / name).mkdir()
         plain = TrainConfig(**settings | {"output_dir": str(scratch / name / "run")})
-        running[name] = context.Process(target=_guarded, args=(side, plain, scratch / name), name=name)
+        running[name] = context.Process(target=_train_side, args=(name, plain, scratch / name), name=name)
         running[name].start()
     try:
         _wait(running, scratch)
@@ -134,24 +115,24 @@ def train_both(config: TrainConfig, sides: dict[str, Side], threads: int, scratc
     return [Record.load(scratch / name) for name in sides]
 
 
-def _guarded(side: Side, config: TrainConfig, folder: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever waits is interrupted, and ends this process
+def _train_side(name: str, config: TrainConfig, folder: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and terminates this process
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     try:
-        side(config, folder)
+        import_module(SIDES[name]).run(config, folder)
     except MinitrainError as error:
         sys.exit(str(error))
 
 
 def _wait(running: dict[str, BaseProcess], scratch: Path) -> None:
-    """Until all are done or one has failed; tells now and then how far they are."""
+    """Wait until all are done or one has failed; report the steps now and then."""
     told = time.monotonic()
     while any(process.exitcode is None for process in running.values()):
         failed = [name for name, process in running.items() if process.exitcode]
         if failed:
             break
         time.sleep(0.05)
-        if time.monotonic() - told > SECONDS_BETWEEN_LOOKS:
+        if time.monotonic() - told > SECONDS_BETWEEN_REPORTS:
             told = time.monotonic()
             done = ", ".join(f"{name} {_steps(scratch / name)}" for name in running)
             print(f"steps done: {done}", file=sys.stderr, flush=True)
@@ -166,7 +147,7 @@ def _steps(folder: Path) -> int:
 
 
 def compare_records(mine: Record, theirs: Record) -> Iterator[Comparison]:
-    """Every kind of value that the reference has, in the order in which a run makes them."""
+    """Compare every kind of value that the reference has, in the order of a run."""
     for name in _names(theirs, "tokens/"):
         yield of_values(f"token ids, {name}", *(side.rows_of(name) for side in (mine, theirs)))
     yield of_tensors("logits of the first batch", list(mine.tensors["logits"]), list(theirs.tensors["logits"]))
@@ -185,7 +166,7 @@ def compare_records(mine: Record, theirs: Record) -> Iterator[Comparison]:
 
 
 def _names(record: Record, prefix: str) -> list[str]:
-    """What stands after `prefix` in the names of tensors, training data first."""
+    """Names of the tensors with `prefix`, without it; training data first."""
     names = [name.removeprefix(prefix) for name in record.tensors if name.startswith(prefix)]
     return sorted(names, key=lambda name: name != "train")
 
@@ -205,24 +186,26 @@ def _of_groups(what: str, prefix: str, mine: Record, theirs: Record) -> Comparis
 
 
 def of_tensors(what: str, mine: Sequence[Tensor], theirs: Sequence[Tensor]) -> Comparison:
-    """Pairs of tensors, equal in every bit or not."""
-    same = [same_bits(a, b) for a, b in zip(mine, theirs, strict=False)]
-    gaps = [
-        (a.double() - b.double()).abs().max().item() if a.shape == b.shape else math.inf
-        for a, b in zip(mine, theirs, strict=False)
-    ]
+    """Compare pairs of tensors bit for bit."""
+    pairs = list(zip(mine, theirs, strict=False))
+    same = [same_bits(a, b) for a, b in pairs]
+    gaps = [0.0 if equal else _largest_gap(a, b) for equal, (a, b) in zip(same, pairs, strict=True)]
     return _counted(what, same, gaps, max(len(mine), len(theirs)))
 
 
+def _largest_gap(mine: Tensor, theirs: Tensor) -> float:
+    return (mine.double() - theirs.double()).abs().max().item() if mine.shape == theirs.shape else math.inf
+
+
 def of_values(what: str, mine: Sequence[Any], theirs: Sequence[Any]) -> Comparison:
-    """Pairs of Python values, equal or not."""
+    """Compare pairs of Python values."""
     same = [a == b for a, b in zip(mine, theirs, strict=False)]  # no float of a run is -0.0
     gaps = [_gap(a, b) for a, b in zip(mine, theirs, strict=False)]
     return _counted(what, same, gaps, max(len(mine), len(theirs)))
 
 
 def _gap(mine: Any, theirs: Any) -> float:
-    """How far two values lie apart; infinity where they cannot be subtracted."""
+    """The difference of two values; infinity if they cannot be subtracted."""
     if mine == theirs:
         return 0.0
     if isinstance(mine, tuple) and isinstance(theirs, tuple) and mine[:2] == theirs[:2]:  # of an evaluation
@@ -231,7 +214,7 @@ def _gap(mine: Any, theirs: Any) -> float:
 
 
 def _counted(what: str, same: list[bool], gaps: list[float], total: int) -> Comparison:
-    """One side may have fewer values than the other: what is missing is not equal."""
+    """Count equal values; one that a side lacks is not equal."""
     assert total > 0, f"nothing to compare: {what}"
     whole = same + [False] * (total - len(same))
     first = None if all(whole) else whole.index(False) + 1
@@ -241,7 +224,7 @@ def _counted(what: str, same: list[bool], gaps: list[float], total: int) -> Comp
 
 
 def table(comparisons: Sequence[Comparison]) -> list[str]:
-    """What is printed: a line a kind of value."""
+    """The printed table: a line per kind of value."""
     width = max(len(comparison.what) for comparison in comparisons) + 2
     lines = [f"{'':<{width}}{'bit-equal':>16}{'first other':>14}{'largest gap':>14}"]
     for each in comparisons:

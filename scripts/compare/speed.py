@@ -1,6 +1,6 @@
-"""One side of a speed measurement, alone in its process: trains some steps, scores, labels texts, says how long.
+"""One side of a speed measurement, in its own process: times training steps, evaluation and prediction.
 
-Prints one JSON object as its last line. `benchmark.py` starts the sides in turn.
+Prints a JSON object as its last line. `benchmark.py` runs the sides in turn.
 """
 
 import json
@@ -18,7 +18,7 @@ IN_BF16 = ("ours-bf16", "trainer-best")
 
 
 def main(side: str, started: float, settings: dict[str, Any]) -> None:
-    """started: Unix time at which the process was asked for. settings: flags of train.py, and warm-up."""
+    """Measure a side; `started` is the Unix time of its start, `settings` are flags of train.py and `warmup`."""
     warmup = settings.pop("warmup")
     measure = {"ours": _ours, "trainer": _trainer, "pipeline": _pipeline, "growth": _growth}[side.split("-")[0]]
     result = measure(side, settings, warmup)
@@ -35,19 +35,19 @@ def _peak_memory_mb() -> float:
 
 
 def _peak_memory_of_children_mb() -> float:
-    """Of the largest process that this one started and waited for."""
+    """Of the largest child process that has ended."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
 
 
 def _gpu_memory(device: str) -> dict[str, float]:
-    """The most that tensors took of a GPU, where there is one."""
+    """Peak memory of tensors on a GPU."""
     import torch
 
     return {"gpu_peak_memory_mb": torch.cuda.max_memory_allocated() / 1e6} if device == "cuda" else {}
 
 
 def _speed(times: list[float], losses: list[float], batch_size: int, warmup: int) -> dict[str, Any]:
-    """times: Unix time after each step."""
+    """Speed and mean loss; `times` are Unix times after each step."""
     return {
         "first_step": times[0],
         "train_examples_per_second": batch_size * (len(times) - 1 - warmup) / (times[-1] - times[warmup]),
@@ -56,7 +56,7 @@ def _speed(times: list[float], losses: list[float], batch_size: int, warmup: int
 
 
 class Times:
-    """The observer of `fit` that looks at the clock."""
+    """The observer of `fit` that records times."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -69,11 +69,11 @@ class Times:
         self.private_memory_mb = max(self.private_memory_mb, _private_memory_mb())
 
     def on_evaluation(self, *args: Any) -> None:
-        """Nothing is evaluated here."""
+        """No evaluation is measured here."""
 
 
 def _rate(model: Any, times: Times, warmup: int) -> float:
-    """Operations of matrix products a second, after the warm-up."""
+    """FLOP/s of matrix multiplications after the warm-up."""
     from minitrain.run.profile import training_flops
 
     flops = sum(training_flops(model, *shape) for log in times.logs[warmup + 1 :] for shape in log.shapes)
@@ -81,14 +81,14 @@ def _rate(model: Any, times: Times, warmup: int) -> float:
 
 
 def _private_memory_mb() -> float:
-    """Resident memory that is no file's: what nobody can take back. 0 where the system does not say."""
+    """Resident anonymous memory, which the system cannot reclaim; 0 if unknown."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
 def _prepared(config: Any) -> Any:
-    """The Parts of a run, as train.py has them: their data is read by another process while torch is imported."""
+    """Prepare a run as train.py does: a process reads the data while this one imports torch."""
     from minitrain.data.gc_pause import gc_paused
     from minitrain.run.load_data import prefetching
 
@@ -100,7 +100,7 @@ def _prepared(config: Any) -> Any:
 
 
 def _growth(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
-    """minitrain alone on a file of rows, as train.py runs it. settings: also the folder where tokens are kept."""
+    """minitrain alone on a file of rows, as train.py runs it; `settings` includes the token cache's folder."""
     from minitrain.config.train_config import TrainConfig
 
     os.environ["MINITRAIN_CACHE"] = settings.pop("cache")
@@ -116,7 +116,7 @@ def _growth(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
     del result["first_step"]
     return {
         **result,
-        # Which rows so few steps meet decides their lengths, and with them the examples a second.
+        # Examples per second depend on the lengths of the few rows that these steps see.
         "train_gflops_per_second": _rate(parts.model, times, warmup) / 1e9,
         "prepare_seconds": prepared,
         "private_memory_mb": times.private_memory_mb,
@@ -168,7 +168,7 @@ def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
 
 
 def _trainer(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
-    """What a user of transformers writes; only the texts and labels come from minitrain's reader of rows."""
+    """What a user of transformers writes; only the texts and labels are read by minitrain."""
     import torch
     from datasets import Dataset
     from transformers import (
@@ -193,7 +193,7 @@ def _trainer(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]
             self.losses: list[float] = []
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            # A GPU is still at work here. It is waited for where the time counts, which costs nothing elsewhere.
+            # A GPU still computes here; wait for it at the steps whose time is used.
             if config.device == "cuda" and state.global_step in (1, warmup + 1, args.max_steps):
                 torch.cuda.synchronize()
             self.times.append(time.time())
@@ -272,7 +272,7 @@ def _pipeline(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any
 
 
 def _seconds(work: Callable[[], Any]) -> float:
-    """Of the quicker of two calls: the first may compile, and whatever else runs only adds."""
+    """Seconds of the faster of two calls: the first may compile."""
     times = []
     for _ in range(2):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The side of transformers' Trainer, live: it gets every flag of ours that it has too."""
+"""The side of transformers' Trainer, with every flag that both have."""
 
 import tempfile
 import time
@@ -26,7 +26,7 @@ OWN = {
 
 
 class Recorder(TrainerCallback):
-    """Takes down what Trainer logs; with `logging_steps=1` that is every step."""
+    """Records what Trainer logs: every step, by `logging_steps=1`."""
 
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -36,7 +36,7 @@ class Recorder(TrainerCallback):
             self.record.step(logs["loss"], logs["grad_norm"], logs["learning_rate"])
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Called once a split; the split's name stands in every key: eval_validation_loss."""
+        """Called once per split; keys contain the split's name: eval_validation_loss."""
         metrics = kwargs["metrics"]
         split = next(name for name in metrics if name.endswith("_loss")).removeprefix("eval_").removesuffix("_loss")
         values = {name.removeprefix(f"eval_{split}_"): value for name, value in metrics.items()}
@@ -46,7 +46,7 @@ class Recorder(TrainerCallback):
 
 
 def arguments(config: TrainConfig, folder: str, use_cpu: bool) -> TrainingArguments:
-    """Every flag of ours that Trainer has too, by the same name."""
+    """The flags that both have, by the same name."""
     theirs = {spec.name for spec in fields(TrainingArguments)} - OWN
     return TrainingArguments(
         folder,

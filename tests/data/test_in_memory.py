@@ -21,7 +21,7 @@ from minitrain.data.load import load_splits, tokenize
 from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from minitrain.errors import MinitrainError
 from minitrain.model.weights import load_classifier
-from minitrain.run.inference import evaluate_run
+from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import train
 from minitrain.training.evaluation import evaluate, predict
 from minitrain.training.loop import fit

@@ -17,9 +17,9 @@ from minitrain.data.load import load_splits
 from minitrain.data.subsample import draw_rows
 from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from minitrain.errors import MinitrainError
-from minitrain.run.inference import evaluate_run
-from minitrain.run.labelling import predict_run
+from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import train
+from minitrain.run.predict import predict_run
 
 SORTED = ["bad"] * 60 + ["good"] * 60
 

@@ -27,7 +27,7 @@ from minitrain.data.targets import TargetScale, fold, folded, scale_of, unfold
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
 from minitrain.model.weights import load_classifier
-from minitrain.run.inference import evaluate_run
+from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import prepare, train
 from minitrain.training.evaluation import baseline, predict
 from minitrain.training.metrics import metric_for

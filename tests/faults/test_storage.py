@@ -34,7 +34,7 @@ from minitrain.storage.checkpoint import (
 )
 
 ROOT = Path(__file__).parents[2]
-KILLS = int(os.environ.get("MINITRAIN_KILLS", "15"))
+KILLS = int(os.environ.get("MINITRAIN_KILLS", "5"))
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 POINTS = [
     "after file 0",
@@ -81,7 +81,8 @@ def names(folder: Path) -> list[str]:
 
 @pytest.mark.fault(1)
 def test_random_kills_lose_nothing(place: Path, tmp_path: Path) -> None:
-    flags = ("--max_steps", "2500", "--save_strategy", "steps", "--save_steps", "7", "--save_total_limit", "2")
+    steps = str(min(2500, 60 * KILLS))
+    flags = ("--max_steps", steps, "--save_strategy", "steps", "--save_steps", "7", "--save_total_limit", "2")
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert run(command(place, whole, *flags)).returncode == 0
     draw = random.Random(0)
@@ -121,12 +122,23 @@ def _newest_step(out: Path) -> int:
     return int(found[0].name.removeprefix("step-")) if found else 0
 
 
+SAVING = ("--max_steps", "9", "--save_strategy", "steps", "--save_steps", "2", "--save_total_limit", "1")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing killed."""
+    out = tmp_path_factory.mktemp("uninterrupted") / "out"
+    assert run(command(place, out, *SAVING)).returncode == 0
+    return out
+
+
 @pytest.mark.fault(2, 3)
 @pytest.mark.parametrize("point", POINTS)
-def test_kill_at_every_point_of_a_save_and_a_rotation(place: Path, tmp_path: Path, point: str) -> None:
-    flags = ("--max_steps", "9", "--save_strategy", "steps", "--save_steps", "2", "--save_total_limit", "1")
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    assert run(command(place, whole, *flags)).returncode == 0
+def test_kill_at_every_point_of_a_save_and_a_rotation(
+    place: Path, uninterrupted: Path, tmp_path: Path, point: str
+) -> None:
+    flags, whole, out = SAVING, uninterrupted, tmp_path / "out"
     assert run(command(place, out, *flags), MINITRAIN_KILL_AT=point).returncode == -signal.SIGKILL
     survived = [load_checkpoint(path).step for path in checkpoints_in(out / "checkpoints")]
     first_save_stands = point in ("after the rename", "before a deletion", "inside a deletion", "after a deletion")

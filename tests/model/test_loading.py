@@ -25,8 +25,8 @@ from minitrain.errors import MinitrainError
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.loading import LoadReport
 from minitrain.model.weights import load_classifier, load_encoder, trained_labels
-from minitrain.run.labelling import predict_run
 from minitrain.run.main import train
+from minitrain.run.predict import predict_run
 
 WEIGHTS = "model.safetensors"
 OUTPUT = ["head.output.weight", "head.output.bias"]

@@ -17,9 +17,9 @@ from test_loop import reviews, write_tiny_model
 from minitrain.config.inference_config import EvaluateConfig, PredictConfig
 from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
-from minitrain.run.inference import evaluate_run
-from minitrain.run.labelling import predict_run
+from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import train
+from minitrain.run.predict import predict_run
 from minitrain.training.best import best_by
 from minitrain.training.metrics import metric_for
 

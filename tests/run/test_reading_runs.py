@@ -9,9 +9,9 @@ from test_tables import put
 from minitrain.config.inference_config import EvaluateConfig, PredictConfig
 from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
-from minitrain.run.inference import evaluate_run
-from minitrain.run.labelling import predict_run
+from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import train
+from minitrain.run.predict import predict_run
 
 READING = {"delimiter": ";", "encoding": "latin-1"}
 SPAM = [("ham", "caf\xe9 at nine"), ("spam", "win \xa3100"), ("ham", "see you"), ("spam", "call now")]

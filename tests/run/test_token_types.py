@@ -19,9 +19,9 @@ from minitrain.data.load import load_splits
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
 from minitrain.model.weights import load_classifier
-from minitrain.run.inference import evaluate_run
-from minitrain.run.labelling import predict_run
+from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import train
+from minitrain.run.predict import predict_run
 from minitrain.training.evaluation import check_token_types, predict
 from minitrain.training.loop import fit
 

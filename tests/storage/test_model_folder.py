@@ -19,8 +19,8 @@ from minitrain.config.inference_config import PredictConfig
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
 from minitrain.model.weights import load_classifier, load_encoder
-from minitrain.run.labelling import predict_run
 from minitrain.run.main import train
+from minitrain.run.predict import predict_run
 from minitrain.storage.model_folder import what_a_repository_holds, what_it_holds
 
 

@@ -1,9 +1,9 @@
-"""What is written of a labelled row: what came in, and what the model makes of it, as JSON lines or CSV.
+"""Rows of input with their predictions as JSON lines or CSV. This module formats text and opens no file.
 
     {"id": 7, "text": "great film", "label": "positive", "probability": 0.9, "probabilities": {"negative": 0.1, ..}}
 
-In CSV, which has no nesting, each class has a column: probability_negative, probability_positive. A column of the
-input that has the name of an output is called input_label and so on. No file is opened here.
+CSV has one column per class instead: probability_negative, probability_positive. An input column with the name of
+an output is renamed: input_label.
 """
 
 import base64
@@ -12,7 +12,6 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import date, time
 from functools import lru_cache
 from typing import Any
@@ -23,29 +22,32 @@ from torch import Tensor
 from minitrain.data.labels.ids import Labels, display_names
 from minitrain.data.tables.table import ABSENT, Table, writable
 from minitrain.errors import MinitrainError, listed
+from minitrain.run.output_file import OutputFile
+from minitrain.run.saved_run import print_notes
 
-OUTPUTS = ("label", "probability", "probabilities", "score")  # what a prediction adds
-TRUE = "true_label"  # what an evaluation adds to that
+OUTPUTS = ("label", "probability", "probabilities", "score")  # of a prediction
+TRUE = "true_label"  # added by an evaluation
 SPLIT = "split"
-LONG = 500  # characters: columns with a longer text are left out where nobody asks for them
-PIECE = 1000  # rows looked at together, of columns that are read as they are asked for
+LONG = 500  # characters; columns with longer texts are left out by default
+CHUNK = 1000  # rows read at once from a lazy column
 
 
 def kept_columns(table: Table, texts: Sequence[str], asked: tuple[str, ...] | None) -> tuple[list[str], str | None]:
-    """The columns that records have, in the table's order, and what to tell the user of those left out.
+    """The columns of the output in the table's order, and a note about those left out.
 
-    texts: columns that are always kept. asked: names, ("all",), ("none",), or None for all without long texts.
-    Raises MinitrainError naming a column that is not there.
+    Args:
+        table: The input.
+        texts: Columns that are always kept.
+        asked: Names, ("all",), ("none",), or None for all columns without long texts.
+
+    Raises:
+        MinitrainError: `asked` names a column that the table lacks.
     """
     others = [name for name in table.columns if name not in texts]
     if asked is None:
         long = [name for name in others if not _is_short(table.columns[name])]
-        note = (
-            f"left out {listed(long)}, of more than {LONG} characters; --keep_columns all keeps every column"
-            if long
-            else None
-        )
-        return [name for name in table.columns if name not in long], note
+        note = f"left out {listed(long)}, of more than {LONG} characters; --keep_columns all keeps every column"
+        return [name for name in table.columns if name not in long], note if long else None
     if asked == ("all",):
         return list(table.columns), None
     wanted = () if asked == ("none",) else asked
@@ -59,19 +61,23 @@ def kept_columns(table: Table, texts: Sequence[str], asked: tuple[str, ...] | No
 
 def _is_short(values: Sequence[Any]) -> bool:
     try:
-        for start in range(0, len(values), PIECE):
-            for value in values[start : start + PIECE]:
+        for start in range(0, len(values), CHUNK):
+            for value in values[start : start + CHUNK]:
                 if not isinstance(value, int | float | None):
                     text = value if isinstance(value, str) else _cell(value)
                     if len(text) > LONG:
                         return False
-    except (ImportError, OSError, ValueError):  # pictures and sounds, which `datasets` decodes with other libraries
+    except (ImportError, OSError, ValueError):  # images and audio that `datasets` cannot decode here
         return False
     return True
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: dates as in ISO 8601, bytes in base64, null for what is no number (NaN, infinity)."""
+    """Convert a value for JSON: dates to ISO 8601, bytes to base64, NaN and infinity to null.
+
+    >>> plain({"when": date(2024, 5, 1), "score": float("nan")})
+    {'when': '2024-05-01', 'score': None}
+    """
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, float):
@@ -84,13 +90,13 @@ def plain(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, bytes | bytearray | memoryview):
         return base64.b64encode(value).decode("ascii")
-    if hasattr(value, "tolist"):  # numpy's
+    if hasattr(value, "tolist"):  # numpy
         return plain(value.tolist())
     return str(value)  # decimals, durations
 
 
 def _cell(value: Any) -> str:
-    """A value as CSV has it: text as it is, nothing for null, and JSON for the rest."""
+    """A CSV field: text unchanged, null as nothing, anything else as JSON."""
     value = None if value is ABSENT else plain(value)
     if value is None:
         return ""
@@ -100,12 +106,12 @@ def _cell(value: Any) -> str:
 
 def _json_line(record: Mapping[str, Any]) -> str:
     line = json.dumps(record, ensure_ascii=False)
-    return f"{line if writable(line) else json.dumps(record)}\n"  # half of a surrogate pair is written escaped
+    return f"{line if writable(line) else json.dumps(record)}\n"  # escapes a lone surrogate
 
 
-@lru_cache(maxsize=1000)  # rows of JSON lines have few different sets of fields
+@lru_cache(maxsize=1000)  # rows of JSON lines share few sets of fields
 def _keys(names: tuple[str, ...], outputs: tuple[str, ...]) -> tuple[str, ...]:
-    """What columns of the input are called beside outputs: a name that is taken gets input_ before it."""
+    """Output names of input columns: the name of an output gets the prefix input_."""
     taken = {*names, *outputs}
     keys = []
     for name in names:
@@ -118,39 +124,47 @@ def _keys(names: tuple[str, ...], outputs: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(keys)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Records:
-    """How rows are written. format: jsonl, csv or tsv. columns: of the input; of CSV, in all rows the same.
+class RowWriter:
+    """Writes rows of input with their predictions to `file`: the header of CSV, then a line per row.
 
-    added: what each row has beside its prediction, `TRUE` and `SPLIT` in an evaluation.
+    `format` is jsonl, csv or tsv; `added` names further values of a row: `TRUE` and `SPLIT` in an evaluation.
     """
 
-    format: str
-    labels: Labels
-    columns: tuple[str, ...] | None = None
-    added: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = field(init=False)
+    def __init__(self, file: OutputFile, format: str, labels: Labels, added: tuple[str, ...] = ()) -> None:
+        self.file, self.format, self.labels, self.added = file, format, labels, added
+        # The input columns of all rows; None takes those of each table, which only JSON lines can.
+        self.columns: tuple[str, ...] | None = None
+        nested = format == "jsonl" or labels.names is None
+        flat = [] if nested else [f"probability_{name}" for name in display_names(labels.names or ())]
+        self.outputs = (*added, *OUTPUTS, *flat)
 
-    def __post_init__(self) -> None:
-        nested = self.format == "jsonl" or self.labels.names is None
-        flat = [] if nested else [f"probability_{name}" for name in display_names(self.labels.names or ())]
-        object.__setattr__(self, "outputs", (*self.added, *OUTPUTS, *flat))
+    def choose_columns(self, table: Table, texts: Sequence[str], asked: tuple[str, ...] | None) -> None:
+        """Keep the columns of `kept_columns`, and print a note about the others."""
+        columns, note = kept_columns(table, texts, asked)
+        print_notes(table.source, note)
+        self.columns = tuple(columns)
 
-    def of_columns(self, columns: Iterable[str]) -> "Records":
-        """The same for these columns."""
-        return replace(self, columns=tuple(columns))
+    def write(self, table: Table, logits: Tensor, added: Sequence[Sequence[Any]] = (), more: bool = False) -> None:
+        """Write the rows of a table.
 
-    def header(self) -> str:
-        """What stands before all rows: names of columns in CSV, nothing in JSON lines."""
+        Args:
+            table: The input.
+            logits: (rows, C).
+            added: One column of values per name in `self.added`.
+            more: Other tables follow.
+        """
+        header = self._header() if self.file.rows == 0 else ""
+        self.file.write(header + self._lines(table, logits, added), len(table), more)
+
+    def _header(self) -> str:
         if self.format == "jsonl":
             return ""
         assert self.columns is not None
-        names = self.labels.names
-        made = ("score",) if names is None else ("label", "probability", *self.outputs[len(self.added) + 4 :])
+        values = self.outputs[len(self.added) + len(OUTPUTS) :]
+        made = ("score",) if self.labels.names is None else ("label", "probability", *values)
         return self._csv([[*map(_cell, _keys(self.columns, self.outputs)), *self.added, *map(_cell, made)]])
 
-    def lines(self, table: Table, logits: Tensor, added: Sequence[Sequence[Any]] = ()) -> str:
-        """Rows as text. logits: (N, C) of them. added: a column of values for each name of `self.added`."""
+    def _lines(self, table: Table, logits: Tensor, added: Sequence[Sequence[Any]]) -> str:
         names = tuple(table.columns) if self.columns is None else self.columns
         blank: Sequence[Any] = [ABSENT] * len(table)
         values = [table.columns[name][:] if name in table.columns else blank for name in names]
@@ -188,6 +202,6 @@ class Records:
 
 
 def _flat(answer: dict[str, Any]) -> list[Any]:
-    """label, probability, and one of each class; or a score."""
+    """label, probability and the probability of each class; or the score."""
     *first, last = answer.values()
     return [*first, *last.values()] if isinstance(last, dict) else [*first, last]

@@ -26,10 +26,11 @@ from minitrain.config.inference_config import EvaluateConfig, PredictConfig
 from minitrain.data import progress as progress_module
 from minitrain.data.tables.load import read_file
 from minitrain.errors import MinitrainError, Stopped
-from minitrain.run import labelling, record_files
-from minitrain.run.inference import evaluate_run
-from minitrain.run.labelling import predict_run
+from minitrain.run import output_file
+from minitrain.run import predict as labelling
+from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import train
+from minitrain.run.predict import predict_run
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 Predict = Callable[..., str]
@@ -298,7 +299,7 @@ def test_a_line_is_answered_while_the_pipe_stays_open(folder: Path) -> None:
         (
             '{"text": "a"}\n{"text": "b", "c": 1}\n',
             {"output_format": "csv"},
-            r"line 2: has the field 'c', which the first row has not.*--output_format jsonl",
+            r"line 2: has the field 'c', which the first row lacks.*--output_format jsonl",
         ),
     ],
 )
@@ -411,7 +412,7 @@ def test_a_resumed_prediction_has_the_bits_of_one_that_was_not_interrupted(
     stops_after(3)
     with pytest.raises(Stop):
         predict_run(PredictConfig(**flags))
-    assert "holds the first 24 rows; the same command with --resume goes on" in capsys.readouterr().err
+    assert "holds the first 24 rows; the same command with --resume continues" in capsys.readouterr().err
     assert not output.exists()
     plain = gzip.decompress(whole.read_bytes()) if ending.endswith(".gz") else whole.read_bytes()
     assert plain.startswith(part.read_bytes()) and part.read_bytes().endswith(b"\n")
@@ -423,7 +424,7 @@ def test_a_resumed_prediction_has_the_bits_of_one_that_was_not_interrupted(
     stops_after(1000)
     predict_run(PredictConfig(resume=True, **flags))
     assert output.read_bytes() == whole.read_bytes()
-    assert "going on after 32 rows" in capsys.readouterr().err
+    assert "resuming after 32 rows" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"new.jsonl", output.name, whole.name}
     predict_run(PredictConfig(resume=True, **flags))
     assert "is complete" in capsys.readouterr().err
@@ -444,11 +445,11 @@ def test_what_an_interrupted_prediction_holds_is_neither_lost_nor_mixed(
     changed = {"per_device_eval_batch_size": 8, "max_length": 9, "run": str(folder / "pairs")}
     for name, value in changed.items():
         shown = f"--{name}" if name != "run" else "model.safetensors in the run"
-        with pytest.raises(MinitrainError, match=f"was begun with .*another {shown}"):
+        with pytest.raises(MinitrainError, match=f"was started with .*another {shown}"):
             predict_run(PredictConfig(resume=True, **flags | {name: value}))
     new = Path(flags["input"])
     new.write_text(new.read_text(encoding="utf-8") + '{"text": "more"}\n', encoding="utf-8")
-    with pytest.raises(MinitrainError, match="was begun with another --input; .*delete out.jsonl.part.json"):
+    with pytest.raises(MinitrainError, match="was started with another --input; .*delete out.jsonl.part.json"):
         predict_run(PredictConfig(resume=True, **flags))
     assert part.read_bytes() == held
     Path(f"{part}.json").unlink()  # the way out that is named
@@ -465,7 +466,7 @@ def test_rows_that_somebody_changed_are_not_gone_on_with(
         predict_run(PredictConfig(**flags))
     part = Path(flags["output"] + ".part")
     part.write_bytes(part.read_bytes().replace(b"lovely", b"LOVELY", 1))
-    with pytest.raises(MinitrainError, match="is not as it was left"):
+    with pytest.raises(MinitrainError, match="was changed since"):
         predict_run(PredictConfig(resume=True, **flags))
 
 
@@ -490,7 +491,7 @@ def test_sigterm_leaves_whole_rows_and_names_them(
 def test_two_predictions_do_not_write_one_file(folder: Path, tmp_path: Path) -> None:
     flags = flags_of_long(folder, tmp_path, ".jsonl")
     with (
-        record_files.record_file(flags["output"]),
+        output_file.output_file(flags["output"]),
         pytest.raises(MinitrainError, match="another process is writing it"),
     ):
         predict_run(PredictConfig(**flags))
@@ -529,7 +530,7 @@ def test_memory_is_not_that_of_all_rows(folder: Path, tmp_path: Path, small_wind
 
 
 def test_a_resume_that_cannot_be_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MinitrainError, match="--resume goes on with a file: pass its --output"):
+    with pytest.raises(MinitrainError, match="--resume continues a file: pass its --output"):
         PredictConfig(run="x", input="x.csv", resume=True)
     with pytest.raises(MinitrainError, match="--resume needs an --input that can be read again"):
         PredictConfig(run="x", output="x.csv", resume=True)
@@ -600,7 +601,7 @@ def test_scored_rows_of_several_splits_name_theirs(folder: Path, tmp_path: Path)
 
 
 def test_scored_rows_are_nothing_without_an_output() -> None:
-    with pytest.raises(MinitrainError, match="--keep_columns is of the records, which go nowhere: pass --output"):
+    with pytest.raises(MinitrainError, match="--keep_columns is about the rows written by --output: pass --output"):
         EvaluateConfig(run="x", keep_columns=("all",))
 
 
@@ -662,7 +663,7 @@ PRETTY = ['[\n {"text": "good"}\n]', '{\n "text": "good"\n}', '[{"text": "good"}
 
 @pytest.mark.parametrize("text", PRETTY)
 def test_json_over_several_lines_is_not_labelled_line_by_line(folder: Path, predicted: Predict, text: str) -> None:
-    with pytest.raises(MinitrainError, match="line 1: is the beginning of JSON that is no object a line"):
+    with pytest.raises(MinitrainError, match="line 1: is the start of JSON that spans several lines"):
         predicted(folder / "single", f"{text}\n")
     assert len(records_of(predicted(folder / "single", f"{text}\n", input_format="text"))) == len(text.split("\n"))
 

@@ -1,8 +1,8 @@
-"""Records on their way out: to standard output or a pipe as they come, or to a file that grows beside its name.
+"""Where results are written: standard output, a pipe, or a file that appears when it is complete.
 
-OUTPUT.part holds whole rows in the order of the input. OUTPUT.part.json, its journal, says how many of them, how
-many bytes that are, and what made them, so that an interrupted prediction can go on. When all rows are there, the
-file becomes OUTPUT, replacing an older one, and the journal goes.
+A file grows as OUTPUT.part, which holds whole rows in input order. OUTPUT.part.json, its journal, records the
+number of rows and bytes and what made them, so that an interrupted prediction can resume. When all rows are
+written, the file is renamed to OUTPUT, replacing an older one, and the journal is removed.
 """
 
 import errno
@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -20,40 +21,32 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, TextIO
 
 from minitrain.errors import MinitrainError, Stopped
 from minitrain.storage.files import is_device, json_text, read_json, whole_files, write_whole
 
-Facts = Callable[[], Mapping[str, str]]  # what made the rows, by names that tell a user where to look
-
-
-class RecordFile(Protocol):
-    """Where records go. rows: how many an interrupted prediction has left there."""
-
-    rows: int
-
-    def write(self, text: str, rows: int, more: bool = False) -> None:
-        """Write whole rows, so that they can be read at once. more: others follow, and may be interrupted."""
+Facts = Callable[[], Mapping[str, str]]  # what the rows depend on, by names that a user knows
 
 
 class Stream:
-    """Standard output, or a pipe."""
+    """Standard output, a device or a pipe. `rows` counts the rows written."""
 
-    def __init__(self, write: Callable[[str], object], flush: Callable[[], object]) -> None:
-        self.rows, self._write, self._flush = 0, write, flush
+    def __init__(self, file: TextIO) -> None:
+        self.rows, self._file = 0, file
 
     def write(self, text: str, rows: int, more: bool = False) -> None:
-        """As of `RecordFile`."""
-        # By line: of one large write to a pipe whose reader leaves, an unbuffered stdout (PYTHONUNBUFFERED) drops
-        # the rest without an error.
+        """Write whole rows and flush them."""
+        # By line: an unbuffered stdout (PYTHONUNBUFFERED) loses the rest of one large write without an error when
+        # the reader of the pipe leaves.
         for line in io.StringIO(text, newline="\n"):
-            self._write(line)
-        self._flush()
+            self._file.write(line)
+        self._file.flush()
+        self.rows += rows
 
 
 class PartFile:
-    """OUTPUT.part and its journal; see `record_file`."""
+    """OUTPUT.part and its journal. `rows` counts the rows in it, those of an interrupted prediction included."""
 
     def __init__(self, output: Path, made_by: Facts | None, resume: bool) -> None:
         self.part = output.with_name(f"{output.name}.part")
@@ -67,7 +60,7 @@ class PartFile:
             self._lock()
             self._resume() if resume else self._begin()
         except BaseException:
-            self._file.close()  # what is in it is not ours
+            self._file.close()  # its content belongs to another run
             raise
 
     def _lock(self) -> None:
@@ -78,20 +71,20 @@ class PartFile:
                 f"{self.part}: another process is writing it; wait for it, stop it, or pass another --output"
             ) from error
         except OSError:
-            """Some network file systems have no locks."""
+            pass  # some network file systems have no locks
 
     def _begin(self) -> None:
-        """Begin with the first row. Raises MinitrainError where an interrupted prediction would be lost."""
+        """Start with the first row. Raises MinitrainError if an interrupted prediction would be lost."""
         if self.journal.exists():
             held = read_json(self.journal).get("rows", 0)
             raise MinitrainError(
                 f"{self.part}: holds the first {held:,} rows of a prediction that was interrupted; pass --resume "
-                f"to go on with it, or delete {self.journal.name} to begin anew"
+                f"to continue it, or delete {self.journal.name} to start again"
             )
         self._file.truncate(0)
 
     def _resume(self) -> None:
-        """Go on where the journal says. Raises MinitrainError where something else made the rows."""
+        """Continue after the journal's rows. Raises MinitrainError if they were made differently."""
         assert self._made_by is not None
         if not self.journal.exists():
             self._file.truncate(0)
@@ -100,18 +93,18 @@ class PartFile:
         then = found.get("made_by", {})
         if changed := [name for name in now if then.get(name) != now[name]]:
             raise MinitrainError(
-                f"{self.part}: was begun with {', '.join(f'another {name}' for name in changed)}; pass what it was "
-                f"begun with, or delete {self.journal.name} to begin anew"
+                f"{self.part}: was started with {', '.join(f'another {name}' for name in changed)}; pass the same "
+                f"again, or delete {self.journal.name} to start again"
             )
         self.rows, self._bytes, self._checksum = (found.get(name, 0) for name in ("rows", "bytes", "checksum"))
         if _checksum_of(self.part, self._bytes) != self._checksum:
             raise MinitrainError(
-                f"{self.part}: is not as it was left; delete {self.journal.name} to begin anew, without --resume"
+                f"{self.part}: was changed since; delete {self.journal.name} to start again, without --resume"
             )
         self._file.truncate(self._bytes)
 
     def write(self, text: str, rows: int, more: bool = False) -> None:
-        """As of `RecordFile`."""
+        """Write whole rows and flush them; `more` says that others follow, so that the journal is needed."""
         data = text.encode("utf-8")
         self._file.write(data)
         self._file.flush()
@@ -122,14 +115,14 @@ class PartFile:
             write_whole(self.journal, json_text({**facts, "made_by": dict(self._made_by())}))
 
     def finish(self, output: Path) -> None:
-        """All rows are there."""
+        """Give the file its name: all rows are written."""
         self._file.close()
         if output.name.endswith(".gz"):
             with (
                 whole_files(output.parent) as folder,
                 self.part.open("rb") as plain,
                 (folder / output.name).open("wb") as file,
-                # Without name and time, so that the same rows are the same bytes.
+                # Without name and time: the same rows give the same bytes.
                 gzip.GzipFile("", "wb", fileobj=file, mtime=0) as compressed,
             ):
                 shutil.copyfileobj(plain, compressed, 2**20)
@@ -139,22 +132,25 @@ class PartFile:
         self.journal.unlink(missing_ok=True)
 
     def leave(self) -> str | None:
-        """Keep the whole rows that are there; returns what to say of them, None where there are none."""
-        with suppress(OSError):  # of a disk that is full; what could not be written is no row
+        """Keep the whole rows written so far and return a note about them; None if there are none."""
+        with suppress(OSError):  # the disk may be full
             self._file.close()
         if not self.rows:
             self.part.unlink(missing_ok=True)
             for folder in self._made:
-                with suppress(OSError):  # another may have put its own beside
+                with suppress(OSError):  # not empty
                     folder.rmdir()
             return None
         os.truncate(self.part, self._bytes)
-        goes_on = "; the same command with --resume goes on from there" if self.journal.exists() else ""
-        return f"{self.part}: holds the first {self.rows:,} rows{goes_on}"
+        way_out = "; the same command with --resume continues from there" if self.journal.exists() else ""
+        return f"{self.part}: holds the first {self.rows:,} rows{way_out}"
+
+
+OutputFile = Stream | PartFile
 
 
 def _checksum_of(path: Path, size: int) -> int:
-    """CRC-32 of the first bytes of a file; -1 where it has fewer."""
+    """CRC-32 of the first `size` bytes of a file; -1 if it has fewer."""
     checksum = 0
     with path.open("rb") as file:
         while size and (data := file.read(min(size, 2**20))):
@@ -163,13 +159,16 @@ def _checksum_of(path: Path, size: int) -> int:
 
 
 @contextmanager
-def record_file(name: str | None, made_by: Facts | None = None, resume: bool = False) -> Iterator[RecordFile]:
-    """Open what records are written to, for a block that writes them: a file, or standard output where it is None.
+def output_file(name: str | None, made_by: Facts | None = None, resume: bool = False) -> Iterator[OutputFile]:
+    """Open an output for a block that writes rows; a file appears when the block succeeds.
 
-    The file appears when the block succeeds. made_by: of rows that can be made again, for `resume` to tell whether
-    those of an interrupted prediction are the same ones. A link is followed, and what is no regular file
-    (/dev/stdout, a pipe) is written to as it is.
-    Raises MinitrainError where it cannot be written, and where an interrupted prediction would be lost.
+    Args:
+        name: A file, a device or pipe (/dev/stdout), or None for standard output. Links are followed.
+        made_by: What the rows depend on, if they can be made again: `resume` compares it.
+        resume: Continue after the rows of an interrupted prediction.
+
+    Raises:
+        MinitrainError: It cannot be written, or an interrupted prediction would be lost.
     """
     if name is None:
         yield _standard_output()
@@ -177,14 +176,14 @@ def record_file(name: str | None, made_by: Facts | None = None, resume: bool = F
     try:
         if is_device(name):
             with open(name, "a", encoding="utf-8", newline="") as device:
-                yield Stream(device.write, device.flush)
+                yield Stream(device)
             return
         output = Path(os.path.realpath(name))
         if output.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         file = PartFile(output, made_by, resume)
         try:
-            with _terminated_as_interrupted():
+            with _sigterm_interrupts():
                 yield file
             file.finish(output)
         except BaseException:
@@ -196,8 +195,8 @@ def record_file(name: str | None, made_by: Facts | None = None, resume: bool = F
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Have SIGTERM, as of a scheduler, end the block like Ctrl-C, so that what is left is named."""
+def _sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that the rows written so far are kept and named."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -216,5 +215,27 @@ def _standard_output() -> Stream:
     if sys.stdout is None:
         raise MinitrainError("standard output is closed; pass --output rows.jsonl")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the locale says
-    return Stream(sys.stdout.write, sys.stdout.flush)
+        sys.stdout.reconfigure(encoding="utf-8")  # JSON is UTF-8 in any locale
+    return Stream(sys.stdout)
+
+
+def check_writable(path: str | None) -> None:
+    """Raise MinitrainError, before the work, if `--json PATH` cannot be written."""
+    if path is not None:
+        with _naming_json(path), tempfile.TemporaryFile(dir=Path(path).parent):
+            pass
+
+
+def write_json(path: str | None, facts: Mapping[str, Any]) -> None:
+    """Write results to the file of `--json`, if there is one. Raises MinitrainError if it cannot be written."""
+    if path is not None:
+        with _naming_json(path):
+            write_whole(Path(path), json_text(facts))
+
+
+@contextmanager
+def _naming_json(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MinitrainError(f"--json {path}: cannot be written ({error.strerror or error})") from error

@@ -15,9 +15,9 @@ from transformers import pipeline
 
 from minitrain.config.inference_config import EvaluateConfig, PredictConfig
 from minitrain.errors import MinitrainError
-from minitrain.run.inference import evaluate_run
-from minitrain.run.labelling import predict_run
+from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import train
+from minitrain.run.predict import predict_run
 from minitrain.run.saved_run import load_run
 
 Predict = Callable[..., list[dict[str, Any]]]
@@ -265,7 +265,7 @@ def test_max_length_is_that_of_the_run_unless_given(
     assert records[0]["probabilities"] == pytest.approx(records[1]["probabilities"], abs=1e-7)  # the same ids
     records = predicted(tmp_path / "run", f"{long}\n{cut}\n", max_length=30)
     assert records[0]["probability"] != pytest.approx(records[1]["probability"], abs=1e-4)
-    assert load_run(tmp_path / "run", "cpu", "fast", None).max_length == 5
+    assert load_run(EvaluateConfig(run=str(tmp_path / "run"), device="cpu")).max_length == 5
 
 
 @pytest.mark.parametrize("name", ["run", "pairs", "scores"])
@@ -408,7 +408,7 @@ def test_bf16_predictions_are_near_and_not_the_same(run: Path, predicted: Predic
 
 
 def test_saved_model_is_ready_for_prediction(run: Path) -> None:
-    loaded = load_run(run, "cpu", "fast", None)
+    loaded = load_run(EvaluateConfig(run=str(run), device="cpu"))
     assert not loaded.model.training
     assert loaded.text_columns == ("text",) and loaded.labels.names == ("awful", "lovely")
     assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
