@@ -19,7 +19,7 @@ from minitrain import TrainConfig, collate, launch, process_group, share
 from minitrain.config.options import flag
 from minitrain.distributed.world import sync_gradients
 from minitrain.run.flags import command
-from minitrain.run.main import prepare
+from minitrain.run.prepare import prepare
 from minitrain.run.report import say
 from minitrain.storage.files import json_text, write_whole
 from minitrain.training.loop import streams_of

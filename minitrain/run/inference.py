@@ -28,7 +28,7 @@ from minitrain.errors import MinitrainError, listed
 from minitrain.run.labelling import predict_run as predict_run
 from minitrain.run.record_files import RecordFile, record_file
 from minitrain.run.records import SPLIT, TRUE, Records, kept_columns
-from minitrain.run.report import class_block, finite_values, result_lines, say
+from minitrain.run.report import class_table, finite_values, result_lines, say
 from minitrain.run.run_folder import PREDICTIONS
 from minitrain.run.saved_run import SavedRun as SavedRun
 from minitrain.run.saved_run import load_run as load_run
@@ -94,7 +94,7 @@ def _evaluate_run(config: EvaluateConfig, world: World, out: RecordFile | None) 
             writer.write(name, table, split, results[name])
         if world.is_main:
             lines = result_lines(name, results[name], None, labels.positive_label)
-            for line in [*notes, *lines, *class_block(results[name], labels.names)]:
+            for line in [*notes, *lines, *class_table(results[name], labels.names)]:
                 say(line)
     if config.json is not None and world.is_main:
         try:

@@ -20,7 +20,7 @@ from compare.side_by_side import check_writable, write_json
 from compare.speed import IN_BF16, SIDES
 from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
-from minitrain.run.main import rows_of
+from minitrain.run.prepare import rows_of
 from minitrain.run.report import say
 from minitrain.storage.hub import resolve_model
 

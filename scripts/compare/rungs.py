@@ -18,7 +18,7 @@ from compare import trainer
 from compare.record import Record
 from compare.side_by_side import check_writable, train_both, write_json
 from minitrain.config.train_config import TrainConfig
-from minitrain.run.main import prepare
+from minitrain.run.prepare import prepare
 from minitrain.run.report import say
 from minitrain.training.loop import fit
 from minitrain.training.step_log import StepLog

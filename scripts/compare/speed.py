@@ -85,15 +85,15 @@ def _private_memory_mb() -> float:
 
 
 def _prepared(config: Any) -> Any:
-    """The Parts of a run, as train.py has them: their data is read by another process while torch is imported."""
+    """The PreparedRun of train.py, whose data another process reads while torch is imported."""
     from minitrain.data.gc_pause import gc_paused
     from minitrain.run.load_data import prefetching
 
-    with prefetching(config) as ahead:
+    with prefetching(config) as prefetcher:
         with gc_paused(for_good=True):
-            from minitrain.run.main import prepare
+            from minitrain.run.prepare import prepare
 
-        return prepare(config, ahead=ahead)
+        return prepare(config, prefetcher=prefetcher)
 
 
 def _growth(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
     config = TrainConfig(**settings, bf16=side.endswith("bf16"), eval_strategy="no", do_eval=True)
     parts, times = _prepared(config), Times()
     from minitrain.data.load import tokenize
-    from minitrain.run.main import rows_of
+    from minitrain.run.prepare import rows_of
     from minitrain.run.profile import matrix_ceiling
     from minitrain.storage.hub import resolve_model
     from minitrain.training.evaluation import compute_dtype, device_of, predict
@@ -180,7 +180,7 @@ def _trainer(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]
 
     from minitrain.config.train_config import TrainConfig
     from minitrain.data.labels.ids import label_numbers
-    from minitrain.run.main import rows_of
+    from minitrain.run.prepare import rows_of
     from minitrain.storage.hub import resolve_model
 
     class TrainerTimes(TrainerCallback):
@@ -251,7 +251,7 @@ def _pipeline(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
     from minitrain.config.train_config import TrainConfig
-    from minitrain.run.main import rows_of
+    from minitrain.run.prepare import rows_of
     from minitrain.storage.hub import resolve_model
 
     source = resolve_model(settings["model"])

@@ -20,7 +20,8 @@ from minitrain.data.dataset import Split
 from minitrain.data.load import load_splits
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.run.load_data import prefetching
-from minitrain.run.main import prepare, train
+from minitrain.run.main import train
+from minitrain.run.prepare import prepare
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
