@@ -116,7 +116,9 @@ def test_killed_rank_ends_the_run_naming_the_step(place: Path, tmp_path: Path) -
     said = re.findall(r"train\.py: (.*)", error)
     assert len(said) <= 1
     for line in said:
-        assert re.match(r"(after )?step \d+: rank [02] has no answer from another process .*It left no message", line)
+        assert re.match(
+            r"(after )?step \d+: rank [02] has no answer from another process .*It left no message", line
+        )
     assert not (out / "model.safetensors").exists()
 
 
