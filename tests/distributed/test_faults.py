@@ -239,7 +239,7 @@ def test_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch, missing: str
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.delenv(missing)
-    expected = f"^WORLD_SIZE is 2, but the environment variable {missing} is missing: start with torchrun, which sets them all"
+    expected = f"^WORLD_SIZE is 2, but the environment variable {missing} is missing: start with torchrun"
     with pytest.raises(MinitrainError, match=expected):
         train(TrainConfig(model="demo", dataset="demo"))
 
