@@ -10,21 +10,23 @@ import statistics
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from minitrain import TrainConfig, collate, launch, process_group, share
+from minitrain import TrainConfig, collate, launch, process_group
 from minitrain.config.options import flag
 from minitrain.distributed.world import sync_gradients
 from minitrain.run.flags import command
 from minitrain.run.prepare import prepare
 from minitrain.run.report import say
 from minitrain.storage.files import json_text, write_whole
-from minitrain.training.loop import streams_of
+from minitrain.training.loop import step_batches
 from minitrain.training.plan import make_sampler
-from minitrain.training.step import make_state, train_step
+from minitrain.training.setup import make_state
+from minitrain.training.step import StepSettings, train_step
 
 WARMUP = 10
 KINDS: dict[str, dict[str, Any]] = {
@@ -63,12 +65,13 @@ def seconds_a_step(config: ProcessesConfig, exchange: bool, dropout_rng: str) ->
     with process_group("cpu") as world:
         parts = prepare(TrainConfig(**settings, eval_strategy="no", output_dir="never-written"), world)
         state, train = make_state(parts.model.train(), parts.config, world), parts.splits.train
+        step_settings = StepSettings.of(parts.config)
+        collate_fn = partial(collate, pad_token_id=parts.tokenizer.pad_token_id)
         for rows in make_sampler(parts.config, train, world.size).batches(0)[: config.steps]:
             start = time.perf_counter()
-            own = share(rows, parts.config.per_device_train_batch_size, world.rank, world.size)
-            batches = [collate([train[row] for row in some], parts.tokenizer.pad_token_id) for some in own]
+            batches, streams = step_batches(state, train, rows, parts.config, collate_fn)
             with nullcontext() if exchange else sync_gradients(state.parallel, wanted=False):
-                train_step(state, batches, 5e-5, rows=rows, streams=streams_of(state, train, own, parts.config))
+                train_step(state, batches, 5e-5, step_settings, rows=rows, streams=streams)
             times.append(time.perf_counter() - start)
     return statistics.median(times[WARMUP:])
 

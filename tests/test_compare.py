@@ -23,7 +23,8 @@ from transformers import Trainer
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
-from minitrain.kernels.reference import KERNELS
+from minitrain.kernels.fast import FAST
+from minitrain.kernels.reference import REFERENCE
 from minitrain.model.weights import load_classifier, save_classifier
 from minitrain.run.prepare import PreparedRun, prepare
 
@@ -143,15 +144,15 @@ def test_difference_is_told_as_such(
 
 
 def scaled_attention(q: Any, k: Any, v: Any, mask: Any, p: float) -> Any:
-    return KERNELS["reference"].attention(q * 1.001, k, v, mask, p)
+    return REFERENCE.attention(q * 1.001, k, v, mask, p)
 
 
 def fast_dropout(parts: PreparedRun) -> None:
-    parts.model.encoder.kernels = replace(KERNELS["reference"], dropout=KERNELS["fast"].dropout)
+    parts.model.encoder.kernels = replace(REFERENCE, dropout=FAST.dropout)
 
 
 def other_attention(parts: PreparedRun) -> None:
-    parts.model.encoder.kernels = replace(KERNELS["reference"], attention=scaled_attention)
+    parts.model.encoder.kernels = replace(REFERENCE, attention=scaled_attention)
 
 
 def other_word(parts: PreparedRun) -> None:

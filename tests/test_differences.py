@@ -35,7 +35,7 @@ from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.distributed.launcher import launch
 from minitrain.distributed.world import process_group
 from minitrain.errors import MinitrainError
-from minitrain.kernels.reference import KERNELS
+from minitrain.kernels import get_kernels
 from minitrain.model.weights import load_classifier, save_classifier
 from minitrain.training.evaluation import evaluate
 from minitrain.training.loop import fit
@@ -43,7 +43,8 @@ from minitrain.training.loss import cross_entropy
 from minitrain.training.metrics import GlueMetric, metric_for
 from minitrain.training.plan import make_sampler
 from minitrain.training.schedules import linear_schedule
-from minitrain.training.step import make_state, train_step
+from minitrain.training.setup import make_state
+from minitrain.training.step import StepSettings, train_step
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs/differences.md").read_text(encoding="utf-8")
@@ -266,7 +267,7 @@ def test_dropout_in_bfloat16() -> None:
     x = (torch.rand(1000, 1000) + 0.5).bfloat16()
     kept_mean = {}
     for name in ("reference", "fast"):
-        dropped = KERNELS[name].dropout(x, 0.1, True).double()
+        dropped = get_kernels(name).dropout(x, 0.1, True).double()
         kept_mean[name] = (dropped.sum() / (x.double() * (dropped != 0)).sum()).item() * 0.9
     assert kept_mean["reference"] == pytest.approx(0.9984, abs=6e-4)
     assert kept_mean["fast"] == pytest.approx(1.0, abs=1e-4)
@@ -296,7 +297,7 @@ def test_loss_that_is_no_number(still: Bench, tmp_path: Path) -> None:
         model.head.get_parameter("output.weight")[0, 0] = math.nan
     state = make_state(model, TrainConfig())
     with pytest.raises(MinitrainError, match="^step 1: the loss is nan"):
-        train_step(state, [rows_of(still.train, range(8))], 1e-3)
+        train_step(state, [rows_of(still.train, range(8))], 1e-3, StepSettings())
     assert state.step == 0
 
 

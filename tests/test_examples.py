@@ -1,10 +1,18 @@
-"""The course's chapter as a user runs it: on what is embedded, and on MRPC where it is to be had."""
+"""The minimal loop beside `fit`; the course's chapter as a user runs it, on the demo and on MRPC."""
 
+import importlib.util
 import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+
+import torch
+
+from minitrain import TrainConfig, fit, load_classifier, load_splits, load_tokenizer
+from minitrain.training.evaluation import Evaluation
+from minitrain.training.step_log import StepLog
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,3 +53,33 @@ def test_course_on_mrpc_shows_the_numbers_of_the_course(glue: Path) -> None:
     assert "lengths of the first eight: [50, 59, 47, 67, 59, 50, 62, 32]" in out
     assert "collated: (8, 67)" in out
     assert_scores(out, 408)
+
+
+def test_the_minimal_loop_has_the_bits_of_fit() -> None:
+    spec = importlib.util.spec_from_file_location("minimal", ROOT / "examples/minimal.py")
+    assert spec is not None and spec.loader is not None
+    minimal = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(minimal)
+    minimal.load_splits = few_rows = partial(load_splits, max_train_samples=64, max_eval_samples=20)
+    model, losses, accuracy = minimal.train("demo", "demo", max_steps=6)
+
+    config = TrainConfig(max_steps=6, kernels="reference", device="cpu")
+    splits = few_rows("demo", tokenizer=load_tokenizer("demo"))
+    torch.manual_seed(config.seed)
+    ours, recorder = load_classifier("demo", label_names=splits.labels.names, kernels="reference"), Recorder()
+    fit(ours, splits.train, splits.evaluation, config, observer=recorder)
+    assert recorder.losses == losses and len(losses) == 6
+    assert recorder.accuracy == accuracy
+    for mine, theirs in zip(ours.parameters(), model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_step(self, log: StepLog) -> None:
+        self.losses.append(log.loss)
+
+    def on_evaluation(self, step: int, epoch: float, results: dict[str, Evaluation], is_best: bool) -> None:
+        self.accuracy = results["validation"].metrics["accuracy"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from minitrain.config.data_config import GLUE_REPOSITORY, DataConfig
 from minitrain.config.options import check_label_column
+from minitrain.config.problem_types import REGRESSION
 from minitrain.config.read_options import Files, files_of
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.labels.ids import Labels, hidden
@@ -21,7 +22,6 @@ from minitrain.data.tables.in_memory import tables_in_memory
 from minitrain.data.tables.load import load_tables, read_file
 from minitrain.data.tables.table import Table
 from minitrain.errors import MinitrainError
-from minitrain.model.encoder_config import REGRESSION
 
 HALVES = ("train", "validation")  # of the training data, which --eval_fraction makes
 LABEL = "label"  # the column of labels, where nothing else is said

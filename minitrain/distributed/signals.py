@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: it finishes its step, saves, and leaves, in all processes at the same step."""
+"""Signals that ask a run to stop: all processes finish the same step, save, and exit."""
 
 import os
 import signal
@@ -16,13 +16,10 @@ SAME_REQUEST = 1.0  # seconds
 
 
 class StopRequests:
-    """Keeps the first SIGTERM or SIGINT for the end of the step; a later one acts at once, as if nobody cared.
+    """Keeps the first SIGTERM or SIGINT for the end of the step, where `agreed` tells all processes of it.
 
-    Within a second of the first it is the same request: one from the terminal, say, and one that torchrun hands on.
-
-    `with StopRequests() as stop:`, and `stop.agreed(world)` after every step; where nobody asks for it, as in the
-    final evaluation, what is under way is finished. In a thread other than the main one,
-    where Python allows no handlers, signals do what they did.
+    A second signal acts at once. Within a second of the first it counts as the same request: the terminal may send
+    one and torchrun another. Only the main thread may install handlers; in another one signals act as before.
     """
 
     def __init__(self) -> None:
@@ -32,7 +29,7 @@ class StopRequests:
 
     def __enter__(self) -> "StopRequests":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
     def __exit__(
@@ -41,7 +38,7 @@ class StopRequests:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked and time.monotonic() - self._since < SAME_REQUEST:
             return
         if self.asked:
@@ -50,10 +47,10 @@ class StopRequests:
             os.kill(os.getpid(), number)
         elif os.environ.get("RANK", "0") == "0":
             name = signal.Signals(number).name
-            # Not by print, which a signal may interrupt.
+            # A signal may interrupt a print.
             os.write(2, f"{name}: leaving as soon as all is safe; again to leave now\n".encode())
         self.asked, self._since = number, time.monotonic()
 
     def agreed(self, world: World) -> int:
-        """The signal that any process was asked by, the same in all of them; 0 for none."""
-        return int(world.all_gather(torch.tensor(self.asked)).max())
+        """The signal that any process got, the same number in all of them; 0 for none."""
+        return self.asked if world.size == 1 else int(world.all_gather(torch.tensor(self.asked)).max())

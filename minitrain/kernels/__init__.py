@@ -1,9 +1,15 @@
-"""The operations of a model in two arithmetics: the plain PyTorch ones and the same function computed faster."""
+"""The operations of a model: plain PyTorch (`reference.py`), or the same functions computed faster (`fast.py`)."""
 
-from typing import Any
+from minitrain.errors import MinitrainError
+from minitrain.kernels.reference import REFERENCE, Kernels
 
-from minitrain import public_name
 
+def get_kernels(name: str) -> Kernels:
+    """The kernels that `--kernels` names: "reference" or "fast"."""
+    if name == "reference":
+        return REFERENCE
+    if name != "fast":
+        raise MinitrainError(f"kernels is {name!r}; expected 'reference' or 'fast'")
+    from minitrain.kernels.fast import FAST  # imported when used: the reference needs none of it
 
-def __getattr__(name: str) -> Any:
-    return public_name(name, __name__)
+    return FAST

@@ -1,7 +1,7 @@
-"""The matrix products of a linear layer: on a CPU each in two ways, and which of them this processor is quicker at.
+"""The matrix multiplications of a linear layer; on a CPU by the faster of PyTorch's own choice and oneDNN.
 
-MKL, PyTorch's choice, keeps to AVX2 on AMD's processors; oneDNN does not. The two differ in last bits, so whoever
-wants the bits of another process, as a run that goes on does, takes its choice too. A GPU has one way, cuBLAS.
+PyTorch's choice is MKL, which uses only AVX2 on AMD's processors; oneDNN does not. The two round differently, so a
+resumed run must use the library that the interrupted run chose. A GPU always uses cuBLAS.
 """
 
 import time
@@ -14,69 +14,69 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-_ONES = 1 << 18  # as many rows as a batch of any use has
-_chosen: dict[str, int] = {}  # of this process: which way each product takes, in each dtype
+Matmul = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+_LONGEST = 1 << 18  # rows of a batch whose bias gradient is a product with ones
+_chosen: dict[str, int] = {}  # by name and dtype, an index into MATMULS; the same for the whole process
 
 
-def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
-    """(M, in), (out, in) or what `lay_out` made of it -> (M, out). activation: of the result, none or gelu."""
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
+    """(M, in), (out, in) or what `to_onednn_layout` gives -> (M, out), then "none" or "gelu"."""
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "none")
     return out
 
 
 @cache
-def onednn_multiplies(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is there and takes the dtype on this processor."""
+def onednn_supports(dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies this dtype on this processor."""
     if not torch.backends.mkldnn.is_available():
         return False
     native: bool = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return native or dtype == torch.float32
 
 
-def lay_out(weight: Tensor) -> Tensor:
-    """(out, in) -> the same as oneDNN has it for itself, opaque to all but `onednn_product`."""
-    laid: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, 1024)  # for that many rows, but it takes any
+def to_onednn_layout(weight: Tensor) -> Tensor:
+    """A weight (out, in) in oneDNN's layout, which only `onednn_linear` reads."""
+    laid: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, 1024)  # for 1024 rows, but it takes any number
     return laid
 
 
-# The three products of a linear layer, first as PyTorch would compute them, then by oneDNN whatever the processor.
-PRODUCTS: dict[str, tuple[Product, Product]] = {
-    "output": (F.linear, onednn_product),  # of x, weight, bias
-    "gradient of x": (lambda g, w, _: g @ w, lambda g, w, _: onednn_product(g, w.t(), None)),
-    "gradient of weight": (lambda g, x, _: g.t() @ x, lambda g, x, _: onednn_product(g.t(), x.t(), None)),
+# By PyTorch, then by oneDNN. The names stand in the checkpoints of runs.
+MATMULS: dict[str, tuple[Matmul, Matmul]] = {
+    "output": (F.linear, onednn_linear),  # x, weight, bias
+    "gradient of x": (lambda g, w, _: g @ w, lambda g, w, _: onednn_linear(g, w.t(), None)),
+    "gradient of weight": (lambda g, x, _: g.t() @ x, lambda g, x, _: onednn_linear(g.t(), x.t(), None)),
 }
 
 
-def output(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def forward_matmul(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x (M, in), weight (out, in), bias (out,) or None -> (M, out)."""
-    return (F.linear if x.device.type != "cpu" else product("output", x.dtype))(x, weight, bias)
+    return (F.linear if x.device.type != "cpu" else fastest_matmul("output", x.dtype))(x, weight, bias)
 
 
-def gradient_of_x(g: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """g (M, out), weight (out, in) -> (M, in) of a dtype."""
+def grad_input(g: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """g (M, out), weight (out, in) -> (M, in) in a dtype."""
     if g.device.type != "cpu":
-        return _product_of_dtype(g, weight, dtype)
-    return product("gradient of x", g.dtype)(g, weight, None).to(dtype)
+        return _gpu_matmul(g, weight, dtype)
+    return fastest_matmul("gradient of x", g.dtype)(g, weight, None).to(dtype)
 
 
-def gradient_of_weight(g: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """g (M, out), x (M, in) -> (out, in) of a dtype."""
+def grad_weight(g: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """g (M, out), x (M, in) -> (out, in) in a dtype."""
     if g.device.type != "cpu":
-        return _product_of_dtype(g.t(), x, dtype)
-    return product("gradient of weight", g.dtype)(g, x, None).to(dtype)
+        return _gpu_matmul(g.t(), x, dtype)
+    return fastest_matmul("gradient of weight", g.dtype)(g, x, None).to(dtype)
 
 
-def gradient_of_bias(g: Tensor, dtype: torch.dtype) -> Tensor:
-    """g (M, out) -> (out,) of a dtype."""
-    if g.device.type == "cpu" or len(g) > _ONES:
+def grad_bias(g: Tensor, dtype: torch.dtype) -> Tensor:
+    """g (M, out) -> (out,) in a dtype."""
+    if g.device.type == "cpu" or len(g) > _LONGEST:
         return g.sum(0).to(dtype)
     # On a GPU a product with ones takes half the time of a sum.
-    return _product_of_dtype(_ones(g.device, g.dtype)[:, : len(g)], g, dtype)[0]
+    return _gpu_matmul(_ones(g.device, g.dtype)[:, : len(g)], g, dtype)[0]
 
 
-def _product_of_dtype(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """A GPU's product. It sums bfloat16 in float32, not rounded where float32 is wanted: one kernel less."""
+def _gpu_matmul(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """bfloat16 is summed in float32; asking for float32 spares the rounding and a kernel."""
     if dtype == torch.float32 and a.dtype == torch.bfloat16:
         return torch.mm(a, b, out_dtype=dtype)
     return (a @ b).to(dtype)
@@ -84,95 +84,90 @@ def _product_of_dtype(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
 
 @cache
 def _ones(device: torch.device, dtype: torch.dtype) -> Tensor:
-    return torch.ones(1, _ONES, device=device, dtype=dtype)
+    return torch.ones(1, _LONGEST, device=device, dtype=dtype)
 
 
 class JointLinear(torch.autograd.Function):
-    """Layers with one input as a single product, (M, in) x (in, out of all), in the dtype asked for.
+    """Linear layers with one input as a single multiplication in the dtype of the joint weight.
 
-    Autocast casts each weight by itself, and on a CPU brings each gradient back by a transposing copy that costs
-    more than the product; here a weight is cast on its way into the joint matrix, and a gradient comes as it lies.
+    Autocast casts each weight separately, and on a CPU their gradients pass a transposing copy that takes longer
+    than the multiplication.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, count: int, *parameters: Tensor
     ) -> Tensor:
-        """weight, bias: made of the parameters, whose gradients are wanted."""
-        rows = x.reshape(-1, x.size(-1)).to(weight.dtype)
+        """weight and bias are joined from the parameters, `count` weights and then biases, which get gradients."""
+        rows = x.reshape(-1, x.size(-1)).to(weight.dtype)  # (M, in)
         ctx.save_for_backward(rows, weight)
-        ctx.like, ctx.own = (x.shape, x.dtype), parameters[0].dtype
+        ctx.x_like, ctx.param_dtype = (x.shape, x.dtype), parameters[0].dtype
         ctx.sizes, ctx.biased = [len(part) for part in parameters[:count]], bias is not None
-        return output(rows, weight, bias).view(*x.shape[:-1], -1)
+        return forward_matmul(rows, weight, bias).view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight = ctx.saved_tensors
-        shape, dtype = ctx.like
-        g = gradients[0].reshape(-1, len(weight)).to(weight.dtype)
-        of_x = None
-        if ctx.needs_input_grad[0]:
-            of_x = gradient_of_x(g, weight, dtype).view(shape)
+        shape, dtype = ctx.x_like
+        g = gradients[0].reshape(-1, len(weight)).to(weight.dtype)  # (M, out)
+        dx = grad_input(g, weight, dtype).view(shape) if ctx.needs_input_grad[0] else None
         if not any(ctx.needs_input_grad[4:]):
-            return of_x, *[None] * (len(ctx.needs_input_grad) - 1)
-        of_weight = gradient_of_weight(g, rows, ctx.own)
-        of_biases = gradient_of_bias(g, ctx.own).split(ctx.sizes) if ctx.biased else ()
-        return of_x, None, None, None, *of_weight.split(ctx.sizes), *of_biases
+            return dx, *[None] * (len(ctx.needs_input_grad) - 1)
+        dw = grad_weight(g, rows, ctx.param_dtype).split(ctx.sizes)
+        db = grad_bias(g, ctx.param_dtype).split(ctx.sizes) if ctx.biased else ()
+        return dx, None, None, None, *dw, *db
 
 
-def products(name: str, dtype: torch.dtype) -> tuple[Product, ...]:
-    """The ways to compute a product on this processor: PyTorch's, and oneDNN's where it takes the dtype."""
-    return PRODUCTS[name] if onednn_multiplies(dtype) else PRODUCTS[name][:1]
+def available_matmuls(name: str, dtype: torch.dtype) -> tuple[Matmul, ...]:
+    """PyTorch's, and oneDNN's if it supports the dtype on this processor."""
+    return MATMULS[name] if onednn_supports(dtype) else MATMULS[name][:1]
 
 
-def product(name: str, dtype: torch.dtype) -> Product:
-    """The quicker of the two on this processor, in float32 tried out once.
+def fastest_matmul(name: str, dtype: torch.dtype) -> Matmul:
+    """The faster of the two on this processor; in float32 they are timed once.
 
-    oneDNN must win clearly, so that the same machine chooses the same at every start. In bfloat16 PyTorch takes
-    oneDNN too, but lays out a bias as a whole matrix first.
+    oneDNN must win clearly, so that the same machine chooses the same at every start. In bfloat16 PyTorch calls
+    oneDNN too, but first copies the bias into a whole matrix.
     """
-    ways, key = products(name, dtype), f"{name}, {dtype}"
+    matmuls, key = available_matmuls(name, dtype), f"{name}, {dtype}"
     if key not in _chosen and dtype == torch.bfloat16:
-        _chosen[key] = int(name == "output" and len(ways) > 1)
+        _chosen[key] = int(name == "output" and len(matmuls) > 1)
     if key not in _chosen:
-        plain, *others = _seconds(ways, *torch.ones(2, 384, 384, dtype=dtype))
+        plain, *others = _seconds(matmuls, *torch.ones(2, 384, 384, dtype=dtype))
         _chosen[key] = int(any(1.3 * other < plain for other in others))
-    return ways[_chosen[key]]
+    return matmuls[_chosen[key]]
 
 
 def chosen_matmul(dtype: torch.dtype) -> dict[str, int]:
-    """Which way each product takes in this process, those of the dtype tried out where they were not yet."""
-    for name in PRODUCTS:
-        product(name, dtype)
+    """The choices of this process; those of a dtype are made now if they were not yet."""
+    for name in MATMULS:
+        fastest_matmul(name, dtype)
     return dict(_chosen)
 
 
 def choose_matmul(chosen: Mapping[str, int]) -> None:
-    """Take the ways of another process, as `chosen_matmul` tells them, where they are there."""
-    for name in PRODUCTS:
+    """Make the choices of another process, from its `chosen_matmul`, as far as this processor has them."""
+    for name in MATMULS:
         for dtype in (torch.float32, torch.bfloat16):
             key = f"{name}, {dtype}"
-            if chosen.get(key, -1) in range(len(products(name, dtype))):
+            if chosen.get(key, -1) in range(len(available_matmuls(name, dtype))):
                 _chosen[key] = chosen[key]
 
 
 @torch.no_grad()
-def _seconds(ways: Sequence[Product], first: Tensor, second: Tensor) -> list[float]:
-    """Processor time of the quickest call of each way, called in turn, on one thread.
+def _seconds(matmuls: Sequence[Matmul], first: Tensor, second: Tensor) -> list[float]:
+    """The least processor time of each, called in turn on one thread: wall time depends on what else is running."""
 
-    Not wall time, and not that of threads that wait for each other: on a busy machine they would say anything.
-    """
-
-    def once(way: Product) -> float:
+    def once(matmul: Matmul) -> float:
         start = time.thread_time()
-        way(first, second, None)
+        matmul(first, second, None)
         return time.thread_time() - start
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        rounds = [[once(way) for way in ways] for _ in range(5)]
+        rounds = [[once(matmul) for matmul in matmuls] for _ in range(5)]
     finally:
         torch.set_num_threads(threads)
     return [min(times) for times in zip(*rounds, strict=True)]

@@ -1,60 +1,84 @@
-"""Weights of linear layers made ready once, for forward passes between which none of them changes.
+"""Weights of linear layers, joined and cast once for several forward passes.
 
-Layers with one input are joined, and in bfloat16 cast: for a training step all at once, to where they were before,
-which on a GPU is one kernel. For an evaluation on a CPU they are laid out, too, as oneDNN has them for itself,
-which otherwise each product does anew. Nothing here notices that a weight has changed after all: hence `with`
-blocks around the passes.
+Layers with one input are joined into one matrix. In bfloat16 a training step casts all weights at once, and an
+evaluation on a CPU also keeps them in oneDNN's layout, which oneDNN otherwise computes for each multiplication.
+Nothing here notices when a weight changes: hence the `with` blocks around the passes.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
 
-from minitrain.kernels.matmul import lay_out, onednn_multiplies, onednn_product, output
+from minitrain.kernels.matmul import forward_matmul, onednn_linear, onednn_supports, to_onednn_layout
 
-LAID_OUT_FROM = 4  # forward passes: what it costs, three of them do not gain
+ONEDNN_LAYOUT_FROM = 4  # forward passes: with fewer the conversion takes longer than it saves
 
 
 class PrepackedWeights:
-    """Weight and bias of layers, as products take them, made when they are first asked for.
+    """Weight and bias of layers with one input, made at first use and kept for `passes` forward passes."""
 
-    passes: how many forward passes there will be.
-    """
-
-    def __init__(self, passes: int) -> None:
+    def __init__(self, passes: int = 1) -> None:
         self.passes = passes
         self._made: dict[tuple[tuple[nn.Linear, ...], torch.dtype], tuple[Tensor, Tensor | None]] = {}
 
-    def multiply(self, x: Tensor, layers: tuple[nn.Linear, ...], dtype: torch.dtype, gelu: bool = False) -> Tensor:
-        """(..., in) -> (..., out of all layers), in that dtype. gelu: of the result, only `by_onednn`."""
+    def get(self, layers: tuple[nn.Linear, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """Weight (out of all layers, in) and bias (out of all layers,)."""
         if (layers, dtype) not in self._made:
-            self._made[layers, dtype] = self._make(layers, dtype)
-        weight, bias = self._made[layers, dtype]
+            biases = [layer.bias for layer in layers if layer.bias is not None]
+            weight = self._join([layer.weight for layer in layers], dtype)
+            if by_onednn(dtype, weight.device) and self.passes >= ONEDNN_LAYOUT_FROM:
+                weight = to_onednn_layout(weight)
+            self._made[layers, dtype] = weight, self._join(biases, dtype) if biases else None
+        return self._made[layers, dtype]
+
+    def linear(self, x: Tensor, layers: tuple[nn.Linear, ...], dtype: torch.dtype, gelu: bool = False) -> Tensor:
+        """(..., in) -> (..., out of all layers), without gradients. gelu: apply a GELU; only with `by_onednn`."""
+        weight, bias = self.get(layers, dtype)
         rows = x.reshape(-1, x.size(-1)).to(dtype)
         if by_onednn(dtype, x.device):
-            out = onednn_product(rows, weight, bias, "gelu" if gelu else "none")
+            out = onednn_linear(rows, weight, bias, "gelu" if gelu else "none")
         else:
-            out = output(rows, weight, bias)
+            out = forward_matmul(rows, weight, bias)
         return out.view(*x.shape[:-1], -1)
 
-    def _make(self, layers: tuple[nn.Linear, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-        weight = joined([layer.weight for layer in layers], dtype)
-        biases = [layer.bias for layer in layers if layer.bias is not None]
-        if by_onednn(dtype, weight.device) and self.passes >= LAID_OUT_FROM:
-            weight = lay_out(weight)
-        return weight, joined(biases, dtype) if biases else None
+    def _join(self, parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        return joined(parts, dtype)
+
+
+class CastWeights(PrepackedWeights):
+    """Prepacked weights of another dtype, which every training step casts anew, all at once.
+
+    They stay at one place in memory, so that a recorded CUDA graph finds them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[Tensor] = []  # views into what was made, one for each parameter
+        self._parameters: list[Tensor] = []
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Cast the parameters again."""
+        if self._parts:
+            torch._foreach_copy_(self._parts, self._parameters)
+
+    def _join(self, parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        whole = joined(parts, dtype)
+        self._parts += whole.split([len(part) for part in parts])
+        self._parameters += parts
+        return whole
 
 
 def by_onednn(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether packed weights go to oneDNN, which takes a GELU along: in bfloat16 on a CPU that is quicker."""
-    return device.type == "cpu" and dtype == torch.bfloat16 and onednn_multiplies(dtype)
+    """Whether oneDNN multiplies prepacked weights: in bfloat16 on a CPU, where it is faster."""
+    return device.type == "cpu" and dtype == torch.bfloat16 and onednn_supports(dtype)
 
 
 def joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """(out, ...) of each -> (out of all, ...), cast on the way."""
+    """(out, ...) each -> (sum of out, ...), cast to the dtype."""
     if len(parts) == 1:
         return parts[0].to(dtype)
     sizes = [len(part) for part in parts]
@@ -63,76 +87,37 @@ def joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     return whole
 
 
-class CastWeights:
-    """Joined weights and biases of another dtype, cast anew at every step, all of them at once.
-
-    Where a weight was cast to stays the same place, so that a recorded step finds it again.
-    """
-
-    def __init__(self) -> None:
-        self._made: dict[tuple[tuple[nn.Linear, ...], torch.dtype], tuple[Tensor, Tensor | None]] = {}
-        self._parts: list[Tensor] = []  # of what was made, a view for each parameter
-        self._parameters: list[Tensor] = []
-
-    def of(self, layers: tuple[nn.Linear, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-        """Weight (out of all, in) and bias (out of all,) of layers with one input."""
-        if (layers, dtype) not in self._made:
-            biases = [layer.bias for layer in layers if layer.bias is not None]
-            weight = self._add([layer.weight for layer in layers], dtype)
-            self._made[layers, dtype] = weight, self._add(biases, dtype) if biases else None
-        return self._made[layers, dtype]
-
-    @torch.no_grad()
-    def refresh(self) -> None:
-        """Cast all that was ever asked for from what the parameters are now."""
-        if self._parts:
-            torch._foreach_copy_(self._parts, self._parameters)
-
-    @torch.no_grad()
-    def _add(self, parameters: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-        whole = torch.cat([parameter.to(dtype) for parameter in parameters])
-        self._parts += whole.split([len(parameter) for parameter in parameters])
-        self._parameters += parameters
-        return whole
-
-
-_cast: ContextVar[CastWeights | None] = ContextVar("cast", default=None)
+_weights: ContextVar[PrepackedWeights | None] = ContextVar("weights", default=None)
 
 
 @contextmanager
-def casting(weights: CastWeights | None) -> Iterator[None]:
-    """Around the passes of a training step: weights are cast here and now; None leaves that to every pass."""
-    if weights is not None:
-        weights.refresh()
-    token = _cast.set(weights)
+def _using(weights: PrepackedWeights | None) -> Iterator[None]:
+    token = _weights.set(weights)
     try:
         yield
     finally:
-        _cast.reset(token)
+        _weights.reset(token)
+
+
+def casting(weights: CastWeights | None) -> AbstractContextManager[None]:
+    """Cast the weights for the forward passes of one training step; with None every pass casts its own."""
+    if weights is not None:
+        weights.refresh()
+    return _using(weights)
+
+
+def unchanged_weights(passes: int) -> AbstractContextManager[None]:
+    """Prepack the weights for a number of forward passes that none of them changes between."""
+    return _using(PrepackedWeights(passes))
 
 
 @torch.no_grad()
-def ready_weights(layers: tuple[nn.Linear, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """Joined weight and bias for a pass with gradients: those of the step around it, or made for this call."""
-    if (cast := _cast.get()) is not None:
-        return cast.of(layers, dtype)
-    biases = [layer.bias for layer in layers if layer.bias is not None]
-    return joined([layer.weight for layer in layers], dtype), joined(biases, dtype) if biases else None
-
-
-_packed: ContextVar[PrepackedWeights | None] = ContextVar("packed", default=None)
-
-
-@contextmanager
-def unchanged_weights(passes: int) -> Iterator[None]:
-    """Around so many forward passes between which no weight changes: what is made of weights is made once."""
-    token = _packed.set(PrepackedWeights(passes))
-    try:
-        yield
-    finally:
-        _packed.reset(token)
+def training_weights(layers: tuple[nn.Linear, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Joined weight and bias for a pass with gradients: the step's, or made for this call."""
+    weights = _weights.get()
+    return (weights if isinstance(weights, CastWeights) else PrepackedWeights()).get(layers, dtype)
 
 
 def prepacked_weights() -> PrepackedWeights | None:
-    """Those of the block around this call; None outside of one, and where gradients are wanted."""
-    return None if torch.is_grad_enabled() else _packed.get()
+    """Those of the block around this call; None outside one, and when gradients are on."""
+    return None if torch.is_grad_enabled() else _weights.get()

@@ -1,8 +1,8 @@
-"""Whose each key of a checkpoint is: the encoder's, the head's or a stranger's, and what stands before all of them.
+"""The keys of a checkpoint: which belong to the encoder, which to the head, which can be ignored.
 
-Names in, names out: `weights.py` reads the tensors. A model that was wrapped when it was saved (torch.compile,
-DataParallel, Lightning) has one prefix before all its keys; the heads of other tasks, the weights of a loss and the
-buffers of older versions are keys that a classifier does not need.
+Names only: `loading.py` reads the tensors. A model that was saved wrapped (torch.compile, DataParallel, Lightning)
+has one prefix before all its keys. A classifier does not need other tasks' heads, the weights of a loss or old
+buffers.
 """
 
 import re
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from minitrain.errors import MinitrainError, listed, literal, python_command
 from minitrain.model.encoder_config import EncoderConfig
-from minitrain.model.families import FAMILIES, Family
+from minitrain.model.families import FAMILIES
+from minitrain.model.families.family import Family
 
-# Heads of these classes have the keys that a sequence classifier's has, in some family: only `architectures` tells.
+# In some families their heads have the keys of a sequence classifier's: only `architectures` tells them apart.
 OTHER_TASKS = ("ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
-# Keys that change no output, whatever the family: buffers of older versions, the counters of a profiler (thop), the
-# class weights of a loss.
+# Keys that change no output in any family: buffers of older versions, counters of a profiler (thop), class weights.
 HARMLESS = (
     r"(.*\.)?(position|token_type)_ids",
     r".*\.rotary_emb\.(\w+_)?inv_freq",
@@ -29,10 +29,11 @@ ADAPTER = re.compile(r"\.(lora_(A|B|embedding_A|embedding_B)|base_layer|modules_
 
 @dataclass(frozen=True)
 class KeyMap:
-    """The keys of a checkpoint's files, read as one family's.
+    """The keys of a checkpoint, read as one family's.
 
-    prefix: what stands before all keys, such as "module."; "" mostly. bare: whether the encoder's own prefix
-    ("bert.") is missing, as where an encoder was saved without a head.
+    Args:
+        prefix: Stands before all keys, such as "module."; mostly "".
+        bare: The encoder's own prefix ("bert.") is missing, because the encoder was saved without a head.
     """
 
     family: Family
@@ -41,9 +42,9 @@ class KeyMap:
     bare: bool
 
     def reference_name(self, key: str) -> str | None:
-        """The name of today in a model with a head, for a key that may be old; None for one without the prefix.
+        """The key's name in today's reference model with a head; None for a key without the prefix.
 
-        With BERT and "module.": module.embeddings.LayerNorm.gamma -> bert.embeddings.LayerNorm.weight
+        For BERT and "module.": module.embeddings.LayerNorm.gamma -> bert.embeddings.LayerNorm.weight
         """
         if not key.startswith(self.prefix):
             return None
@@ -52,52 +53,42 @@ class KeyMap:
             key = key.removesuffix("gamma") + "weight"
         elif key.endswith(".beta"):
             key = key.removesuffix("beta") + "bias"
-        return self.family.prefix + key if self.bare and self._is_bare(key) else key
-
-    def _is_bare(self, key: str) -> bool:
         start = self.family.prefix
-        tops = {
-            theirs.removeprefix(start).split(".")[0]
-            for theirs, _ in self.family.renames
-            if theirs.startswith(start)
+        inside = {
+            name.removeprefix(start).split(".")[0] for name, _ in self.family.key_map if name.startswith(start)
         }
-        return key.split(".")[0] in tops
+        return start + key if self.bare and key.split(".")[0] in inside else key
 
     def in_encoder(self, key: str) -> bool:
-        """Whether a key belongs to the encoder, so that ignoring it would compute something else."""
-        name = self.reference_name(key)
-        return (
-            name is not None and name.startswith(self.family.prefix) and not name.startswith(self._head_modules())
-        )
+        """Whether the key belongs to the encoder, so that ignoring it would change the output."""
+        name = self.reference_name(key) or ""
+        return name.startswith(self.family.prefix) and not name.startswith(self._head_modules())
 
     def in_head(self, key: str) -> bool:
-        """Whether a key is one of the head's modules, pooler included."""
+        """Whether the key belongs to the head, pooler included."""
         return (self.reference_name(key) or "").startswith(self._head_modules())
 
     def _head_modules(self) -> tuple[str, ...]:
-        return tuple(f"{theirs}." for theirs, ours in self.family.renames if ours.startswith("head."))
+        return tuple(f"{theirs}." for theirs, ours in self.family.key_map if ours.startswith("head."))
 
     def has_head(self, config: EncoderConfig) -> bool:
-        """Whether the files hold a trained head of a sequence classifier: all its matrices, and no other task's."""
+        """Whether the files hold a sequence classifier's head: all its matrices, and not another task's."""
         if config.architecture is not None and config.architecture.endswith(OTHER_TASKS):
             return False
         names = {self.reference_name(key) for key in self.keys}
         return all(f"{module}weight" in names for module in self._head_modules())
 
     def is_harmless(self, key: str) -> bool:
-        """Whether a key that no parameter takes is one that many checkpoints hold, and nothing depends on."""
+        """Whether the key is common in checkpoints and changes no output."""
         name = key.removeprefix(self.prefix)
         return any(re.fullmatch(pattern, name) for pattern in (*self.family.ignored, *HARMLESS))
 
 
 def map_keys(keys: Iterable[str], family: Family) -> KeyMap:
-    """Find what stands before the encoder's keys.
-
-    Raises MinitrainError where there is more than one encoder to choose from, with how to take one.
-    """
+    """Find the prefix of the encoder's keys. Raises MinitrainError if there is more than one encoder."""
     keys = dict.fromkeys(keys)
     for module in ("encoder.embeddings.word", "encoder.embeddings.norm"):
-        (whole,) = (f"{theirs}." for theirs, ours in family.renames if ours == module)
+        (whole,) = (f"{theirs}." for theirs, ours in family.key_map if ours == module)
         whole_keys, bare_keys = _before(keys, whole), _before(keys, whole.removeprefix(family.prefix))
         # "module." and "module.bert." both stand before module.bert.embeddings...: the shorter has the head too.
         bare_keys -= {prefix + family.prefix for prefix in whole_keys}
@@ -109,7 +100,7 @@ def map_keys(keys: Iterable[str], family: Family) -> KeyMap:
 
 
 def _before(keys: Iterable[str], module: str) -> set[str]:
-    """What stands before a module's weight in those keys that hold it."""
+    """The prefixes of the keys that are a module's weight."""
     pattern = re.compile(rf"(|.*\.){re.escape(module)}(weight|gamma)")
     return {match[1] for key in keys if (match := pattern.fullmatch(key))}
 
@@ -125,7 +116,7 @@ def _only(prefixes: set[str]) -> str:
 
 
 def _check_family(prefix: str, family: Family) -> None:
-    """Raise MinitrainError where the prefix is another family's own: one's layers fit into the other."""
+    """Raise MinitrainError if the prefix is another family's, whose layers would fit in."""
     end = f"{prefix.rstrip('.').rpartition('.')[2]}."
     others = [name for name, other in FAMILIES.items() if other.prefix == end]
     if not others or end == "model.":  # ModernBERT's, which wrappers use too
@@ -141,7 +132,7 @@ def _check_family(prefix: str, family: Family) -> None:
 
 
 def rewrite_command(entry: str, condition: str = "", file: str = "model.safetensors") -> str:
-    """A command that rewrites a file where it is run. entry, condition: Python, of a key k and its value v."""
+    """A command that rewrites a file; entry and condition are Python about a key k and its value v."""
     kept = f"{{{entry} for k, v in w.items(){f' if {condition}' if condition else ''}}}"
     return python_command(
         "from safetensors.torch import load_file, save_file; "

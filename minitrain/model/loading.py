@@ -1,7 +1,7 @@
-"""A checkpoint's tensors -> the parameters of a model, every key of both accounted for.
+"""Copies a checkpoint's tensors into a model and accounts for every key.
 
-A parameter is loaded, or new because a head may be. A key is used, or ignored because neither the encoder nor a
-trained head needs it; any other is an error with its way out.
+A parameter is loaded, or new if it is the head's. A key is used, or ignored if neither the encoder nor a trained
+head needs it; any other key is an error with a way out.
 """
 
 from dataclasses import dataclass, field
@@ -13,22 +13,25 @@ from torch import Tensor, nn
 
 from minitrain.errors import MinitrainError, literal, shown
 from minitrain.model.checkpoint_keys import ADAPTER, KeyMap, map_keys, rewrite_command
-from minitrain.model.classifier import SequenceClassifier
-from minitrain.model.families import Family
+from minitrain.model.families.family import Family
 from minitrain.storage.safetensors_io import checked, read_tensors, tensor_keys, weight_files
 
-# Of the heads of masked language models, whose matrix is mostly that of the word embeddings.
+# The output of a masked language model's head, mostly tied to the word embeddings.
 DECODERS = ("decoder.weight", "vocab_projector.weight", "generator_lm_head.weight")
 
-LONG = 200  # characters: no command is made for a longer key
+LONGEST_KEY = 200  # in a command of a message
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What became of each key: the file's `loaded` and `ignored`, the model's `new` (drawn at random).
+    """What was done with each key.
 
-    unusual: those of the ignored that are not left over in many a checkpoint, such as another task's head.
-    prefix: what stood before all keys and was left out, such as "module.".
+    Args:
+        loaded: Keys of the files that were copied.
+        ignored: Keys of the files that were not.
+        new: Parameters of the model that were initialised at random.
+        unusual: Ignored keys that are rare in checkpoints, such as another task's head.
+        prefix: Stood before all keys and was left out, such as "module.".
     """
 
     loaded: list[str] = field(default_factory=list)
@@ -38,7 +41,7 @@ class LoadReport:
     prefix: str = ""
 
     def facts(self) -> dict[str, Any]:
-        """What `results.json` tells: counts and names, of which there may be many."""
+        """The entry in `results.json`."""
         return {
             "loaded": len(self.loaded),
             "prefix": self.prefix,
@@ -47,7 +50,7 @@ class LoadReport:
         }
 
     def line(self) -> str:
-        """What a run's header tells: 37 loaded, 2 ignored (qa_outputs.weight, qa_outputs.bias), 2 new (...)."""
+        """As in a run's header: 37 loaded, 2 ignored (qa_outputs.weight, qa_outputs.bias), 2 new (...)."""
         prefix = f" from behind {self.prefix!r}" if self.prefix else ""
         among = "among them " if len(self.unusual) < len(self.ignored) else ""
         ignored = f" ({among}{', '.join(_shortened(self.unusual, 6))})" if self.unusual else ""
@@ -59,8 +62,8 @@ def _shortened(names: list[str], most: int = 100) -> list[str]:
     return names if len(names) <= most else [*names[: most - 1], f"and {len(names) - most + 1} more"]
 
 
-def key_map(directory: Path, family: Family) -> KeyMap:
-    """The keys of a folder's weights. Raises MinitrainError naming the folder, or the file that cannot be read."""
+def read_keys(directory: Path, family: Family) -> KeyMap:
+    """The keys of a folder's weights. Raises MinitrainError with the folder, or the file that cannot be read."""
     try:
         return map_keys((key for file in weight_files(directory) for key in tensor_keys(file)), family)
     except MinitrainError as error:
@@ -69,13 +72,19 @@ def key_map(directory: Path, family: Family) -> KeyMap:
         raise MinitrainError(f"{directory}: {error}") from error
 
 
-def fill(model: nn.Module, names: dict[str, str], family: Family, directory: Path, new_head: bool) -> LoadReport:
-    """Copy what the files of a checkpoint hold into a model. names: the reference's key -> our parameter.
+def fill(model: nn.Module, names: dict[str, str], keys: KeyMap, directory: Path, keeps_head: bool) -> LoadReport:
+    """Copy the tensors of a checkpoint into a model.
 
-    Raises MinitrainError naming file and key.
+    Args:
+        model: Its parameters are overwritten.
+        names: The reference's key -> our parameter.
+        keys: The keys of the checkpoint.
+        directory: The checkpoint.
+        keeps_head: The checkpoint's head is used.
+
+    Raises:
+        MinitrainError: A tensor does not fit, or a key is missing, superfluous or twice there.
     """
-    keys = key_map(directory, family)
-    keeps_head = isinstance(model, SequenceClassifier) and not new_head and keys.has_head(model.config)
     parameters = dict(model.named_parameters())
     loaded: dict[str, str] = {}  # our name -> the file's key
     ignored: list[str] = []
@@ -100,29 +109,22 @@ def fill(model: nn.Module, names: dict[str, str], family: Family, directory: Pat
     missing = [theirs for theirs, ours in names.items() if ours in new and not ours.startswith("head.")]
     if missing:
         raise MinitrainError(_lack(directory, missing, keys, names))
-    return LoadReport(
-        loaded=list(loaded.values()),
-        ignored=ignored,
-        new=new,
-        unusual=[key for key in ignored if not keys.is_harmless(key)],
-        prefix=keys.prefix,
-    )
+    unusual = [key for key in ignored if not keys.is_harmless(key)]
+    return LoadReport(loaded=list(loaded.values()), ignored=ignored, new=new, unusual=unusual, prefix=keys.prefix)
 
 
 def _parameter(key: str, keys: KeyMap, names: dict[str, str]) -> str | None:
     name = keys.reference_name(key)
-    if name is None:
-        return None
-    return names.get(name) or names.get(keys.family.prefix + name)
+    return None if name is None else names.get(name) or names.get(keys.family.prefix + name)
 
 
 def _fits_new_head(ours: str, tensor: Tensor, parameter: nn.Parameter) -> bool:
-    """Whether a parameter stays where the head is new: all but its output, and but what has another shape."""
+    """Whether the tensor is kept beside a new head: not its output, nor parts of another shape."""
     return not ours.startswith("head.output.") and (not ours.startswith("head.") or tensor.shape == parameter.shape)
 
 
 def _check_needless(file: Path, key: str, tensor: Tensor, keys: KeyMap, keeps_head: bool) -> None:
-    """Raise MinitrainError for a key without which the encoder, or the head that is kept, may compute otherwise."""
+    """Raise MinitrainError if ignoring the key may change the output of the encoder or of a kept head."""
     if keys.is_harmless(key) or (keys.in_head(key) and not keeps_head):
         return
     inside = keys.in_encoder(key)
@@ -131,25 +133,25 @@ def _check_needless(file: Path, key: str, tensor: Tensor, keys: KeyMap, keeps_he
     take_out = f"take it {_out_of(file, key)}"
     if ADAPTER.search(key):
         remedy = (
-            "it is of a low-rank adapter; merge that first, with merge_and_unload() of peft, and save the model"
+            "it belongs to a low-rank adapter; merge it first, with merge_and_unload() of peft, and save the model"
         )
     elif inside:
         remedy = f"take weights and config.json of the same model; or, if it does without that key, {take_out}"
     else:
         remedy = f"--new_head ignores it and trains a new head; or, if the trained head does without it, {take_out}"
     raise MinitrainError(
-        f"{file}: holds {shown(key)}, which a {keys.family.architecture} of this config.json has not: {remedy}"
+        f"{file}: holds {shown(key)}, which no {keys.family.architecture} of this config.json has: {remedy}"
     )
 
 
 def _out_of(file: Path, key: str) -> str:
-    if len(key) > LONG:
+    if len(key) > LONGEST_KEY:
         return "out of the file"
     return f"out, with (in its folder){rewrite_command('k: v', f'k != {literal(key)}', file.name)}"
 
 
 def _lack(directory: Path, missing: list[str], keys: KeyMap, names: dict[str, str]) -> str:
-    """What to say of an encoder that is not whole."""
+    """The error message for an encoder with missing keys."""
     behind = f" (behind {keys.prefix!r})" if keys.prefix else ""
     message = (
         f"{directory}: the weights lack {len(missing)} keys of the encoder{behind}, the first {missing[0]!r}; "

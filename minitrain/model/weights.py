@@ -1,12 +1,12 @@
-"""Checkpoints in the Hub's layout: strict loading with a report, saving under the reference's names.
+"""Load and save checkpoints in the Hub's layout, under the names of transformers.
 
-Every parameter is accounted for: loaded, or new because a head may be; every key of the file too: used, or ignored
-because no part of the encoder and of a trained head needs it (`checkpoint_keys.py`). Anything else is an error.
+Loading accounts for every parameter and every key of the files (`loading.py`, `checkpoint_keys.py`); whatever does
+not fit is an error.
 """
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -17,52 +17,56 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from minitrain.config.label_map import as_flag
+from minitrain.config.problem_types import CLASSIFICATION, REGRESSION
 from minitrain.errors import MinitrainError, shown
+from minitrain.model.checkpoint_keys import KeyMap
 from minitrain.model.classifier import Encoder, SequenceClassifier
-from minitrain.model.encoder_config import CLASSIFICATION, REGRESSION, EncoderConfig, encoder_config
-from minitrain.model.families import FAMILIES, Family, family_of
-from minitrain.model.loading import LoadReport as LoadReport
-from minitrain.model.loading import fill, key_map
+from minitrain.model.encoder_config import EncoderConfig, encoder_config
+from minitrain.model.families import FAMILIES, family_of
+from minitrain.model.loading import LoadReport, fill, read_keys
 from minitrain.storage.files import json_text, read_json, whole_files
 from minitrain.storage.hub import resolve_model
 from minitrain.storage.model_folder import what_it_holds
 
-# sentence-transformers' CrossEncoder puts one output through a sigmoid unless this is in config.json.
+# Without this in config.json, sentence-transformers' CrossEncoder applies a sigmoid to a single output.
 SCORES_AS_THEY_ARE = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
 
 Model = TypeVar("Model", Encoder, SequenceClassifier)
 
 
 class Saves(Protocol):
-    """Whatever can write its files into a folder, such as a Tokenizer."""
+    """Writes its files into a folder, as a Tokenizer does."""
 
     def save(self, directory: Path) -> None: ...
 
 
 def read_config(directory: Path) -> EncoderConfig:
-    """The checked configuration of a local checkpoint. Raises MinitrainError naming file and field."""
+    """Read and check config.json. Raises MinitrainError with file and key."""
     path = directory / "config.json"
-    if not os.path.exists(path):  # Path.exists raises for a folder that is not ours to read
+    if not os.path.exists(path):  # Path.exists raises for a folder without permission
         raise MinitrainError(what_it_holds(directory))
     raw = read_json(path)
-    family = family_of(raw, path)
     try:
-        translated = family.translate(raw)
+        family = family_of(raw)
+        return encoder_config(family.normalize_config(raw), family.config_names, family.config)
     except MinitrainError as error:
         raise MinitrainError(f"{path}: {error}") from error
-    return encoder_config(translated, family.config_names, path, family.config)
 
 
 def load_encoder(name_or_dir: str | Path, *, kernels: str = "fast") -> Encoder:
-    """Load the encoder alone, without pooler or head, in evaluation mode on the CPU, float32.
+    """Load the encoder without pooler or head, in evaluation mode on the CPU, float32.
 
-    Whatever head the checkpoint has is left where it is: of a classifier, of another task, of pretraining.
-    name_or_dir: a Hub id, a local folder, or "demo". Raises MinitrainError naming what does not fit.
+    Args:
+        name_or_dir: A Hub id, a local folder, or "demo"; any head in it is ignored.
+        kernels: "fast" or "reference".
+
+    Raises:
+        MinitrainError: The checkpoint is not an encoder's of a known family, or is damaged.
     """
     directory = resolve_model(name_or_dir)
     config = read_config(directory)
-    encoder, _ = _build(lambda: Encoder(config, kernels), directory, "encoder.", new_head=False)
-    return encoder
+    keys = read_keys(directory, FAMILIES[config.model_type])
+    return _build(lambda: Encoder(config, kernels), directory, keys, keeps_head=False)[0]
 
 
 def load_classifier(
@@ -79,75 +83,81 @@ def load_classifier(
 ) -> SequenceClassifier:
     """Load an encoder with a classification head, in evaluation mode on the CPU, float32.
 
-    A checkpoint without a head, or with another task's, gets a new one, drawn from torch's global generator: normal
-    with the config's `initializer_range`, bias 0, as transformers 5.23 does. name_or_dir: a Hub id, a local folder,
-    or "demo".
-    num_labels, label_names: of the data, by default the checkpoint's. new_head: replace a head that is there.
-    The dropouts are probabilities; None keeps the checkpoint's.
-    Raises MinitrainError where the head and the data disagree, naming both.
+    A checkpoint without a head, or with another task's, gets a new one, drawn from torch's global generator as
+    transformers 5.23 draws it.
+
+    Args:
+        name_or_dir: A Hub id, a local folder, or "demo".
+        num_labels: The data's, as `label_names`; None for the checkpoint's.
+        new_head: Replace a trained head.
+        hidden_dropout_prob: Overrides the checkpoint's, as the other dropouts do.
+
+    Raises:
+        MinitrainError: The head and the data disagree, or the checkpoint is damaged.
     """
-    return load_classifier_with_report(
-        name_or_dir,
-        num_labels,
-        label_names=label_names,
-        problem_type=problem_type,
-        new_head=new_head,
-        kernels=kernels,
-        hidden_dropout_prob=hidden_dropout_prob,
-        attention_probs_dropout_prob=attention_probs_dropout_prob,
-        classifier_dropout=classifier_dropout,
-    )[0]
+    directory = resolve_model(name_or_dir)
+    own = read_config(directory)
+    dropouts = {
+        "hidden_dropout_prob": hidden_dropout_prob,
+        "attention_probs_dropout_prob": attention_probs_dropout_prob,
+        "classifier_dropout": classifier_dropout,
+    }
+    config = _with_labels(_with_dropouts(own, dropouts), num_labels, label_names, problem_type)
+    keys = read_keys(directory, FAMILIES[own.model_type])
+    keeps_head = not new_head and keys.has_head(own)
+    if keeps_head:
+        _check_usable(own, directory)
+        _check_head(own, config, directory)
+    elif own.head_fault is not None and num_labels is None and label_names is None:
+        raise MinitrainError(f"{directory / 'config.json'}: {own.head_fault}; or say how many labels: num_labels=2")
+    model, report = _build(lambda: SequenceClassifier(config, kernels), directory, keys, keeps_head)
+    model.load_report = report
+    return model
 
 
-def load_classifier_with_report(
-    name_or_dir: str | Path,
-    num_labels: int | None,
-    *,
-    label_names: tuple[str, ...] | None,
-    problem_type: str | None,
-    new_head: bool,
-    kernels: str,
-    **dropouts: Any,
-) -> tuple[SequenceClassifier, LoadReport]:
-    """`load_classifier`, and what became of each key."""
-    count = num_labels if label_names is None else len(label_names)
+def _with_dropouts(config: EncoderConfig, dropouts: Mapping[str, float | None]) -> EncoderConfig:
+    given: dict[str, Any] = {name: value for name, value in dropouts.items() if value is not None}
+    for name, value in given.items():
+        if not 0.0 <= value <= 1.0:
+            raise MinitrainError(f"{name} is {value}; expected a probability from 0 to 1")
+    return replace(config, **given)
+
+
+def _with_labels(
+    config: EncoderConfig, num_labels: int | None, label_names: tuple[str, ...] | None, problem_type: str | None
+) -> EncoderConfig:
+    count, old_count = num_labels if label_names is None else len(label_names), config.num_labels
     if count is not None and (count < 1 or num_labels not in (None, count)):
         raise MinitrainError(
             f"num_labels is {num_labels}, label_names {label_names}: expected as many names, at least 1"
         )
-    for name, value in dropouts.items():
-        if value is not None and not 0.0 <= value <= 1.0:
-            raise MinitrainError(f"{name} is {value}; expected a probability from 0 to 1")
-    directory = resolve_model(name_or_dir)
-    own = read_config(directory)
-    config: EncoderConfig = replace(own, **{name: value for name, value in dropouts.items() if value is not None})
-    if count is not None and (label_names is not None or count != own.num_labels):
+    if count is not None and (label_names is not None or count != old_count):
         config = replace(config, num_labels=count, label_names=label_names)
-    if problem_type is not None or config.num_labels != own.num_labels:
-        config = replace(config, problem_type=problem_type)  # the old head's says nothing of another size
-    if not new_head and trained_labels(directory) is not None:
-        _check_head(own, config, directory)
-    elif own.head_fault is not None and count is None:
-        raise MinitrainError(f"{directory / 'config.json'}: {own.head_fault}; or say how many labels: num_labels=2")
-    return _build(lambda: SequenceClassifier(config, kernels), directory, "", new_head)
+    if problem_type is not None or config.num_labels != old_count:
+        config = replace(config, problem_type=problem_type)  # the old one says nothing about another size
+    return config
 
 
 def trained_labels(directory: Path) -> tuple[str, ...] | None:
-    """The class names of the trained head in the checkpoint's files, LABEL_0 and so on where it has no names.
+    """The class names of the checkpoint's head, by default LABEL_0 and so on; None if it has no classifier's head.
 
-    None when the files hold no head, or that of another task, whatever config.json says. Raises MinitrainError
-    where the head's labels cannot be told, or are of a kind that is not trained here.
+    Raises:
+        MinitrainError: The labels are faulty, or of a kind that is not trained here.
     """
     config = read_config(directory)
-    if not key_map(directory, FAMILIES[config.model_type]).has_head(config):
+    if not read_keys(directory, FAMILIES[config.model_type]).has_head(config):
         return None
-    if config.head_fault is not None:
-        raise MinitrainError(f"{directory / 'config.json'}: {config.head_fault}")
+    _check_usable(config, directory)
     return names_or_default(config)
 
 
+def _check_usable(config: EncoderConfig, directory: Path) -> None:
+    if config.head_fault is not None:
+        raise MinitrainError(f"{directory / 'config.json'}: {config.head_fault}")
+
+
 def names_or_default(config: EncoderConfig) -> tuple[str, ...]:
-    """The class names, or those that transformers gives to unnamed classes."""
+    """The class names; unnamed classes are called as in transformers."""
     return config.label_names or tuple(f"LABEL_{i}" for i in range(config.num_labels))
 
 
@@ -169,23 +179,27 @@ def _check_head(own: EncoderConfig, wanted: EncoderConfig, directory: Path) -> N
         )
 
 
-def reference_names(family: Family, config: EncoderConfig, model: nn.Module, ours_prefix: str) -> dict[str, str]:
+def reference_names(model: Encoder | SequenceClassifier) -> dict[str, str]:
     """The reference's key -> our parameter's name, in the order of registration."""
+    family, config = FAMILIES[model.config.model_type], model.config
     modules = {
         ours.replace("{i}", str(i)): theirs.replace("{i}", family.block_key(config, i))
-        for theirs, ours in family.renames
-        for i in range(max(family.layers(config)) + 1)
+        for theirs, ours in family.key_map
+        for i in range(max(family.layer_order(config)) + 1)
     }
+    prefix = "encoder." if isinstance(model, Encoder) else ""
     table = {}
     for name, _ in model.named_parameters():
-        module, leaf = f"{ours_prefix}{name}".rsplit(".", 1)
+        module, leaf = f"{prefix}{name}".rsplit(".", 1)
         table[f"{modules[module]}.{leaf}"] = name
     return table
 
 
 class _SkipInit(TorchFunctionMode):
-    """Skips the random initialisation that modules begin with: every parameter is filled afterwards, and no number
-    may be drawn for nothing. (The meta device would do too, but loads sympy for it, which takes a second.)"""
+    """Skips the random initialisation of modules, because every parameter is filled afterwards.
+
+    The meta device would do it too, but imports sympy, which takes a second.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -196,37 +210,33 @@ class _SkipInit(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _build(
-    make: Callable[[], Model], directory: Path, ours_prefix: str, new_head: bool
-) -> tuple[Model, LoadReport]:
-    """Make the model without drawing a number, fill it from the files, draw what is new."""
+def _build(make: Callable[[], Model], directory: Path, keys: KeyMap, keeps_head: bool) -> tuple[Model, LoadReport]:
+    """Make the model, fill it from the files, and initialise what is new."""
     try:
         with _SkipInit():
             model = make()
-    except RuntimeError as error:  # a size that is a typing error, more likely than a machine that is too small
+    except RuntimeError as error:  # more likely a mistyped size than a small machine
         raise MinitrainError(
             f"{directory / 'config.json'}: its model does not fit into memory; check the sizes that it gives"
         ) from error
-    family = FAMILIES[model.config.model_type]
-    names = reference_names(family, model.config, model, ours_prefix)
-    report = fill(model, names, family, directory, new_head)
+    report = fill(model, reference_names(model), keys, directory, keeps_head)
     with torch.no_grad():
         for name in report.new:
-            family.initialise(name, model.get_parameter(name), model.config)
+            keys.family.init_parameter(name, model.get_parameter(name), model.config)
     return model.eval(), report
 
 
 def save_classifier(model: SequenceClassifier, tokenizer: Saves, directory: str | Path) -> None:
-    """Write model and tokenizer so that transformers, its `pipeline` and this library load them.
+    """Write model and tokenizer so that transformers, its `pipeline` and `load_classifier` load them.
 
-    The folder is made; files are written beside it first and moved in whole, config.json last, so that a folder
-    with a config.json is complete. Weights are float32 under the reference's names, metadata `format: pt`.
+    Files are written beside the folder and moved in whole, config.json last: a folder with one is complete. Weights
+    are float32.
     """
     directory = Path(directory)
-    family = FAMILIES[model.config.model_type]
-    names = reference_names(family, model.config, model, "")
     state = model.state_dict()
-    tensors = {theirs: state[ours].detach().to("cpu", torch.float32).contiguous() for theirs, ours in names.items()}
+    tensors = {
+        theirs: state[ours].to("cpu", torch.float32).contiguous() for theirs, ours in reference_names(model).items()
+    }
     with whole_files(directory, last="config.json") as folder:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         tokenizer.save(folder)
@@ -234,7 +244,7 @@ def save_classifier(model: SequenceClassifier, tokenizer: Saves, directory: str 
 
 
 def config_json(config: EncoderConfig) -> dict[str, Any]:
-    """The `config.json` of a classifier, with the reference's keys."""
+    """The `config.json` of a classifier."""
     family = FAMILIES[config.model_type]
     labels = names_or_default(config)
     defaults = {spec.name: spec.default for spec in fields(config)}
@@ -242,7 +252,7 @@ def config_json(config: EncoderConfig) -> dict[str, Any]:
     return {
         "architectures": [family.architecture],
         "model_type": family.model_type,
-        # What is None unless it is given is left out: null is no size, for the reference.
+        # Sizes that are None are left out: the reference takes null for a value.
         **{key: value for key, (value, default) in values.items() if value is not None or default is not None},
         "dtype": "float32",
         "id2label": {str(i): name for i, name in enumerate(labels)},

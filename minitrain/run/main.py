@@ -4,15 +4,17 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.targets import fold, unfold
 from minitrain.distributed.signals import StopRequests
 from minitrain.distributed.world import World, process_group
+from minitrain.kernels.precision import compute_dtype
 from minitrain.run.load_data import DataPrefetcher
 from minitrain.run.prepare import PreparedRun, complete, prepare
-from minitrain.run.profile import matrix_ceiling, profile_lines
+from minitrain.run.profile import Profiler, matrix_ceiling, profile_lines
 from minitrain.run.report import Console, peak_memory_mb, say
 from minitrain.run.resume import Checkpointer
 from minitrain.run.resume_checks import TARGETS, finished_run
@@ -20,10 +22,11 @@ from minitrain.run.run_folder import clear_checkpoints, output_path
 from minitrain.run.save import run_info, save_run
 from minitrain.run.summary import footer, header
 from minitrain.storage.lock import exclusive_lock
-from minitrain.training.best import Best
-from minitrain.training.evaluation import compute_dtype, device_of
-from minitrain.training.loop import evaluate_all, fit
+from minitrain.training.best import Best, best_by
+from minitrain.training.evaluation import evaluate_all
+from minitrain.training.loop import train_loop
 from minitrain.training.plan import global_batch, plan
+from minitrain.training.setup import make_state
 from minitrain.training.step import TrainState
 
 
@@ -68,8 +71,8 @@ def _train(config: TrainConfig, world: World, prefetcher: DataPrefetcher | None,
     world.barrier("saving the run")  # when any process returns, the run is saved
     log(*footer(run, best, final, results))
     if config.profile:
-        ceiling = matrix_ceiling(compute_dtype(config.bf16), device_of(run.model))
-        log("", *profile_lines(totals, state.step, ceiling, "bf16" if config.bf16 else "fp32"))
+        ceiling = matrix_ceiling(compute_dtype(config.bf16), run.device)
+        log("", *profile_lines(totals, ceiling, "bf16" if config.bf16 else "fp32"))
     return results
 
 
@@ -90,43 +93,49 @@ def _finished(config: TrainConfig, world: World) -> dict[str, Any]:
 def _fit(
     parts: PreparedRun, world: World, tell: Callable[[str], None], stop: StopRequests
 ) -> tuple[TrainState, Best, float, Mapping[str, float]]:
-    """Train; returns also the seconds it took, evaluations aside, and what they went into."""
-    config, train_split, scale = parts.config, parts.splits.train, parts.scale
+    """Restore what `--resume` asks for, and train. Also returns the seconds, evaluations aside, and the profile."""
+    config, model, train_split, scale = parts.config, parts.model, parts.splits.train, parts.scale
     if scale is not None:
         train_split = train_split.standardized(scale)
         if not any(name.startswith("head.output.") for name in parts.report.new):
-            unfold(parts.model, scale)  # a trained head goes on from what it answers
+            unfold(model, scale)  # a trained head continues from its own answers
     if world.is_main and config.resume is None:
         clear_checkpoints(parts.directory)
-
-    def data() -> dict[str, str]:
-        found = {f"the {name} data": split.checksum() for name, split in parts.splits.all.items()}
-        return found | {
-            "the tokenizer": parts.tokenizer.fingerprint(),
-            "the labels": str(parts.splits.labels.names),
-            **({} if scale is None else {TARGETS: f"standardized (mean {scale.mean!r}, sd {scale.sd!r})"}),
-        }
-
     total_steps = plan(config, len(train_split), world.size).total_steps
-    shown_in = parts.directory if world.is_main else None
-    positive = parts.splits.labels.positive_label
-    resume = config.resume is not None
-    console = Console(shown_in, total_steps, config.logging_steps, resume=resume, positive=positive)
-    checkpoints = Checkpointer(parts.directory, config, data, world, tell, console.go_on_from)
+    console = Console(
+        parts.directory if world.is_main else None,
+        total_steps,
+        config.logging_steps,
+        resume=config.resume is not None,
+        positive=parts.splits.labels.positive_label,
+    )
+    data = partial(_data_identity, parts)
+    checkpoints = Checkpointer(parts.directory, config, data, world, tell, console.go_on_from, stop)
     try:
-        state, best = fit(
-            parts.model,
+        state, best = make_state(model.train(), config, world), best_by(config, parts.new_metric())
+        checkpoints.restore(state, best, total_steps)
+        profiler = Profiler(state, console) if config.profile else None
+        train_loop(
+            state,
+            best,
             train_split,
             parts.splits.evaluation,
             config,
-            new_metric=parts.new_metric,
-            observer=console,
-            world=world,
-            checkpoints=checkpoints,
-            stop=stop,
+            parts.new_metric,
+            profiler or console,
+            after_step=checkpoints.after_step,
         )
     finally:
         console.close()
     if scale is not None:
-        fold(parts.model, scale)
-    return state, best, console.training_seconds(), console.totals
+        fold(model, scale)
+    return state, best, console.training_seconds(), profiler.totals if profiler else {}
+
+
+def _data_identity(parts: PreparedRun) -> dict[str, str]:
+    """What tells the data, tokenizer and labels of a run from others', by the names that an error uses."""
+    identity = {f"the {name} data": split.checksum() for name, split in parts.splits.all.items()}
+    identity |= {"the tokenizer": parts.tokenizer.fingerprint(), "the labels": str(parts.splits.labels.names)}
+    if parts.scale is not None:
+        identity[TARGETS] = f"standardized (mean {parts.scale.mean!r}, sd {parts.scale.sd!r})"
+    return identity

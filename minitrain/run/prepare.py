@@ -18,7 +18,7 @@ from minitrain.errors import MinitrainError
 from minitrain.kernels.compile import check_compilable
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.loading import LoadReport
-from minitrain.model.weights import load_classifier_with_report, read_config, trained_labels
+from minitrain.model.weights import load_classifier, read_config, trained_labels
 from minitrain.run.load_data import DataPrefetcher
 from minitrain.run.run_folder import output_directory, output_path
 from minitrain.storage.download import commit_of
@@ -77,7 +77,8 @@ def prepare(
     device = choose_device(config.device, world)
     if config.dropout_rng == "example" and device.type != "cpu":
         raise MinitrainError(f"--dropout_rng example is for the CPU, not {device.type}")
-    check_compilable(config, device)
+    if config.torch_compile:
+        check_compilable(config.kernels, device)
     directory = output_directory(config) if world.is_main else output_path(config)
     with world.local_main_first("data"):
         source = resolve_model(config.model, config.model_revision)
@@ -85,7 +86,7 @@ def prepare(
     if world.size > 1:
         world.check_agreement(_must_agree(config, source, splits))
     torch.manual_seed(config.seed)  # for the new head
-    model, report = load_classifier_with_report(
+    model = load_classifier(
         source,
         splits.labels.num_labels,
         label_names=splits.labels.names,
@@ -103,7 +104,7 @@ def prepare(
         device=device,
         tokenizer=tokenizer,
         model=model.to(device),
-        report=report,
+        report=model.load_report,
         splits=splits,
         max_length=max_length,
         scale=splits.train.target_scale() if standardized else None,

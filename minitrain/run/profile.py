@@ -1,44 +1,77 @@
-"""Where the time of a training step goes, and how much of what the processor can do is used."""
+"""`--profile`: where the time of a training step goes, and how much of the machine's speed it uses.
+
+The phases are told apart by hooks of torch on model, parameters and optimizer, so the step does not know of it.
+"""
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from minitrain.kernels.matmul import PRODUCTS, Product, products
-from minitrain.model.encoder_config import EncoderConfig
+from minitrain.kernels.matmul import MATMULS, available_matmuls
+from minitrain.kernels.precision import device_of
+from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.families import FAMILIES
+from minitrain.training.evaluation import Evaluation
+from minitrain.training.loop import Observer
+from minitrain.training.step import TrainState
+from minitrain.training.step_log import StepLog
 
 PHASES = ("data", "forward", "backward", "clip", "optimizer")
 
 
-class Clock:
-    """Seconds of each phase: `lap("forward")` says that the time since the last lap was the forward pass's.
+class Profiler:
+    """An observer that adds up the seconds of each phase, of whole steps, and their operations.
 
-    device: is waited for at every lap, where it computes on its own; None to wait for nothing.
+    Passes what it is told on to another observer.
     """
 
-    def __init__(self, device: torch.device | None = None) -> None:
-        self.device = device
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
+    def __init__(self, state: TrainState, observer: Observer) -> None:
+        self.model, self.device, self.observer = state.model, device_of(state.model), observer
+        self.totals: defaultdict[str, float] = defaultdict(float)
+        self._last = self._first_forward = 0.0
+        self.model.register_forward_pre_hook(lambda *_: self._forward_begins())
+        self.model.register_forward_hook(lambda *_: self._ended("forward"))
+        weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        torch.autograd.graph.register_multi_grad_hook(weights, lambda _: self._ended("backward"))
+        state.optimizer.register_step_pre_hook(lambda *_: self._ended("clip"))
+        state.optimizer.register_step_post_hook(lambda *_: self._ended("optimizer"))
 
-    def lap(self, phase: str) -> None:
-        """End a phase."""
-        if self.device is not None and self.device.type == "cuda":
+    def _forward_begins(self) -> None:
+        self._ended("between")
+        if self.model.training:
+            self._first_forward = self._first_forward or self._last
+
+    def _ended(self, phase: str) -> None:
+        if not self.model.training:  # an evaluation
+            return
+        if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         now = time.perf_counter()
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
+        self.totals[phase] += now - self._last
         self._last = now
 
+    def on_step(self, log: StepLog) -> None:
+        began = time.perf_counter() - log.seconds
+        self.totals["steps"] += 1
+        self.totals["step"] += log.seconds
+        self.totals["data"] += self._first_forward - began
+        self.totals["flops"] += sum(training_flops(self.model, *shape) for shape in log.shapes)
+        self._first_forward = 0.0
+        self.observer.on_step(log)
 
-def training_flops(config: EncoderConfig, rows: int, length: int, cls_only: bool) -> float:
-    """Operations of the matrix products of one batch, forward and backward; multiplying and adding are two.
+    def on_evaluation(self, step: int, epoch: float, results: dict[str, Evaluation], is_best: bool) -> None:
+        self.observer.on_evaluation(step, epoch, results, is_best)
 
-    rows, length: of the padded batch. cls_only: whether the last block computes its first position alone.
+
+def training_flops(model: SequenceClassifier, rows: int, length: int) -> float:
+    """Operations of the matrix products of one padded batch, forward and backward; multiplying and adding are two.
+
     Backward has two products for each of forward. Embeddings and head are left out: less than a hundredth.
     """
+    config = model.config
     hidden, tokens = config.hidden_size, rows * length
     feed_forward = config.feed_forward_products * hidden * config.intermediate_size
 
@@ -46,28 +79,28 @@ def training_flops(config: EncoderConfig, rows: int, length: int, cls_only: bool
         keys_and_values, others = 2 * hidden**2 * tokens, (2 * hidden**2 + feed_forward) * queries
         return keys_and_values + others + 2 * hidden * length * queries
 
-    blocks = len(FAMILIES[config.model_type].layers(config))
-    multiplications = (blocks - 1) * block(tokens) + block(rows if cls_only else tokens)
+    blocks = len(FAMILIES[config.model_type].layer_order(config))
+    multiplications = (blocks - 1) * block(tokens) + block(rows if model.cls_only else tokens)
     return 3.0 * 2.0 * multiplications
 
 
 def matrix_ceiling(dtype: torch.dtype, device: torch.device, size: int = 2048, repeats: int = 5) -> float:
-    """Operations a second of the quickest of some large square products: what the machine gives at best."""
+    """Operations a second of the fastest of some large square products: the most that the machine reaches."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    ways = products("output", dtype) if device.type == "cpu" else PRODUCTS["output"][:1]
+    seconds = []
+    for matmul in available_matmuls("output", dtype) if device.type == "cpu" else MATMULS["output"][:1]:
+        for _ in range(repeats):
+            start = time.perf_counter()
+            matmul(a, b, None)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - start)
+    return 2.0 * size**3 / min(seconds)
 
-    def seconds(product: Product) -> float:
-        clock = Clock(device)
-        product(a, b, None)
-        clock.lap("product")
-        return clock.seconds["product"]
 
-    return 2.0 * size**3 / min(seconds(product) for product in ways for _ in range(repeats))
-
-
-def profile_lines(totals: Mapping[str, float], steps: int, ceiling: float, dtype: str) -> list[str]:
-    """One screen. totals: seconds by phase, `step` for the whole, and `flops`, over so many steps."""
-    whole = totals["step"]
+def profile_lines(totals: Mapping[str, float], ceiling: float, dtype: str) -> list[str]:
+    """The table of the phases from `Profiler.totals`; ceiling is what `matrix_ceiling` gives."""
+    whole, steps = totals["step"], int(totals["steps"])
     rest = whole - sum(totals.get(phase, 0.0) for phase in PHASES)
     rows: list[tuple[str, Any]] = [(phase, totals.get(phase, 0.0)) for phase in PHASES]
     rows += [("the rest", rest), ("step", whole)]

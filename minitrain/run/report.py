@@ -10,7 +10,6 @@ import os
 import resource
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import FileIO
@@ -52,7 +51,6 @@ class Console:
         self.logging_steps = logging_steps or max(1, total_steps // 100)
         self.started = time.perf_counter()
         self.recent: list[StepLog] = []
-        self.totals: Counter[str] = Counter()  # of all steps: seconds by phase, seconds, FLOP
         self.evaluations = 0
         self.evaluation_seconds = 0.0
         self.silent = directory is None
@@ -83,7 +81,6 @@ class Console:
     def on_step(self, log: StepLog) -> None:
         """Count a step; print and log every `logging_steps`-th, the first and the last."""
         self.recent.append(log)
-        self.totals.update({**log.phases, "step": log.seconds, "flops": log.flops})
         self.bar.update()
         if log.step % self.logging_steps and log.step not in (1, self.total_steps):
             return

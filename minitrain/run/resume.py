@@ -1,7 +1,7 @@
-"""When a run saves what it would go on from, what that is, and how a later run takes it up.
+"""Saving the state of a run and restoring it.
 
-A run that was taken up goes on to the same bits as one that never stopped: weights, moments, random streams and the
-place in the order of the rows are all there is to it, and the order itself is a function of seed and epoch.
+A resumed run has the bits of one that never stopped: a checkpoint holds weights, moments, random states and the
+step, and the order of the rows is a function of seed and epoch.
 """
 
 import json
@@ -11,15 +11,20 @@ from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from minitrain.config.train_config import TrainConfig
+from minitrain.distributed.signals import StopRequests
 from minitrain.distributed.world import World
+from minitrain.errors import Stopped
 from minitrain.kernels.matmul import choose_matmul, chosen_matmul
-from minitrain.run.resume_checks import check_data, check_goes_on, check_settings, other_machine
+from minitrain.kernels.precision import compute_dtype, device_of
+from minitrain.run.resume_checks import check_data, check_resumable, check_settings, other_machine
 from minitrain.run.run_folder import CHECKPOINTS
 from minitrain.storage.checkpoint import (
     Checkpoint,
@@ -30,18 +35,23 @@ from minitrain.storage.checkpoint import (
     set_aside,
 )
 from minitrain.training.best import Best
-from minitrain.training.evaluation import compute_dtype, device_of
 from minitrain.training.plan import global_batch
 from minitrain.training.step import TrainState
 
-CHANGES = {"f1": "positive_label", "loss": "label_smoothing_factor"}  # metrics, and what makes others of them
+# Metrics whose values depend on a setting: with another one the best value so far does not count.
+DEPENDS_ON = {"f1": "positive_label", "loss": "label_smoothing_factor"}
+BEST_FIELDS = ("name", "greater_is_better", "value", "step", "epoch", "evaluations_since")
 
 
 class Checkpointer:
-    """Saves the state of one run, and puts it back.
+    """Saves and restores the state of one run.
 
-    folder: of the run. data: finds what tells its data, tokenizer and labels from others, by name. tell: says a
-    line. on_restore: is told the step from which a run goes on that was asked to; 0 where there was nothing yet.
+    Args:
+        folder: Of the run.
+        data: Computes what identifies its data, tokenizer and labels, by name.
+        log: Prints a line.
+        on_restore: Called with the step at which a run resumes; 0 if there is no checkpoint yet.
+        stop: Signals that ask the run to stop.
     """
 
     def __init__(
@@ -50,46 +60,46 @@ class Checkpointer:
         config: TrainConfig,
         data: Callable[[], Mapping[str, str]],
         world: World,
-        tell: Callable[[str], None],
+        log: Callable[[str], None],
         on_restore: Callable[[int], None],
+        stop: StopRequests | None = None,
     ) -> None:
         self.folder, self.config, self.data, self.world = folder / CHECKPOINTS, config, cache(data), world
-        self.tell, self.on_restore = tell, on_restore
+        self.log, self.on_restore, self.stop = log, on_restore, stop
         self.saved_step: int | None = None  # the newest
 
-    def restore(self, state: TrainState, best: Best, total_steps: int) -> Tensor | None:
-        """Take up what `--resume` asks for; None where there is nothing yet, or nothing is asked.
+    def restore(self, state: TrainState, best: Best, total_steps: int) -> None:
+        """Restore the checkpoint that `--resume` asks for, if there is one yet.
 
-        Returns the random state in which the epoch began, for `fit` to find its order again. Raises MinitrainError
-        for a checkpoint that is damaged, of other data, or of other settings, with old and new, and where it would
-        replace a finished run. total_steps: of the run as it is asked for.
+        Args:
+            total_steps: Of the run that is asked for now.
+
+        Raises:
+            MinitrainError: The checkpoint is damaged, or of other data or settings, or replaces a finished run.
         """
         if self.config.resume is None:
-            return None
-        checkpoint = self._shared(self._found(total_steps) if self.world.is_main else None)
+            return
+        checkpoint = self._broadcast(self._find(total_steps) if self.world.is_main else None)
         if checkpoint is None:
             self.on_restore(0)
-            return None
-        own = self._facts()
-        check_data(checkpoint.facts["data"], own["data"])
-        check_settings(checkpoint.facts, own, self.config.resume_changed, self.tell)
-        facts, tensors = checkpoint.facts, checkpoint.tensors
-        choose_matmul(facts.get("products", {}))  # a machine that is busy with other things may choose otherwise
+            return
+        saved, tensors, own = checkpoint.facts, checkpoint.tensors, self._identity()
+        check_data(saved["data"], own["data"])
+        check_settings(saved, own, self.config.resume_changed, self.log)
+        choose_matmul(saved.get("products", {}))  # a busy machine may choose otherwise, with other last bits
         device = device_of(state.model)
-        if note := other_machine(facts.get("machine", {}), machine(device)):
-            self.tell(note)
+        if note := other_machine(saved.get("machine", {}), machine(device)):
+            self.log(note)
         state.model.load_state_dict({name: tensor.to(device) for name, tensor in tensors["model"].items()})
         state.optimizer.load_state_dict(dict(tensors["optimizer"]))
-        state.step, state.epoch, self.saved_step = facts["step"], facts["epoch"], facts["step"]
-        self._restore_best(best, facts["best"], tensors.get("best", {}), device, facts["config"])
-        self._restore_random(tensors["random"], device)
+        state.step, state.epoch, self.saved_step = saved["step"], saved["epoch"], saved["step"]
+        self._restore_best(best, saved["best"], tensors.get("best", {}), device, saved["config"])
+        self._restore_random(state, tensors["random"], device)
         self.on_restore(state.step)
         if self.world.is_main:
-            set_aside(self.folder, state.step, self.tell)
+            set_aside(self.folder, state.step, self.log)
         origin = self.folder if self.config.resume == "newest" else self.config.resume
-        self.tell(f"resumed  at step {state.step}, from {origin}")
-        epoch = tensors["random"]["epoch"]
-        return epoch[min(self.world.rank, len(epoch) - 1)].clone()
+        self.log(f"resumed  at step {state.step}, from {origin}")
 
     def _restore_best(
         self,
@@ -97,24 +107,21 @@ class Checkpointer:
         saved: Mapping[str, Any],
         weights: Mapping[str, Tensor],
         device: torch.device,
-        before: Mapping[str, Any],
+        saved_config: Mapping[str, Any],
     ) -> None:
-        """Take up the best evaluation so far where it is by the same value, with its weights where they count.
-
-        before: the configuration that it was found with.
-        """
+        """Restore the best evaluation so far if it still counts, and its weights if the run ends with them."""
         if (saved["name"], saved["greater_is_better"]) != (best.name, best.greater_is_better):
             return
-        if (setting := CHANGES.get(best.name)) and before.get(setting) != getattr(self.config, setting):
-            self.tell(
+        if (setting := DEPENDS_ON.get(best.name)) and saved_config.get(setting) != getattr(self.config, setting):
+            self.log(
                 f"changed  the best {best.name} so far does not count, as --{setting} is another: later ones "
                 "are compared"
             )
             return
         if self.config.load_best_model_at_end and saved["value"] is not None and not weights:
-            self.tell(
+            self.log(
                 f"changed  the best evaluation so far ({saved['name']} {saved['value']:.4f}, step {saved['step']}) "
-                "does not count, since the checkpoint has not its weights: those from here on are compared"
+                "does not count, since the checkpoint lacks its weights: later ones are compared"
             )
             return
         for name, value in saved.items():
@@ -122,40 +129,67 @@ class Checkpointer:
         if self.config.load_best_model_at_end:
             best.weights = {name: tensor.to(device) for name, tensor in weights.items()}
 
-    def is_due(self, step: int, epoch_ended: bool, done: bool) -> bool:
-        """Whether the strategy says to save after this step: also after the last, as Trainer does.
+    def _restore_random(self, state: TrainState, saved: Mapping[str, Tensor], device: torch.device) -> None:
+        # Clones: torch 2.13 reads a state from the start of the memory of all rows, and crashes.
+        rank, epoch = self.world.rank, saved["epoch"]
+        state.epoch_random = epoch[min(rank, len(epoch) - 1)].clone()
+        if len(saved["now"]) != self.world.size:  # another number of processes: new streams
+            torch.manual_seed(self.config.seed + rank + 1_000_003 * state.step)
+            return
+        torch.set_rng_state(saved["now"][rank].clone())
+        if device.type == "cuda" and "cuda" in saved:
+            torch.cuda.set_rng_state(saved["cuda"][rank].clone(), device)
 
-        From there a finished run goes on when more of it is asked for.
-        """
+    def after_step(
+        self, state: TrainState, best: Best, *, epoch_ended: bool, done: bool, wait: Callable[[], None]
+    ) -> None:
+        """Save if a checkpoint is due; save and raise Stopped if a signal asked any process to stop."""
+        if self._is_due(state.step, epoch_ended, done):
+            wait()
+            self.save(state, best)
+        if self.stop is None:
+            return
+        with self.world.naming_lost_peers(f"after step {state.step}"):
+            number = self.stop.agreed(self.world)
+        if number:
+            wait()
+            self.save(state, best)
+            self.world.barrier("leaving")  # torchrun ends all processes once one has left: the main one saves first
+            raise Stopped(
+                f"stopped by {Signals(number).name} after step {state.step}; saved in {self.folder}, and --resume "
+                "goes on from there",
+                number,
+            )
+
+    def _is_due(self, step: int, epoch_ended: bool, done: bool) -> bool:
+        """Whether to save after this step; the last one too, as Trainer does: more steps can follow from there."""
         strategy, interval = self.config.save_strategy, self.config.save_steps
         if strategy == "no":
             return False
         return done or (epoch_ended if strategy == "epoch" else step % (interval or 1) == 0)
 
     def save(self, state: TrainState, best: Best) -> None:
-        """Save, and delete what the limit leaves no room for. Every process calls this; the first one writes.
-
-        Raises MinitrainError where that fails.
-        """
+        """Save a checkpoint, then delete what `save_total_limit` leaves no room for. Called in every process."""
         if self.saved_step == state.step:
             return
         device = device_of(state.model)
         random = {"now": torch.get_rng_state(), "epoch": state.epoch_random}
         if device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(device)
+        with self.world.naming_lost_peers(f"saving after step {state.step}"):
+            gathered = {name: self.world.all_gather(tensor) for name, tensor in random.items()}
         tensors: dict[str, Mapping[str, Tensor]] = {
-            "random": {name: self.world.all_gather(tensor) for name, tensor in random.items()},
+            "random": gathered,
             "model": state.model.state_dict(),
             "optimizer": state.optimizer.state_dict(),
         }
         if best.weights:
             tensors["best"] = best.weights
-        kept = ("name", "greater_is_better", "value", "step", "epoch", "evaluations_since")
         facts = {
             "step": state.step,
             "epoch": state.epoch,
-            "best": {name: getattr(best, name) for name in kept},
-            **self._facts(),
+            "best": {name: getattr(best, name) for name in BEST_FIELDS},
+            **self._identity(),
             "products": chosen_matmul(compute_dtype(self.config.bf16)),
             "machine": machine(device),
         }
@@ -164,61 +198,52 @@ class Checkpointer:
             rotate(self.folder, self.config.save_total_limit, best.step)
         self.saved_step = state.step
 
-    def _found(self, total_steps: int) -> Checkpoint | None:
+    def _find(self, total_steps: int) -> Checkpoint | None:
         if self.config.resume == "newest":
-            found = newest_checkpoint(self.folder, self.tell)
+            found = newest_checkpoint(self.folder, self.log)
         else:
             found = load_checkpoint(Path(self.config.resume or ""))
-        check_goes_on(self.folder.parent, found, self.config, total_steps)
+        check_resumable(self.folder.parent, found, self.config, total_steps)
         return found
 
-    def _facts(self) -> dict[str, Any]:
-        config = self.config
+    def _identity(self) -> dict[str, Any]:
+        """What a resumed run is compared by."""
         return {
-            "global_batch": global_batch(config, self.world.size),
+            "global_batch": global_batch(self.config, self.world.size),
             "processes": self.world.size,
-            "config": asdict(config),
+            "config": asdict(self.config),
             "data": dict(self.data()),
             "versions": {name: version(name) for name in ("minitrain", "torch")}
             | {"python": platform.python_version()},
         }
 
-    def _shared(self, checkpoint: Checkpoint | None) -> Checkpoint | None:
-        """What the first process read, in all: the folder may be on its node alone."""
+    def _broadcast(self, checkpoint: Checkpoint | None) -> Checkpoint | None:
+        """The checkpoint of rank 0, in all processes: its folder may be on one node only."""
         if self.world.size == 1:
             return checkpoint
-        table: dict[str, Any] = {}
+        files: dict[str, Tensor] = {}
+        facts = None
         if checkpoint is not None:
-            shapes = {
-                file: {name: (str(t.dtype).removeprefix("torch."), list(t.shape)) for name, t in group.items()}
-                for file, group in checkpoint.tensors.items()
-            }
-            table = {"facts": dict(checkpoint.facts), "shapes": shapes}
-        table = json.loads(self.world.broadcast_text("checkpoint", json.dumps(table)))
-        if not table:
+            files = {name: _packed(tensors) for name, tensors in checkpoint.tensors.items()}
+            facts = {"facts": dict(checkpoint.facts), "sizes": {name: len(file) for name, file in files.items()}}
+        facts = json.loads(self.world.broadcast_text("checkpoint", json.dumps(facts)))
+        if facts is None:
             return None
-        tensors: dict[str, dict[str, Tensor]] = {}
-        for file, group in table["shapes"].items():
-            tensors[file] = {}
-            for name, (dtype, shape) in group.items():
-                own = None if checkpoint is None else checkpoint.tensors[file][name].contiguous()
-                empty = torch.empty(shape, dtype=getattr(torch, dtype)) if own is None else own
-                tensors[file][name] = self.world.broadcast(empty)
-        return Checkpoint(tensors=tensors, facts=table["facts"])
+        received = {
+            name: self.world.broadcast(files.get(name, torch.empty(size, dtype=torch.uint8)))
+            for name, size in facts["sizes"].items()
+        }
+        tensors = {name: load(file.numpy().tobytes()) for name, file in received.items()}
+        return Checkpoint(tensors=tensors, facts=facts["facts"])
 
-    def _restore_random(self, saved: Mapping[str, Tensor], device: torch.device) -> None:
-        rank = self.world.rank
-        if len(saved["now"]) != self.world.size:  # other processes, other streams
-            torch.manual_seed(self.config.seed + rank + 1_000_003 * (self.saved_step or 0))
-            return
-        # A copy: torch 2.13 reads the state from where the memory of all rows begins, and crashes.
-        torch.set_rng_state(saved["now"][rank].clone())
-        if device.type == "cuda" and "cuda" in saved:
-            torch.cuda.set_rng_state(saved["cuda"][rank].clone(), device)
+
+def _packed(tensors: Mapping[str, Tensor]) -> Tensor:
+    """Named tensors as the bytes of a safetensors file, uint8."""
+    return torch.frombuffer(bytearray(save({n: t.contiguous() for n, t in tensors.items()})), dtype=torch.uint8)
 
 
 def machine(device: torch.device) -> dict[str, str]:
-    """What of this machine and process decides last bits, besides the run's settings."""
+    """The parts of this machine and process that decide last bits."""
     return {
         "threads": str(torch.get_num_threads()),
         "CPU": torch.backends.cpu.get_cpu_capability(),

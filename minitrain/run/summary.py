@@ -14,7 +14,7 @@ from minitrain.data.labels.notes import in_table
 from minitrain.data.load import unknown_warning
 from minitrain.data.sampler import padding_share, rank_micro_batches
 from minitrain.data.targets import TargetScale
-from minitrain.kernels.matmul import onednn_multiplies
+from minitrain.kernels.matmul import onednn_supports
 from minitrain.run.prepare import PreparedRun
 from minitrain.run.report import class_table, duration, metric_name, result_lines
 from minitrain.training.best import Best
@@ -86,7 +86,7 @@ def _lengths(splits: Splits, padding: str) -> list[str]:
 
 
 def _slow_bf16(config: TrainConfig, device: torch.device) -> list[str]:
-    if config.bf16 and device.type == "cpu" and not onednn_multiplies(torch.bfloat16):
+    if config.bf16 and device.type == "cpu" and not onednn_supports(torch.bfloat16):
         return ["         this processor has no bfloat16 and emulates it, far slower than fp32: leave out --bf16"]
     return []
 

@@ -1,10 +1,10 @@
-"""Checkpoints on disk: tensors as safetensors, all else as JSON, whole or not at all.
+"""Checkpoints on disk: tensors as safetensors, everything else as JSON, complete or absent.
 
-A checkpoint is a folder `step-<number>`. It is written under another name, every file and then the folder forced to
-the disk, and renamed: whatever happens meanwhile, a folder of that name is complete. Its manifest has the sha256 of
-every file, so that a damaged one is found when it is read. No file points to the newest; they are looked for.
+A checkpoint is a folder `step-<number>`. It is written under a temporary name, flushed to the disk file by file,
+and renamed: whatever happens in between, a folder of that name is complete. Its manifest lists the sha256 of every
+file, so that damage is found when it is read. No file points to the newest checkpoint; the folder is searched.
 
-What this file does not do: it knows no model and no optimizer, only names and tensors.
+Not here: models and optimizers; this file knows only names and tensors.
 """
 
 import os
@@ -26,16 +26,16 @@ from minitrain.errors import MinitrainError
 from minitrain.storage.files import json_text, read_json, sha256_of
 from minitrain.storage.safetensors_io import read_tensors
 
-FORMAT = 1  # of the files; a checkpoint with a higher number is of a newer minitrain
+FORMAT = 1  # a checkpoint with a higher number is of a newer minitrain
 FACTS, MANIFEST = "state.json", "manifest.json"
 _NAME = re.compile(r"step-(\d+)")
 _WRITING, _DELETING = ".writing-", ".deleting-"
-_FILE_BYTES = 1 << 16  # what JSON, headers and folders may take besides the tensors
+_OVERHEAD_BYTES = 1 << 16  # JSON, headers and folders, besides the tensors
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a run goes on from. tensors: by file, then by name. facts: what JSON can hold; a step among them."""
+    """The state of a run: tensors by file and name, and JSON values, `step` among them."""
 
     tensors: Mapping[str, Mapping[str, Tensor]]
     facts: Mapping[str, Any]
@@ -48,10 +48,10 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint into a folder of checkpoints, which is made; returns its own folder.
+    """Write a checkpoint into a folder of checkpoints, creating it if necessary, and return its path.
 
-    Raises MinitrainError where the disk is full or not writable; nothing of the new one is left then, and all older
-    ones are there.
+    Raises MinitrainError if the disk is full or not writable; nothing of the new checkpoint is left then, and the
+    older ones are untouched.
     """
     target = folder / f"step-{checkpoint.step:08d}"
     if target.exists():  # of an earlier attempt at the same step: the same, unless it is damaged
@@ -60,25 +60,28 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
             return target
         _delete(target)
     needed = sum(t.numel() * t.element_size() for group in checkpoint.tensors.values() for t in group.values())
+    temporary = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
-        if free < needed + _FILE_BYTES:
+        if free < needed + _OVERHEAD_BYTES:
             raise OSError(f"needs {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free")
         temporary = Path(tempfile.mkdtemp(dir=folder, prefix=_WRITING))
-    except OSError as error:
-        raise _unwritable(target, error) from error
-    try:
         os.chmod(temporary, folder.stat().st_mode & 0o777)
         _write(temporary, checkpoint)
         reached("before the rename")
         os.replace(temporary, target)
-        _force(folder)
+        _fsync(folder)
     except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError | SafetensorError):
-            raise _unwritable(target, error) from error
-        raise
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        if not isinstance(error, OSError | SafetensorError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise MinitrainError(
+            f"{target}: the checkpoint cannot be saved ({reason}); older ones are as they were. Make room or "
+            "choose another --output_dir"
+        ) from error
     reached("after the rename")
     return target
 
@@ -95,20 +98,12 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
     (folder / MANIFEST).write_text(json_text(sums), encoding="utf-8")
     for path in folder.iterdir():
         os.chmod(path, 0o666 & folder.stat().st_mode)
-        _force(path)
-    _force(folder)
-
-
-def _unwritable(target: Path, error: BaseException) -> MinitrainError:
-    reason = error.strerror or error if isinstance(error, OSError) else error
-    return MinitrainError(
-        f"{target}: the checkpoint cannot be saved ({reason}); older ones are as they were. Make room or choose "
-        "another --output_dir"
-    )
+        _fsync(path)
+    _fsync(folder)
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, newest first; whether they are undamaged, reading them tells."""
+    """The checkpoints of a folder, newest first, unverified."""
     if not folder.is_dir():
         return []
     found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
@@ -116,7 +111,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read one checkpoint, every file checked against the manifest first.
+    """Read one checkpoint after verifying every file.
 
     Raises MinitrainError naming the file that is missing, damaged or of a newer version of minitrain.
     """
@@ -135,7 +130,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def verify(path: Path) -> None:
-    """Raise MinitrainError naming the first file of a checkpoint that is missing or not as it was written."""
+    """Raise MinitrainError naming the first file of a checkpoint that is missing or differs from the manifest."""
     sums = read_json(path / MANIFEST)
     if FACTS not in sums:
         raise MinitrainError(f"{path / MANIFEST}: names no {FACTS}; the checkpoint is damaged")
@@ -150,17 +145,17 @@ def verify(path: Path) -> None:
             )
 
 
-def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> Checkpoint | None:
-    """The newest undamaged checkpoint, or None where there is none at all; damaged ones are told of.
+def newest_checkpoint(folder: Path, log: Callable[[str], None]) -> Checkpoint | None:
+    """The newest undamaged checkpoint, or None if there are none; damaged ones are logged.
 
-    Raises MinitrainError where there are some and all are damaged.
+    Raises MinitrainError if all of them are damaged.
     """
     failures = []
     for path in checkpoints_in(folder):
         try:
             return load_checkpoint(path)
         except MinitrainError as error:
-            tell(f"not resumed from {path.name}: {error}")
+            log(f"not resumed from {path.name}: {error}")
             failures.append(error)
     if failures:
         raise MinitrainError(
@@ -170,10 +165,10 @@ def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> Checkpoint |
     return None
 
 
-def set_aside(folder: Path, step: int, tell: Callable[[str], None]) -> None:
-    """Move what is newer than the step that a run goes on from out of its way, into `left` beside it.
+def set_aside(folder: Path, step: int, log: Callable[[str], None]) -> None:
+    """Move checkpoints newer than `step`, from which a run resumes, into `left/`.
 
-    A run from an older step writes other ones of the same names, and the newest must be its own.
+    The resumed run writes checkpoints of the same names, and the newest must be its own.
     """
     for path in checkpoints_in(folder):
         if int(path.name.removeprefix("step-")) > step:
@@ -182,13 +177,13 @@ def set_aside(folder: Path, step: int, tell: Callable[[str], None]) -> None:
             if aside.exists():
                 _delete(aside)
             os.replace(path, aside)
-            tell(f"moved    {path.name}, which is newer, into {aside.parent}")
+            log(f"moved    {path.name}, which is newer, into {aside.parent}")
 
 
 def rotate(folder: Path, limit: int | None, best_step: int | None) -> None:
-    """Delete the oldest checkpoints beyond `limit`, but never the newest, nor that of the best step.
+    """Keep the newest `limit` checkpoints (None: all) and that of the best step; delete the others.
 
-    Nothing is deleted before the newest one is seen to be whole. limit: None keeps all.
+    Nothing is deleted before the newest one is verified.
     """
     sweep(folder)
     found = checkpoints_in(folder)
@@ -203,7 +198,7 @@ def rotate(folder: Path, limit: int | None, best_step: int | None) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what interrupted saves and deletions left behind. Only for who holds the run's lock."""
+    """Remove what interrupted saves and deletions left. Call it only while holding the run's lock."""
     if folder.is_dir():
         for path in folder.iterdir():
             if path.name.startswith((_WRITING, _DELETING)):
@@ -211,24 +206,24 @@ def sweep(folder: Path) -> None:
 
 
 def _delete(path: Path) -> None:
-    """In one rename, so that no half of it is ever taken for a whole."""
+    """Rename first, so that a half-deleted checkpoint is never taken for a complete one."""
     gone = path.with_name(f"{_DELETING}{path.name}-{os.getpid()}")
     os.replace(path, gone)
     reached("inside a deletion")
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def _force(path: Path) -> None:
+def _fsync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     number = os.open(path, os.O_RDONLY)
     try:
-        with suppress(OSError) if path.is_dir() else nullcontext():  # some file systems cannot force a folder
+        with suppress(OSError) if path.is_dir() else nullcontext():  # some file systems cannot sync a folder
             os.fsync(number)
     finally:
         os.close(number)
 
 
 def reached(point: str) -> None:
-    """A named moment, at which MINITRAIN_KILL_AT kills the process: tests look at what is left then."""
+    """A point at which MINITRAIN_KILL_AT kills the process, so that tests can look at what is left."""
     if os.environ.get("MINITRAIN_KILL_AT") == point:
         os.kill(os.getpid(), signal.SIGKILL)

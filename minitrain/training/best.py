@@ -1,4 +1,4 @@
-"""Which evaluation of a run is the best so far, and the weights it had."""
+"""The best evaluation of a run so far, and its weights."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from minitrain.model.classifier import SequenceClassifier
 from minitrain.training.evaluation import Evaluation
 from minitrain.training.metrics import Metric
 
-ERRORS = ("loss", "mse", "rmse", "mae")  # of these the smallest is the best
+LOWER_IS_BETTER = ("loss", "mse", "rmse", "mae")
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Best:
     evaluations_since: int = 0
 
     def improves(self, value: float) -> bool:
-        """Whether `value` beats what there is; NaN never does."""
+        """Whether `value` is better than the best so far; NaN never is."""
         if self.value is None:
             return not math.isnan(value)
         return value > self.value if self.greater_is_better else value < self.value
@@ -36,7 +36,7 @@ class Best:
     def remember(
         self, results: Mapping[str, Evaluation], model: SequenceClassifier, step: int, epoch: float, weights: bool
     ) -> bool:
-        """Take in the evaluations of a step, with a copy of the weights if asked; whether it is the best so far."""
+        """Compare the evaluations of a step; keep those that are the best, with a copy of the weights if asked."""
         value = next(iter(results.values())).values[self.name]
         if not self.improves(value):
             self.evaluations_since += 1
@@ -48,9 +48,10 @@ class Best:
 
 
 def best_by(config: TrainConfig, metric: Metric) -> Best:
-    """What evaluations are compared by: a value of `metric`.
+    """Make the comparison that the configuration asks for.
 
-    Raises MinitrainError listing those there are, and where a class is named for an F1 that is not among them.
+    Raises:
+        MinitrainError: `metric` has no such value (the message lists them), or no F1 for `positive_label`.
     """
     name = (config.metric_for_best_model or metric.names[0]).removeprefix("eval_")
     if name not in ("loss", *metric.names):
@@ -59,4 +60,4 @@ def best_by(config: TrainConfig, metric: Metric) -> Best:
         names = ", ".join(metric.names)
         raise MinitrainError(f"--positive_label {config.positive_label}: f1 is not among {names}; leave it out")
     greater = config.greater_is_better
-    return Best(name=name, greater_is_better=name not in ERRORS if greater is None else greater)
+    return Best(name=name, greater_is_better=name not in LOWER_IS_BETTER if greater is None else greater)

@@ -1,39 +1,48 @@
-"""Logits, loss and metrics of a split, with the training untouched by it.
+"""Logits, loss and metrics of a split, without touching the training.
 
-No random number is drawn, no gradient kept, and the model's mode is put back. Batches go by length or by row, the
-order of rows is restored, and the loss is the mean over examples, not over batches.
+No random number is drawn, no gradient kept, and the model's mode is restored. Results come in the order of the
+rows, whatever the order of the batches, and the loss is the mean over examples, not over batches.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minitrain.data.batch import Batch, collate
+from minitrain.config.train_config import TrainConfig
+from minitrain.data.batch import collate
 from minitrain.data.dataset import Split, as_split
-from minitrain.data.sampler import Batches, batches_by_length, batches_by_row
+from minitrain.data.progress import progress
+from minitrain.data.sampler import Batches, batches_by_length, batches_by_row, draw_seed
 from minitrain.data.tokenizer.tokenizer import Example
 from minitrain.distributed.world import World
 from minitrain.errors import MinitrainError
+from minitrain.kernels.precision import autocast, device_of, explain_oom
 from minitrain.kernels.prepack import unchanged_weights
-from minitrain.kernels.reference import KERNELS
+from minitrain.kernels.reference import REFERENCE
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.encoder_config import EncoderConfig, no_such_type
 from minitrain.model.families import reads_types
-from minitrain.training.loss import cross_entropy, mean_squared_error
+from minitrain.training.loss import loss_of
 from minitrain.training.metrics import Confusion, Metric
 from minitrain.training.regression_metrics import mean_absolute_error, root_mean_squared_error
+
+SMALLER_BATCHES = "lower --per_device_eval_batch_size or --max_length"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a model makes of a split.
+    """Loss and metrics of a model on a split.
 
-    loss: mean per example, in nats, or squared error. seconds: wall time. logits: (N, C) float32, by row.
+    Attributes:
+        loss: Mean per example, in nats, or squared error.
+        seconds: Wall time.
+        logits: (N, C) float32, in the order of the rows.
     """
 
     loss: float
@@ -45,118 +54,87 @@ class Evaluation:
 
     @property
     def values(self) -> dict[str, float]:
-        """Loss and metrics under one roof."""
+        """Loss and metrics by name."""
         return {"loss": self.loss, **self.metrics}
 
 
-def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[None]:
-    """bfloat16 for the operations that bear it, as Trainer's `bf16=True` computes; weights stay float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
+@dataclass(frozen=True, kw_only=True)
+class EvalSettings:
+    """How a split is scored.
 
-
-def compute_dtype(bf16: bool) -> torch.dtype:
-    """What matrix products are computed in, under `autocast`."""
-    return torch.bfloat16 if bf16 else torch.float32
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters are."""
-    return next(model.parameters()).device
-
-
-@contextmanager
-def explain_oom(batch: Batch, where: str, remedy: str) -> Iterator[None]:
-    """Around what computes on a batch: where memory is short, MinitrainError with its size and the remedy."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        short = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-        if not short:
-            raise
-        rows, length = batch.input_ids.shape
-        raise MinitrainError(
-            f"{where}: out of memory with {rows} x {length} tokens (batch x length): {remedy}"
-        ) from error
-
-
-@contextmanager
-def _evaluating(model: nn.Module, passes: int) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        # In inference_mode autocast would cast the head's weights anew for every batch.
-        with torch.no_grad(), unchanged_weights(passes):
-            yield
-    finally:
-        model.train(was_training)
-
-
-def check_token_types(config: EncoderConfig, split: Split, source: Path | None = None) -> None:
-    """Raise MinitrainError, with the way out, where tokens of a split have types that the model does not know.
-
-    source: the model's folder, for the message.
+    Attributes:
+        batch_size: Rows of a forward pass.
+        order: "length" batches rows of similar length, "rows" takes them in order; padding moves the last bits.
+        pad_token_id: By default that of the split's tokenizer.
+        pad_to_multiple_of: As in `collate`.
+        label_smoothing: Of the loss, as in training.
     """
-    if reads_types(config) and split.highest_type_id >= config.type_vocab_size:
-        where = f"{source}: " if source else ""
-        raise MinitrainError(where + no_such_type(split.highest_type_id, config))
 
+    batch_size: int = 32
+    order: str = "length"
+    bf16: bool = False
+    pad_token_id: int | None = None
+    pad_to_multiple_of: int | None = None
+    label_smoothing: float = 0.0
 
-@contextmanager
-def _bias_in_float32(model: SequenceClassifier, bf16: bool) -> Iterator[Tensor | None]:
-    """Around passes in bfloat16 of a model of scores: its last layer has no bias, which is to be added in float32.
+    @classmethod
+    def of(cls, config: TrainConfig, pad_token_id: int | None = None) -> "EvalSettings":
+        """The settings of a run."""
+        return cls(
+            batch_size=config.per_device_eval_batch_size,
+            order=config.eval_order,
+            bf16=config.bf16,
+            pad_token_id=pad_token_id,
+            pad_to_multiple_of=config.pad_to_multiple_of,
+            label_smoothing=config.label_smoothing_factor,
+        )
 
-    With 8 bits 2020 + 1 is 2024: where scores are far from 0, all of them would be the same few numbers. Reference
-    kernels compute as transformers does.
-    """
-    if not bf16 or not model.config.is_regression or model.encoder.kernels is KERNELS["reference"]:
-        yield None
-        return
-    bias: Tensor = model.head.output.bias  # type: ignore[union-attr,assignment]
-    kept = bias.detach().clone()
-    try:
-        with torch.no_grad():
-            bias.zero_()
-        torch.clear_autocast_cache()  # it may hold a copy of the bias as it was
-        yield kept
-    finally:
-        with torch.no_grad():
-            bias.copy_(kept)
-        torch.clear_autocast_cache()
+    def batches(self, split: Split) -> Batches:
+        """The row numbers of each forward pass."""
+        if self.order == "length":
+            return batches_by_length(split.lengths, self.batch_size)
+        if self.order == "rows":
+            return batches_by_row(len(split), self.batch_size)
+        raise MinitrainError(f"order is {self.order!r}; expected 'length' or 'rows'")
 
 
 def predict(
     model: SequenceClassifier,
     split: Split | Sequence[Example],
+    settings: EvalSettings | None = None,
     *,
-    batch_size: int = 32,
-    order: str = "length",
-    bf16: bool = False,
-    pad_token_id: int | None = None,
-    pad_to_multiple_of: int | None = None,
     world: World | None = None,
     on_rows: Callable[[int], object] | None = None,
     first_row: int = 1,
+    **options: Any,
 ) -> Tensor:
-    """Logits of every row of a split, (N, C) float32 on the CPU, in the split's order.
+    """Compute the logits of every row of a split.
 
-    batch_size: rows a forward pass. order: "length" puts rows of like length together, "rows" takes them as they
-    lie; padding moves the last bits. pad_token_id: by default that of the split's tokenizer, whose padding side it
-    knows too. pad_to_multiple_of: as of `collate`. world: the processes that score together, each some of the
-    batches; all of them get all logits. on_rows: called after each forward pass with the rows that all processes
-    have done meanwhile. first_row: what an error calls the first row of the split.
-    Raises MinitrainError for NaN or infinity.
+    Args:
+        options: The fields of `EvalSettings`, in place of `settings`.
+        world: The processes that share the batches; every one of them gets all logits.
+        on_rows: Called after each forward pass with the number of rows that all processes have done since.
+        first_row: Number of the split's first row in an error.
+
+    Returns:
+        (N, C) float32 on the CPU, in the order of the rows.
+
+    Raises:
+        MinitrainError: A logit is NaN or infinite, or the memory is short.
     """
-    device, world, split = device_of(model), world or World(), as_split(split)
+    settings, split, world = settings or EvalSettings(**options), as_split(split), world or World()
     check_token_types(model.config, split)
-    pad = split.pad_token_id if pad_token_id is None else pad_token_id
+    device, bf16 = device_of(model), settings.bf16
+    pad = split.pad_token_id if settings.pad_token_id is None else settings.pad_token_id
     logits = torch.zeros(len(split), model.config.num_labels)
-    batches = _batches(split, batch_size, order)
+    batches = settings.batches(split)
     own = range(world.rank, len(batches), world.size)
     with _evaluating(model, len(own)), autocast(device, bf16), _bias_in_float32(model, bf16) as bias:
         for number in own:
             rows = batches[number]
-            batch = collate([split[row] for row in rows], pad, pad_to_multiple_of, padding_side=split.padding_side)
-            with explain_oom(batch, "evaluation", "lower --per_device_eval_batch_size or --max_length"):
+            examples = [split[row] for row in rows]
+            batch = collate(examples, pad, settings.pad_to_multiple_of, padding_side=split.padding_side)
+            with explain_oom(batch.input_ids.shape, "evaluation", SMALLER_BATCHES):
                 out = model(**batch.to(device).inputs).float()
                 logits[rows] = (out if bias is None else out + bias).cpu()
             if on_rows is not None:
@@ -171,77 +149,33 @@ def predict(
     return logits
 
 
-def _batches(split: Split, batch_size: int, order: str) -> Batches:
-    if order == "length":
-        return batches_by_length(split.lengths, batch_size)
-    if order == "rows":
-        return batches_by_row(len(split), batch_size)
-    raise MinitrainError(f"order is {order!r}; expected 'length' or 'rows'")
-
-
-def loss_of(
-    logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, examples: int | None = None
-) -> tuple[Tensor, int]:
-    """(sum of losses, count): cross-entropy for class labels, squared error where labels are scores (float).
-
-    examples: as of `cross_entropy`. Raises MinitrainError where scores shall be smoothed.
-    """
-    if labels.dtype.is_floating_point:
-        if label_smoothing:
-            raise MinitrainError(
-                f"--label_smoothing_factor {label_smoothing} spreads a target over classes, but these labels are "
-                "scores: leave it out"
-            )
-        return mean_squared_error(logits, labels)
-    return cross_entropy(logits, labels, label_smoothing, examples)
-
-
-def _mean_loss(logits: Tensor, labels: Tensor, batches: Batches, label_smoothing: float) -> float:
-    """The mean over the examples, rounded as Trainer 5.23 rounds it: each row has the mean of its batch."""
-    losses = torch.empty(len(labels))
-    for rows in batches:
-        loss, count = loss_of(logits[rows], labels[rows], label_smoothing)
-        losses[rows] = (loss / count).float()
-    return float(losses.numpy().mean())  # numpy sums in another order than torch
-
-
 def evaluate(
     model: SequenceClassifier,
     split: Split | Sequence[Example],
     metric: Metric,
+    settings: EvalSettings | None = None,
     *,
-    batch_size: int = 32,
-    order: str = "length",
-    bf16: bool = False,
-    pad_token_id: int | None = None,
-    pad_to_multiple_of: int | None = None,
-    label_smoothing: float = 0.0,
     world: World | None = None,
     on_rows: Callable[[int], object] | None = None,
+    **options: Any,
 ) -> Evaluation:
     """Score a model on a split that has labels.
 
-    metric: fresh, of the kind the labels are. label_smoothing: of the loss, as in training. The rest as `predict`.
+    Args:
+        metric: A fresh one, for the kind of the labels. The other arguments are those of `predict`.
     """
-    split = as_split(split)
+    settings, split = settings or EvalSettings(**options), as_split(split)
     if split.labels is None:
         raise MinitrainError("the split has no labels to score by; predict(model, split) gives its logits")
     start = time.perf_counter()
-    logits = predict(
-        model,
-        split,
-        batch_size=batch_size,
-        order=order,
-        bf16=bf16,
-        pad_token_id=pad_token_id,
-        pad_to_multiple_of=pad_to_multiple_of,
-        world=world,
-        on_rows=on_rows,
-    )
-    loss = _mean_loss(logits, split.labels, _batches(split, batch_size, order), label_smoothing)
+    logits = predict(model, split, settings, world=world, on_rows=on_rows)
+    losses = torch.empty(len(split))
+    for rows in settings.batches(split):
+        loss_sum, count = loss_of(logits[rows], split.labels[rows], settings.label_smoothing)
+        losses[rows] = (loss_sum / count).float()  # rounded as in Trainer 5.23: each row has the mean of its batch
     metric.update(predictions_of(logits), split.labels)
     return Evaluation(
-        loss=loss,
+        loss=float(losses.numpy().mean()),  # numpy, as in Trainer, sums in another order than torch
         metrics=metric.compute(),
         confusion=metric.confusion,
         examples=len(split),
@@ -250,28 +184,89 @@ def evaluate(
     )
 
 
+def evaluate_all(
+    model: SequenceClassifier,
+    splits: Mapping[str, Split],
+    config: TrainConfig,
+    new_metric: Callable[[], Metric],
+    pad_token_id: int | None = None,
+    world: World | None = None,
+) -> dict[str, Evaluation]:
+    """Score a model on several splits as the configuration says; the loss is smoothed as in training."""
+    world, results = world or World(), {}
+    settings = EvalSettings.of(config, pad_token_id)
+    for name, split in splits.items():
+        if config.dataloader_rng:
+            draw_seed()
+        with progress(f"evaluating {name}", len(split), silent=not world.is_main) as add:
+            results[name] = evaluate(model, split, new_metric(), settings, world=world, on_rows=add)
+    return results
+
+
+@contextmanager
+def _evaluating(model: nn.Module, passes: int) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        # In inference_mode autocast would cast the head's weights again for every batch.
+        with torch.no_grad(), unchanged_weights(passes):
+            yield
+    finally:
+        model.train(was_training)
+
+
+@contextmanager
+def _bias_in_float32(model: SequenceClassifier, bf16: bool) -> Iterator[Tensor | None]:
+    """Take the bias out of the last layer of a regression model in bfloat16, to be added in float32.
+
+    With 8 bits 2020 + 1 is 2024: scores far from 0 would all round to a few numbers. Reference kernels compute as
+    transformers does.
+    """
+    if not bf16 or not model.config.is_regression or model.encoder.kernels is REFERENCE:
+        yield None
+        return
+    bias: Tensor = model.head.output.bias  # type: ignore[union-attr,assignment]
+    kept = bias.detach().clone()
+    try:
+        with torch.no_grad():
+            bias.zero_()
+        torch.clear_autocast_cache()  # it may hold a copy of the bias
+        yield kept
+    finally:
+        with torch.no_grad():
+            bias.copy_(kept)
+        torch.clear_autocast_cache()
+
+
+def check_token_types(config: EncoderConfig, split: Split, source: Path | None = None) -> None:
+    """Raise MinitrainError if tokens of a split have types that the model does not know.
+
+    Args:
+        source: The model's folder, for the message.
+    """
+    if reads_types(config) and split.highest_type_id >= config.type_vocab_size:
+        where = f"{source}: " if source else ""
+        raise MinitrainError(where + no_such_type(split.highest_type_id, config))
+
+
 def predictions_of(logits: Tensor) -> Tensor:
-    """(N, C) logits -> (N,) class ids, or scores where there is one output alone."""
+    """(N, C) logits -> (N,) class ids, or scores if there is a single output.
+
+    >>> predictions_of(torch.tensor([[0.1, 0.2], [3.0, -1.0]]))
+    tensor([1, 0])
+    """
     return logits[:, 0] if logits.size(1) == 1 else logits.argmax(-1)
 
 
-def majority(train: Split, split: Split) -> float | None:
-    """Accuracy on `split` of always naming the commonest class of `train`; None for scores."""
-    assert train.labels is not None and split.labels is not None
-    if train.labels.dtype.is_floating_point:
-        return None
-    commonest = train.labels.bincount().argmax()
-    return (split.labels == commonest).double().mean().item()
-
-
 def baseline(train: Split, split: Split) -> float | dict[str, float]:
-    """What knowing the training labels alone is worth on `split`.
+    """Score on `split` the best constant prediction that the training labels give.
 
-    The accuracy of always naming the commonest class; of scores, by name, RMSE and MAE of always naming the mean.
+    Returns:
+        The accuracy of the most frequent class; for scores RMSE and MAE of the mean, by name.
     """
     assert train.labels is not None and split.labels is not None
-    if (accuracy := majority(train, split)) is not None:
-        return accuracy
+    if not train.labels.dtype.is_floating_point:
+        return (split.labels == train.labels.bincount().argmax()).double().mean().item()
     mean = train.labels.double().mean().float().expand(len(split))
     errors = {"rmse": root_mean_squared_error, "mae": mean_absolute_error}
     return {name: error(mean, split.labels) for name, error in errors.items()}

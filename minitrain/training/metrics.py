@@ -1,13 +1,12 @@
-"""Accuracy, F1, Matthews, Pearson and Spearman, and which of them a GLUE task reports.
+"""Accuracy, F1, Matthews correlation and the regression metrics, accumulated over batches and ranks.
 
-Metrics gather sums and counts, merge across ranks, and divide last: a mean of per-batch means would depend
-on how the examples were cut up. Classification needs only the confusion matrix. Regression keeps every
-score, because a rank, and with it Spearman, depends on all the others.
+Metrics accumulate counts or scores, merge across ranks, and divide last: a mean of per-batch means would depend on
+how the examples were split. Classification needs only the confusion matrix. Regression keeps every score, because
+a rank correlation depends on all of them.
 
-What this file does not do: it moves nothing between processes.
+Not here: communication between processes.
 
-Source: the glue metric of evaluate 0.4.6 on scikit-learn 1.9 and scipy 1.17, equal to them to the last digit.
-That digit depends on the order of a sum: four functions take numpy's (it comes with `datasets`).
+Source: the glue metric of evaluate 0.4.6 on scikit-learn 1.9 and scipy 1.17, equal to the last digit.
 """
 
 import math
@@ -18,8 +17,8 @@ import torch
 from torch import Tensor
 
 from minitrain.errors import MinitrainError
-from minitrain.training.regression_metrics import mean_absolute_error, r2, root_mean_squared_error
-from minitrain.training.values import Values, class_ids, scores
+from minitrain.training.metric_inputs import Values, class_ids, scores
+from minitrain.training.regression_metrics import REGRESSION_METRICS
 
 GLUE_METRICS: dict[str, tuple[str, ...]] = {
     "cola": ("matthews_correlation",),
@@ -38,34 +37,28 @@ GLUE_METRICS: dict[str, tuple[str, ...]] = {
 
 
 class Confusion:
-    """How often each true class was predicted as each class; every classification metric follows from it."""
+    """The confusion matrix, from which every classification metric follows."""
 
     def __init__(self, num_classes: int) -> None:
-        """Start at zero for class ids 0 to num_classes - 1."""
-        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)  # (true, predicted)
+        """Start at zero."""
+        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)  # (C, C), (true, predicted)
 
     def update(self, predictions: Values, labels: Values) -> None:
-        """Count one batch of (B,) int64 class ids, which may be empty.
+        """Count one batch of (B,) class ids, which may be empty.
 
-        Raises MinitrainError for two lengths, or an id that is no class (GLUE's hidden test labels are -1).
+        Raises MinitrainError for different lengths, or an id that is not a class.
         """
         num_classes = len(self.counts)
         predicted, true = class_ids(predictions, labels, num_classes)
         cells = torch.bincount(true * num_classes + predicted, minlength=num_classes**2)
         self.counts += cells.view(num_classes, num_classes)
 
-    def merge(self, other: "Confusion") -> None:
-        """Add the counts of another share of the same examples."""
-        if self.counts.shape != other.counts.shape:
-            raise MinitrainError(f"cannot merge counts of {len(other.counts)} classes into {len(self.counts)}")
-        self.counts += other.counts
-
     def accuracy(self) -> float:
         """Share of the examples whose class was predicted."""
         return int(self.counts.trace()) / self._total()
 
     def f1(self, positive: int = 1) -> float:
-        """F1 of class `positive` of two, 0.0 if it was never hit; MinitrainError if a third class was seen."""
+        """F1 of one class of two, 0.0 if it was never hit; MinitrainError if a third class was seen."""
         if int(self.counts[:2, :2].sum()) < self._total():
             raise MinitrainError("f1 is for classes 0 and 1, but a class above 1 was seen; use macro_f1")
         hits, predicted, true = self._per_class()[positive]
@@ -74,7 +67,7 @@ class Confusion:
         return _ratio(2 * hits, predicted + true)
 
     def macro_f1(self) -> float:
-        """Mean of the F1 of all classes that were seen, as a label or as a prediction."""
+        """Mean F1 of the classes that were seen, as a label or as a prediction."""
         import numpy
 
         self._total()
@@ -82,7 +75,7 @@ class Confusion:
         return float(numpy.mean([2 * hits / both for hits, both in seen]))
 
     def matthews(self) -> float:
-        """Correlation of label and prediction, in [-1, 1]; 0.0 if either is always the same class.
+        """Correlation of labels and predictions, in [-1, 1]; 0.0 if either is always the same class.
 
         For more than two classes: Gorodkin 2004, doi 10.1016/j.compbiolchem.2004.09.006.
         """
@@ -108,17 +101,17 @@ class Confusion:
         ]
 
     def _per_class(self) -> list[tuple[int, int, int]]:
-        """Of each class: how many were predicted and true, predicted, true."""
+        """Of each class the numbers of hits, predictions and labels."""
         hits, predicted, true = self.counts.diag(), self.counts.sum(dim=0), self.counts.sum(dim=1)
         return list(zip(hits.tolist(), predicted.tolist(), true.tolist(), strict=True))
 
     def _total(self) -> int:
-        return _at_least(1, int(self.counts.sum()))
+        return _some(int(self.counts.sum()))
 
 
-def _at_least(needed: int, examples: int) -> int:
-    if examples < needed:
-        raise MinitrainError(f"this metric needs at least {needed} examples, got {examples}: is the split empty?")
+def _some(examples: int) -> int:
+    if not examples:
+        raise MinitrainError("a metric needs examples, got 0: is the split empty?")
     return examples
 
 
@@ -127,159 +120,118 @@ def _ratio(numerator: int, denominator: int) -> float:
 
 
 def accuracy(predictions: Values, labels: Values) -> float:
-    """Share of equal pairs of (N,) class ids; MinitrainError for none, two lengths or a negative id."""
+    """Share of equal pairs of (N,) class ids.
+
+    Raises MinitrainError for no examples, different lengths, or a negative id.
+
+    >>> accuracy([1, 0, 1, 1], [1, 0, 0, 1])
+    0.75
+    """
     predicted, true = class_ids(predictions, labels)
-    return int((predicted == true).sum()) / _at_least(1, len(true))
+    return int((predicted == true).sum()) / _some(len(true))
 
 
 def f1(predictions: Values, labels: Values) -> float:
-    """F1 of class 1, from (N,) class ids 0 and 1; MinitrainError for any other id, none or two lengths."""
+    """F1 of class 1, from (N,) class ids 0 and 1.
+
+    Raises MinitrainError for no examples, different lengths, or any other id.
+
+    >>> f1([1, 0, 1, 1], [1, 0, 0, 1])  # precision 2/3, recall 1
+    0.8
+    """
     confusion = Confusion(2)
     confusion.update(predictions, labels)
     return confusion.f1()
 
 
-def matthews_correlation(predictions: Values, labels: Values) -> float:
-    """Matthews correlation of (N,) class ids; MinitrainError for none, two lengths or a negative id."""
-    both = torch.stack(class_ids(predictions, labels))
-    classes, both = both.unique(return_inverse=True)  # only the classes that occur get a row
-    confusion = Confusion(len(classes))
-    confusion.update(both[0], both[1])
-    return confusion.matthews()
-
-
-def pearson(predictions: Values, labels: Values) -> float:
-    """Pearson correlation in [-1, 1], in float32 and operation by operation as `scipy.stats.pearsonr`.
-
-    Takes (N,) scores of any number type and casts them to float32, as evaluate does. NaN, with a warning, if
-    predictions or labels do not vary; MinitrainError for two lengths, or fewer than two examples.
-    """
-    import numpy
-
-    predicted, true = scores(predictions, labels)
-    _at_least(2, len(true))
-    if _does_not_vary("pearson", predicted, true):
-        return math.nan
-    x, y = predicted.numpy(), true.numpy()
-    with numpy.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        xm, ym = x - x.mean(), y - y.mean()
-        # Dividing by the largest first keeps the squares within float32.
-        xmax, ymax = abs(xm).max(), abs(ym).max()
-        norm_x = xmax * numpy.linalg.norm(xm / xmax, ord=2, axis=-1)
-        norm_y = ymax * numpy.linalg.norm(ym / ymax, ord=2, axis=-1)
-        r = float(numpy.dot(xm / norm_x, ym / norm_y).clip(-1.0, 1.0))
-    return r if len(x) > 2 or math.isnan(r) else float(round(r))
-
-
-def spearman(predictions: Values, labels: Values) -> float:
-    """Pearson's, in float64, of the ranks, as `scipy.stats.spearmanr`; NaN also for one example or NaN scores."""
-    import numpy
-
-    x, y = scores(predictions, labels)
-    if _at_least(1, len(x)) == 1 or bool(x.isnan().any() | y.isnan().any()) or _does_not_vary("spearmanr", x, y):
-        return math.nan
-    return float(numpy.corrcoef(_ranks(x).numpy(), _ranks(y).numpy())[1, 0])
-
-
-def _ranks(values: Tensor) -> Tensor:
-    """Places from 1 in ascending order, float64: [10., 30., 10., 20.] -> [1.5, 4., 1.5, 3.]."""
-    _, inverse, counts = torch.unique(values, sorted=True, return_inverse=True, return_counts=True)
-    return (counts.cumsum(dim=0) - (counts.double() - 1) / 2)[inverse]  # the last place among equals, less half
-
-
-def mean_squared_error(predictions: Values, labels: Values) -> float:
-    """Mean squared difference of (N,) scores, float32 as scikit-learn's; MinitrainError for none or two lengths."""
-    import numpy
-
-    x, y = scores(predictions, labels)
-    _at_least(1, len(x))
-    return float(numpy.average((y - x).square().numpy()[:, None], axis=0)[0])  # (N,) would add up in another order
-
-
-def _does_not_vary(metric: str, predictions: Tensor, labels: Tensor) -> bool:
-    for name, values in (("predictions", predictions), ("labels", labels)):
-        if (values == values[0]).all():
-            warnings.warn(f"{metric} is NaN: all {len(values)} {name} are {values[0]}", stacklevel=3)
-            return True
-    return False
-
-
 class Metric:
-    """Named metrics over all examples of a split, whatever batches and ranks they come in."""
+    """Named metrics over all examples of a split, however they are split into batches and ranks.
+
+    >>> metric = Metric(("accuracy", "macro_f1"), num_classes=3)
+    >>> metric.update([0, 1], [0, 1])
+    >>> metric.update([2, 2], [2, 0])
+    >>> metric.compute()
+    {'accuracy': 0.75, 'macro_f1': 0.7777777777777777}
+    """
 
     def __init__(self, names: tuple[str, ...], num_classes: int | None, positive: int = 1) -> None:
         """Start with no examples.
 
         Args:
-            names: accuracy, f1, macro_f1, matthews_correlation of classes; pearson, spearmanr, mse, rmse,
-                mae, r2 of scores; any other raises MinitrainError.
-            num_classes: number of classes, None for scores. positive: the class that f1 is about.
+            names: For classes accuracy, f1, macro_f1, matthews_correlation; for scores pearson, spearmanr, mse,
+                rmse, mae, r2.
+            num_classes: None for scores.
+            positive: The class that f1 is about.
+
+        Raises:
+            MinitrainError: A name is unknown, or of the other kind.
         """
         names = (names,) if isinstance(names, str) else tuple(names)
-        known = _OF_SCORES.keys() if num_classes is None else _OF_CLASSES.keys()
+        known = REGRESSION_METRICS.keys() if num_classes is None else CLASSIFICATION_METRICS.keys()
         if unknown := [name for name in names if name not in known]:
             raise MinitrainError(f"no metric {unknown[0]!r} for this kind of label; there are {', '.join(known)}")
-        self.names, self.positive = names, positive
+        self.names, self.num_classes, self.positive = names, num_classes, positive
         self.confusion = None if num_classes is None else Confusion(num_classes)
         self.scores: list[Tensor] = []  # (2, B) float32 each: predictions, labels
 
     def update(self, predictions: Values, labels: Values) -> None:
-        """Add one batch: (B,) class ids, or (B,) scores; it may be empty."""
+        """Add one batch of (B,) class ids or (B,) scores, which may be empty."""
         if self.confusion is None:
             self.scores.append(torch.stack(scores(predictions, labels)))
         else:
             self.confusion.update(predictions, labels)
 
     def merge(self, other: "Metric") -> None:
-        """Add the examples of another share, after ours: the last digit of Pearson depends on their order."""
-        if self.names != other.names:
-            raise MinitrainError(f"cannot merge metrics {other.names} into {self.names}")
+        """Add another rank's examples after ours: the last digit of Pearson depends on their order."""
+        if (self.names, self.num_classes) != (other.names, other.num_classes):
+            raise MinitrainError(
+                f"cannot merge metrics {other.names} of {other.num_classes} classes into {self.names} of "
+                f"{self.num_classes}"
+            )
         if self.confusion is not None and other.confusion is not None:
-            self.confusion.merge(other.confusion)
+            self.confusion.counts += other.confusion.counts
         self.scores += other.scores
 
     def compute(self) -> dict[str, float]:
-        """The metrics by name, in the order given; raises MinitrainError if there are too few examples."""
+        """The metrics by name, in the order given. Raises MinitrainError if there are no examples."""
         if self.confusion is not None:
-            return {name: _OF_CLASSES[name](self.confusion, self.positive) for name in self.names}
+            return {name: CLASSIFICATION_METRICS[name](self.confusion, self.positive) for name in self.names}
         predictions, labels = torch.cat([torch.empty(2, 0), *self.scores], dim=1)
-        return {name: _OF_SCORES[name](predictions, labels) for name in self.names}
+        _some(len(labels))
+        return {name: REGRESSION_METRICS[name](predictions, labels) for name in self.names}
 
 
-_OF_CLASSES: dict[str, Callable[[Confusion, int], float]] = {
+CLASSIFICATION_METRICS: dict[str, Callable[[Confusion, int], float]] = {
     "accuracy": lambda confusion, _: confusion.accuracy(),
     "f1": Confusion.f1,
     "macro_f1": lambda confusion, _: confusion.macro_f1(),
     "matthews_correlation": lambda confusion, _: confusion.matthews(),
 }
-_OF_SCORES: dict[str, Callable[[Tensor, Tensor], float]] = {
-    # Of one example, as a split may have, no correlation is known; the other values are.
-    **{
-        "pearson": lambda x, y: math.nan if len(y) == 1 else pearson(x, y),
-        "spearmanr": spearman,
-        "mse": mean_squared_error,
-    },
-    **{"rmse": root_mean_squared_error, "mae": mean_absolute_error, "r2": r2},
-}
 
 
 class GlueMetric(Metric):
-    """The metrics that GLUE reports for a task."""
+    """The metrics that GLUE reports for a task.
+
+    >>> metric = GlueMetric("mrpc")
+    >>> metric.update([1, 0, 1, 1], [1, 0, 0, 1])
+    >>> metric.compute()
+    {'accuracy': 0.75, 'f1': 0.8}
+    """
 
     def __init__(self, task: str) -> None:
-        """Start with no examples of `task`, one of `GLUE_METRICS`; any other raises MinitrainError."""
+        """Start with no examples. Raises MinitrainError unless `task` is in `GLUE_METRICS`."""
         if not isinstance(task, str) or task not in GLUE_METRICS:
             raise MinitrainError(
-                f"no GLUE task {task!r}; there are {', '.join(GLUE_METRICS)}. For data of your own: "
+                f"no GLUE task {task!r}; there are {', '.join(GLUE_METRICS)}. For other data: "
                 "Metric(('accuracy', 'macro_f1'), num_classes=3), or Metric(('pearson',), None) for scores"
             )
-        # hans has two classes, but is made to question models of mnli.
+        # hans has two classes, but evaluates models of mnli.
         num_classes = 3 if task == "hans" or task.startswith("mnli") else 2
         super().__init__(GLUE_METRICS[task], None if task == "stsb" else num_classes)
 
 
 def metric_for(task: str | None, num_classes: int | None, positive: int = 1) -> Metric:
-    """What GLUE reports for a task; else (None) what suits 2 classes, more, or (None) scores."""
+    """The metrics of a GLUE task, or without one those that suit 2 classes, more classes, or scores (None)."""
     of_classes = ("accuracy", "f1" if num_classes == 2 else "macro_f1")
-    names = tuple(_OF_SCORES) if num_classes is None else of_classes
+    names = tuple(REGRESSION_METRICS) if num_classes is None else of_classes
     return Metric(GLUE_METRICS[task] if task else names, num_classes, positive)

@@ -1,7 +1,7 @@
-"""Parameters and the groups they are trained in: Trainer's two, and what people pass, checked.
+"""Trainer's two parameter groups, and the checks of the parameters and settings that users pass.
 
-A group is a dict with `params` and whatever of AdamW's settings is another for them, as in torch. Other keys are
-kept for whoever put them there (a scheduler's `initial_lr`, a name).
+A group is a dict with `params` and any of AdamW's settings, as in torch. Other keys are kept (a scheduler's
+`initial_lr`, a name).
 
 Source: `trainer.py` of transformers 5.23; `torch/optim/optimizer.py` of torch 2.13.
 """
@@ -19,43 +19,36 @@ from torch import Tensor, nn
 from minitrain.config.scalars import plain
 from minitrain.errors import MinitrainError, shown
 
-# The Trainer's patterns for what does not decay, matched against the lower-cased name of a parameter.
+# Trainer's patterns for what does not decay, matched against a parameter's lower-cased name.
 _NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
-# What torch's AdamW would do otherwise, and this one has not.
-_NOT_HERE = ("amsgrad", "maximize", "differentiable")
-# What a setting is not called: torch takes such a key, and ignores it.
+_UNSUPPORTED = ("amsgrad", "maximize", "differentiable")  # options of torch's AdamW
+# Keys that torch would silently ignore -> what was meant.
 _MISNAMED = {
-    "learning_rate": "lr",
-    "decay": "weight_decay",
-    "wd": "weight_decay",
-    "epsilon": "eps",
-    "beta": "betas",
-    "parameters": "params",
+    **{"learning_rate": "lr", "decay": "weight_decay", "wd": "weight_decay"},
+    **{"epsilon": "eps", "beta": "betas", "parameters": "params"},
 }
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split a model into what decays (matrices, embeddings) and what does not (biases, normalisation).
+    """Split a model's trainable parameters into decaying ones (matrices, embeddings) and the rest (biases, norms).
 
-    A bias has no scale to keep small, and shrinking the gain of a LayerNorm only fights the layer after it.
-
-    Args:
-        model: any module; parameters with `requires_grad=False` are left out.
-        weight_decay: decay of the first group, as a share of the weight per unit of learning rate.
+    Decay keeps matrices small; a bias needs no such limit, and the next layer undoes a smaller LayerNorm gain.
 
     Returns:
         Two groups for `AdamW`, the decaying one first, each in registration order. Either may be empty.
 
     Raises:
-        MinitrainError: for what is no module, or a decay that is no number.
+        MinitrainError: `model` is not a module, or the decay is not a number.
 
     Source: `Trainer.create_optimizer` and `get_parameter_names`, transformers 5.23.
+
+    >>> [[tuple(p.shape) for p in group["params"]] for group in decay_groups(nn.Linear(3, 2), 0.01)]
+    [[(2, 3)], [(2,)]]
     """
     if not isinstance(model, nn.Module):
         raise MinitrainError(f"decay_groups got a {type(model).__name__}, expected a model: names say what decays")
-    require_at_least_zero(weight_decay=plain_number(weight_decay, "weight_decay"))
-    modules = model.named_modules()
-    norms = tuple(f"{name}." for name, module in modules if isinstance(module, nn.LayerNorm))
+    _require_at_least_zero(weight_decay=plain_number(weight_decay, "weight_decay"))
+    norms = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, nn.LayerNorm))
     decaying: list[Tensor] = []
     other: list[Tensor] = []
     for name, parameter in model.named_parameters():
@@ -68,40 +61,44 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 def tensors_of(parameters: Any, where: str) -> list[Tensor]:
     """One tensor, tensors, or (name, tensor) pairs -> the tensors.
 
-    where: the function that was called. Raises MinitrainError for what holds no tensors; an empty generator, which
-    somebody has read before, is warned of.
+    Raises MinitrainError, naming the called function `where`, for anything else; warns of an exhausted generator.
     """
-    if isinstance(parameters, Tensor):
-        return [parameters]
-    entries = entries_of(parameters, where)
+    entries = _as_list(parameters, where)
     if not entries and isinstance(parameters, GeneratorType):
         warn(f"{where} got an empty generator: was it read before? Pass list(model.parameters())", stacklevel=4)
-    return named_tensors(entries, where)[1]
+    return entries if all(isinstance(entry, Tensor) for entry in entries) else _named_tensors(entries, where)[1]
 
 
-def entries_of(parameters: Any, where: str) -> list[Any]:
-    """What stands in a list, a generator or the like, in an order that is the same in every run."""
-    if isinstance(parameters, nn.Module) and not isinstance(parameters, nn.ParameterList):
-        raise MinitrainError(f"{where} got a {type(parameters).__name__}; pass its parameters: model.parameters()")
-    if isinstance(parameters, Mapping | set | frozenset | str | bytes) or not isinstance(parameters, Iterable):
-        ways = {
-            Mapping: "a group stands in a list, [{'params': ...}], and the tensors of a dict are its .values()",
-            set | frozenset: "a set has another order in every run; pass a list",
-        }
-        way = next((way for kind, way in ways.items() if isinstance(parameters, kind)), "pass model.parameters()")
-        kind = type(parameters).__name__
-        got = f"a {kind}" if isinstance(parameters, Mapping | set | frozenset) else _named(parameters)
-        raise MinitrainError(f"{where} got {got}, expected tensors: {way}")
+def _as_list(parameters: Any, where: str) -> list[Any]:
+    if isinstance(parameters, Tensor):
+        return [parameters]
+    is_module = isinstance(parameters, nn.Module) and not isinstance(parameters, nn.ParameterList)
+    unfit = is_module or isinstance(parameters, Mapping | set | frozenset | str | bytes)
+    if unfit or not isinstance(parameters, Iterable):
+        raise _not_parameters(parameters, where)
     return list(parameters)
 
 
-def named_tensors(entries: Sequence[Any], where: str) -> tuple[list[str], list[Tensor]]:
-    """Tensors, or (name, tensor) pairs, as names, none or all, and tensors."""
+def _not_parameters(parameters: Any, where: str) -> MinitrainError:
+    got = f"a {type(parameters).__name__}"
+    if isinstance(parameters, nn.Module):
+        return MinitrainError(f"{where} got {got}; pass its parameters: model.parameters()")
+    if isinstance(parameters, Mapping):
+        way = "put a group into a list, [{'params': ...}]; the tensors of a dict are its .values()"
+    elif isinstance(parameters, set | frozenset):
+        way = "the order of a set changes from run to run; pass a list"
+    else:
+        got, way = _named(parameters), "pass model.parameters()"
+    return MinitrainError(f"{where} got {got}, expected tensors: {way}")
+
+
+def _named_tensors(entries: Sequence[Any], where: str) -> tuple[list[str], list[Tensor]]:
+    """Tensors, or (name, tensor) pairs -> names (all or none) and tensors."""
     pairs = [
         entry for entry in entries if isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str)
     ]
     if pairs and len(pairs) < len(entries):
-        raise MinitrainError(f"{where} got some parameters with names and some without; pass all of them alike")
+        raise MinitrainError(f"{where} got some parameters with names and some without; name all or none")
     tensors = [tensor for _, tensor in pairs] if pairs else list(entries)
     for number, tensor in enumerate(tensors):
         if not isinstance(tensor, Tensor):
@@ -114,10 +111,10 @@ def named_tensors(entries: Sequence[Any], where: str) -> tuple[list[str], list[T
 
 
 def as_groups(params: Any) -> list[dict[str, Any]]:
-    """What AdamW was given, as a list of groups. Raises MinitrainError where it is none of what it takes."""
+    """AdamW's first argument as a list of groups."""
     if isinstance(params, Tensor):
         raise MinitrainError("AdamW got one tensor, expected a list of them: pass [tensor]")
-    entries = entries_of(params, "AdamW")
+    entries = _as_list(params, "AdamW")
     if not entries:
         raise MinitrainError(
             "AdamW got no parameters: is every parameter of the model frozen, or was the generator read before?"
@@ -129,39 +126,38 @@ def as_groups(params: Any) -> list[dict[str, Any]]:
 
 
 def checked_group(group: Any, defaults: Mapping[str, Any], known: Sequence[Tensor]) -> dict[str, Any]:
-    """A copy of a group with all settings in it, those that it does not name from the defaults.
+    """A copy of a group with all settings filled in from `defaults`.
 
-    known: the parameters of other groups. Raises MinitrainError for settings out of range and for parameters that
-    cannot be trained, or are there already.
+    Args:
+        known: Parameters of earlier groups, which must not be repeated.
+
+    Raises:
+        MinitrainError: A setting is out of range, or a parameter cannot be trained or is already there.
     """
     if not isinstance(group, dict) or "params" not in group:
         got = f"the keys {sorted(map(str, group))}" if isinstance(group, dict) else f"a {type(group).__name__}"
         raise MinitrainError(f"AdamW got {got} for a group; a group is a dict with 'params', a list of tensors")
-    if wrong := next((key for key in group if key in _MISNAMED), None):
-        raise MinitrainError(f"AdamW got a group with {wrong!r}; here it is called {_MISNAMED[wrong]!r}")
-    if odd := next((key for key in _NOT_HERE if group.get(key)), None):
-        raise MinitrainError(f"AdamW got a group with {odd}, which it has not: take torch.optim.AdamW for that")
-    params = group["params"]
-    entries = [params] if isinstance(params, Tensor) else entries_of(params, "AdamW")
-    names, tensors = named_tensors(entries, "AdamW")
-    check_trainable(tensors, names, known)
+    for key in group:
+        if key in _MISNAMED:
+            raise MinitrainError(f"AdamW got a group with {key!r}; here it is called {_MISNAMED[key]!r}")
+        if key in _UNSUPPORTED and group[key]:
+            raise MinitrainError(f"AdamW got a group with {key}, which it does not support: use torch.optim.AdamW")
+    names, tensors = _named_tensors(_as_list(group["params"], "AdamW"), "AdamW")
+    _check_trainable(tensors, names, known)
     settings = checked_settings({name: group.get(name, default) for name, default in defaults.items()})
     return {**group, **settings, "params": tensors} | ({"param_names": names} if names else {})
 
 
-def check_trainable(tensors: Sequence[Tensor], names: Sequence[str], known: Sequence[Tensor]) -> None:
-    """Raise MinitrainError for the first tensor that no step can change, or a second time would."""
+def _check_trainable(tensors: Sequence[Tensor], names: Sequence[str], known: Sequence[Tensor]) -> None:
     seen = set(known)
     for number, tensor in enumerate(tensors):
         name = f"parameter {names[number] if names else number} {tuple(tensor.shape)}"
         if not tensor.is_floating_point():
-            raise MinitrainError(
-                f"AdamW: {name} is {tensor.dtype}; it trains tensors of real floats: leave it out, or convert it"
-            )
+            raise MinitrainError(f"AdamW: {name} is {tensor.dtype}, expected a float dtype: omit or convert it")
         if not (tensor.is_leaf or tensor.retains_grad):
             raise MinitrainError(
-                f"AdamW: {name} is computed from others and gets no gradient: pass what it is made of, or make it "
-                "one with .detach().requires_grad_()"
+                f"AdamW: {name} is computed from others and gets no gradient: pass what it is computed from, or "
+                "make it a leaf with .detach().requires_grad_()"
             )
         if tensor in seen:
             raise MinitrainError(f"AdamW got {name} twice and would update it twice a step: pass it once")
@@ -169,31 +165,26 @@ def check_trainable(tensors: Sequence[Tensor], names: Sequence[str], known: Sequ
 
 
 def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """lr, betas, eps, weight_decay and fused, as plain numbers; lr may stay a tensor of one value.
+    """lr, betas, eps, weight_decay and fused as plain numbers; lr may stay a tensor of one value.
 
-    Raises MinitrainError naming the one that is out of range.
+    Raises MinitrainError naming the setting that is out of range.
     """
-    lr, betas = settings["lr"], settings["betas"]
+    betas, fused = settings["betas"], settings["fused"]
     if not isinstance(betas, Sequence) or isinstance(betas, str) or len(betas) != 2:
         raise MinitrainError(f"betas are {shown(betas)}; expected two numbers in [0, 1), as (0.9, 0.999)")
-    own = tuple(plain_number(beta, "betas") for beta in betas)
-    if not all(0.0 <= beta < 1.0 for beta in own):
-        raise MinitrainError(f"betas are {tuple(betas)}; both must be in [0, 1)")
-    numbers = {name: plain_number(settings[name], name) for name in ("eps", "weight_decay")}
-    require_at_least_zero(lr=plain_number(lr, "lr"), **numbers)
-    if settings["fused"] not in (True, False):
-        raise MinitrainError(f"fused is {shown(settings['fused'])}; expected True or False")
-    fused = bool(settings["fused"])
-    return {
-        "lr": lr if isinstance(lr, Tensor) else plain_number(lr, "lr"),
-        "betas": own,
-        **numbers,
-        "fused": fused,
-    }
+    betas = tuple(plain_number(beta, "betas") for beta in betas)
+    if not all(0.0 <= beta < 1.0 for beta in betas):
+        raise MinitrainError(f"betas are {betas}; both must be in [0, 1)")
+    numbers = {name: plain_number(settings[name], name) for name in ("lr", "eps", "weight_decay")}
+    _require_at_least_zero(**numbers)
+    if fused not in (True, False):
+        raise MinitrainError(f"fused is {shown(fused)}; expected True or False")
+    kept = {"lr": settings["lr"]} if isinstance(settings["lr"], Tensor) else {}
+    return {**numbers, **kept, "betas": betas, "fused": bool(fused)}
 
 
 def plain_number(value: Any, name: str) -> float:
-    """A number of Python, numpy or torch as one of Python. Raises MinitrainError for anything else."""
+    """A number of Python, numpy or torch as a Python float. Raises MinitrainError for anything else."""
     number = plain(value)
     if isinstance(number, Tensor):
         raise MinitrainError(f"{name} is a tensor {tuple(value.shape)} of {value.dtype}; expected one number")
@@ -202,16 +193,18 @@ def plain_number(value: Any, name: str) -> float:
     return float(number)
 
 
-def check_rate(lr: Any) -> None:
-    """Raise MinitrainError unless it is a rate for one step; the number in a tensor is left to the device."""
-    if not isinstance(lr, Tensor):
-        require_at_least_zero(lr=plain_number(lr, "lr"))
-    elif lr.numel() != 1:
-        plain_number(lr, "lr")
+def checked_rate(lr: Any, of_group: bool) -> Any:
+    """The learning rate of a group or a step, if it is one number in range; a 0-dim tensor is not read."""
+    if isinstance(lr, Tensor) and lr.numel() == 1:
+        return lr.squeeze() if lr.ndim else lr
+    if not of_group:
+        _require_at_least_zero(lr=plain_number(lr, "lr"))
+    elif not math.isfinite(lr):
+        raise MinitrainError(f"the learning rate of a group is {lr}: what does its scheduler compute?")
+    return lr
 
 
-def require_at_least_zero(**numbers: float) -> None:
-    """Raise MinitrainError for a number that is negative, infinite or NaN."""
+def _require_at_least_zero(**numbers: float) -> None:
     for name, number in numbers.items():
         if not 0.0 <= number < math.inf:  # false for NaN too
             raise MinitrainError(f"{name} is {number}; it must be a finite number, zero or more")

@@ -1,53 +1,51 @@
-"""What is known of an optimizer step when it is done, and of those that are not done yet."""
+"""What is known of an optimizer step once it is done, and the steps whose results nobody has read yet."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import nan
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepLog:
-    """One optimizer step: loss (see `accumulate_gradients`), gradient norm before clipping, learning rate used."""
+    """One optimizer step; loss, norm and seconds are filled in when it is done."""
 
     step: int
     epoch: float
-    loss: float
-    grad_norm: float
     learning_rate: float
-    examples: int
+    examples: int  # in all processes
     padding: float  # share of positions, 0 to 1
-    seconds: float  # wall time: since it began, or since the one before it was done, if that was later
-    phases: Mapping[str, float]  # seconds of each phase (`profiling.py`)
-    flops: float  # of matrix products
+    shapes: tuple[tuple[int, int], ...]  # (B, L) of each micro-batch of this process
+    loss: float = nan  # mean over the examples
+    grad_norm: float = nan  # before clipping
+    seconds: float = nan  # wall time since it began, or since the step before it was done, if that was later
 
 
 class InFlight:
-    """Steps that were begun and of which nobody was told yet: none, or where a device works by itself, one.
+    """Passes the log of each step to `tell`, at once or `lag` steps later.
 
-    So the device has its next step before Python waits for the numbers of the last.
+    With a lag of 1 a GPU that works by itself has its next step before Python waits for the numbers of the last.
     """
 
-    def __init__(self, behind: bool) -> None:
-        """behind: whether a step stays under way until the next one is begun."""
-        self.behind = behind
-        self._waiting: list[tuple[float, Callable[[], StepLog]]] = []
+    def __init__(self, tell: Callable[[StepLog], None], lag: int) -> None:
+        self.tell, self.lag = tell, lag
+        self._waiting: deque[tuple[StepLog, Callable[[], Any], float]] = deque()
         self._ended = 0.0
 
-    def begun(self, start: float, read: Callable[[], StepLog]) -> list[StepLog]:
-        """Take in a step. start: when it began, by `time.perf_counter`. Returns those that are done now."""
-        self._waiting.append((start, read))
-        return self._done(keep=int(self.behind))
+    def add(self, log: StepLog, read: Callable[[], Any], start: float) -> None:
+        """Add a step that began at `start`, by `time.perf_counter`. read: Waits for its `StepResult`."""
+        self._waiting.append((log, read, start))
+        self._deliver(self.lag)
 
-    def finished(self) -> list[StepLog]:
-        """Wait for all that are under way."""
-        return self._done(keep=0)
+    def drain(self) -> None:
+        """Wait for all steps."""
+        self._deliver(0)
 
-    def _done(self, keep: int) -> list[StepLog]:
-        logs = []
+    def _deliver(self, keep: int) -> None:
         while len(self._waiting) > keep:
-            start, read = self._waiting.pop(0)
-            log = read()
-            now = time.perf_counter()
-            logs.append(replace(log, seconds=now - max(start, self._ended)))
-            self._ended = now
-        return logs
+            log, read, start = self._waiting.popleft()
+            result = read()._asdict()
+            seconds, self._ended = time.perf_counter() - max(start, self._ended), time.perf_counter()
+            self.tell(replace(log, **result, seconds=seconds))

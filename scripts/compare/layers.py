@@ -21,15 +21,15 @@ from compare.side_by_side import Comparison, check_writable, of_tensors, of_valu
 from compare.trainer import arguments
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
+from minitrain.kernels.precision import autocast, device_of
 from minitrain.model.classifier import SequenceClassifier
-from minitrain.model.families import FAMILIES
 from minitrain.model.weights import reference_names
 from minitrain.run.prepare import PreparedRun, prepare
 from minitrain.run.report import say
 from minitrain.training.clipping import clip_grad_norm
-from minitrain.training.evaluation import autocast, device_of, loss_of
+from minitrain.training.loss import loss_of
 from minitrain.training.plan import make_sampler
-from minitrain.training.step import make_state
+from minitrain.training.setup import make_state
 
 # What is computed on the way into a module of ours, by the end of its name. The others take an output as it is.
 BEFORE = {
@@ -103,7 +103,7 @@ def walk(config: TrainConfig, threads: int = 1, path: str | None = None) -> bool
 
 def modules_of(model: SequenceClassifier) -> dict[str, str]:
     """The reference's name -> ours, of every module that has parameters of its own."""
-    names = reference_names(FAMILIES[model.config.model_type], model.config, model, "")
+    names = reference_names(model)
     return {theirs.rpartition(".")[0]: ours.rpartition(".")[0] for theirs, ours in names.items()}
 
 
@@ -122,7 +122,7 @@ def our_step(parts: PreparedRun, modules: Mapping[str, str]) -> Step:
         examples, tokenizer.pad_token_id, config.pad_to_multiple_of, padding_side=tokenizer.padding_side
     ).to(device)
     assert batch.labels is not None
-    names = reference_names(FAMILIES[model.config.model_type], model.config, model, "")
+    names = reference_names(model)
     step.watch(model, modules)
     torch.manual_seed(config.seed)
     with autocast(device, config.bf16):

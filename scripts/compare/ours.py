@@ -8,11 +8,12 @@ from torch import Tensor
 from compare.record import Record
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
-from minitrain.model.families import FAMILIES
+from minitrain.kernels.precision import autocast, device_of
 from minitrain.model.weights import reference_names
 from minitrain.run.prepare import PreparedRun, prepare
-from minitrain.training.evaluation import Evaluation, autocast, device_of, loss_of, predict
+from minitrain.training.evaluation import Evaluation, predict
 from minitrain.training.loop import fit
+from minitrain.training.loss import loss_of
 from minitrain.training.step_log import StepLog
 
 
@@ -53,7 +54,7 @@ def run(config: TrainConfig, folder: Path) -> None:
     record = Record(folder)
     parts = prepare(config)
     splits, model = parts.splits, parts.model
-    names = reference_names(FAMILIES[model.config.model_type], model.config, model, "")
+    names = reference_names(model)
     for name, split in {"train": splits.train, **splits.scored}.items():
         examples = [split[row] for row in range(len(split))]
         record.tokens(name, [e.input_ids for e in examples], [e.token_type_ids for e in examples])

@@ -72,9 +72,12 @@ class Times:
         """Nothing is evaluated here."""
 
 
-def _rate(times: Times, warmup: int) -> float:
+def _rate(model: Any, times: Times, warmup: int) -> float:
     """Operations of matrix products a second, after the warm-up."""
-    return sum(log.flops for log in times.logs[warmup + 1 :]) / (times.times[-1] - times.times[warmup])
+    from minitrain.run.profile import training_flops
+
+    flops = sum(training_flops(model, *shape) for log in times.logs[warmup + 1 :] for shape in log.shapes)
+    return flops / (times.times[-1] - times.times[warmup])
 
 
 def _private_memory_mb() -> float:
@@ -114,7 +117,7 @@ def _growth(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
     return {
         **result,
         # Which rows so few steps meet decides their lengths, and with them the examples a second.
-        "train_gflops_per_second": _rate(times, warmup) / 1e9,
+        "train_gflops_per_second": _rate(parts.model, times, warmup) / 1e9,
         "prepare_seconds": prepared,
         "private_memory_mb": times.private_memory_mb,
         "reading_memory_mb": _peak_memory_of_children_mb(),
@@ -127,10 +130,11 @@ def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
     config = TrainConfig(**settings, bf16=side.endswith("bf16"), eval_strategy="no", do_eval=True)
     parts, times = _prepared(config), Times()
     from minitrain.data.load import tokenize
+    from minitrain.kernels.precision import compute_dtype, device_of
     from minitrain.run.prepare import rows_of
     from minitrain.run.profile import matrix_ceiling
     from minitrain.storage.hub import resolve_model
-    from minitrain.training.evaluation import compute_dtype, device_of, predict
+    from minitrain.training.evaluation import predict
     from minitrain.training.loop import fit
 
     while_reading = _peak_memory_mb() + _peak_memory_of_children_mb()
@@ -144,7 +148,7 @@ def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
     result["train_peak_memory_mb"] = max(_peak_memory_mb(), while_reading)
     result |= _gpu_memory(config.device)
     ceiling = matrix_ceiling(compute_dtype(config.bf16), device_of(parts.model))
-    result["ceiling_share"] = _rate(times, warmup) / ceiling
+    result["ceiling_share"] = _rate(parts.model, times, warmup) / ceiling
     split = next(iter(parts.splits.scored.values()))
     options: dict[str, Any] = {
         "bf16": config.bf16,

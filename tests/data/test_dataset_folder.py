@@ -1,6 +1,7 @@
 """A folder as on the Hub: the same values as by --train_file, and files in the splits that a person means."""
 
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +14,12 @@ from minitrain.config.read_options import ReadOptions
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.load import load_splits
 from minitrain.data.splits import choose_splits, read_tables
-from minitrain.data.tables.hub_datasets import _data_files
-from minitrain.data.tables.load import load_tables, read_file
+from minitrain.data.tables.load import _check_files, load_tables, read_file
 from minitrain.data.tables.parquet_rows import arrow_table
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
 from minitrain.storage.download import Repository
+from minitrain.storage.hub_datasets import _data_files
 
 CELLS = ["None", "null", "NA", "nan", "N/A", "007", "1e3", "True", "", "  ", "2020-01-01 00:00:00", "-", "1.0", "x"]
 ROWS = {"text": CELLS, "label": [str(i % 2) for i in range(len(CELLS))]}
@@ -216,5 +217,6 @@ def test_a_repository_of_the_hub_has_the_same_traps() -> None:
     files = {"train": [f"{inside}train.csv", f"{inside}train_dev.csv"], "validation": [f"{inside}train_dev.csv"]}
     builder = SimpleNamespace(config=SimpleNamespace(data_files=files))
     with pytest.raises(MinitrainError, match=r"user/data: train_dev\.csv would be in two splits") as caught:
-        _data_files(builder, Repository(name="user/data", kind="dataset"), "abc")
+        repository = Repository(name="user/data", kind="dataset")
+        _data_files(builder, repository, "abc", None, partial(_check_files, "user/data"))
     assert "--train_file train.csv --eval_file train_dev.csv" in str(caught.value)

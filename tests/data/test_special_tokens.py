@@ -248,7 +248,7 @@ def test_less_than_nothing_is_no_limit_and_other_files_have_no_infinity(tmp_path
         read_tokenizer(folder)
     write(tmp_path, BERT)
     (folder / "special_tokens_map.json").write_text('{"a": Infinity}')
-    with pytest.raises(MinitrainError, match="special_tokens_map.json: holds Infinity"):
+    with pytest.raises(MinitrainError, match="special_tokens_map.json: .*it holds Infinity"):
         read_tokenizer(folder)
 
 

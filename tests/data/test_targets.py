@@ -246,7 +246,7 @@ def test_every_family_ends_in_the_layer_that_is_folded(finished: tuple[Path, dic
     from minitrain.model.families import FAMILIES
 
     for family in FAMILIES.values():
-        assert "head.output" in [ours for _, ours in family.renames]
+        assert "head.output" in [ours for _, ours in family.key_map]
 
 
 def test_predictions_here_are_those_of_transformers(finished: tuple[Path, dict[str, Any]]) -> None:

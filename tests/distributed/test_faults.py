@@ -248,8 +248,8 @@ def test_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch, missing: str
 def test_global_batch_that_cannot_be_shared_lists_what_can() -> None:
     config = TrainConfig(global_batch_size=12, gradient_accumulation_steps=2)
     expected = (
-        "^--global_batch_size 12 cannot be shared evenly by 4 processes in 2 passes each; numbers of processes "
-        "that can: 1, 2, 3, 6$"
+        "^--global_batch_size 12 cannot be shared evenly by 4 processes with 2 micro-batches each; numbers of "
+        "processes that can: 1, 2, 3, 6$"
     )
     with pytest.raises(MinitrainError, match=expected):
         prepare(config, World(size=4))

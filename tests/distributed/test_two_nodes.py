@@ -16,7 +16,7 @@ from test_main import named_reviews, write_csv
 
 NODES = ("minitrain-a", "minitrain-b")
 ADDRESSES = ("10.0.0.1", "10.0.0.2")
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/scaling.md").read_text(encoding="utf-8")
 
 
 def ip(*words: str) -> None:
@@ -49,9 +49,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def readme_command(node: int) -> list[str]:
-    """torchrun and its flags as the README gives them for two machines, of one of the two."""
-    found = [line for line in README.splitlines() if "torchrun --nnodes=2" in line]
+def documented_command(node: int) -> list[str]:
+    """The flags of torchrun that docs/scaling.md gives for one of two machines."""
+    found = [line for line in PAGE.splitlines() if "torchrun --nnodes=2" in line]
     assert len(found) == 2 and all("10.0.0.1" in line for line in found)
     words = shlex.split(found[node].split("scripts/train.py")[0])
     variables = [word for word in words if re.match(r"[A-Z_]+=", word)]
@@ -62,7 +62,7 @@ def readme_command(node: int) -> list[str]:
 def start(node: int, words: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         ["ip", "netns", "exec", NODES[node], sys.executable, "-m", "torch.distributed.run"]
-        + [*readme_command(node), *words],
+        + [*documented_command(node), *words],
         env=ENVIRONMENT | {"GLOO_SOCKET_IFNAME": f"wire-{'ab'[node]}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

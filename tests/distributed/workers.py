@@ -20,7 +20,8 @@ from minitrain.kernels.dropout import ExampleStreams
 from minitrain.model.weights import load_classifier
 from minitrain.run.main import train
 from minitrain.training.evaluation import predict
-from minitrain.training.step import accumulate_gradients, make_state
+from minitrain.training.setup import make_state
+from minitrain.training.step import StepSettings, train_step
 
 
 def train_runs(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -53,19 +54,22 @@ def gradients(folder: str, texts: list[str], labels: list[int], streams: bool) -
             own = rank_micro_batches(order, len(order) // (world.size * passes), world.rank, world.size)
             assert len(own) == passes
             drawn = [ExampleStreams(7, 0, rows, [split.lengths[row] for row in rows]) for rows in own]
-            loss = accumulate_gradients(
-                state.parallel,
+            # The gradients of the step are looked at, and not used.
+            state.optimizer.step = state.optimizer.zero_grad = lambda *_, **__: None  # type: ignore[method-assign,assignment]
+            result = train_step(
+                state,
                 [collate([split[row] for row in rows], tokenizer.pad_token_id) for rows in own],
-                examples=len(order),
-                world=world,
-                streams=drawn if streams else None,
+                0.0,
+                StepSettings(max_grad_norm=0.0),
+                rows=order,
+                streams=drawn if streams else (),
             )
             named = dict(state.model.named_parameters())
             found.append(
                 {name: tensor.grad.to_dense() for name, tensor in named.items() if tensor.grad is not None}
             )
             assert found[-1].keys() == named.keys()
-            found[-1]["loss"] = loss
+            found[-1]["loss"] = torch.tensor(result.loss)
     return found
 
 

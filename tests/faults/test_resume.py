@@ -13,7 +13,7 @@ from test_main import named_reviews, read_log, write_csv
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
 from minitrain.errors import MinitrainError
-from minitrain.kernels.matmul import PRODUCTS, products
+from minitrain.kernels.matmul import MATMULS, available_matmuls
 from minitrain.run.main import train
 
 STEPS = 14  # of 64 rows in batches of 12: an epoch has 6, the last one of 4 rows
@@ -91,7 +91,7 @@ def test_run_that_goes_on_multiplies_as_the_one_that_stopped(
 ) -> None:
     """Each process tries out which library is quicker, and on a busy machine finds the other one."""
     whole, out = tmp_path / "whole", tmp_path / "out"
-    other = {f"{name}, torch.float32": len(products(name, torch.float32)) - 1 for name in PRODUCTS}
+    other = {f"{name}, torch.float32": len(available_matmuls(name, torch.float32)) - 1 for name in MATMULS}
     monkeypatch.setattr("minitrain.kernels.matmul._chosen", dict(other))
     train(TrainConfig(**flags(place, whole, save_strategy="steps", save_steps=5)))
     shutil.copytree(whole / "checkpoints/step-00000005", out / "checkpoints/step-00000005")

@@ -17,11 +17,12 @@ from torch._dynamo.utils import counters
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import Batch
 from minitrain.errors import MinitrainError
-from minitrain.kernels.compile import CompiledBlocks, compiled
-from minitrain.model.classifier import SequenceClassifier, run_block
+from minitrain.kernels.compile import compile_blocks, try_compile
+from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.weights import load_classifier
 from minitrain.training.loop import fit
-from minitrain.training.step import make_state, train_step
+from minitrain.training.setup import make_state
+from minitrain.training.step import StepSettings, train_step
 
 NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
@@ -36,6 +37,10 @@ def still(model: SequenceClassifier) -> SequenceClassifier:
             if "dropout" in name and isinstance(value, float):
                 setattr(module, name, 0.0)
     return model
+
+
+def is_compiled(model: SequenceClassifier) -> bool:
+    return all("forward" in vars(block) for block in model.encoder.blocks)
 
 
 def logits_and_gradients(module: nn.Module, inputs: dict[str, Tensor]) -> list[Tensor]:
@@ -55,10 +60,12 @@ def test_blocks_of_every_family_are_compiled_once_for_all_lengths(
 ) -> None:
     """Traced, but run as it is, so that the reference's bits are the same; `fullgraph` allows no Python between."""
     config = save_checkpoint(tmp_path, family).config
-    model = still(load_classifier(tmp_path, kernels=kernels))
+    model, module = (still(load_classifier(tmp_path, kernels=kernels)) for _ in range(2))
+    module.load_state_dict(model.state_dict())
     torch._dynamo.reset()
     counters.clear()
-    module, graphs = CompiledBlocks(model, backend="aot_eager", fullgraph=True), []
+    compile_blocks(module.encoder.blocks, backend="aot_eager", fullgraph=True)
+    graphs = []
     for rows, length, padded in ((5, 17, True), (3, 9, True), (4, 24, True)):
         inputs = make_inputs(config, rows=rows, length=length, padded=padded)
         expected = logits_and_gradients(model, inputs)
@@ -67,19 +74,22 @@ def test_blocks_of_every_family_are_compiled_once_for_all_lengths(
             assert torch.equal(ours, theirs) or kernels == "fast" and (ours - theirs).abs().max() < 1e-5 * largest
         graphs.append(counters["stats"]["unique_graphs"])
     assert graphs[0] == graphs[1] == graphs[2] > 0
-    assert model.encoder.run_block is run_block
+    with torch.no_grad():  # not compiled in an evaluation
+        module(**make_inputs(config, rows=7, length=11))
+    assert counters["stats"]["unique_graphs"] == graphs[0]
 
 
 @needs_compiler
 @compiles
 def test_compiled_passes_compute_what_the_model_does(tmp_path: Path) -> None:
     config = save_checkpoint(tmp_path).config
-    model = load_classifier(tmp_path, kernels="reference", **NO_DROPOUT).train()
-    before, weights = torch.get_rng_state(), [p.clone() for p in model.parameters()]
+    model, module = (load_classifier(tmp_path, kernels="reference", **NO_DROPOUT).train() for _ in range(2))
+    module.load_state_dict(model.state_dict())
+    before, weights = torch.get_rng_state(), [p.clone() for p in module.parameters()]
     counters.clear()
-    module = compiled(model)
+    try_compile(module, module.encoder.blocks, 8)
     graphs = counters["stats"]["unique_graphs"]
-    assert module is not model and graphs > 0  # it was compiled, here and now
+    assert is_compiled(module) and graphs > 0  # it was compiled, here and now
     assert torch.equal(torch.get_rng_state(), before)
     assert all(p.grad is None and torch.equal(p, w) for p, w in zip(module.parameters(), weights, strict=True))
     for length in (17, 9):
@@ -112,8 +122,8 @@ def test_a_compiled_run_learns_as_one_that_is_not(tmp_path: Path) -> None:
             learning_rate=1e-3,
         )
         recorder = Recorder(model)
-        state, _ = fit(model, split, {"validation": split}, config, observer=recorder)
-        assert (state.parallel is not state.model) == torch_compile
+        fit(model, split, {"validation": split}, config, observer=recorder)
+        assert is_compiled(model) == torch_compile
         runs.append(recorder.losses + recorder.evaluated("loss"))
     assert len(runs[0]) == 10 and runs[0][0] != runs[0][-1]
     assert max(abs(ours - theirs) for ours, theirs in zip(*runs, strict=True)) < 1e-4  # float32, over 8 steps
@@ -122,10 +132,11 @@ def test_a_compiled_run_learns_as_one_that_is_not(tmp_path: Path) -> None:
 def test_without_a_compiler_a_run_says_so_and_goes_on(tmp_path: Path) -> None:
     save_checkpoint(tmp_path)
     code = f"""
-from minitrain.kernels.compile import compiled
+from minitrain.kernels.compile import try_compile
 from minitrain.model.weights import load_classifier
 model = load_classifier({str(tmp_path)!r}, kernels="reference").train()
-assert compiled(model) is model
+try_compile(model, model.encoder.blocks, 8)
+assert not any("forward" in vars(block) for block in model.encoder.blocks)
 """
     environment = os.environ | {
         "CXX": str(tmp_path / "no-compiler"),
@@ -134,7 +145,7 @@ assert compiled(model) is model
     }
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert "--torch_compile: goes on without, since it failed: " in done.stderr
+    assert "--torch_compile: not compiled, since it failed: " in done.stderr
     assert "no-compiler" in done.stderr
 
 
@@ -178,10 +189,10 @@ def test_on_a_gpu_a_compiled_run_learns_as_one_that_is_not(tmp_path: Path) -> No
     for torch_compile in (False, True):
         model = load_classifier(tmp_path, **NO_DROPOUT).to("cuda").train()
         state = make_state(model, TrainConfig(torch_compile=torch_compile, bf16=True))
-        assert (state.parallel is not state.model) == torch_compile
+        assert is_compiled(model) == torch_compile
         inputs = make_inputs(type("Config", (), {"vocab_size": 99, "pad_token_id": 0}))
         batch = Batch(**inputs, labels=make_labels(2, 5))
         for _ in range(8):
-            loss, _ = train_step(state, [batch], 1e-2, bf16=True)
+            loss, _ = train_step(state, [batch], 1e-2, StepSettings(bf16=True))
         losses.append(loss)
     assert losses[0] < 0.6 and abs(losses[0] - losses[1]) < 0.05  # bfloat16 keeps 8 bits

@@ -7,8 +7,8 @@ from test_loop import write_tiny_model
 from minitrain.data.batch import collate
 from minitrain.data.tokenizer.tokenizer import Example
 from minitrain.kernels.attention import fast_attention
-from minitrain.kernels.dropout import ExampleStreams, draw_mask, drawing_from, dropout_from_bits, keep_mask
-from minitrain.kernels.reference import KERNELS
+from minitrain.kernels.dropout import ExampleStreams, drawing_from, dropout_from_bits, keep_mask
+from minitrain.kernels.fast import FAST
 from minitrain.model.weights import load_classifier
 
 LENGTHS = [5, 3, 7]
@@ -19,7 +19,7 @@ def masks(rows: list[int], lengths: list[int], longest: int, seed: int = 1, step
     count = len(rows)
     with drawing_from(ExampleStreams(seed, step, rows, lengths)):
         shapes = ((count, longest, 8), (count, 2, longest, longest), (count, 8))
-        return [draw_mask(shape, 0.3, torch.float32) for shape in shapes]
+        return [keep_mask(shape, 0.3, torch.float32)[0] for shape in shapes]
 
 
 def test_mask_of_an_example_does_not_depend_on_its_company_or_padding() -> None:
@@ -35,9 +35,9 @@ def test_padding_on_the_left_takes_nothing_from_the_stream_either() -> None:
     """A short example among long ones, padded before its tokens, meets the dropout that it meets alone."""
     shapes = [(2, 9, 4), (2, 3, 9, 9)]
     with drawing_from(ExampleStreams(1, 0, [7, 8], [5, 9], "left")):
-        padded = [draw_mask(shape, 0.5, torch.float32)[0] for shape in shapes]
+        padded = [keep_mask(shape, 0.5, torch.float32)[0][0] for shape in shapes]
     with drawing_from(ExampleStreams(1, 0, [7], [5])):
-        alone = [draw_mask(shape, 0.5, torch.float32)[0] for shape in [(1, 5, 4), (1, 3, 5, 5)]]
+        alone = [keep_mask(shape, 0.5, torch.float32)[0][0] for shape in [(1, 5, 4), (1, 3, 5, 5)]]
     assert torch.equal(padded[0][4:], alone[0]) and torch.equal(padded[1][:, 4:, 4:], alone[1])
     assert len(alone[0].unique()) == 2
 
@@ -47,8 +47,8 @@ def test_mask_differs_with_row_step_seed_and_layer() -> None:
         masks([row], [64], 64, seed, step)[0] for row, seed, step in ((0, 1, 0), (1, 1, 0), (0, 2, 0), (0, 1, 1))
     ]
     with drawing_from(ExampleStreams(1, 0, [0], [64])):
-        draw_mask((1, 64, 8), 0.3, torch.float32)
-        whole.append(draw_mask((1, 64, 8), 0.3, torch.float32))
+        keep_mask((1, 64, 8), 0.3, torch.float32)[0]
+        whole.append(keep_mask((1, 64, 8), 0.3, torch.float32)[0])
     for i, first in enumerate(whole):
         for second in whole[i + 1 :]:
             agree = (first == second).double().mean().item()
@@ -75,11 +75,11 @@ def test_streams_leave_the_process_stream_alone_and_end_with_their_block() -> No
     expected = torch.rand(4)
     torch.manual_seed(0)
     with pytest.raises(KeyError), drawing_from(ExampleStreams(1, 0, [0], [4])):
-        draw_mask((1, 4, 8), 0.5, torch.float32)
+        keep_mask((1, 4, 8), 0.5, torch.float32)
         raise KeyError
     assert torch.equal(torch.rand(4), expected)
     before = torch.get_rng_state()
-    draw_mask((1, 4, 8), 0.5, torch.float32)
+    keep_mask((1, 4, 8), 0.5, torch.float32)
     assert not torch.equal(torch.get_rng_state(), before)
 
 
@@ -131,7 +131,7 @@ def test_mean_of_what_is_added_to_a_residual_is_kept(dtype: torch.dtype, residua
     x = (torch.rand(400, 1000) + 0.5).to(dtype)
     zeros = torch.zeros_like(x, dtype=residual)
     leaf = x.clone().requires_grad_()
-    dropped = KERNELS["fast"].dropout_add(zeros, leaf, 0.1, True)
+    dropped = FAST.dropout_add(zeros, leaf, 0.1, True)
     assert ratio(dropped, x * (dropped != 0)) == pytest.approx(1 / 0.9, rel=2e-4)
     dropped.backward(x.to(dropped.dtype))
     assert leaf.grad is not None and ratio(leaf.grad, x * (dropped != 0)) == pytest.approx(1 / 0.9, rel=2e-4)

@@ -16,14 +16,12 @@ from parity.reference import REFERENCES, make_inputs, make_labels, our_loss, sav
 from torch import Tensor, nn
 
 from minitrain.kernels import attention as attentions
-from minitrain.kernels import matmul as products
-from minitrain.kernels import prepack as packing
-from minitrain.kernels import reference as kernels
-from minitrain.kernels.attention import attention
+from minitrain.kernels import get_kernels, matmul, prepack
 from minitrain.kernels.dropout import dropout_from_bits
-from minitrain.kernels.matmul import PRODUCTS, Product, choose_matmul, chosen_matmul, onednn_multiplies, product
+from minitrain.kernels.fast import FAST
+from minitrain.kernels.matmul import MATMULS, Matmul, choose_matmul, chosen_matmul, fastest_matmul, onednn_supports
 from minitrain.kernels.prepack import by_onednn, unchanged_weights
-from minitrain.kernels.reference import KERNELS
+from minitrain.kernels.reference import REFERENCE, Activation, attention
 from minitrain.model.weights import load_classifier
 
 SIGMAS = 5.0  # a fair sample leaves this bound once in two million; the seeds are fixed besides
@@ -145,8 +143,8 @@ def test_the_fast_kernels_drop_by_bits_and_the_reference_ones_as_torch_does() ->
         torch.manual_seed(2)
         return dropout(x, 0.1, True)  # type: ignore[operator]
 
-    assert torch.equal(drawn(KERNELS["fast"].dropout), drawn(dropout_from_bits))
-    assert torch.equal(drawn(KERNELS["reference"].dropout), drawn(F.dropout))
+    assert torch.equal(drawn(FAST.dropout), drawn(dropout_from_bits))
+    assert torch.equal(drawn(REFERENCE.dropout), drawn(F.dropout))
     assert not torch.equal(drawn(dropout_from_bits), drawn(F.dropout))
 
 
@@ -162,8 +160,8 @@ def heads(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def test_fast_attention_without_dropout_has_the_bits_of_the_reference(masked: bool) -> None:
     q, k, v, mask = heads()
     before = torch.get_rng_state()
-    fast = KERNELS["fast"].attention(q, k, v, mask if masked else None, 0.0)
-    assert torch.equal(fast, KERNELS["reference"].attention(q, k, v, mask if masked else None, 0.0))
+    fast = FAST.attention(q, k, v, mask if masked else None, 0.0)
+    assert torch.equal(fast, REFERENCE.attention(q, k, v, mask if masked else None, 0.0))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -172,7 +170,7 @@ def test_fast_attention_that_drops_nothing_equals_the_reference(masked: bool) ->
     """A probability that rounds to 0 takes the path with dropout and drops nothing."""
     q, k, v, mask = heads()
     torch.manual_seed(1)
-    fast = KERNELS["fast"].attention(q, k, v, mask if masked else None, 1e-6)
+    fast = FAST.attention(q, k, v, mask if masked else None, 1e-6)
     after = torch.get_rng_state()
     torch.manual_seed(1)
     assert not torch.equal(after, torch.get_rng_state())  # it drew: the fast path ran
@@ -184,7 +182,7 @@ def test_fast_attention_that_drops_nothing_equals_the_reference(masked: bool) ->
 def test_fast_attention_in_bfloat16_is_as_exact_whatever_the_length(length: int) -> None:
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 4, length, 8).bfloat16()
-    fast = KERNELS["fast"].attention(q, k, v, None, 1e-6)  # a probability that rounds to 0
+    fast = FAST.attention(q, k, v, None, 1e-6)  # a probability that rounds to 0
     exact = attention(q.double(), k.double(), v.double(), None, 0.0)
     assert fast.dtype == torch.bfloat16
     assert (fast - exact).norm() < 2**-8 * exact.norm()  # bfloat16 keeps 8 bits
@@ -194,7 +192,7 @@ def test_fast_attention_in_bfloat16_is_as_exact_whatever_the_length(length: int)
 def test_fast_attention_drops_probabilities_by_bits(p: float) -> None:
     q, k, v, mask = heads()
     torch.manual_seed(1)
-    fast = KERNELS["fast"].attention(q, k, v, mask, p)
+    fast = FAST.attention(q, k, v, mask, p)
     scores = (q.double() @ k.double().transpose(-1, -2)) / math.sqrt(8)
     probabilities = scores.masked_fill(~mask, -math.inf).softmax(-1)
     expected = probabilities * ones_dropped(p, 1, probabilities.numel()).view_as(probabilities) @ v.double()
@@ -206,7 +204,7 @@ def test_fast_attention_drops_probabilities_by_bits(p: float) -> None:
 def test_fast_attention_keeps_the_mean_of_the_reference() -> None:
     q, k, v, mask = heads()
     torch.manual_seed(0)
-    draws = torch.stack([KERNELS["fast"].attention(q, k, v, mask, 0.1) for _ in range(2000)]).double()
+    draws = torch.stack([FAST.attention(q, k, v, mask, 0.1) for _ in range(2000)]).double()
     error = draws.mean(0) - attention(q, k, v, mask, 0.0)
     # Of 864 elements none strays further than one of 864 fair ones would once in two thousand times.
     assert (error.abs() < SIGMAS * draws.std(0) / math.sqrt(2000) + 1e-6).all()
@@ -219,7 +217,7 @@ def test_the_gradients_of_fast_attention_are_those_of_its_formula(queries: int, 
     q, mask = q[:, :, :queries], mask[:, :, :1]
     inputs = [part.clone().requires_grad_() for part in (q, k, v)]
     torch.manual_seed(1)
-    out = KERNELS["fast"].attention(*inputs, mask if masked else None, 0.5)
+    out = FAST.attention(*inputs, mask if masked else None, 0.5)
     gradients = torch.autograd.grad(out.cos().sum(), inputs)
     exact = [part.double().requires_grad_() for part in (q, k, v)]
     scores = exact[0] @ exact[1].transpose(-1, -2) / math.sqrt(8)
@@ -233,7 +231,7 @@ def test_the_gradients_of_fast_attention_are_those_of_its_formula(queries: int, 
 def test_what_is_dropped_before_it_is_added_has_the_gradient_of_both_steps(dtype: torch.dtype) -> None:
     residual, x = torch.randn(5, 7, requires_grad=True), torch.randn(5, 7).to(dtype).requires_grad_()
     torch.manual_seed(1)
-    out = KERNELS["fast"].dropout_add(residual, x, 0.25, True)
+    out = FAST.dropout_add(residual, x, 0.25, True)
     mask = ones_dropped(0.25, 1, 35).view(5, 7)
     assert out.dtype == torch.float32
     assert (out - (residual + x * mask)).abs().max() < 1e-6  # one rounding less
@@ -246,7 +244,7 @@ def test_what_is_dropped_before_it_is_added_has_the_gradient_of_both_steps(dtype
 def test_without_dropout_both_arithmetics_only_add(p: float, training: bool) -> None:
     residual, x = torch.randn(2, 5, 7)
     before = torch.get_rng_state()
-    for arithmetic in KERNELS.values():
+    for arithmetic in (REFERENCE, FAST):
         assert torch.equal(arithmetic.dropout_add(residual, x, p, training), x + residual)
     assert torch.equal(before, torch.get_rng_state())
 
@@ -255,8 +253,8 @@ def test_a_second_derivative_is_refused_rather_than_wrong() -> None:
     x = torch.randn(2, 24, requires_grad=True)
     q, k, v = (part.requires_grad_() for part in heads()[:3])
     for out, of in (
-        (KERNELS["fast"].linear(x, *layers())[0], x),
-        (KERNELS["fast"].attention(q, k, v, None, 0.1), q),
+        (FAST.linear(x, *layers())[0], x),
+        (FAST.attention(q, k, v, None, 0.1), q),
     ):
         (first,) = torch.autograd.grad(out.cos().sum(), of, create_graph=True)
         with pytest.raises(RuntimeError, match="once_differentiable"):
@@ -294,7 +292,7 @@ def outputs_and_gradients(arithmetic: str, some: list[nn.Linear], x: Tensor, bf1
     """Outputs of the layers, then the gradients of x, weights and biases; of a loss in which all have a share."""
     x = x.clone().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-        out = KERNELS[arithmetic].linear(x, *some)
+        out = get_kernels(arithmetic).linear(x, *some)
     loss = torch.stack([(part.double() * (i + 1)).cos().sum() for i, part in enumerate(out)]).sum()
     parameters = [p for layer in some for p in layer.parameters()]
     return [*out, *torch.autograd.grad(loss, [x, *parameters])]
@@ -321,7 +319,7 @@ def test_joint_products_in_bfloat16_are_as_exact_as_autocast(count: int) -> None
         assert (ours - true).norm() < 2 * (theirs - true).norm() + 1e-3 * true.norm()
 
 
-@pytest.mark.parametrize("name", PRODUCTS)
+@pytest.mark.parametrize("name", MATMULS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_onednn_computes_the_products_that_pytorch_does(name: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
@@ -332,10 +330,10 @@ def test_onednn_computes_the_products_that_pytorch_does(name: str, dtype: torch.
     }
     first, second = (torch.randn(shape).to(dtype) for shape in shapes[name])
     bias = torch.randn(5).to(dtype) if name == "output" else None
-    if not onednn_multiplies(dtype):  # a processor without bfloat16: never asked for it
-        assert products.products(name, dtype) == PRODUCTS[name][:1]
+    if not onednn_supports(dtype):  # a processor without bfloat16: never asked for it
+        assert matmul.available_matmuls(name, dtype) == MATMULS[name][:1]
         return
-    plain, onednn = (product(first, second, bias) for product in PRODUCTS[name])
+    plain, onednn = (multiply(first, second, bias) for multiply in MATMULS[name])
     assert plain.shape == onednn.shape
     tolerance = 1e-5 if dtype == torch.float32 else 1e-2  # a sum of 24 in another order; bfloat16 keeps 8 bits
     assert (plain - onednn).abs().max() <= tolerance * plain.abs().max()
@@ -348,7 +346,7 @@ def test_the_product_that_is_clearly_faster_is_chosen(
     """More of the same work stands for the slower product; without, both are the same and PyTorch's own is kept."""
     calls = [0, 0]
 
-    def candidate(which: int) -> Product:
+    def candidate(which: int) -> Matmul:
         def way(first: Tensor, second: Tensor, bias: Tensor | None) -> Tensor:
             calls[which] += 1
             for _ in range(8 if which == slow else 2):
@@ -358,23 +356,23 @@ def test_the_product_that_is_clearly_faster_is_chosen(
         return way
 
     pair = candidate(0), candidate(1)
-    monkeypatch.setitem(PRODUCTS, "output", pair)
-    monkeypatch.setattr(products, "_chosen", {})
-    assert product("output", torch.float32) is pair[chosen]
+    monkeypatch.setitem(MATMULS, "output", pair)
+    monkeypatch.setattr(matmul, "_chosen", {})
+    assert fastest_matmul("output", torch.float32) is pair[chosen]
     assert min(calls) > 0
     tried = list(calls)
-    product("output", torch.float32)
+    fastest_matmul("output", torch.float32)
     assert calls == tried  # measured once
     choose_matmul({"output, torch.float32": 1 - chosen, "output, torch.bfloat16": 7, "elsewhere": 0})
-    assert product("output", torch.float32) is pair[1 - chosen]
+    assert fastest_matmul("output", torch.float32) is pair[1 - chosen]
     assert chosen_matmul(torch.float32)["output, torch.float32"] == 1 - chosen
     assert calls == tried or slow is None  # told, not measured
 
 
 def test_in_bfloat16_nothing_is_tried_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch and oneDNN are one library there: what times them would choose by chance."""
-    monkeypatch.setattr(products, "_chosen", {})
-    monkeypatch.setattr(products, "_seconds", lambda *_: pytest.fail("timed"))
+    monkeypatch.setattr(matmul, "_chosen", {})
+    monkeypatch.setattr(matmul, "_seconds", lambda *_: pytest.fail("timed"))
     native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     expected = {"output": int(native), "gradient of x": 0, "gradient of weight": 0}
     assert chosen_matmul(torch.bfloat16) == {f"{name}, torch.bfloat16": way for name, way in expected.items()}
@@ -387,12 +385,13 @@ def test_a_processor_without_bfloat16_trains_in_it_all_the_same(tmp_path: Path) 
 import torch
 from minitrain import TrainConfig, load_classifier
 from minitrain.data.batch import Batch
-from minitrain.training.step import make_state, train_step
+from minitrain.training.setup import make_state
+from minitrain.training.step import StepSettings, train_step
 assert not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 state = make_state(load_classifier({str(tmp_path)!r}), TrainConfig(bf16=True))
 ids = torch.arange(8).view(2, 4)
 batch = Batch(ids, torch.ones_like(ids), torch.zeros_like(ids), torch.tensor([0, 1]))
-print(*train_step(state, [batch], 1e-3, bf16=True))
+print(*train_step(state, [batch], 1e-3, StepSettings(bf16=True)))
 """
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
@@ -411,7 +410,7 @@ def test_the_time_of_a_product_is_the_processors_and_of_one_thread() -> None:
         return first
 
     before = torch.get_num_threads()
-    waited, multiplied = products._seconds([waiting, PRODUCTS["output"][0]], *torch.ones(2, 512, 512))
+    waited, multiplied = matmul._seconds([waiting, MATMULS["output"][0]], *torch.ones(2, 512, 512))
     assert waited < 0.01 and waited < multiplied
     assert threads == [1] * 5 and torch.get_num_threads() == before
 
@@ -424,13 +423,13 @@ def test_onednn_carries_a_whole_step_where_it_is_chosen(tmp_path: Path, monkeypa
     for which in (0, 1):
         used: list[str] = []
 
-        def choice(name: str, dtype: torch.dtype, which: int = which, used: list[str] = used) -> Product:
+        def choice(name: str, dtype: torch.dtype, which: int = which, used: list[str] = used) -> Matmul:
             used.append(name)
-            return PRODUCTS[name][which]
+            return MATMULS[name][which]
 
-        monkeypatch.setattr(products, "product", choice)
+        monkeypatch.setattr(matmul, "fastest_matmul", choice)
         our_loss(model(**inputs), make_labels(2, 5)).backward()
-        assert set(used) == set(PRODUCTS)
+        assert set(used) == set(MATMULS)
         gradients.append([p.grad for p in model.parameters()])
         model.zero_grad()
     largest = max(g.abs().max() for g in gradients[0] if g is not None)
@@ -448,18 +447,18 @@ class Tripled(nn.Linear):
 
 def test_a_subclass_and_a_hook_are_called_in_training_too() -> None:
     x, layer = torch.randn(2, 24), Tripled(24, 8)
-    assert torch.equal(KERNELS["fast"].linear(x, layer)[0], layer(x))
+    assert torch.equal(FAST.linear(x, layer)[0], layer(x))
     hooked, seen = nn.Linear(24, 8), []
     hooked.register_forward_hook(lambda *_: seen.append(1))
-    KERNELS["fast"].linear(x, hooked)
+    FAST.linear(x, hooked)
     assert seen == [1]
 
 
 def test_autocast_leaves_double_precision_alone() -> None:
     (layer,), x = layers(torch.float64)[:1], torch.randn(2, 24, dtype=torch.float64)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(KERNELS["fast"].linear(x, layer)[0], layer(x))
-        assert KERNELS["fast"].linear(x, layer)[0].dtype == torch.float64
+        assert torch.equal(FAST.linear(x, layer)[0], layer(x))
+        assert FAST.linear(x, layer)[0].dtype == torch.float64
 
 
 def test_a_row_that_may_look_nowhere_harms_no_other() -> None:
@@ -467,14 +466,14 @@ def test_a_row_that_may_look_nowhere_harms_no_other() -> None:
     mask = mask[:, :, :1].clone()
     mask[2] = False
     inputs = [part.clone().requires_grad_() for part in (q, k, v)]
-    out = KERNELS["fast"].attention(*inputs, mask, 0.1)
+    out = FAST.attention(*inputs, mask, 0.1)
     assert out.isfinite().all()
     assert all(g.isfinite().all() for g in torch.autograd.grad(out[:2].sum(), inputs))
 
 
 def test_frozen_layers_get_no_gradient() -> None:
     x, layer = torch.randn(2, 24, requires_grad=True), nn.Linear(24, 8).requires_grad_(False)
-    (of_x,) = torch.autograd.grad(KERNELS["fast"].linear(x, layer)[0].sum(), x)
+    (of_x,) = torch.autograd.grad(FAST.linear(x, layer)[0].sum(), x)
     assert torch.allclose(of_x, layer.weight.sum(0).expand(2, -1), atol=1e-6) and layer.weight.grad is None
 
 
@@ -488,12 +487,12 @@ def test_layers_without_bias_and_mixed_ones_are_those_of_each_layer(biases: list
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_layer_takes_the_fast_way_with_a_bias_and_without(bias: bool) -> None:
-    (out,) = KERNELS["fast"].linear(torch.randn(2, 24), nn.Linear(24, 8, bias=bias))
+    (out,) = FAST.linear(torch.randn(2, 24), nn.Linear(24, 8, bias=bias))
     assert out.grad_fn is not None and type(out.grad_fn).__name__ == "JointLinearBackward"
 
 
 def test_no_gradient_is_computed_for_an_input_that_needs_none() -> None:
-    (out,) = KERNELS["fast"].linear(torch.randn(2, 24), layers()[0])
+    (out,) = FAST.linear(torch.randn(2, 24), layers()[0])
     assert out.requires_grad
     out.sum().backward()
 
@@ -507,15 +506,15 @@ def test_in_evaluation_the_arithmetics_agree(tmp_path: Path) -> None:
 
 
 def count_joined(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many parts each call of `joined` is given in `packing`, from here on."""
+    """How many parts each call of `joined` is given in `prepack`, from here on."""
     counts: list[int] = []
-    joined = packing.joined
+    joined = prepack.joined
 
     def counting(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         counts.append(len(parts))
         return joined(parts, dtype)
 
-    monkeypatch.setattr(packing, "joined", counting)
+    monkeypatch.setattr(prepack, "joined", counting)
     return counts
 
 
@@ -526,15 +525,15 @@ def test_weights_that_do_not_change_are_joined_once(
 ) -> None:
     some, x = layers(), torch.randn(passes, 2, 5, 24)
     laid: list[Tensor] = []
-    lay_out = packing.lay_out
-    monkeypatch.setattr(packing, "lay_out", lambda weight: laid.append(weight) or lay_out(weight))
+    lay_out = prepack.to_onednn_layout
+    monkeypatch.setattr(prepack, "to_onednn_layout", lambda weight: laid.append(weight) or lay_out(weight))
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16), torch.no_grad():
-        expected = [KERNELS["reference"].linear(part, *some) for part in x]
+        expected = [REFERENCE.linear(part, *some) for part in x]
         counts = count_joined(monkeypatch)
         with unchanged_weights(passes):
-            out = [KERNELS["fast"].linear(part, *some) for part in x]
+            out = [FAST.linear(part, *some) for part in x]
             assert counts == [3, 3]  # weights and biases, for the first pass
-            KERNELS["fast"].linear(x[0], some[0])
+            FAST.linear(x[0], some[0])
             assert counts == [3, 3, 1, 1]  # other company, another product
     assert [len(weight) for weight in laid] == (
         [51, 8] if bf16 and passes == 4 and by_onednn(torch.bfloat16, torch.device("cpu")) else []
@@ -550,19 +549,19 @@ def test_weights_that_do_not_change_are_joined_once(
 @pytest.mark.parametrize("activation", [F.gelu, F.relu, torch.tanh])
 @pytest.mark.parametrize("passes", [1, 4])
 def test_what_follows_a_layer_may_be_computed_with_it(
-    dtype: torch.dtype, activation: kernels.Activation, passes: int
+    dtype: torch.dtype, activation: Activation, passes: int
 ) -> None:
     torch.manual_seed(0)
     layer, x = nn.Linear(24, 40), torch.randn(2, 5, 24)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16), torch.no_grad():
-        plain = KERNELS["reference"].linear_act(x, layer, activation)
+        plain = REFERENCE.linear_act(x, layer, activation)
         calls: list[bool] = []
         with unchanged_weights(passes):
-            packed = packing.prepacked_weights()
+            packed = prepack.prepacked_weights()
             assert packed is not None
-            multiply = packed.multiply
-            packed.multiply = lambda *args, gelu=False: calls.append(gelu) or multiply(*args, gelu=gelu)  # type: ignore[method-assign]
-            fast = KERNELS["fast"].linear_act(x, layer, activation)
+            multiply = packed.linear
+            packed.linear = lambda *args, gelu=False: calls.append(gelu) or multiply(*args, gelu=gelu)  # type: ignore[method-assign]
+            fast = FAST.linear_act(x, layer, activation)
     exact = activation(layer.double()(x.double()))
     assert calls == [activation is F.gelu and by_onednn(dtype, torch.device("cpu"))]
     assert fast.dtype == plain.dtype == dtype and fast.shape == plain.shape
@@ -587,10 +586,10 @@ def test_keys_that_fill_up_are_looked_at_by_nobody(
     monkeypatch.setattr(attentions, "attention", plain)
     expected = attention(q.float(), k.float(), v.float(), mask if masked else None, 0.0)
     with torch.no_grad():
-        out = KERNELS["fast"].attention(q, k, v, mask if masked else None, 0.0)
+        out = FAST.attention(q, k, v, mask if masked else None, 0.0)
     assert lengths == [16] and out.shape == expected.shape and out.dtype == torch.bfloat16
     assert (out - expected).abs().max() < 2e-2 * expected.abs().max()  # bfloat16 keeps 8 bits
-    KERNELS["fast"].attention(q, k, v, None, 0.0)
+    FAST.attention(q, k, v, None, 0.0)
     assert lengths == [16, 9]  # gradients are wanted: as it is
 
 
@@ -600,7 +599,7 @@ def test_of_sixteen_keys_a_boolean_mask_gives_the_bits_that_it_gives_pytorch() -
     mask = mask[:, :, :1]
     assert not mask.all() and mask.size(3) == k.size(2) == 16
     with torch.no_grad():
-        assert torch.equal(KERNELS["fast"].attention(q, k, v, mask, 0.0), attention(q, k, v, mask, 0.0))
+        assert torch.equal(FAST.attention(q, k, v, mask, 0.0), attention(q, k, v, mask, 0.0))
 
 
 def test_weights_may_change_before_and_after() -> None:
@@ -609,15 +608,15 @@ def test_weights_may_change_before_and_after() -> None:
         for _ in range(2):
             layer.weight.mul_(2.0)
             with unchanged_weights(1):
-                assert torch.allclose(KERNELS["fast"].linear(x, layer)[0], layer(x), atol=1e-6)
+                assert torch.allclose(FAST.linear(x, layer)[0], layer(x), atol=1e-6)
         layer.weight.mul_(2.0)
-        assert torch.allclose(KERNELS["fast"].linear(x, layer)[0], layer(x), atol=1e-6)
+        assert torch.allclose(FAST.linear(x, layer)[0], layer(x), atol=1e-6)
 
 
 def test_where_gradients_are_wanted_they_flow_even_if_weights_are_said_not_to_change() -> None:
     (layer,), x = layers()[:1], torch.randn(2, 24)
     with unchanged_weights(1):
-        KERNELS["fast"].linear(x, layer)[0].sum().backward()
+        FAST.linear(x, layer)[0].sum().backward()
     assert layer.weight.grad is not None and torch.allclose(layer.weight.grad, x.sum(0).expand(8, -1), atol=1e-6)
 
 

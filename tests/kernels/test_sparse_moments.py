@@ -16,7 +16,7 @@ from minitrain.model.weights import load_classifier
 from minitrain.training.clipping import clip_grad_norm
 from minitrain.training.optim import AdamW
 from minitrain.training.schedules import linear_schedule
-from minitrain.training.step import accumulate_gradients, make_state
+from minitrain.training.setup import make_state
 
 ROWS, WIDTH, STEPS = 50, 8, 40
 
@@ -84,7 +84,7 @@ def test_only_touched_rows_have_moments_and_they_go_on_moving_without_a_gradient
     backward(embedding, nn.Linear(WIDTH, 3), 1)
     assert embedding.weight.grad is not None and embedding.weight.grad.is_sparse
     optimizer.step()
-    touched = optimizer.state[embedding.weight]["touched"]
+    touched = optimizer.state[embedding.weight]["sparse"]
     assert sorted(touched.rows.tolist()) == sorted(set(used_rows(1).tolist()))
     assert touched.exp_avg.shape == touched.exp_avg_sq.shape == (len(touched.rows), WIDTH)
     before = embedding.weight.detach().clone()
@@ -100,7 +100,7 @@ def test_a_padding_row_is_never_touched() -> None:
     optimizer = AdamW(embedding.parameters())
     embedding(torch.tensor([0, 3, 0])).sum().backward()
     optimizer.step()
-    assert optimizer.state[embedding.weight]["touched"].rows.tolist() == [3]
+    assert optimizer.state[embedding.weight]["sparse"].rows.tolist() == [3]
 
 
 def test_gradients_of_several_passes_add_up() -> None:
@@ -188,7 +188,7 @@ def test_a_state_with_rows_but_no_moments_is_refused() -> None:
 def test_gather_and_scatter_give_back_what_lay_there() -> None:
     weight = torch.randn(ROWS, WIDTH)
     before = weight.clone()
-    touched = SparseMoments(weight)
+    touched = SparseMoments(weight, torch.empty(0, dtype=torch.int64))
     values = torch.randn(3, WIDTH)
     gradient = torch.sparse_coo_tensor(torch.tensor([[7, 2, 7]]), values, (ROWS, WIDTH), check_invariants=True)
     rows, dense = touched.gather(weight, gradient)
@@ -209,7 +209,7 @@ def test_training_asks_for_sparse_gradients_where_kernels_are_fast(
     config = TrainConfig(model=str(tmp_path), dataset="demo", kernels=kernels, device="cpu")
     state = make_state(load_classifier(tmp_path, kernels=kernels).train(), config)
     batch = collate([Example(input_ids=[5, 7, 5], token_type_ids=[0, 0, 0], label=1)])
-    accumulate_gradients(state.model, [batch])
+    state.model(**batch.inputs).sum().backward()
     gradient = state.model.encoder.word_embeddings.weight.grad
     assert gradient is not None and gradient.is_sparse is sparse
     state.optimizer.step()

@@ -45,14 +45,14 @@ def with_config(folder: Path, **changes: Any) -> Path:
 def test_each_layer_passes_through_all_blocks_of_its_group(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, "albert", num_hidden_layers=5, num_hidden_groups=2, inner_group_num=3)
     config = read_config(tmp_path)
-    assert FAMILIES["albert"].layers(config) == 3 * [0, 1, 2] + 2 * [3, 4, 5]
+    assert FAMILIES["albert"].layer_order(config) == 3 * [0, 1, 2] + 2 * [3, 4, 5]
     encoder = load_classifier(tmp_path).encoder
     assert len(encoder.blocks) == 6
     calls = []
     for number, block in enumerate(encoder.blocks):
         block.register_forward_hook(lambda *_, number=number: calls.append(number))
     encoder(torch.tensor([[5, 6, 7]]))
-    assert calls == encoder.layers
+    assert calls == encoder.layer_order
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ import torch
 from parity.reference import Twins, make_inputs, make_twins
 
 from minitrain.errors import MinitrainError
-from minitrain.kernels.reference import KERNELS
-from minitrain.model.layers import attention_context
+from minitrain.model.layers import padding_mask
 from minitrain.model.weights import load_encoder
 
 
@@ -33,10 +32,9 @@ def test_padding_does_not_change_logits(twins: Twins) -> None:
 
 def test_a_batch_without_padding_has_no_mask_and_one_with_padding_hides_it_from_every_query() -> None:
     """Without a mask a GPU takes its fastest attention; the logits alone would not tell."""
-    kernels = KERNELS["reference"]
     ones = torch.ones(2, 3, dtype=torch.int64)
-    assert attention_context(None, kernels).mask is None and attention_context(ones, kernels).mask is None
-    mask = attention_context(torch.tensor([[1, 1, 1], [1, 0, 0]]), kernels).mask
+    assert padding_mask(None) is None and padding_mask(ones) is None
+    mask = padding_mask(torch.tensor([[1, 1, 1], [1, 0, 0]]))
     assert mask is not None and mask.shape == (2, 1, 1, 3) and mask.dtype == torch.bool
     assert mask[0].all() and mask[1].flatten().tolist() == [True, False, False]
 

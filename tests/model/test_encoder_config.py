@@ -17,9 +17,9 @@ from transformers import BertConfig, pipeline
 
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
-from minitrain.model.encoder_config import ACTIVATIONS, LARGEST_SIZE, EncoderConfig
+from minitrain.model.activations import ACTIVATIONS
+from minitrain.model.encoder_config import LARGEST_SIZE, EncoderConfig
 from minitrain.model.families import FAMILIES
-from minitrain.model.layers import ACTIVATIONS as FUNCTIONS
 from minitrain.model.weights import load_classifier, load_encoder, read_config, trained_labels
 
 SMALL = {"model_type": "bert", **REFERENCES["bert"].small}
@@ -94,10 +94,6 @@ def test_labels_are_sorted_by_number_not_by_text(tmp_path: Path) -> None:
     assert read_config(write(tmp_path, id2label=names)).label_names == tuple(f"name {i}" for i in range(12))
 
 
-def test_every_activation_that_a_config_may_name_exists() -> None:
-    assert set(ACTIVATIONS) == set(FUNCTIONS)
-
-
 @pytest.mark.fault(43)
 @pytest.mark.parametrize("value", ["gpt2", "BERT", "", 3, True, ["bert"], {"bert": 1}])
 def test_an_unknown_model_type_is_an_error_that_lists_the_known_ones(value: Any, tmp_path: Path) -> None:
@@ -148,7 +144,7 @@ def test_an_epsilon_or_range_that_is_not_positive_is_named(key: str, value: Any,
 def test_nan_and_infinity_are_refused_though_json_dumps_writes_them(value: str, tmp_path: Path) -> None:
     write(tmp_path, layer_norm_eps=float(value))
     assert value in (tmp_path / "config.json").read_text()
-    with pytest.raises(MinitrainError, match=f"config.json: holds {value}"):
+    with pytest.raises(MinitrainError, match=f"config.json: .*it holds {value}"):
         read_config(tmp_path)
 
 

@@ -24,7 +24,7 @@ from minitrain.config.inference_config import PredictConfig
 from minitrain.errors import MinitrainError
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.loading import LoadReport
-from minitrain.model.weights import load_classifier, load_classifier_with_report, load_encoder, trained_labels
+from minitrain.model.weights import load_classifier, load_encoder, trained_labels
 from minitrain.run.labelling import predict_run
 from minitrain.run.main import train
 
@@ -40,9 +40,8 @@ def report_of(folder: Path, num_labels: int | None = None, new_head: bool = Fals
 def loaded(
     folder: Path, num_labels: int | None = None, new_head: bool = False
 ) -> tuple[SequenceClassifier, LoadReport]:
-    return load_classifier_with_report(
-        folder, num_labels, label_names=None, problem_type=None, new_head=new_head, kernels="reference"
-    )
+    model = load_classifier(folder, num_labels, new_head=new_head, kernels="reference")
+    return model, model.load_report
 
 
 def edit(folder: Path, change: Change) -> Path:

@@ -10,15 +10,18 @@ from parity.reference import Twins, load_reference, make_inputs, make_twins, sav
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
 from minitrain.errors import MinitrainError
-from minitrain.model.families.mpnet import distance_buckets
+from minitrain.model.families.mpnet import relative_position_buckets
 from minitrain.model.weights import load_classifier, read_config
 
 
 def test_distances_have_the_buckets_of_transformers() -> None:
     length = 2048
     ahead = torch.arange(length)[None, :] - torch.arange(length)[:, None]
-    assert torch.equal(distance_buckets(length), MPNetEncoder.relative_position_bucket(ahead))
-    assert distance_buckets(length).unique().tolist() == [*range(16), *range(17, 32)]  # 16 would be 0 ahead
+    assert torch.equal(relative_position_buckets(length), MPNetEncoder.relative_position_bucket(ahead))
+    assert relative_position_buckets(length).unique().tolist() == [
+        *range(16),
+        *range(17, 32),
+    ]  # 16 would be 0 ahead
 
 
 def test_a_text_that_is_padding_alone_has_the_bits_of_transformers(tmp_path: Path) -> None:

@@ -34,7 +34,6 @@ from minitrain.model.loading import (
 )
 from minitrain.model.weights import (
     load_classifier,
-    load_classifier_with_report,
     load_encoder,
     save_classifier,
     trained_labels,
@@ -72,9 +71,8 @@ def checkpoint(tmp_path: Path) -> Path:
 def load(
     folder: Path, num_labels: int | None = None, new_head: bool = False
 ) -> tuple[SequenceClassifier, LoadReport]:
-    return load_classifier_with_report(
-        folder, num_labels, label_names=None, problem_type=None, new_head=new_head, kernels="reference"
-    )
+    model = load_classifier(folder, num_labels, new_head=new_head, kernels="reference")
+    return model, model.load_report
 
 
 def edit(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:

@@ -14,9 +14,9 @@ from transformers import Trainer, TrainingArguments
 
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
-from minitrain.kernels.reference import KERNELS
+from minitrain.kernels import get_kernels
 from minitrain.model.families.deberta_v2 import DebertaV2Config
-from minitrain.model.families.disentangled import bucketed
+from minitrain.model.families.disentangled import log_buckets
 from minitrain.model.weights import load_classifier, read_config, save_classifier
 from minitrain.training.param_groups import decay_groups
 from parity.reference import (
@@ -169,7 +169,7 @@ def test_fast_scores_of_distances_are_the_gathered_ones(rows: int, columns: int)
     for name in ("reference", "fast"):
         torch.manual_seed(1)
         x, table = (torch.randn(size).double().requires_grad_() for size in ((6, rows, 4), (3, 6, 4)))
-        scores = KERNELS[name].relative_scores(x, table, index, torch.tensor(1.7).double())
+        scores = get_kernels(name).relative_scores(x, table, index, torch.tensor(1.7).double())
         assert scores.shape == (2, 3, rows, columns)
         (scores * torch.arange(scores.numel()).view_as(scores)).sum().backward()
         found.append((scores, x.grad, table.grad))
@@ -179,7 +179,7 @@ def test_fast_scores_of_distances_are_the_gathered_ones(rows: int, columns: int)
 
 def test_distances_are_bucketed_as_the_docstring_says() -> None:
     distances = torch.tensor([-23, -9, -4, -1, 0, 3, 5, 9])
-    assert bucketed(distances, 8, 24).tolist() == [-7, -6, -4, -1, 0, 3, 5, 6]
+    assert log_buckets(distances, 8, 24).tolist() == [-7, -6, -4, -1, 0, 3, 5, 6]
 
 
 def test_the_decay_is_that_of_the_trainer(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from transformers.masking_utils import create_bidirectional_mask, create_bidirec
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
 from minitrain.model.families import FAMILIES
-from minitrain.model.families.modernbert import ModernBertConfig, View
+from minitrain.model.families.modernbert import LayerInputs, ModernBertConfig
 from minitrain.model.weights import load_classifier, load_encoder, read_config, save_classifier
 from parity.reference import (
     REFERENCES,
@@ -105,10 +105,10 @@ def test_at_every_length_about_the_window_the_same_mask_is_made(
         twins.ours.zero_grad()
 
 
-def views(folder: Path, length: int, **config: Any) -> dict[str, View]:
+def views(folder: Path, length: int, **config: Any) -> dict[str, LayerInputs]:
     save_checkpoint(folder, "modernbert", **config)
     encoder = load_encoder(folder)
-    seen: list[dict[str, View]] = []
+    seen: list[dict[str, LayerInputs]] = []
     assert encoder.shared is not None
     encoder.shared.register_forward_hook(lambda module, args, out: seen.append(out))
     encoder(torch.ones(2, length, dtype=torch.int64))

@@ -159,7 +159,7 @@ config = TrainConfig(**{flags_of(folder, rows, tmp_path / "out")!r})
 with ahead.prefetching(config) as process:
     from minitrain.run import main as run
 
-    parts = run.prepare(config, ahead=process)
+    parts = run.prepare(config, prefetcher=process)
 print({{name: split.checksum() for name, split in parts.splits.all.items()}}, parts.splits.labels.names)
 """
     done = python(code, MINITRAIN_CACHE="")

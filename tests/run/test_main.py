@@ -450,7 +450,7 @@ def test_a_processor_that_emulates_bfloat16_is_named_before_the_first_step(
     warns: bool,
 ) -> None:
     run = prepare(config(model, data, tmp_path / "run", bf16=asked))
-    monkeypatch.setattr("minitrain.run.summary.onednn_multiplies", lambda dtype: has_it)
+    monkeypatch.setattr("minitrain.run.summary.onednn_supports", lambda dtype: has_it)
     lines = header(replace(run, device=torch.device(device)))
     assert any("emulates it, far slower than fp32: leave out --bf16" in line for line in lines) == warns
 

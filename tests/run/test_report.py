@@ -27,7 +27,7 @@ STEP_KEYS = {"event", "step", "epoch", "loss", "grad_norm", "learning_rate", "ex
 
 def step_log(step: int, **values: Any) -> StepLog:
     fields = {"epoch": step / 10, "loss": 1 / step, "grad_norm": 2.0, "learning_rate": step / 2**20}
-    shared = {"examples": 8, "padding": 0.25, "seconds": 0.5, "phases": {"forward": 0.25}, "flops": 1e9}
+    shared = {"examples": 8, "padding": 0.25, "seconds": 0.5, "shapes": ((8, 16),)}
     return StepLog(step=step, **(fields | shared | values))
 
 

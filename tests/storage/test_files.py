@@ -38,13 +38,13 @@ def test_json_that_was_written_is_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b'{"a": NaN}', "holds NaN"),
-        (b'{"a": [1, {"b": Infinity}]}', "holds Infinity"),
-        (b'{"a": -Infinity}', "holds -Infinity"),
-        (b'{"a": 1, "a": 1}', "the key 'a' stands twice"),
+        (b'{"a": NaN}', "it holds NaN"),
+        (b'{"a": [1, {"b": Infinity}]}', "it holds Infinity"),
+        (b'{"a": -Infinity}', "it holds -Infinity"),
+        (b'{"a": 1, "a": 1}', "it holds the key 'a' twice"),
         (b'{"a": "\\ud800"}', "half of a surrogate pair"),
         (b'{"a\\uDFFF": 1}', "half of a surrogate pair"),
-        (b'{"a": {"b": 1, "c": 2, "b": 3}}', "the key 'b' stands twice"),
+        (b'{"a": {"b": 1, "c": 2, "b": 3}}', "it holds the key 'b' twice"),
         (b"[1, 2]", "expected a JSON object, got list"),
         (b"null", "expected a JSON object, got NoneType"),
         (b"", "not valid JSON"),
@@ -75,7 +75,7 @@ def test_a_key_that_stands_twice_among_a_million_is_found_at_once(tmp_path: Path
     keys = [str(number) for number in range(10**6)]
     (tmp_path / "a.json").write_text("{" + ",".join(f'"{key}":1' for key in [*keys, keys[-1]]) + "}")
     start = time.perf_counter()
-    with pytest.raises(MinitrainError, match="the key '999999' stands twice"):
+    with pytest.raises(MinitrainError, match="the key '999999' twice"):
         read_json(tmp_path / "a.json")
     assert time.perf_counter() - start < 10  # it takes half a second; a search for each key would take hours
 

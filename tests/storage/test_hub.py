@@ -206,5 +206,5 @@ def test_a_repository_without_a_config_names_the_file(tmp_path: Path) -> None:
 
 def test_a_revision_goes_with_a_hub_id_only(tmp_path: Path) -> None:
     for name in ("demo", str(tmp_path)):
-        with pytest.raises(MinitrainError, match="--model_revision v1: goes with a Hub id, and --model .* is none"):
+        with pytest.raises(MinitrainError, match="--model_revision v1: needs a Hub id, but --model is "):
             resolve_model(name, "v1")

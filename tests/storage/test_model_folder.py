@@ -126,7 +126,9 @@ def test_sentence_transformers_with_the_encoder_in_a_folder(model: Path, data: P
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
     (folder / "modules.json").write_text(json.dumps(MODULES))
     message = refusal(folder, data)
-    assert "is of sentence-transformers" in message and named_model(message) == folder / "0_Transformer"
+    assert (
+        "holds no model itself, but one in a folder" in message and named_model(message) == folder / "0_Transformer"
+    )
     load_classifier(named_model(message))
 
 
@@ -169,7 +171,7 @@ def run(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_the_checkpoints_of_a_run_name_its_model(run: Path, data: Path) -> None:
     for folder in (run / "checkpoints", run / "checkpoints" / "step-00000002"):
         message = refusal(folder, data)
-        assert "from which --resume goes on; the model of the run is --model" in message
+        assert "which --resume continues; the model of the run is --model" in message
         assert named_model(message) == run
     load_classifier(run)
 
@@ -184,7 +186,10 @@ def test_a_run_that_was_interrupted_names_resume(run: Path, model: Path, data: P
     said += [
         refusal(place, data) for place in (folder, folder / "checkpoints", folder / "checkpoints/step-00000002")
     ]
-    assert all("again with --resume" in message and named_model(message) == folder for message in said)
+    assert all(
+        "repeat the command of that run with --resume" in message and named_model(message) == folder
+        for message in said
+    )
     train(run_config(model, data, folder, max_steps=2, save_strategy="steps", save_steps=1, resume="newest"))
     load_classifier(folder)
 

@@ -86,7 +86,7 @@ def test_a_truncated_file_is_refused(keep: int, tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:keep])
     assert len(path.read_bytes()) < len(whole)
-    assert_refused(path, "is no valid safetensors file", "download it again")
+    assert_refused(path, "is not a valid safetensors file", "download it again")
 
 
 BROKEN: dict[str, tuple[str | dict[str, Any], int]] = {
@@ -124,7 +124,9 @@ BROKEN: dict[str, tuple[str | dict[str, Any], int]] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_malformed_file_is_refused(name: str, tmp_path: Path) -> None:
     header, size = BROKEN[name]
-    assert_refused(raw_file(tmp_path / "model.safetensors", header, b"\0" * size), "is no valid safetensors file")
+    assert_refused(
+        raw_file(tmp_path / "model.safetensors", header, b"\0" * size), "is not a valid safetensors file"
+    )
 
 
 @pytest.mark.parametrize("name", ["a key twice", "an empty name", "a shape without data", "a field too many"])
@@ -137,7 +139,7 @@ def test_the_library_alone_would_take_some_of_them(name: str, tmp_path: Path) ->
 
 def test_a_header_larger_than_any_encoders_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = raw_file(tmp_path / "model.safetensors", "{" + " " * LARGEST_HEADER + "}")
-    assert_refused(path, "is no valid safetensors file", f"at most {LARGEST_HEADER} are read")
+    assert_refused(path, "is not a valid safetensors file", f"at most {LARGEST_HEADER} are read")
 
 
 def test_a_file_without_tensors_is_read(tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def test_a_file_without_tensors_is_read(tmp_path: Path) -> None:
 def test_a_header_length_beyond_the_file_is_refused(length: int, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", length) + b'{"a":1}')
-    assert_refused(path, "is no valid safetensors file")
+    assert_refused(path, "is not a valid safetensors file")
 
 
 @pytest.mark.fault(40)
@@ -188,7 +190,7 @@ def test_a_pickle_under_another_name_is_refused_and_never_runs(how: str | int, t
 def test_a_pickle_of_the_first_protocols_is_refused_and_never_runs(protocol: int, tmp_path: Path) -> None:
     path, ran = tmp_path / "model.safetensors", tmp_path / "ran"
     path.write_bytes(pickle.dumps(Canary(ran), protocol=protocol))
-    assert_refused(path, "is no valid safetensors file")
+    assert_refused(path, "is not a valid safetensors file")
     assert not ran.exists()
     pickle.loads(path.read_bytes()).close()
     assert ran.exists()
@@ -276,7 +278,7 @@ def test_a_shard_whose_name_no_folder_can_hold_is_not_there(tmp_path: Path) -> N
         (tmp_path / ("x" * 300)).is_file()
     with pytest.raises(MinitrainError, match=re.escape(f"{path}: names the shard 'xxx")) as caught:
         weight_files(tmp_path)
-    assert "which is not there" in str(caught.value) and len(str(caught.value)) < 400
+    assert "which is missing" in str(caught.value) and len(str(caught.value)) < 400
 
 
 @pytest.mark.fault(41)
@@ -284,7 +286,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     save_file({"a": torch.ones(1)}, tmp_path / "model-1.safetensors")
     path = index(tmp_path, {"a": "model-1.safetensors", "b": "model-2.safetensors"})
     with pytest.raises(
-        MinitrainError, match=re.escape(f"{path}: names the shard 'model-2.safetensors', which is not")
+        MinitrainError, match=re.escape(f"{path}: names the shard 'model-2.safetensors', which is missing")
     ):
         weight_files(tmp_path)
 
@@ -292,7 +294,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("table", [None, {}, [], "model.safetensors", {"a": 1}, {"a": None}])
 def test_an_index_without_a_table_is_refused(table: Any, tmp_path: Path) -> None:
     path = index(tmp_path, table)
-    with pytest.raises(MinitrainError, match=re.escape(f"{path}: 'weight_map' is missing or is no table")):
+    with pytest.raises(MinitrainError, match=re.escape(f"{path}: 'weight_map' is missing or does not map")):
         weight_files(tmp_path)
 
 

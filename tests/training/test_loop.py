@@ -41,7 +41,8 @@ from minitrain.training.loop import fit
 from minitrain.training.metrics import Metric, metric_for
 from minitrain.training.param_groups import decay_groups
 from minitrain.training.plan import make_sampler, plan
-from minitrain.training.step import TrainState, accumulate_gradients, make_state, train_step
+from minitrain.training.setup import make_state
+from minitrain.training.step import StepSettings, TrainState, train_step
 from minitrain.training.step_log import StepLog
 
 NEUTRAL = ["the", "a", "film", "plot", "actor", "scene", "was", "is", "of", "and", "story", "with", "music", "in"]
@@ -167,12 +168,22 @@ def rows_of(split: Split, rows: range) -> Batch:
     return collate([split[row] for row in rows])
 
 
+UNCLIPPED = StepSettings(max_grad_norm=0.0)
+
+
+def gradients_kept(model: SequenceClassifier) -> TrainState:
+    """A state whose steps leave the gradients to be looked at, and the weights as they are."""
+    state = make_state(model, TrainConfig(kernels="reference"))
+    state.optimizer.step = state.optimizer.zero_grad = lambda *_, **__: None  # type: ignore[method-assign,assignment]
+    return state
+
+
 CUTS = {"16x1": [1] * 16, "8x2": [2] * 8, "4x4": [4] * 4, "5+5+6": [5, 5, 6]}
 
 
 def assert_cuts_do_not_matter(model: SequenceClassifier, split: Split, cuts: list[list[int]]) -> None:
-    model.eval()  # dropout off: its draws do depend on the cut
-    whole_loss = accumulate_gradients(model, [rows_of(split, range(16))]).item()
+    state = gradients_kept(model.eval())  # dropout off: its draws do depend on the cut
+    whole_loss = train_step(state, [rows_of(split, range(16))], 0.0, UNCLIPPED).loss
     whole = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     assert len(whole) == len(list(model.parameters()))
     for sizes in cuts:
@@ -180,7 +191,7 @@ def assert_cuts_do_not_matter(model: SequenceClassifier, split: Split, cuts: lis
         parts = [rows_of(split, range(a, b)) for a, b in zip(starts, starts[1:], strict=False)]
         assert len({part.input_ids.size(1) for part in parts}) > 1  # so that padding differs from part to part
         model.zero_grad()
-        loss = accumulate_gradients(model, parts).item()
+        loss = train_step(state, parts, 0.0, UNCLIPPED).loss
         assert loss == pytest.approx(whole_loss, abs=1e-6)  # sums of float32 in another order
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None
@@ -364,7 +375,7 @@ def test_nan_weight_stops_the_step_before_the_update(bench: Bench) -> None:
         model.head.get_parameter("output.weight")[0, 0] = math.nan
     before = weights_of(model)
     with pytest.raises(MinitrainError, match=r"^step 1: the loss is nan.*from 1: 4, 8, 1\. Lower --learning_rate"):
-        train_step(state, [rows_of(bench.train, range(3))], 1e-3, rows=[3, 7, 0])
+        train_step(state, [rows_of(bench.train, range(3))], 1e-3, StepSettings(), rows=[3, 7, 0])
     assert all(torch.equal(before[name].nan_to_num(7.0), p.nan_to_num(7.0)) for name, p in model.named_parameters())
     assert state.step == 0
 
@@ -376,11 +387,11 @@ def test_infinite_gradient_of_a_finite_loss_stops_too(bench: Bench) -> None:
     infected = model.head.get_parameter("output.bias").register_hook(lambda gradient: gradient * math.inf)
     before = weights_of(model)
     with pytest.raises(MinitrainError, match=r"the loss is \d\.\d+, the gradient norm (inf|nan)"):
-        train_step(state, [rows_of(bench.train, range(3))], 1e-3)
+        train_step(state, [rows_of(bench.train, range(3))], 1e-3, StepSettings())
     assert same(before, weights_of(model))
     infected.remove()
     state.optimizer.zero_grad()
-    train_step(state, [rows_of(bench.train, range(3))], 1e-3)
+    train_step(state, [rows_of(bench.train, range(3))], 1e-3, StepSettings())
     assert state.step == 1 and not same(before, weights_of(model))
 
 
@@ -390,7 +401,8 @@ import torch
 from minitrain import load_classifier
 from minitrain.data.batch import Batch
 from minitrain.config.train_config import TrainConfig
-from minitrain.training.step import make_state, train_step
+from minitrain.training.setup import make_state
+from minitrain.training.step import StepSettings, train_step
 
 model = load_classifier(sys.argv[1], 2)
 state = make_state(model, TrainConfig())
@@ -399,7 +411,7 @@ batch = Batch(ones, ones, torch.zeros_like(ones), torch.zeros(40_000, dtype=torc
 status = dict(line.split(":") for line in open("/proc/self/status"))
 size = int(status["VmSize"].split()[0]) * 1024 + 500_000_000
 resource.setrlimit(resource.RLIMIT_AS, (size, size))
-train_step(state, [batch], 1e-3)
+train_step(state, [batch], 1e-3, StepSettings())
 """
 
 
@@ -634,7 +646,9 @@ def test_gradient_norm_is_reported_before_clipping(bench: Bench, limit: float, c
         model = load_classifier(bench.folder, 2)  # evaluation mode: no dropout
         # A large epsilon makes the update shrink with the gradient, as Adam's otherwise does not.
         state = make_state(model, TrainConfig(adam_epsilon=1.0))
-        _, norm = train_step(state, [rows_of(bench.train, range(8))], 1e-3, max_grad_norm=max_grad_norm)
+        _, norm = train_step(
+            state, [rows_of(bench.train, range(8))], 1e-3, StepSettings(max_grad_norm=max_grad_norm)
+        )
         return norm, weights_of(model)
 
     norm, weights = step(limit)
@@ -649,13 +663,17 @@ def test_gradients_that_adamw_divides_are_clipped_ones(bench: Bench) -> None:
         model = load_classifier(bench.folder, 2)  # as above; and weights decay, and word vectors are sparse
         return make_state(model, TrainConfig(adam_epsilon=1.0, weight_decay=0.1, **flags))
 
+    def is_fused(**flags: Any) -> bool:
+        return StepSettings.of(TrainConfig(**flags)).fused_clip
+
+    assert is_fused() and not is_fused(kernels="reference") and not is_fused(optim="adamw_torch")
     late, before, norms = state(), state(), []
-    assert late.fused_clip
-    assert not state(kernels="reference").fused_clip and not state(optim="adamw_torch").fused_clip
-    before.fused_clip = False
     for first in range(0, 64, 8):
         batch = rows_of(bench.train, range(first, first + 8))
-        ours, expected = (train_step(each, [batch], 0.1, max_grad_norm=0.35) for each in (late, before))
+        ours, expected = (
+            train_step(each, [batch], 0.1, StepSettings(max_grad_norm=0.35, fused_clip=each is late))
+            for each in (late, before)
+        )
         assert ours == pytest.approx(expected, rel=1e-5)  # a division, not a product
         norms.append(expected[1])
     assert min(norms) < 0.35 < max(norms)  # some were clipped
@@ -672,7 +690,7 @@ def test_weights_cast_once_a_step_are_those_of_every_pass(bench: Bench) -> None:
     each_time.cast = None
     for first in range(0, 64, 16):
         batches = [rows_of(bench.train, range(row, row + 8)) for row in (first, first + 8)]
-        ours, expected = (train_step(each, batches, 1e-2, bf16=True) for each in (once, each_time))
+        ours, expected = (train_step(each, batches, 1e-2, StepSettings(bf16=True)) for each in (once, each_time))
         assert ours == expected
         assert same(weights_of(once.model), weights_of(each_time.model))
     assert once.cast is not None and len(once.cast._parts) > 0
@@ -680,7 +698,7 @@ def test_weights_cast_once_a_step_are_those_of_every_pass(bench: Bench) -> None:
 
 def test_gradients_are_gone_after_a_step(bench: Bench) -> None:
     model = load_classifier(bench.folder, 2)
-    train_step(make_state(model, TrainConfig()), [rows_of(bench.train, range(8))], 1e-3)
+    train_step(make_state(model, TrainConfig()), [rows_of(bench.train, range(8))], 1e-3, StepSettings())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 

@@ -58,34 +58,6 @@ def test_adamw_has_the_bits_of_torch_at_every_step(fused: bool, weight_decay: fl
         assert_same(our, their)
 
 
-@pytest.mark.parametrize("fused", [False, True])
-def test_other_betas_and_eps_have_the_bits_of_torch(fused: bool) -> None:
-    torch.manual_seed(0)
-    ours, theirs = twins()
-    our = AdamW(ours, lr=3e-4, betas=(0.8, 0.95), eps=1e-3, weight_decay=0.1, fused=fused)
-    their = torch.optim.AdamW(theirs, 3e-4, (0.8, 0.95), 1e-3, 0.1, fused=fused, foreach=False)
-    for step in range(10):
-        set_gradients(ours, theirs, step)
-        our.step()
-        their.step()
-        assert_same(our, their)
-
-
-@pytest.mark.parametrize("fused", [False, True])
-def test_each_group_decays_at_its_own_rate(fused: bool) -> None:
-    torch.manual_seed(0)
-    ours, theirs = twins()
-    cuts = [(slice(0, 3), 0.05), (slice(3, 7), 0.0)]
-    our = AdamW([{"params": ours[cut], "weight_decay": decay} for cut, decay in cuts], lr=1e-3, fused=fused)
-    groups = [{"params": theirs[cut], "weight_decay": decay} for cut, decay in cuts]
-    their = torch.optim.AdamW(groups, lr=1e-3, fused=fused, foreach=False)
-    for step in range(10):
-        set_gradients(ours, theirs, step)
-        our.step()
-        their.step()
-    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-
-
 def test_fused_path_calls_the_fused_kernel_and_the_plain_path_does_not() -> None:
     for fused in (False, True):
         weight = torch.ones(3, requires_grad=True)
@@ -148,7 +120,10 @@ def test_a_loaded_state_is_a_copy() -> None:
         ({"0.exp_avg": None}, "'0.exp_avg' is missing"),
         ({"0.step": None}, "unexpected"),
         ({"7.step": torch.zeros(())}, "'7.step' is unexpected; this optimizer has 1 parameters"),
-        ({"0.exp_avg": torch.zeros(4)}, r"'0.exp_avg' has shape \(4,\), its parameter needs \(3,\)"),
+        (
+            {"0.exp_avg": torch.zeros(4)},
+            r"'0.exp_avg' has shape \(4,\), its parameter needs a tensor of shape \(3,\)",
+        ),
     ],
 )
 def test_a_state_of_another_model_is_refused_and_changes_nothing(change: dict, message: str) -> None:
@@ -157,13 +132,6 @@ def test_a_state_of_another_model_is_refused_and_changes_nothing(change: dict, m
     with pytest.raises(MinitrainError, match=message):
         optimizer.load_state_dict({name: tensor for name, tensor in state.items() if tensor is not None})
     assert optimizer.state == {}
-
-
-def test_zero_grad_drops_every_gradient() -> None:
-    ours, theirs = twins()
-    set_gradients(ours, theirs, 11)
-    AdamW(ours).zero_grad()
-    assert all(parameter.grad is None for parameter in ours)
 
 
 @pytest.mark.parametrize(
@@ -180,24 +148,6 @@ def test_zero_grad_drops_every_gradient() -> None:
 def test_settings_out_of_range_are_named(settings: dict, message: str) -> None:
     with pytest.raises(MinitrainError, match=message):
         AdamW([torch.zeros(1)], **settings)
-
-
-def test_a_learning_rate_out_of_range_is_refused_at_its_step() -> None:
-    weight = torch.ones(3, requires_grad=True)
-    weight.grad = torch.ones(3)
-    with pytest.raises(MinitrainError, match="lr is -0.1"):
-        AdamW([weight]).step(-0.1)
-    assert torch.equal(weight, torch.ones(3))
-
-
-def test_parameters_that_cannot_be_trained_right_are_refused() -> None:
-    weight = torch.zeros(1, requires_grad=True)
-    with pytest.raises(MinitrainError, match="no parameters"):
-        AdamW([])
-    with pytest.raises(MinitrainError, match="twice"):
-        AdamW([weight, weight])
-    with pytest.raises(MinitrainError, match="weight_decay is -1"):
-        AdamW([{"params": [weight], "weight_decay": -1.0}])
 
 
 # decay groups

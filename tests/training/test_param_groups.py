@@ -304,7 +304,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "nothing": (None, "got None"),
     "an empty list": ([], "no parameters: is every parameter of the model frozen"),
     "an empty generator": (iter([]), "or was the generator read before"),
-    "a group alone": ({"params": [WEIGHT]}, r"a group stands in a list, \[\{'params': ...\}\]"),
+    "a group alone": ({"params": [WEIGHT]}, r"put a group into a list, \[\{'params': ...\}\]"),
     "a dict of tensors": (LAYER.state_dict(), r"tensors of a dict are its .values\(\)"),
     "a set": ({WEIGHT}, "pass a list"),
     "a set in a group": ([{"params": {WEIGHT}}], "pass a list"),
@@ -324,7 +324,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a parameter in two groups": ([{"params": WEIGHT}, {"params": WEIGHT}], "twice"),
     "a numpy array": (np.zeros(3), "parameter 0 is 0.0 |parameter 0 is np.float64"),
     "a misnamed setting": ([{"params": WEIGHT, "learning_rate": 1}], "'learning_rate'; here it is called 'lr'"),
-    "a setting of torch": ([{"params": WEIGHT, "amsgrad": True}], "take torch.optim.AdamW"),
+    "a setting of torch": ([{"params": WEIGHT, "amsgrad": True}], "use torch.optim.AdamW"),
     "a negative rate in a group": ([{"params": WEIGHT, "lr": -1.0}], "lr is -1.0"),
     "betas in a group": ([{"params": WEIGHT, "betas": (0.9, 1.0)}], "betas are"),
     "eps in a group": ([{"params": WEIGHT, "eps": -1.0}], "eps is"),
@@ -361,8 +361,11 @@ def test_settings_of_no_use_are_named(settings: dict[str, Any], said: str) -> No
 
 @pytest.mark.parametrize("rate", ["fast", math.nan, -1.0, torch.ones(2)])
 def test_rate_of_no_use_is_refused_at_its_step(rate: Any) -> None:
+    weight = torch.ones(3, requires_grad=True)
+    weight.grad = torch.ones(3)
     with pytest.raises(MinitrainError, match="lr is"):
-        AdamW([WEIGHT]).step(rate)
+        AdamW([weight]).step(rate)
+    assert torch.equal(weight, torch.ones(3))
 
 
 def test_rate_that_a_scheduler_broke_is_named_before_the_weights_are_broken() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from minitrain.config.label_map import as_flag
+from minitrain.config.problem_types import CLASSIFICATION, REGRESSION
 from minitrain.data.labels.values import (
     LARGEST,
     Name,
@@ -26,7 +27,6 @@ from minitrain.data.labels.values import (
 )
 from minitrain.data.tables.table import Table
 from minitrain.errors import MinitrainError, listed
-from minitrain.model.encoder_config import CLASSIFICATION, REGRESSION
 
 LARGEST_SCORE = (2 - 2**-23) * 2.0**127  # a float32 holds no larger number
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from minitrain.config.label_map import as_flag
+from minitrain.config.problem_types import CLASSIFICATION, REGRESSION
 from minitrain.data.labels.ids import (
     Labels,
     class_counts,
@@ -35,7 +36,6 @@ from minitrain.data.labels.values import (
 )
 from minitrain.data.tables.table import Table, writable
 from minitrain.errors import MinitrainError, shown
-from minitrain.model.encoder_config import CLASSIFICATION, REGRESSION
 
 __all__ = [
     "Labels",

@@ -6,18 +6,17 @@ costs a second.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from minitrain.config.read_options import COMPRESSED, FILE_KINDS, Files, Reading, ReadOptions, files_of
 from minitrain.data.gc_pause import gc_paused
-from minitrain.data.tables.dataset_folder import flags_set, load_folder
+from minitrain.data.tables.dataset_folder import check_names, declares_files, flags_set, load_folder
 from minitrain.data.tables.delimited import read_delimited
 from minitrain.data.tables.demo import demo_reviews as demo_reviews
-from minitrain.data.tables.hub_datasets import dataset_of_hub
 from minitrain.data.tables.json_rows import read_json_rows
-from minitrain.data.tables.parquet_rows import arrow_table, first_lines, read_parquet
+from minitrain.data.tables.parquet_rows import arrow_table, read_parquet
 from minitrain.data.tables.table import ABSENT as ABSENT
 from minitrain.data.tables.table import Table as Table
 from minitrain.data.tables.table import field_of as field_of
@@ -26,8 +25,8 @@ from minitrain.data.tables.table import joined
 from minitrain.data.tables.table import writable as writable
 from minitrain.data.tables.text_files import codec, open_text
 from minitrain.errors import MinitrainError
-from minitrain.storage.download import Repository
 from minitrain.storage.hub import check_hub_id
+from minitrain.storage.hub_datasets import first_lines, load_hub_dataset
 
 TEXT_TABLES = (".csv", ".tsv", ".txt")
 PANDAS = 'python -c "import pandas; pandas.{reader}({name!r}).to_{writer}"'
@@ -78,9 +77,8 @@ def load_tables(
         datasets.disable_progress_bars()  # downloads have their own; these are of seconds
         if local:
             return load_folder(dataset, subset, partial(read_file, options=options))
-        commit, loaded, from_text = dataset_of_hub(
-            Repository(name=dataset, kind="dataset", revision=revision), subset
-        )
+        check_files = partial(_check_files, dataset)
+        commit, loaded, from_text = load_hub_dataset(dataset, subset, revision, check_files)
     except MinitrainError:
         raise
     except Exception as error:  # its errors share no type, but their first lines say what is wrong
@@ -88,6 +86,11 @@ def load_tables(
         hint = "; pass one as --subset" if "available" in says.lower() and "onfig" in says else ""
         raise MinitrainError(f"--dataset {name}: {says}{hint}") from error
     return {split: arrow_table(f"{name}, split {split}", rows, commit, from_text) for split, rows in loaded.items()}
+
+
+def _check_files(dataset: str, card: Path | None, files: Mapping[str, Sequence[str]]) -> None:
+    if card is None or not declares_files(card):
+        check_names(dataset, files)
 
 
 def read_file(

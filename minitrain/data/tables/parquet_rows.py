@@ -6,7 +6,7 @@ from typing import Any
 from minitrain.data.gc_pause import gc_paused
 from minitrain.data.tables.table import Table, named
 from minitrain.errors import MinitrainError
-from minitrain.storage.download import without_token
+from minitrain.storage.hub_datasets import first_lines
 
 MISSING = (
     "a cell that is empty or says None, NA, nan or null is missing to `datasets`. Get the file and pass it as "
@@ -63,12 +63,6 @@ def _missing(source: str, rows: Any, places: dict[int, str]) -> dict[str, str]:
             row = next(row for row, value in enumerate(column, start=1) if not value.is_valid)
             gaps[name] = f"{source}, row {row}, column {name!r}: is None; {MISSING}"
     return gaps
-
-
-def first_lines(error: BaseException) -> str:
-    """What an error of `datasets` says first, without the 200 suffixes that it knows."""
-    text = " ".join(str(error).splitlines()[:2])
-    return without_token(text.split(" with any supported extension")[0]) or type(error).__name__
 
 
 def _check_values(source: str, name: str, column: Any) -> None:

@@ -1,7 +1,6 @@
-"""The families that minitrain knows: one file each, one row each here."""
+"""The families that minitrain supports: a file and a row for each."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from minitrain.errors import MinitrainError, shown
@@ -30,31 +29,26 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def family_of(raw: Mapping[str, Any], path: Path) -> Family:
-    """The family that a parsed `config.json` names.
-
-    Raises MinitrainError naming the file and the families there are.
-    """
-    name = raw.get("model_type")
+def family_of(raw: Mapping[str, Any]) -> Family:
+    """The family that a parsed `config.json` names. Raises MinitrainError with the known ones."""
+    name, known = raw.get("model_type"), ", ".join(sorted(FAMILIES))
     if name is None:
         likely = _likely(raw)
         raise MinitrainError(
-            f"{path}: has no 'model_type', so it is not said what the model is; if it is a {likely}, add the line "
-            f'"model_type": "{likely}",  (minitrain knows {", ".join(sorted(FAMILIES))})'
+            f"has no 'model_type', which names the kind of model; if it is a {likely}, add the line "
+            f'"model_type": "{likely}",  (minitrain knows {known})'
         )
     if not isinstance(name, str) or name not in FAMILIES:
-        raise MinitrainError(
-            f"{path}: 'model_type' is {shown(name)}; minitrain knows {', '.join(sorted(FAMILIES))}"
-        )
+        raise MinitrainError(f"'model_type' is {shown(name)}; minitrain knows {known}")
     return FAMILIES[name]
 
 
 def reads_types(config: EncoderConfig) -> bool:
-    """Whether the types of tokens enter the embeddings: of some families never, of DeBERTa where it has a table."""
+    """Whether the model has embeddings of token types."""
     return "type_vocab_size" in FAMILIES[config.model_type].config_names and config.type_vocab_size > 0
 
 
-# Keys of config.json that one family alone has.
+# Keys of config.json that only one family has.
 _OWN_KEYS = {
     "dim": "distilbert",
     "num_hidden_groups": "albert",
@@ -66,7 +60,7 @@ _OWN_KEYS = {
 
 
 def _likely(raw: Mapping[str, Any]) -> str:
-    """The family that a config.json without model_type is probably of."""
+    """The most likely family of a config.json without model_type."""
     classes = raw.get("architectures")
     for name in classes if isinstance(classes, list) else []:
         for family in FAMILIES.values():
@@ -74,6 +68,3 @@ def _likely(raw: Mapping[str, Any]) -> str:
                 return family.model_type
     found = next((family for key, family in _OWN_KEYS.items() if key in raw), None)
     return found or ("roberta" if raw.get("type_vocab_size") == 1 else "bert")
-
-
-__all__ = ["FAMILIES", "Family", "family_of", "reads_types"]

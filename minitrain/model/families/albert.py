@@ -8,21 +8,21 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from minitrain.model.encoder_config import ACTIVATIONS, MOST_LAYERS, EncoderConfig, choice, probability, size
-from minitrain.model.families.bert import CONFIG_NAMES, BertHead
-from minitrain.model.families.common import SummedEmbeddings
+from minitrain.errors import MinitrainError
+from minitrain.model.encoder_config import MOST_LAYERS, EncoderConfig, activation, probability, size
+from minitrain.model.families.bert import CONFIG_KEYS, BertEmbeddings, BertHead
 from minitrain.model.families.family import Family
-from minitrain.model.layers import Attention, Context, FeedForward, in_chunks
+from minitrain.model.layers import Attention, Context, FeedForward, apply_chunking
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlbertConfig(EncoderConfig):
-    """The layers stand in num_groups groups of neighbours with the same weights; each layer is group_size blocks.
+    """Neighbouring layers share weights in `num_groups` groups; each layer is `group_size` blocks.
 
-    embedding_size: of the three embeddings, from which a linear layer leads to the hidden size.
+    A linear layer projects the embeddings from `embedding_size` to the hidden size.
     """
 
-    hidden_act: str = choice("gelu_new", ACTIVATIONS)
+    hidden_act: str = activation("gelu_new")
     hidden_dropout_prob: float = probability(0.0)
     attention_probs_dropout_prob: float = probability(0.0)
     classifier_dropout: float | None = probability(0.1)
@@ -30,27 +30,27 @@ class AlbertConfig(EncoderConfig):
     num_groups: int = size(1, largest=MOST_LAYERS)
     group_size: int = size(1, largest=MOST_LAYERS)
 
-    def inconsistency(self, keys: Mapping[str, str]) -> str | None:
+    def validate(self, keys: Mapping[str, str]) -> None:
         if self.num_groups > self.num_layers:
-            return (
+            raise MinitrainError(
                 f"{keys['num_groups']!r} is {self.num_groups}, {keys['num_layers']!r} {self.num_layers}; "
                 "a group has at least one layer"
             )
         if self.num_layers * self.group_size > MOST_LAYERS:
-            return (
+            raise MinitrainError(
                 f"{keys['num_layers']!r} is {self.num_layers}, {keys['group_size']!r} {self.group_size}; "
                 f"their product may be {MOST_LAYERS} at most"
             )
-        return super().inconsistency(keys)
+        super().validate(keys)
 
 
 class AlbertBlock(nn.Module):
-    """BERT's block without dropout after the feed-forward: (B, L, H) -> (B, L, H).
+    """BERT's block without dropout after the feed-forward: (B, L, H) -> (B, L, H) or (B, Q, H).
 
-    Its last norm is registered first, as the reference's `full_layer_layer_norm` is.
+    Its last norm is registered first, as in the reference.
     """
 
-    def __init__(self, config: AlbertConfig) -> None:
+    def __init__(self, config: AlbertConfig, number: int) -> None:
         super().__init__()
         self.dropout, self.chunk_size = config.hidden_dropout_prob, config.chunk_size
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -59,19 +59,14 @@ class AlbertBlock(nn.Module):
         self.feed_forward = FeedForward(config.hidden_size, config.intermediate_size, config.hidden_act)
 
     def forward(self, x: Tensor, context: Context, queries: int | None = None) -> Tensor:
-        """queries: compute only the first so many positions, (B, queries, H); None for all."""
         mixed = self.attention(x, context, queries)
         x = self.attention_norm(context.kernels.dropout_add(x[:, :queries], mixed, self.dropout, self.training))
-        wide = in_chunks(lambda part: self.feed_forward(part, context), x, self.chunk_size)
+        wide = apply_chunking(lambda part: self.feed_forward(part, context), x, self.chunk_size)
         return self.feed_forward_norm(wide + x)
 
 
-def _embeddings(config: AlbertConfig) -> SummedEmbeddings:
-    return SummedEmbeddings(config, config.embedding_size, projected=True)
-
-
-def _block(config: AlbertConfig, number: int) -> AlbertBlock:
-    return AlbertBlock(config)
+def _embeddings(config: AlbertConfig) -> BertEmbeddings:
+    return BertEmbeddings(config, config.embedding_size, projected=True)
 
 
 def _block_key(config: AlbertConfig, number: int) -> str:
@@ -79,8 +74,8 @@ def _block_key(config: AlbertConfig, number: int) -> str:
     return f"{group}.albert_layers.{inner}"
 
 
-def _layers(config: AlbertConfig) -> list[int]:
-    # In floats, as the reference has it: where they round down, a layer falls to the group before.
+def _layer_order(config: AlbertConfig) -> list[int]:
+    # In floats, as in the reference: when they round down, a layer belongs to the group before.
     groups = [int(layer / (config.num_layers / config.num_groups)) for layer in range(config.num_layers)]
     return [group * config.group_size + inner for group in groups for inner in range(config.group_size)]
 
@@ -92,14 +87,13 @@ ALBERT = Family(
     architecture="AlbertForSequenceClassification",
     prefix="albert.",
     config=AlbertConfig,
-    config_names=CONFIG_NAMES
+    config_keys=CONFIG_KEYS
     | {
         "classifier_dropout": "classifier_dropout_prob",
-        "embedding_size": "embedding_size",
         "num_groups": "num_hidden_groups",
         "group_size": "inner_group_num",
     },
-    renames=(
+    key_map=(
         ("albert.embeddings.word_embeddings", "encoder.embeddings.word"),
         ("albert.embeddings.position_embeddings", "encoder.embeddings.position"),
         ("albert.embeddings.token_type_embeddings", "encoder.embeddings.token_type"),
@@ -116,14 +110,10 @@ ALBERT = Family(
         ("albert.pooler", "head.pooler"),
         ("classifier", "head.output"),
     ),
-    # The heads of pretraining, and buffers that older versions of transformers saved.
-    ignored=(
-        r"(predictions|sop_classifier)\..*",
-        r"(albert\.)?embeddings\.(position|token_type)_ids",
-    ),
+    ignored=(r"(predictions|sop_classifier)\..*",),  # the heads of pretraining
     embeddings=_embeddings,
-    block=_block,
+    block=AlbertBlock,
     block_key=_block_key,
-    layers=_layers,
+    layer_order=_layer_order,
     head=BertHead,
 )

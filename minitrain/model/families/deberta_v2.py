@@ -1,4 +1,4 @@
-"""DeBERTa v2 (He et al. 2020, arXiv 2006.03654) and v3 (2021, arXiv 2111.09543): attention that knows distances.
+"""DeBERTa v2 (He et al. 2020, arXiv 2006.03654) and v3 (2021, arXiv 2111.09543): disentangled attention.
 
 After transformers 5.23 models/deberta_v2/modeling_deberta_v2.py. The attention is in `disentangled.py`.
 """
@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minitrain.errors import MinitrainError
 from minitrain.kernels.reference import Kernels
+from minitrain.model.activations import ACTIVATIONS
 from minitrain.model.encoder_config import (
-    ACTIVATIONS,
     EncoderConfig,
+    activation,
     choice,
     choices,
     positive,
@@ -21,21 +23,20 @@ from minitrain.model.encoder_config import (
     size,
     switch,
 )
-from minitrain.model.families.bert import CONFIG_NAMES
-from minitrain.model.families.disentangled import KINDS, DisentangledAttention, Distances, bucketed
+from minitrain.model.families.bert import CONFIG_KEYS, BertHead, bert_key_map, post_norm_block
+from minitrain.model.families.disentangled import KINDS, DisentangledAttention, Distances, log_buckets
 from minitrain.model.families.family import Family
-from minitrain.model.layers import ACTIVATIONS as FUNCTIONS
 from minitrain.model.layers import Block, Context
 
 
 @dataclass(frozen=True, kw_only=True)
 class DebertaV2Config(EncoderConfig):
-    """What DeBERTa has beside BERT's, under the names of the config; None for a size that follows from BERT's.
+    """Fields have the names of config.json; sizes that are None follow from the others.
 
-    max_relative_positions: the farthest distance; max_position_embeddings where it is not positive.
-    position_buckets: vectors for the distances to one side, half of them for one distance each, the others shared
-    by the far ones; where it is not positive, each distance has its own. share_att_key: the projections of keys and
-    queries serve the distances too. conv_kernel_size: 0 for no convolution.
+    max_relative_positions: The largest distance; -1 for max_position_embeddings.
+    position_buckets: Vectors for the distances to one side; -1 for a vector for each distance.
+    share_att_key: Position vectors use the projections of keys and queries.
+    conv_kernel_size: 0 for no convolution.
     """
 
     type_vocab_size: int = size(0, smallest=0)
@@ -51,70 +52,67 @@ class DebertaV2Config(EncoderConfig):
     attention_head_size: int | None = size(None)
     conv_kernel_size: int = size(0, smallest=0)
     conv_groups: int = size(1)
-    conv_act: str = choice("tanh", ACTIVATIONS)
+    conv_act: str = activation("tanh")
     pooler_hidden_size: int | None = size(None)
     pooler_dropout: float = probability(0.0)
-    pooler_hidden_act: str = choice("gelu", ACTIVATIONS)
-
-    @property
-    def width(self) -> int:
-        """Of the embeddings."""
-        return self.embedding_size or self.hidden_size
+    pooler_hidden_act: str = activation("gelu")
 
     @property
     def farthest(self) -> int:
-        """The distance from which on all are one."""
+        """Larger distances count as this one."""
         return self.max_relative_positions if self.max_relative_positions > 0 else self.max_position_embeddings
 
     @property
     def span(self) -> int:
-        """Distances to one side that have a vector of their own."""
+        """Vectors for the distances to one side."""
         return self.position_buckets if self.position_buckets > 0 else self.farthest
 
-    def inconsistency(self, keys: Mapping[str, str]) -> str | None:
-        if (wrong := super().inconsistency(keys)) is not None:
-            return wrong
+    def validate(self, keys: Mapping[str, str]) -> None:
+        super().validate(keys)
         head_size = self.hidden_size // self.num_heads
         for key, got, expected in (
             ("attention_head_size", self.attention_head_size, head_size),
             ("pooler_hidden_size", self.pooler_hidden_size, self.hidden_size),
         ):
             if got not in (None, expected):
-                return f"{key!r} is {got}; with its hidden size and heads the model needs {expected}"
+                raise MinitrainError(f"{key!r} is {got}; with its hidden size and heads the model needs {expected}")
         if self.position_buckets == 1:
-            return "'position_buckets' is 1; expected at least 2, or -1 for a vector for each distance"
+            raise MinitrainError(
+                "'position_buckets' is 1; expected at least 2, or -1 for a vector for each distance"
+            )
         if self.conv_kernel_size > 0 and self.conv_kernel_size % 2 == 0:
-            return (
+            raise MinitrainError(
                 f"'conv_kernel_size' is {self.conv_kernel_size}; expected an odd one, which keeps the length, or 0"
             )
         if self.hidden_size % self.conv_groups:
-            return f"'conv_groups' is {self.conv_groups}, which does not divide the hidden size {self.hidden_size}"
-        return None
+            raise MinitrainError(
+                f"'conv_groups' is {self.conv_groups}, which does not divide the hidden size {self.hidden_size}"
+            )
 
 
-def _translate(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`pos_att_type` as a tuple, of a list or of "p2c|c2p": the Hub has both.
+def _normalize_config(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Make `pos_att_type` a tuple: on the Hub it is a list or "p2c|c2p".
 
-    The reference looks for c2p and p2c, in lower case where it is a list. "p2p", "none" and "" say nothing to it.
+    The reference looks for c2p and p2c, in a list only in lower case, and ignores "p2p", "none" and "".
     """
     types = raw.get("pos_att_type")
     if isinstance(types, str):
         types = [name.strip() for name in types.lower().split("|")]
     if isinstance(types, list):
-        types = tuple(name for name in types if not _is_no_kind(name))
+        types = tuple(name for name in types if not _is_ignored_kind(name))
     return {**raw, "pos_att_type": types}
 
 
-def _is_no_kind(name: Any) -> bool:
+def _is_ignored_kind(name: Any) -> bool:
     return isinstance(name, str) and name not in KINDS and name.lower() in (*KINDS, "p2p", "none", "")
 
 
 class DebertaV2Embeddings(nn.Module):
-    """Word embeddings, with positions and types if there are any, normalised, 0 at padding: (B, L) -> (B, L, H)."""
+    """Word embeddings, plus positions and types if any, normalised, 0 at padding: (B, L) -> (B, L, H)."""
 
     def __init__(self, config: DebertaV2Config) -> None:
         super().__init__()
-        width = config.width
+        width = config.embedding_size or config.hidden_size
         self.dropout = config.hidden_dropout_prob
         self.word = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
         positions, types = config.max_position_embeddings, config.type_vocab_size
@@ -141,20 +139,20 @@ class DebertaV2Embeddings(nn.Module):
 
 
 class ConvLayer(nn.Module):
-    """A convolution over the embeddings, added to what the first block makes of them."""
+    """A convolution over the embeddings, added to the output of the first block."""
 
     def __init__(self, config: DebertaV2Config) -> None:
         super().__init__()
         self.dropout = config.hidden_dropout_prob
-        self.activation = FUNCTIONS[config.conv_act]
+        self.activation = ACTIVATIONS[config.conv_act]
         kernel, hidden = config.conv_kernel_size, config.hidden_size
         self.conv = nn.Conv1d(hidden, hidden, kernel, padding=kernel // 2, groups=config.conv_groups)
         self.norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
 
     def forward(self, embedded: Tensor, x: Tensor, context: Context) -> Tensor:
-        """embedded: (B, L, H). x: (B, queries, H), the first so many positions. Returns (B, queries, H)."""
+        """embedded (B, L, H), x (B, Q, H) -> (B, Q, H)."""
         out = self.conv(embedded.transpose(1, 2).contiguous()).transpose(1, 2).contiguous()[:, : x.size(1)]
-        real = None if context.mask is None else context.mask[:, 0, 0, : x.size(1), None]  # (B, queries, 1)
+        real = None if context.mask is None else context.mask[:, 0, 0, : x.size(1), None]  # (B, Q, 1)
         if real is not None:
             out = out.masked_fill(~real, 0.0)
         out = self.activation(context.kernels.dropout(out, self.dropout, self.training))
@@ -164,14 +162,14 @@ class ConvLayer(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """What the blocks of one forward pass share: the distances, None without them, and the convolution."""
+    """For all blocks of one forward pass: relative positions and the convolution, if the model has them."""
 
     distances: Distances | None
     conv: ConvLayer | None
 
 
 class DebertaV2Shared(nn.Module):
-    """Owns the vectors of the distances, their LayerNorm, and the convolution after the first block."""
+    """Owns the position vectors, their LayerNorm, and the convolution of the first block."""
 
     def __init__(self, config: DebertaV2Config) -> None:
         super().__init__()
@@ -187,7 +185,7 @@ class DebertaV2Shared(nn.Module):
         places = torch.arange(x.size(1), device=x.device)
         distances = places[:, None] - places
         if self.buckets > 0:
-            distances = bucketed(distances, self.buckets, self.farthest)
+            distances = log_buckets(distances, self.buckets, self.farthest)
         index = torch.clamp(distances + self.span, 0, 2 * self.span - 1)
         vectors, index = kernels.used_rows(self.vectors.weight, index)
         if self.norm is not None:
@@ -205,71 +203,47 @@ class ConvBlock(Block):
 
 
 def _block(config: DebertaV2Config, number: int) -> Block:
-    kind = ConvBlock if config.conv_kernel_size and number == 0 else Block
-    return kind(
-        attention=DisentangledAttention(
-            config.hidden_size,
-            config.num_heads,
-            dropout=config.attention_probs_dropout_prob,
-            vector_dropout=config.hidden_dropout_prob,
-            kinds=config.pos_att_type,
-            own_projections=config.relative_attention and not config.share_att_key,
-        ),
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        activation=config.hidden_act,
-        attention_output_dropout=config.hidden_dropout_prob,
-        feed_forward_dropout=config.hidden_dropout_prob,
-        layer_norm_eps=config.layer_norm_eps,
+    attention = DisentangledAttention(
+        config.hidden_size,
+        config.num_heads,
+        dropout=config.attention_probs_dropout_prob,
+        vector_dropout=config.hidden_dropout_prob,
+        kinds=config.pos_att_type,
+        own_projections=config.relative_attention and not config.share_att_key,
     )
+    return post_norm_block(config, attention, ConvBlock if config.conv_kernel_size and number == 0 else Block)
 
 
-class DebertaV2Head(nn.Module):
-    """The pooler, a hidden layer on [CLS] with dropout before it, then the classifier: (B, L, H) -> (B, C)."""
-
-    cls_only = True
+class DebertaV2Head(BertHead):
+    """BERT's pooler with another activation and dropout before it, then the classifier: (B, L, H) -> (B, C)."""
 
     def __init__(self, config: DebertaV2Config) -> None:
-        super().__init__()
-        own = config.classifier_dropout
-        self.dropout = config.hidden_dropout_prob if own is None else own
+        super().__init__(config)
         self.pooler_dropout = config.pooler_dropout
-        self.activation = FUNCTIONS[config.pooler_hidden_act]
-        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, config.num_labels)
+        self.activation = ACTIVATIONS[config.pooler_hidden_act]
 
     def forward(self, x: Tensor, attention_mask: Tensor | None, kernels: Kernels) -> Tensor:
-        x = kernels.dropout(x[:, 0], self.pooler_dropout, self.training)
+        x = kernels.dropout(x[:, 0], self.pooler_dropout, self.training)  # (B, H)
         x = self.activation(self.pooler(x))
         return self.output(kernels.dropout(x, self.dropout, self.training))
 
+
+_BERT_KEYS = bert_key_map("deberta.")
+_PROJECTIONS = (".query", ".key", ".value")
 
 DEBERTA_V2 = Family(
     model_type="deberta-v2",
     architecture="DebertaV2ForSequenceClassification",
     prefix="deberta.",
     config=DebertaV2Config,
-    # The fields that BERT has not are called as the config's keys.
-    config_names={ours: theirs for ours, theirs in CONFIG_NAMES.items() if ours != "chunk_size"}
-    | {name: name for name in DebertaV2Config.__annotations__}
-    | {"classifier_dropout": "cls_dropout"},
-    translate=_translate,
-    renames=(
-        ("deberta.embeddings.word_embeddings", "encoder.embeddings.word"),
-        ("deberta.embeddings.position_embeddings", "encoder.embeddings.position"),
-        ("deberta.embeddings.token_type_embeddings", "encoder.embeddings.token_type"),
+    config_keys=CONFIG_KEYS | {"classifier_dropout": "cls_dropout"},
+    absent=("chunk_size",),
+    normalize_config=_normalize_config,
+    key_map=(
+        *((f"{theirs}_proj" if theirs.endswith(_PROJECTIONS) else theirs, ours) for theirs, ours in _BERT_KEYS),
         ("deberta.embeddings.embed_proj", "encoder.embeddings.projection"),
-        ("deberta.embeddings.LayerNorm", "encoder.embeddings.norm"),
-        ("deberta.encoder.layer.{i}.attention.self.query_proj", "encoder.blocks.{i}.attention.query"),
-        ("deberta.encoder.layer.{i}.attention.self.key_proj", "encoder.blocks.{i}.attention.key"),
-        ("deberta.encoder.layer.{i}.attention.self.value_proj", "encoder.blocks.{i}.attention.value"),
         ("deberta.encoder.layer.{i}.attention.self.pos_key_proj", "encoder.blocks.{i}.attention.distance_key"),
         ("deberta.encoder.layer.{i}.attention.self.pos_query_proj", "encoder.blocks.{i}.attention.distance_query"),
-        ("deberta.encoder.layer.{i}.attention.output.dense", "encoder.blocks.{i}.attention.output"),
-        ("deberta.encoder.layer.{i}.attention.output.LayerNorm", "encoder.blocks.{i}.attention_norm"),
-        ("deberta.encoder.layer.{i}.intermediate.dense", "encoder.blocks.{i}.feed_forward.intermediate"),
-        ("deberta.encoder.layer.{i}.output.dense", "encoder.blocks.{i}.feed_forward.output"),
-        ("deberta.encoder.layer.{i}.output.LayerNorm", "encoder.blocks.{i}.feed_forward_norm"),
         ("deberta.encoder.rel_embeddings", "encoder.shared.vectors"),
         ("deberta.encoder.LayerNorm", "encoder.shared.norm"),
         ("deberta.encoder.conv.conv", "encoder.shared.conv.conv"),
@@ -277,13 +251,10 @@ DEBERTA_V2 = Family(
         ("pooler.dense", "head.pooler"),
         ("classifier", "head.output"),
     ),
-    # The heads of pretraining, and positions that older checkpoints hold where the model reads none.
-    ignored=(
-        r"(cls|lm_predictions|mask_predictions)\..*",
-        r"(deberta\.)?embeddings\.position_(ids|embeddings\..*)",
-    ),
+    # The heads of pretraining, and positions that older checkpoints hold though the model reads none.
+    ignored=(r"(cls|lm_predictions|mask_predictions)\..*", r"(deberta\.)?embeddings\.position_embeddings\..*"),
     embeddings=DebertaV2Embeddings,
     block=_block,
-    shared=DebertaV2Shared,
+    per_forward=DebertaV2Shared,
     head=DebertaV2Head,
 )

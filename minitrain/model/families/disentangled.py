@@ -1,6 +1,6 @@
-"""Disentangled attention (He et al. 2020, arXiv 2006.03654): what a token is and how far away are scored apart.
+"""Disentangled attention (He et al. 2020, arXiv 2006.03654): content and relative position have separate vectors.
 
-Beside the product of two contents there is one of a content with the vector of a distance. After transformers 5.23
+The scores are content with content, plus content with position. After transformers 5.23
 models/deberta_v2/modeling_deberta_v2.py.
 """
 
@@ -13,16 +13,17 @@ from torch import Tensor, nn
 
 from minitrain.model.layers import Context
 
-C2P, P2C = KINDS = ("c2p", "p2c")  # the content that meets the distance: of the query, of the key
+C2P, P2C = KINDS = ("c2p", "p2c")  # scores of position with the query's content, with the key's content
 
 
-def bucketed(distances: Tensor, buckets: int, farthest: int) -> Tensor:
-    """Distances up to half of `buckets` as they are, from there on by their logarithm: int64 of any shape.
+def log_buckets(distances: Tensor, buckets: int, farthest: int) -> Tensor:
+    """Keep distances up to half of `buckets`, and bucket larger ones by their logarithm.
 
-    With 8 buckets and 24 as the farthest: -23 -9 -4 -1 0 3 5 9 -> -7 -6 -4 -1 0 3 5 6.
+    >>> log_buckets(torch.tensor([-23, -9, -4, -1, 0, 3, 5, 9]), 8, 24).tolist()
+    [-7, -6, -4, -1, 0, 3, 5, 6]
     """
     middle = buckets // 2
-    # Steps and dtypes are the reference's: another rounding may put a distance into another bucket.
+    # In the reference's steps and dtypes: rounding decides the bucket of a distance on the edge of two.
     size = distances.abs().clamp(min=middle - 1)
     steps = torch.log(size / middle) / torch.log(torch.tensor((farthest - 1) / middle)) * (middle - 1)
     far = torch.ceil(steps) + middle
@@ -31,8 +32,7 @@ def bucketed(distances: Tensor, buckets: int, farthest: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Distances:
-    """What all layers share: the vectors (S, H) of the distances, and the number (L, L) of the vector that
-    belongs to a query (row) and a key (column)."""
+    """Relative positions for all layers: vectors (S, H), and which of them belongs to a query and a key, (L, L)."""
 
     vectors: Tensor
     index: Tensor
@@ -41,9 +41,10 @@ class Distances:
 class DisentangledAttention(nn.Module):
     """Multi-head self-attention and its output projection: (B, L, H) -> (B, L, H).
 
-    It finds `distances` in `context.shared`; None for no scores of distances.
-    vector_dropout: of the distances' vectors. kinds: of the scores with distances, some of "c2p" and "p2c".
-    own_projections: whether the vectors have their own; else they go through those of keys and queries.
+    Args:
+        kinds: Which scores with positions are added: "c2p", "p2c". None without `context.shared.distances`.
+        own_projections: Whether position vectors have projections, or use those of keys and queries.
+        vector_dropout: Dropout of the position vectors.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class DisentangledAttention(nn.Module):
         self.num_heads = num_heads
         self.dropout, self.vector_dropout = dropout, vector_dropout
         self.kinds = [kind for kind in KINDS if kind in kinds]
-        # Each kind adds its variance to the scores; the reference counts the kinds even without distances.
+        # Each kind adds to the variance of the scores; the reference counts the kinds even without distances.
         self.variance = hidden_size // num_heads * (1 + len(self.kinds))
         self.query = nn.Linear(hidden_size, hidden_size)
         self.key = nn.Linear(hidden_size, hidden_size)
@@ -76,14 +77,14 @@ class DisentangledAttention(nn.Module):
         else:
             (q,), (k, v) = kernels.linear(x[:, :queries], self.query), kernels.linear(x, self.key, self.value)
         q, k, v = self._split(q), self._split(k), self._split(v)
-        # A tensor, not a number: under autocast the reference rounds it to the dtype of what it divides.
+        # A tensor, because under autocast the reference rounds it to the dtype of what it divides.
         scale = torch.tensor(float(self.variance)).sqrt().to(q.dtype)
-        scores = self._heads(torch.bmm(q, k.transpose(1, 2) / scale))  # (B, N, queries, L)
+        scores = self._heads(torch.bmm(q, k.transpose(1, 2) / scale))  # (B, N, Q, L)
         if distances is not None:
-            # (c2p + p2c) + contents: another order of the sums gives other last bits.
+            # (c2p + p2c) + content: another order of the sums gives other last bits.
             scores = reduce(torch.add, [*self._distance_scores(q, k, scale, context), scores])
         if context.mask is not None:
-            # Padding may look nowhere, which makes it look everywhere alike.
+            # Padding may attend to nothing, so its weights are all equal.
             may_look = context.mask & context.mask.transpose(2, 3)[:, :, :queries]
             scores = scores.masked_fill(~may_look, torch.finfo(q.dtype).min)
         weights = kernels.dropout(scores.softmax(dim=-1), self.dropout, self.training)
@@ -91,15 +92,15 @@ class DisentangledAttention(nn.Module):
         return kernels.linear(mixed.transpose(1, 2).flatten(2), self.output)[0]
 
     def _distance_scores(self, q: Tensor, k: Tensor, scale: Tensor, context: Context) -> list[Tensor]:
-        """Of each kind, (B, N, queries, L)."""
+        """The scores of each kind, (B, N, Q, L)."""
         kernels, distances = context.kernels, context.shared.distances
         vectors = kernels.dropout(distances.vectors, self.vector_dropout, self.training)
         if not self.kinds:
             return []
         layers = {C2P: self.distance_key or self.key, P2C: self.distance_query or self.query}
-        # vectors[None]: without dropout too, gradients are summed in a layer first, then over the layers.
+        # vectors[None]: autograd then sums within a layer first, then over the layers, as in the reference.
         tables = kernels.linear(vectors[None], *(layers[kind] for kind in self.kinds))
-        index = distances.index[: q.size(1)]  # (queries, L)
+        index = distances.index[: q.size(1)]  # (Q, L)
         scores = []
         for kind, table in zip(self.kinds, map(self._split, tables), strict=True):  # (N, S, D)
             if kind == C2P:

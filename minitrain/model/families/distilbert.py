@@ -1,74 +1,32 @@
-"""DistilBERT (Sanh et al. 2019, arXiv 1910.01108): BERT without token types and pooler, under names of its own.
+"""DistilBERT (Sanh et al. 2019, arXiv 1910.01108): BERT without token types and pooler, under other names.
 
 After transformers 5.23 models/distilbert/modeling_distilbert.py.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor, nn
 
-from minitrain.kernels.reference import Kernels
 from minitrain.model.encoder_config import EncoderConfig, probability
+from minitrain.model.families.bert import BertEmbeddings, bert_block
 from minitrain.model.families.family import Family
-from minitrain.model.layers import Attention, Block
-
-EPS = 1e-12  # of every LayerNorm: no config says it
+from minitrain.model.families.roberta import DenseHead
+from minitrain.model.layers import Block
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistilBertConfig(EncoderConfig):
-    """The dropout of the head is `seq_classif_dropout`, and 0.2 where the config says nothing."""
+    """There are no token types."""
 
     classifier_dropout: float | None = probability(0.2)
-
-
-class DistilBertEmbeddings(nn.Module):
-    """Word and position embeddings, summed and normalised: ids (B, L) -> (B, L, H)."""
-
-    def __init__(self, config: DistilBertConfig) -> None:
-        super().__init__()
-        self.dropout = config.hidden_dropout_prob
-        self.word = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
-        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=EPS)
-
-    def forward(
-        self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor | None, kernels: Kernels
-    ) -> Tensor:
-        positions = torch.arange(input_ids.size(1), device=input_ids.device)[None]  # (1, L)
-        x = self.word(input_ids) + self.position(positions)
-        return kernels.dropout(self.norm(x), self.dropout, self.training)
-
-
-class DistilBertHead(nn.Module):
-    """A hidden layer with ReLU on [CLS], dropout, then the classifier: (B, L, H) -> (B, C)."""
-
-    cls_only = True
-
-    def __init__(self, config: DistilBertConfig) -> None:
-        super().__init__()
-        assert config.classifier_dropout is not None
-        self.dropout = config.classifier_dropout
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, config.num_labels)
-
-    def forward(self, x: Tensor, attention_mask: Tensor | None, kernels: Kernels) -> Tensor:
-        x = torch.relu(self.dense(x[:, 0]))
-        return self.output(kernels.dropout(x, self.dropout, self.training))
+    type_vocab_size: int = 0
 
 
 def _block(config: DistilBertConfig, number: int) -> Block:
-    return Block(
-        attention=Attention(config.hidden_size, config.num_heads, config.attention_probs_dropout_prob),
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        activation=config.hidden_act,
-        attention_output_dropout=0.0,
-        feed_forward_dropout=config.hidden_dropout_prob,
-        layer_norm_eps=EPS,
-        chunk_size=config.chunk_size,
-    )
+    block = bert_block(config, number)
+    block.attention_output_dropout = 0.0
+    return block
 
 
 DISTILBERT = Family(
@@ -76,8 +34,7 @@ DISTILBERT = Family(
     architecture="DistilBertForSequenceClassification",
     prefix="distilbert.",
     config=DistilBertConfig,
-    config_names={
-        "vocab_size": "vocab_size",
+    config_keys={
         "hidden_size": "dim",
         "num_layers": "n_layers",
         "num_heads": "n_heads",
@@ -86,12 +43,10 @@ DISTILBERT = Family(
         "hidden_dropout_prob": "dropout",
         "attention_probs_dropout_prob": "attention_dropout",
         "classifier_dropout": "seq_classif_dropout",
-        "max_position_embeddings": "max_position_embeddings",
-        "initializer_range": "initializer_range",
-        "pad_token_id": "pad_token_id",
         "chunk_size": "chunk_size_feed_forward",
     },
-    renames=(
+    absent=("layer_norm_eps",),
+    key_map=(
         ("distilbert.embeddings.word_embeddings", "encoder.embeddings.word"),
         ("distilbert.embeddings.position_embeddings", "encoder.embeddings.position"),
         ("distilbert.embeddings.LayerNorm", "encoder.embeddings.norm"),
@@ -106,9 +61,8 @@ DISTILBERT = Family(
         ("pre_classifier", "head.dense"),
         ("classifier", "head.output"),
     ),
-    # The head of pretraining, and a buffer that older versions of transformers saved.
-    ignored=(r"vocab_(transform|layer_norm|projector)\..*", r"(distilbert\.)?embeddings\.position_ids"),
-    embeddings=DistilBertEmbeddings,
+    ignored=(r"vocab_(transform|layer_norm|projector)\..*",),  # the head of pretraining
+    embeddings=BertEmbeddings,
     block=_block,
-    head=DistilBertHead,
+    head=partial(DenseHead, activation=torch.relu, input_dropout=0.0),
 )

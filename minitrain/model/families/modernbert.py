@@ -1,7 +1,7 @@
 """ModernBERT (Warner et al. 2024, arXiv 2412.13663): rotary positions, local attention, gated layers, pre-norm.
 
-After transformers 5.23 models/modernbert/modeling_modernbert.py. Padding is masked as in other families, not taken
-out of the batch, and a local layer computes the scores that its window then hides.
+After transformers 5.23 models/modernbert/modeling_modernbert.py. Padding is masked as in other families, not
+removed from the batch, and a local layer computes all scores and masks those outside its window.
 """
 
 import math
@@ -14,18 +14,24 @@ from torch import Tensor, nn
 
 from minitrain.errors import MinitrainError
 from minitrain.kernels.reference import Kernels
-from minitrain.model.encoder_config import ACTIVATIONS as NAMES
-from minitrain.model.encoder_config import EncoderConfig, choice, positive, probability, size, switch, token_id
-from minitrain.model.families.family import Family, draw
-from minitrain.model.layers import ACTIVATIONS, Context, GatedFeedForward, padding_mask, rotated
+from minitrain.model.activations import ACTIVATIONS
+from minitrain.model.encoder_config import (
+    EncoderConfig,
+    activation,
+    choice,
+    positive,
+    probability,
+    size,
+    switch,
+    token_id,
+)
+from minitrain.model.families.family import Family, init_normal
+from minitrain.model.layers import Context, GatedFeedForward, apply_rotary_emb, padding_mask
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModernBertConfig(EncoderConfig):
-    """Every n-th layer is global, from the first; in others, a token sees half of `local_attention` to each side.
-
-    `hidden_dropout_prob` is that of the feed-forward layers, which the file calls `mlp_dropout`.
-    """
+    """Every n-th layer from the first is global; in the others a token sees `local_attention` / 2 to each side."""
 
     hidden_dropout_prob: float = probability(0.0)
     attention_probs_dropout_prob: float = probability(0.0)
@@ -42,35 +48,34 @@ class ModernBertConfig(EncoderConfig):
     attention_bias: bool = switch(False)
     mlp_bias: bool = switch(False)
     classifier_bias: bool = switch(False)
-    classifier_activation: str = choice("gelu", NAMES)
+    classifier_activation: str = activation("gelu")
     classifier_pooling: str = choice("cls", ("cls", "mean"))
     initializer_cutoff_factor: float = positive(2.0)
 
     @property
     def head_size(self) -> int:
-        """D, the width of one attention head."""
+        """D."""
         return self.hidden_size // self.num_heads
 
     @property
     def feed_forward_products(self) -> int:
         return 3  # the first is twice as wide
 
-    def inconsistency(self, keys: Mapping[str, str]) -> str | None:
-        wrong = super().inconsistency(keys)
-        if wrong is None and self.head_size % 2:
-            return (
+    def validate(self, keys: Mapping[str, str]) -> None:
+        super().validate(keys)
+        if self.head_size % 2:
+            raise MinitrainError(
                 f"'hidden_size' / 'num_attention_heads' is {self.head_size}; "
-                "rotary positions turn pairs of coordinates, so it has to be even"
+                "it must be even, because rotary positions rotate pairs of coordinates"
             )
-        return wrong
 
 
-# ---- config.json: the Hub's form, or what transformers 5 writes -> the Hub's ------------------------------------
+# ---- config.json: what transformers 5 writes -> the form on the Hub ---------------------------------------------
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
-def _translate(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+def _normalize_config(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     """`layer_types` -> global_attn_every_n_layers, `rope_parameters` -> the two thetas."""
     changes: dict[str, Any] = {}
     if raw.get("layer_types") is not None:
@@ -86,7 +91,7 @@ def _translate(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _unscaled(rope: Any) -> dict[str, Any]:
-    """`rope_parameters` or those of one kind of layer, empty where they are null."""
+    """The parameters of all layers or of one kind, empty if null."""
     rope = {} if rope is None else rope
     if not isinstance(rope, dict) or rope.get("rope_type", rope.get("type", "default")) != "default":
         raise MinitrainError(f"'rope_parameters' has {str(rope)[:200]}; expected 'rope_type': 'default'")
@@ -94,7 +99,7 @@ def _unscaled(rope: Any) -> dict[str, Any]:
 
 
 def _spacing(types: Any, num_layers: Any) -> int:
-    """[full, sliding, sliding, full, ...] -> 3, from one full layer to the next; all where there is no next."""
+    """[full, sliding, sliding, full, ...] -> 3, the distance of full layers; or all layers if only one is full."""
     if isinstance(types, list) and types and len(types) == num_layers:
         n = types.index(FULL, 1) if FULL in types[1:] else len(types)
         if types == [SLIDING if number % n else FULL for number in range(len(types))]:
@@ -109,16 +114,16 @@ def _spacing(types: Any, num_layers: Any) -> int:
 
 
 @dataclass(frozen=True)
-class View:
-    """What the layers of one kind look with."""
+class LayerInputs:
+    """Rotary angles and mask for the layers of one kind."""
 
-    cos: Tensor  # (L, 1, D), of the angles by which queries and keys are turned
+    cos: Tensor  # (L, 1, D)
     sin: Tensor
-    mask: Tensor | None  # (B, 1, L or 1, L) bool, True where a query may look; None where that is everywhere
+    mask: Tensor | None  # (B, 1, L or 1, L) bool, True where a query may look; None for everywhere
 
 
-class Views(nn.Module):
-    """The views of the "global" and the "local" layers, made once a forward pass."""
+class ModernBertPerForward(nn.Module):
+    """Computes the inputs of the "global" and the "local" layers, once a forward pass."""
 
     frequencies: Tensor
 
@@ -130,31 +135,28 @@ class Views(nn.Module):
         frequencies = torch.stack([1.0 / float(theta) ** exponents for theta in thetas])  # (2, D)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
-    def forward(self, x: Tensor, attention_mask: Tensor | None, kernels: Kernels) -> dict[str, View]:
+    def forward(self, x: Tensor, attention_mask: Tensor | None, kernels: Kernels) -> dict[str, LayerInputs]:
         positions = torch.arange(x.size(1), device=x.device)
         angles = positions[:, None, None].float() * self.frequencies[:, None, None]  # (2, L, 1, D)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         real = padding_mask(attention_mask)
         return {
-            "global": View(cos[0], sin[0], real),
-            "local": View(cos[1], sin[1], self._within_reach(positions, real, len(x))),
+            "global": LayerInputs(cos[0], sin[0], real),
+            "local": LayerInputs(cos[1], sin[1], self._local_mask(positions, real, len(x))),
         }
 
-    def _within_reach(self, positions: Tensor, real: Tensor | None, rows: int) -> Tensor | None:
-        """The mask of a local layer, (B, 1, L, L), or None."""
-        # Nothing is hidden from one token more either, but there the reference has a mask, of nothing but True. On
-        # a CPU it gives the bits of no mask; a GPU takes another kernel.
+    def _local_mask(self, positions: Tensor, real: Tensor | None, batch: int) -> Tensor | None:
+        """(B, 1, L, L) or None."""
+        # One token more is still all visible, but there the reference has a mask of only True, with which a GPU
+        # uses another kernel.
         if real is None and len(positions) < self.reach:
             return None
         near = (positions[:, None] - positions).abs() <= self.reach
-        return near.expand(rows, 1, -1, -1) if real is None else near & real
-
-
-# ---- modules ----------------------------------------------------------------------------------------------------
+        return near.expand(batch, 1, -1, -1) if real is None else near & real
 
 
 class ModernBertEmbeddings(nn.Module):
-    """Word embeddings, normalised: ids (B, L) -> (B, L, H). There are no token types, and positions come later."""
+    """Word embeddings, normalised: ids (B, L) -> (B, L, H). No token types; positions are in the attention."""
 
     def __init__(self, config: ModernBertConfig) -> None:
         super().__init__()
@@ -169,7 +171,7 @@ class ModernBertEmbeddings(nn.Module):
 
 
 class RotaryAttention(nn.Module):
-    """Multi-head self-attention by a "global" or "local" view, its projections in one: (B, L, H) -> (B, L, H)."""
+    """Multi-head self-attention with rotary positions, "global" or "local": (B, L, H) -> (B, L, H)."""
 
     def __init__(self, config: ModernBertConfig, kind: str) -> None:
         super().__init__()
@@ -180,24 +182,24 @@ class RotaryAttention(nn.Module):
         self.output = nn.Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
 
     def forward(self, x: Tensor, context: Context, queries: int | None = None) -> Tensor:
-        kernels, view = context.kernels, context.shared[self.kind]
-        # Of the queries all are made, even where few are asked for: a small part of one layer's work.
+        kernels, layer = context.kernels, context.shared[self.kind]
+        # Computes all queries even if few are needed: a small part of one layer's work.
         (qkv,) = kernels.linear(x, self.qkv)
         q, k, v = qkv.view(*x.shape[:2], 3, self.num_heads, -1).unbind(2)  # (B, L, N, D) each
-        q, k = rotated(q[:, :queries], view.cos[:queries], view.sin[:queries]), rotated(k, view.cos, view.sin)
-        mask = None if view.mask is None else view.mask[:, :, :queries]
+        q = apply_rotary_emb(q[:, :queries], layer.cos[:queries], layer.sin[:queries])
+        k = apply_rotary_emb(k, layer.cos, layer.sin)
+        mask = None if layer.mask is None else layer.mask[:, :, :queries]
         dropout_p = self.dropout if self.training else 0.0
         mixed = kernels.attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask, dropout_p)
         return kernels.linear(mixed.transpose(1, 2).flatten(2), self.output)[0]
 
 
 class ModernBertBlock(nn.Module):
-    """Attention, then feed-forward, each with a LayerNorm before and a residual: (B, L, H) -> (B, L, H)."""
+    """Attention, then feed-forward, each with a LayerNorm before and a residual: (B, L, H) -> (B, Q, H)."""
 
     def __init__(self, config: ModernBertConfig, number: int) -> None:
         super().__init__()
-        # Of the weights of attention, and of what it gives.
-        self.dropout = config.attention_probs_dropout_prob
+        self.dropout = config.attention_probs_dropout_prob  # of attention's output too
         self.attention_norm = _norm(config) if number else nn.Identity()  # the embeddings are normalised already
         self.attention = RotaryAttention(
             config, "local" if number % config.global_attn_every_n_layers else "global"
@@ -207,7 +209,6 @@ class ModernBertBlock(nn.Module):
         self.feed_forward = GatedFeedForward(*sizes, config.hidden_act, config.hidden_dropout_prob, config.mlp_bias)
 
     def forward(self, x: Tensor, context: Context, queries: int | None = None) -> Tensor:
-        """queries: compute only the first so many positions, (B, queries, H); None for all."""
         mixed = self.attention(self.attention_norm(x), context, queries)
         x = context.kernels.dropout_add(x[:, :queries], mixed, self.dropout, self.training)
         return x + self.feed_forward(self.feed_forward_norm(x), context)
@@ -244,12 +245,12 @@ def _norm(config: ModernBertConfig) -> nn.LayerNorm:
     return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.norm_bias)
 
 
-def _initialise(name: str, parameter: Tensor, config: ModernBertConfig) -> None:
-    """A new parameter of the head as transformers 5.23 draws it: normal, cut off at some deviations."""
+def _init_parameter(name: str, parameter: Tensor, config: ModernBertConfig) -> None:
+    """Initialise a new parameter of the head as transformers 5.23 does: truncated normal."""
     if name == "head.norm.weight":
         parameter.fill_(1.0)
         return
-    draw(name, parameter, config)  # the reference draws a matrix so first, then anew, which moves the random stream
+    init_normal(name, parameter, config)  # the reference draws a matrix twice, which moves the generator
     if name.endswith("weight"):
         scale = config.initializer_range / math.sqrt(2.0 * config.num_layers)
         std = config.hidden_size**-0.5 if name == "head.output.weight" else scale
@@ -262,10 +263,7 @@ MODERNBERT = Family(
     architecture="ModernBertForSequenceClassification",
     prefix="model.",
     config=ModernBertConfig,
-    # Its own fields are called as in the file, and some of those that all families have.
-    config_names={name: name for name in ModernBertConfig.__annotations__}
-    | {name: name for name in ("vocab_size", "hidden_size", "intermediate_size", "initializer_range")}
-    | {
+    config_keys={
         "num_layers": "num_hidden_layers",
         "num_heads": "num_attention_heads",
         "hidden_act": "hidden_activation",
@@ -273,8 +271,9 @@ MODERNBERT = Family(
         "attention_probs_dropout_prob": "attention_dropout",
         "layer_norm_eps": "norm_eps",
     },
-    translate=_translate,
-    renames=(
+    absent=("type_vocab_size", "chunk_size"),
+    normalize_config=_normalize_config,
+    key_map=(
         ("model.embeddings.tok_embeddings", "encoder.embeddings.word"),
         ("model.embeddings.norm", "encoder.embeddings.norm"),
         ("model.layers.{i}.attn_norm", "encoder.blocks.{i}.attention_norm"),
@@ -288,11 +287,11 @@ MODERNBERT = Family(
         ("head.norm", "head.norm"),
         ("classifier", "head.output"),
     ),
-    ignored=(r"decoder\..*",),  # of the head of pretraining; the classifier goes on with its hidden layer
+    ignored=(r"decoder\..*",),  # of the head of pretraining, whose hidden layer the classifier keeps
     embeddings=ModernBertEmbeddings,
-    shared=Views,
+    per_forward=ModernBertPerForward,
     block=ModernBertBlock,
-    final=_norm,
+    final_norm=_norm,
     head=ModernBertHead,
-    initialise=_initialise,
+    init_parameter=_init_parameter,
 )

@@ -1,19 +1,19 @@
-"""RoBERTa (Liu et al. 2019, arXiv 1907.11692) and its kin: BERT with positions counted from the padding id.
+"""RoBERTa (Liu et al. 2019, arXiv 1907.11692): BERT with positions counted from the padding id, and another head.
 
 XLM-RoBERTa (Conneau et al. 2019, arXiv 1911.02116) and CamemBERT (Martin et al. 2019, arXiv 1911.03894) are the
 same model with other vocabularies. After transformers 5.23 models/roberta/modeling_roberta.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from minitrain.errors import MinitrainError
 from minitrain.kernels.reference import Kernels
 from minitrain.model.encoder_config import EncoderConfig, token_id
-from minitrain.model.families.bert import CONFIG_NAMES, modules
-from minitrain.model.families.common import DenseHead, positions_after, post_norm_block
+from minitrain.model.families.bert import CONFIG_KEYS, BertEmbeddings, bert_block, bert_key_map
 from minitrain.model.families.family import Family
 
 
@@ -28,42 +28,64 @@ class RobertaConfig(EncoderConfig):
         assert self.pad_token_id is not None
         return self.max_position_embeddings - self.pad_token_id - 1
 
-    def inconsistency(self, keys: Mapping[str, str]) -> str | None:
+    def validate(self, keys: Mapping[str, str]) -> None:
         if self.pad_token_id is None:
-            return "'pad_token_id' is null; positions are counted from it, so it has to be a token id"
+            raise MinitrainError("'pad_token_id' is null; expected a token id, from which positions are counted")
         if self.max_length < 1:
-            return (
+            raise MinitrainError(
                 f"'max_position_embeddings' is {self.max_position_embeddings}; positions are counted from "
                 f"'pad_token_id' + 1 = {self.pad_token_id + 1}, so there is room for none"
             )
-        return super().inconsistency(keys)
+        super().validate(keys)
 
 
-class RobertaEmbeddings(nn.Module):
-    """Word, type and position embeddings, summed and normalised: ids (B, L) -> (B, L, H)."""
+class OffsetEmbeddings(BertEmbeddings):
+    """BERT's embeddings, with positions counted from the padding id as in fairseq."""
 
     def __init__(self, config: RobertaConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         assert config.pad_token_id is not None
-        self.pad_token_id = config.pad_token_id
-        self.dropout = config.hidden_dropout_prob
-        self.word = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
-        self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.position = nn.Embedding(
-            config.max_position_embeddings, config.hidden_size, padding_idx=config.pad_token_id
-        )
+        self.position.padding_idx = self.pad_token_id = config.pad_token_id
 
-    def forward(
-        self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor | None, kernels: Kernels
-    ) -> Tensor:
-        positions = self.position(positions_after(self.pad_token_id, input_ids))
-        x = self.word(input_ids) + self.token_type(token_type_ids) + positions
-        return kernels.dropout(self.norm(x), self.dropout, self.training)
+    def positions(self, input_ids: Tensor) -> Tensor:
+        """Tokens count from pad_token_id + 1, every padding id is at pad_token_id: (B, L)."""
+        real = input_ids.ne(self.pad_token_id).long()
+        return real.cumsum(1) * real + self.pad_token_id
 
 
-def _head(config: RobertaConfig) -> DenseHead:
-    return DenseHead(config, torch.tanh)
+class RobertaEmbeddings(OffsetEmbeddings):
+    """With positions registered last, as in the reference."""
+
+    def __init__(self, config: RobertaConfig) -> None:
+        super().__init__(config)
+        position = self.position
+        del self.position
+        self.position = position
+
+
+class DenseHead(nn.Module):
+    """A hidden layer on [CLS], with dropout before and after it, then the classifier: (B, L, H) -> (B, C)."""
+
+    cls_only = True
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        activation: Callable[[Tensor], Tensor] = torch.tanh,
+        input_dropout: float | None = None,
+    ) -> None:
+        super().__init__()
+        own = config.classifier_dropout
+        self.dropout = config.hidden_dropout_prob if own is None else own
+        self.input_dropout = self.dropout if input_dropout is None else input_dropout
+        self.activation = activation
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(self, x: Tensor, attention_mask: Tensor | None, kernels: Kernels) -> Tensor:
+        x = kernels.dropout(x[:, 0], self.input_dropout, self.training)  # (B, H)
+        x = self.activation(self.dense(x))
+        return self.output(kernels.dropout(x, self.dropout, self.training))
 
 
 ROBERTA = Family(
@@ -71,13 +93,12 @@ ROBERTA = Family(
     architecture="RobertaForSequenceClassification",
     prefix="roberta.",
     config=RobertaConfig,
-    config_names=CONFIG_NAMES,
-    renames=(*modules("roberta."), ("classifier.dense", "head.dense"), ("classifier.out_proj", "head.output")),
-    # The head of pretraining, a pooler that no head reads, and buffers that older versions of transformers saved.
-    ignored=(r"lm_head\..*", r"(roberta\.)?pooler\..*", r"(roberta\.)?embeddings\.(position|token_type)_ids"),
+    config_keys=CONFIG_KEYS,
+    key_map=(*bert_key_map("roberta."), ("classifier.dense", "head.dense"), ("classifier.out_proj", "head.output")),
+    ignored=(r"lm_head\..*", r"(roberta\.)?pooler\..*"),  # the head of pretraining; a pooler that no head reads
     embeddings=RobertaEmbeddings,
-    block=post_norm_block,
-    head=_head,
+    block=bert_block,
+    head=DenseHead,
 )
 XLM_ROBERTA = replace(
     ROBERTA, model_type="xlm-roberta", architecture="XLMRobertaForSequenceClassification", head_first=True

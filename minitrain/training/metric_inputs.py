@@ -1,4 +1,4 @@
-"""Predictions and labels as people pass them to a metric: tensors, arrays of numpy, lists; numbers all of them."""
+"""Predictions and labels as users pass them to a metric (tensors, numpy arrays, lists) -> checked tensors."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
@@ -15,7 +15,7 @@ Values = Tensor | Sequence[int] | Sequence[float]
 
 
 def class_ids(predictions: Values, labels: Values, num_classes: int | None = None) -> tuple[Tensor, Tensor]:
-    """Both as (B,) int64 on the CPU; without a number of classes any id from 0 will do."""
+    """Both as (B,) int64 on the CPU; without `num_classes` any id from 0 is valid."""
     predicted, true = _pair(predictions, labels)
     for name, values in (("predictions", predicted), ("labels", true)):
         if values.is_floating_point() and len(values):
@@ -37,7 +37,7 @@ def scores(predictions: Values, labels: Values) -> list[Tensor]:
 
 
 def _pair(predictions: Values, labels: Values) -> tuple[Tensor, Tensor]:
-    predicted, true = vector(predictions, "predictions"), vector(labels, "labels")
+    predicted, true = _vector(predictions, "predictions"), _vector(labels, "labels")
     if predicted.ndim != 1 or predicted.shape != true.shape:
         shapes = f"predictions {tuple(predicted.shape)}, labels {tuple(true.shape)}"
         hint = ": of logits (B, C) take .argmax(-1)" if predicted.ndim == 2 and true.ndim == 1 else ""
@@ -45,14 +45,8 @@ def _pair(predictions: Values, labels: Values) -> tuple[Tensor, Tensor]:
     return predicted, true
 
 
-def vector(values: Any, name: str) -> Tensor:
-    """Numbers of any library as a tensor on the CPU; booleans are 0 and 1.
-
-    name: of what they are. Raises MinitrainError for words, None, and all else that is no number, with its place.
-    """
-    if not isinstance(values, Tensor):
-        values = _numbers(values, name)
-    tensor: Tensor = values.detach().cpu()
+def _vector(values: Any, name: str) -> Tensor:
+    tensor: Tensor = (values if isinstance(values, Tensor) else _numbers(values, name)).detach().cpu()
     if tensor.is_complex():
         raise MinitrainError(f"{name} are {tensor.dtype}; expected real numbers")
     return tensor.long() if tensor.dtype == torch.bool or not tensor.dtype.is_signed else tensor
@@ -63,19 +57,18 @@ def _numbers(values: Any, name: str) -> Tensor:
         kind = f"{shown(values)} ({type(values).__name__})"
         raise MinitrainError(f"{name} are {kind}; expected (B,) numbers: a tensor, an array, or a list")
     items = values.tolist() if hasattr(values, "tolist") else list(values)
-    if not isinstance(items, list):  # of an array without dimensions
-        return torch.tensor(_plain(items, name))
+    if not isinstance(items, list):  # a 0-dim array
+        return torch.tensor(_number(items, name))
     if items and all(isinstance(item, list | tuple) for item in items):
-        return torch.empty(len(items), len(items[0]))  # its shape is refused, whatever is in it
-    numbers = [_plain(item, f"{name}[{place}]") for place, item in enumerate(items)]
-    return torch.tensor(numbers)
+        return torch.empty(len(items), len(items[0]))  # refused by its shape, whatever it holds
+    return torch.tensor([_number(item, f"{name}[{place}]") for place, item in enumerate(items)])
 
 
-def _plain(item: Any, name: str) -> int | float:
+def _number(item: Any, name: str) -> int | float:
     number = plain(item)
     if isinstance(number, Integral) and abs(int(number)) <= _LARGEST:
         return int(number)
     if isinstance(number, Real) and not isinstance(number, Integral):
         return float(number)
-    hint = "class ids, the places of the names in the order of the labels" if isinstance(item, str) else "a number"
+    hint = "class ids, the positions of the label names" if isinstance(item, str) else "a number"
     raise MinitrainError(f"{name} is {shown(item)} ({type(item).__name__}); expected {hint}")

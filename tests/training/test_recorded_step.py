@@ -14,21 +14,25 @@ from minitrain.data.batch import Batch, collate
 from minitrain.data.dataset import Split
 from minitrain.distributed.world import World
 from minitrain.errors import MinitrainError
-from minitrain.kernels.cuda_graphs import StepGraphs
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.weights import load_classifier
 from minitrain.run.resume import Checkpointer
-from minitrain.training import step
+from minitrain.training import loop
+from minitrain.training.best import best_by
 from minitrain.training.evaluation import Evaluation
-from minitrain.training.loop import fit
-from minitrain.training.step import TrainState, begin_step, is_recordable, make_state, train_step
+from minitrain.training.loop import train_loop
+from minitrain.training.metrics import metric_for
+from minitrain.training.recorded_step import RecordedStep
+from minitrain.training.setup import choose_step, is_recordable, make_state
+from minitrain.training.step import StepSettings, TrainState, train_step
 from minitrain.training.step_log import StepLog
 
+SETTINGS = StepSettings(fused_clip=True)
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-class ComputedAnew(StepGraphs):
+class ComputedAnew(RecordedStep):
     """What is recorded is the work itself, done at each replay with what stands in its place."""
 
     def _record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
@@ -51,11 +55,14 @@ def state_of(folder: Path, device: torch.device = CPU, **flags: Any) -> TrainSta
     return make_state(load_classifier(folder, 2, **({} if flags else NO_DROPOUT)).to(device).train(), config)
 
 
-def recorded_on_cpu(folder: Path) -> TrainState:
+def recorded_on_cpu(folder: Path) -> tuple[RecordedStep, TrainState]:
     state = state_of(folder)
     state.model.encoder.word_embeddings.sparse = False  # as on a GPU
-    state.graphs = ComputedAnew(CPU)
-    return state
+    return recorded_step(), state
+
+
+def recorded_step(*_: object) -> RecordedStep:
+    return ComputedAnew(CPU)
 
 
 def batches_of(folder: Path, count: int) -> list[Batch]:
@@ -65,18 +72,18 @@ def batches_of(folder: Path, count: int) -> list[Batch]:
 
 
 def test_a_recorded_step_computes_what_a_step_does(folder: Path) -> None:
-    batches, plain, recorded = batches_of(folder, 12), state_of(folder), recorded_on_cpu(folder)
-    plain.fused_clip, norms = False, []
+    batches, plain, (step, recorded) = batches_of(folder, 12), state_of(folder), recorded_on_cpu(folder)
+    norms = []
     for number, batch in enumerate(batches):
-        expected = train_step(plain, [batch], 1e-3 / (number + 1), max_grad_norm=0.41)
-        ours = train_step(recorded, [batch], 1e-3 / (number + 1), max_grad_norm=0.41)
-        assert ours == pytest.approx(expected, rel=1e-5)  # clipped by a division, not a product
-        norms.append(expected[1])
+        rate = 1e-3 / (number + 1)
+        expected = train_step(plain, [batch], rate, StepSettings(max_grad_norm=0.41))
+        ours = step(recorded, [batch], rate, StepSettings(max_grad_norm=0.41, fused_clip=True))
+        assert ours.read() == pytest.approx(expected, rel=1e-5)  # clipped by a division, not a product
+        norms.append(expected.grad_norm)
     assert min(norms) < 0.41 < max(norms)  # some were clipped
     assert plain.step == recorded.step == 12
-    assert recorded.graphs is not None
     shapes = {batch.input_ids.shape for batch in batches[1:]}
-    assert len(recorded.graphs._recorded) == len(shapes) > 1
+    assert len(step._recorded) == len(shapes) > 1
     for name, weight in weights_of(plain.model).items():
         # No loss depends on this one: its gradients are rounding, and Adam makes steps of them.
         if name.endswith("key.bias"):
@@ -84,43 +91,45 @@ def test_a_recorded_step_computes_what_a_step_does(folder: Path) -> None:
         assert torch.allclose(weight, recorded.model.get_parameter(name), atol=1e-6), name
 
 
-def test_the_first_step_is_done_without_and_settings_have_recordings_of_their_own(folder: Path) -> None:
-    (batch, *_), state = batches_of(folder, 1), recorded_on_cpu(folder)
-    assert state.graphs is not None
-    train_step(state, [batch], 1e-3)
-    assert state.graphs.warm and not state.graphs._recorded
+def test_the_first_step_is_not_recorded_and_each_setting_has_its_own_recording(folder: Path) -> None:
+    (batch, *_), (step, state) = batches_of(folder, 1), recorded_on_cpu(folder)
+    step(state, [batch], 1e-3, SETTINGS)
+    assert not step._recorded
     for max_grad_norm in (1.0, 0.1, 1.0):
-        train_step(state, [batch], 1e-3, max_grad_norm=max_grad_norm)
-    assert len(state.graphs._recorded) == 2
+        step(state, [batch], 1e-3, StepSettings(max_grad_norm=max_grad_norm))
+    assert len(step._recorded) == 2
 
 
-def test_what_is_read_late_is_of_its_own_step(folder: Path) -> None:
-    (first, second), late, at_once = batches_of(folder, 2), recorded_on_cpu(folder), recorded_on_cpu(folder)
-    for state in (late, at_once):
-        train_step(state, [first], 1e-3)
-    reads = [begin_step(late, [batch], 1e-3) for batch in (first, second, first)]
-    assert [read() for read in reads] == [train_step(at_once, [batch], 1e-3) for batch in (first, second, first)]
+def test_a_result_that_is_read_late_is_of_its_own_step(folder: Path) -> None:
+    first, second = batches_of(folder, 2)
+    found = []
+    for late in (True, False):
+        step, state = recorded_on_cpu(folder)
+        step(state, [first], 1e-3, SETTINGS)
+        results = (step(state, [batch], 1e-3, SETTINGS) for batch in (first, second, first))
+        found.append([result.read() for result in (list(results) if late else results)])
+    assert found[0] == found[1]
 
 
 def test_a_broken_step_updates_nothing_nor_does_one_begun_before_it_was_known(folder: Path) -> None:
-    (batch, other), state = batches_of(folder, 2), recorded_on_cpu(folder)
-    train_step(state, [batch], 1e-3)
-    train_step(state, [other], 1e-3)
+    (batch, other), (step, state) = batches_of(folder, 2), recorded_on_cpu(folder)
+    step(state, [batch], 1e-3, SETTINGS)
+    step(state, [other], 1e-3, SETTINGS)
     bias = state.model.head.output.bias
     kept = bias.detach().clone()
     with torch.no_grad():
         bias.fill_(float("nan"))
     before, moments = weights_of(state.model), {n: t.clone() for n, t in state.optimizer.state_dict().items()}
-    broken, next_one = begin_step(state, [other], 1e-3, rows=[3, 7, 0, 1]), begin_step(state, [other], 1e-3)
+    broken = step(state, [other], 1e-3, SETTINGS, rows=[3, 7, 0, 1])
+    step(state, [other], 1e-3, SETTINGS)
     with pytest.raises(MinitrainError, match=r"step 3: the loss is nan.* counted from 1: 4, 8, 1, 2\. Lower"):
-        broken()
-    del next_one
+        broken.read()
     with torch.no_grad():
         bias.copy_(kept)
         before[next(n for n, p in state.model.named_parameters() if p is bias)] = kept
     assert same(before, weights_of(state.model)) and state.step == 2
     assert same(moments, state.optimizer.state_dict())
-    train_step(state, [other], 1e-3)  # mended, it goes on
+    step(state, [other], 1e-3, SETTINGS)  # mended, it continues
     assert not same(before, weights_of(state.model)) and state.step == 3
 
 
@@ -144,9 +153,7 @@ def fit_recorded(
     folder: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: Checkpointer | None = None, **flags: Any
 ) -> tuple[Order, list[int]]:
     train: Split = split_of(folder, *reviews(24))
-    begun = [0]
-    monkeypatch.setattr(step, "is_recordable", lambda *_: True)
-    monkeypatch.setattr(step, "StepGraphs", ComputedAnew)
+    begun, step = [0], recorded_step()
     config = TrainConfig(learning_rate=1e-3, per_device_train_batch_size=4, num_train_epochs=2, **flags)
     torch.manual_seed(0)
     model = load_classifier(folder, 2)
@@ -154,10 +161,14 @@ def fit_recorded(
 
     def begin(state: TrainState, *args: Any, **kwargs: Any) -> Any:
         begun.append(state.step + 1)
-        return begin_step(state, *args, **kwargs)
+        return step(state, *args, **kwargs)
 
-    monkeypatch.setattr("minitrain.training.loop.begin_step", begin)
-    fit(model, train, {"validation": train}, config, observer=order, checkpoints=checkpoints)
+    monkeypatch.setattr(loop, "choose_step", lambda *_: begin)
+    state, best = make_state(model.train(), config), best_by(config, metric_for(None, 2))
+    if checkpoints is not None:
+        checkpoints.restore(state, best, 12)
+    after = {"after_step": checkpoints.after_step} if checkpoints else {}
+    train_loop(state, best, train, {"validation": train}, config, lambda: metric_for(None, 2), order, **after)
     return order, begun
 
 
@@ -217,11 +228,13 @@ def test_on_a_gpu_a_replayed_run_has_the_losses_of_one_that_launches_each_kernel
     """With dropout: a replay goes on in the random stream where the step before it ended."""
     runs = []
     for cuda_graphs in (False, True):
-        state = state_of(folder, CUDA, cuda_graphs=cuda_graphs, bf16=bf16)
-        assert (state.graphs is not None) == cuda_graphs
+        config = TrainConfig(cuda_graphs=cuda_graphs, bf16=bf16)
+        state, step = state_of(folder, CUDA, bf16=bf16), choose_step(config, CUDA, 1)
+        assert isinstance(step, RecordedStep) == cuda_graphs
         torch.manual_seed(1)
-        runs.append([train_step(state, [batch], 1e-3, bf16=bf16) for batch in batches_of(folder, 12) * 2])
-        assert state.graphs is None or len(state.graphs._recorded) > 1
+        settings = StepSettings.of(config)
+        runs.append([step(state, [batch], 1e-3, settings).read() for batch in batches_of(folder, 12) * 2])
+        assert not isinstance(step, RecordedStep) or len(step._recorded) > 1
     plain, replayed = (torch.tensor(run) for run in runs)
     assert (plain - replayed).abs().max() < (1e-4 if bf16 else 1e-5) * plain.abs().max()
     assert plain[0, 0] != plain[12, 0]
@@ -229,13 +242,14 @@ def test_on_a_gpu_a_replayed_run_has_the_losses_of_one_that_launches_each_kernel
 
 @needs_gpu
 def test_on_a_gpu_a_broken_step_updates_nothing(folder: Path) -> None:
-    state, (batch, *_) = state_of(folder, CUDA, bf16=True), batches_of(folder, 1)
+    state, step, (batch, *_) = state_of(folder, CUDA, bf16=True), RecordedStep(CUDA), batches_of(folder, 1)
+    settings = StepSettings(bf16=True, fused_clip=True)
     for _ in range(3):
-        train_step(state, [batch], 1e-3, bf16=True)
+        step(state, [batch], 1e-3, settings).read()
     with torch.no_grad():
         state.model.head.output.weight.fill_(float("inf"))
     before = weights_of(state.model)
-    broken, _ = (begin_step(state, [batch], 1e-3, bf16=True) for _ in range(2))
+    broken, _ = (step(state, [batch], 1e-3, settings) for _ in range(2))
     with pytest.raises(MinitrainError, match="step 4: the loss is"):
-        broken()
+        broken.read()
     assert same(before, weights_of(state.model)) and state.step == 3
