@@ -19,8 +19,8 @@ from minitrain import TrainConfig, collate, launch, process_group
 from minitrain.config.options import flag
 from minitrain.distributed.world import sync_gradients
 from minitrain.run.flags import command
-from minitrain.run.main import prepare
 from minitrain.run.output_file import write_json
+from minitrain.run.prepare import prepare
 from minitrain.run.report import say
 from minitrain.training.loop import step_batches
 from minitrain.training.plan import make_sampler

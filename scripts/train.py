@@ -8,11 +8,11 @@ from minitrain.run.flags import command
 def train(config: TrainConfig) -> None:
     from minitrain.run.load_data import prefetching
 
-    with prefetching(config) as ahead:
+    with prefetching(config) as prefetcher:
         with gc_paused(for_good=True):
             from minitrain.run import main as run  # imports torch, which --help does not need
 
-        run.train(config, ahead)
+        run.train(config, prefetcher)
 
 
 if __name__ == "__main__":

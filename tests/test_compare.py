@@ -28,9 +28,9 @@ from minitrain.errors import MinitrainError
 from minitrain.kernels.fast import FAST
 from minitrain.kernels.reference import REFERENCE
 from minitrain.model.weights import load_classifier, save_classifier
-from minitrain.run.main import Parts, prepare
+from minitrain.run.prepare import PreparedRun, prepare
 
-Break = Callable[[Parts], Any]
+Break = Callable[[PreparedRun], Any]
 
 
 @pytest.fixture(scope="module")
@@ -149,15 +149,15 @@ def scaled_attention(q: Any, k: Any, v: Any, mask: Any, p: float) -> Any:
     return REFERENCE.attention(q * 1.001, k, v, mask, p)
 
 
-def fast_dropout(parts: Parts) -> None:
+def fast_dropout(parts: PreparedRun) -> None:
     parts.model.encoder.kernels = replace(REFERENCE, dropout=FAST.dropout)
 
 
-def other_attention(parts: Parts) -> None:
+def other_attention(parts: PreparedRun) -> None:
     parts.model.encoder.kernels = replace(REFERENCE, attention=scaled_attention)
 
 
-def other_word(parts: Parts) -> None:
+def other_word(parts: PreparedRun) -> None:
     with torch.no_grad():
         parts.model.get_parameter("encoder.embeddings.word.weight").mul_(1.001)
 
@@ -190,7 +190,7 @@ BREAKS: dict[str, tuple[Break, str]] = {
 
 
 @pytest.fixture
-def both(flags: dict[str, Any], tmp_path: Path) -> Iterator[tuple[Parts, Callable[[], layers.Step]]]:
+def both(flags: dict[str, Any], tmp_path: Path) -> Iterator[tuple[PreparedRun, Callable[[], layers.Step]]]:
     """Our side, and a function that takes the reference's step on the same batch."""
     config = TrainConfig(**flags, match_trainer=True, output_dir=str(tmp_path / "run"))
     theirs = reference.prepare(config, Record(tmp_path))

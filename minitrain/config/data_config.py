@@ -1,4 +1,4 @@
-"""Which data, and what is taken of it: the options that training, scoring and `load_splits` share."""
+"""`DataConfig`: the settings of data that training, evaluation and `load_splits` share."""
 
 from dataclasses import dataclass
 
@@ -20,36 +20,36 @@ PROBLEM_TYPES = ("single_label_classification", "regression")
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The data of a run: a dataset or files, their columns, and the rows that are used. A field is a flag."""
+    """The data of a run: a dataset or files, their columns, and which rows to use. Each field is a flag."""
 
     dataset: str | None = flag(
-        None, "Hub id, local folder, or 'demo' (embedded movie reviews); nyu-mll/glue if none"
+        None, "Hub id, local folder, or 'demo' (embedded movie reviews); by default nyu-mll/glue"
     )
-    subset: str | None = flag(None, "configuration of the dataset, e.g. a GLUE task; mrpc of nyu-mll/glue")
-    dataset_revision: str | None = flag(None, "branch, tag or commit of a dataset of the Hub")
+    subset: str | None = flag(None, "configuration of the dataset, e.g. a GLUE task; by default mrpc")
+    dataset_revision: str | None = flag(None, "branch, tag or commit of a dataset on the Hub")
     train_file: Files | None = flag(
         None, "own training data: .csv, .tsv, .json, .jsonl or .parquet; several as a,b or 'folder/*.csv'"
     )
-    eval_file: Files | None = flag(None, "own evaluation data, same columns")
-    test_file: Files | None = flag(None, "own test data, scored once, after training")
+    eval_file: Files | None = flag(None, "own evaluation data, with the same columns")
+    test_file: Files | None = flag(None, "own test data, evaluated once, after training")
     delimiter: str | None = delimiter_flag()
     quoting: str = quoting_flag()
     encoding: str = encoding_flag()
     text_columns: tuple[str, ...] | None = flag(None, "one column, or two (a pair): a,b or a JSON list of names")
-    join: str | None = flag(None, "what to put between the text columns, to make one text of them; ' ' mostly")
-    label_column: str | None = flag(None, "column of the labels; 'label' where nothing is said")
+    join: str | None = flag(None, "join the text columns to one text with this between them, e.g. ' '")
+    label_column: str | None = flag(None, "column of the labels; by default 'label'")
     eval_fraction: float = flag(
-        0.0, "share of the training data, of each class alike, to hold back for evaluation", bounds=(0.0, 1.0)
+        0.0, "fraction of the training data to hold out for evaluation, stratified", bounds=(0.0, 1.0)
     )
     label_map: dict[str, str] | None = flag(
         None, 'other names for labels, in all splits: 0=good,1=bad, or a .json file with {"0": "good", ...}'
     )
-    positive_label: str | None = flag(None, "of two classes the one that f1 is about; by default the second")
-    problem_type: str | None = flag(None, "what the labels are; by default as the data says", PROBLEM_TYPES)
-    max_train_samples: int | None = flag(None, "use only so many training examples", bounds=(1, None))
-    max_eval_samples: int | None = flag(None, "use only so many examples of each split scored", bounds=(1, None))
-    sample: str = flag("random", "which of them: drawn by --seed, or the first", SAMPLES)
-    seed: int = flag(42, "of the head, dropout, the order and the choice of examples", bounds=(0, 2**63 - 1))
+    positive_label: str | None = flag(None, "the class that f1 is about; by default the second of two")
+    problem_type: str | None = flag(None, "what the labels are; by default inferred from the data", PROBLEM_TYPES)
+    max_train_samples: int | None = flag(None, "use only this many training examples", bounds=(1, None))
+    max_eval_samples: int | None = flag(None, "use only this many examples of each other split", bounds=(1, None))
+    sample: str = flag("random", "examples that --max_*_samples keeps", SAMPLES)
+    seed: int = flag(42, "for the new head, dropout, order and choice of examples", bounds=(0, 2**63 - 1))
 
     def __post_init__(self) -> None:
         check_flags(self)
@@ -60,6 +60,6 @@ class DataConfig:
         if self.dataset is not None and self.train_file is not None:
             raise MinitrainError("--dataset and --train_file name two sets of data: pass one")
         if self.subset is not None and (self.dataset == "demo" or self.train_file is not None):
-            raise MinitrainError(f"--subset {self.subset}: only a dataset of the Hub or of a folder has subsets")
+            raise MinitrainError(f"--subset {self.subset}: only a dataset on the Hub or in a folder has subsets")
         if self.dataset_revision is not None and self.train_file is not None:
-            raise MinitrainError("--dataset_revision is of a dataset of the Hub; --train_file has none")
+            raise MinitrainError("--dataset_revision needs a dataset on the Hub; --train_file has no revision")

@@ -1,10 +1,10 @@
-"""Which process this is, the group that it belongs to, and what its processes tell each other.
+"""The process group: rank and size of this process, collectives, and who reports a failure.
 
-torchrun starts the processes, or `launch` does from Python; torch.distributed moves the numbers, by gloo between
-CPUs and by NCCL between GPUs. One process is the same code with nobody to talk to.
+torchrun or `launch` starts the processes; torch.distributed connects them, by gloo on CPUs and NCCL on GPUs. A
+single process runs the same code without a group.
 
-A failure is shown once: the first process that fails leaves word in the store that brought the group together, and
-the others, who find it or lose touch, end without a word of their own.
+A failure is reported once: the first process that fails sets a key in the store of the group, and the others end
+silently. (torch.distributed.elastic's `record` collects errors for torchrun's summary, but silences nobody.)
 """
 
 import gc
@@ -28,17 +28,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 from minitrain.errors import MinitrainError, PeerError
 
-# What gloo, NCCL and the store say when somebody is gone or silent.
+# Matches the errors of gloo, NCCL and the store when another process is gone or does not answer.
 _LOST = re.compile(r"gloo|nccl|connection|broken pipe|timed out|timeout|pair clos|socket", re.IGNORECASE)
-FAILURE = "failure"  # the key under which the first process that fails leaves its rank
-_groups = count()  # of this process, one after the other: what one left in the store is nothing to the next
+FAILURE = "failure"  # the key that holds the rank of the first process that failed
+_groups = count()  # numbers the groups of this process, whose keys share one store
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """The place of this process: rank of size in all, local_rank on its node, which is the node-th.
+    """This process's place in the group, under torchrun's names: by default a single process.
 
-    timeout: seconds to wait for each other. store: where they leave each other word; None for a single one.
+    Attributes:
+        node: torchrun's GROUP_RANK.
+        timeout: Seconds to wait for another process.
+        store: The group's key-value store; None for a single process.
     """
 
     rank: int = 0
@@ -50,43 +53,43 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process speaks and writes for all."""
+        """Whether this process prints and writes files."""
         return self.rank == 0
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        """Add up a tensor over all processes, in place; each gets the same bits."""
+        """Sum a tensor over all processes, in place; each gets the same bits."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def all_gather(self, tensor: Tensor) -> Tensor:
-        """(size, ...): the tensors of all processes, of one shape and dtype, by rank; each process gets all."""
+        """Stack the tensors of all processes, of one shape and dtype, by rank: (size, ...)."""
         rows = torch.zeros(self.size, *tensor.shape, dtype=tensor.dtype)
         rows[self.rank] = tensor
         return self.all_reduce(rows)
 
     def broadcast(self, tensor: Tensor) -> Tensor:
-        """Fill a tensor, in place, with that of rank 0."""
+        """Overwrite a tensor with rank 0's."""
         if self.size > 1:
             dist.broadcast(tensor, 0)
         return tensor
 
     def broadcast_text(self, key: str, text: str) -> str:
-        """What rank 0 has to say, in all processes. key: new in every call."""
+        """Return rank 0's text in all processes. `key` must differ from call to call."""
         if self.store is None:
             return text
         if self.is_main:
             self.store.set(key, text)
-        return self._word(key, f"waiting for the {key} of rank 0").decode()
+        return self._wait_for(key, f"waiting for the {key} of rank 0").decode()
 
     def barrier(self, where: str) -> None:
-        """Go on when all processes are here."""
+        """Wait until all processes arrive; `where` is named if one does not."""
         with self.naming_lost_peers(where):
             self.all_reduce(torch.zeros(()))
 
     @contextmanager
     def naming_lost_peers(self, where: str) -> Iterator[None]:
-        """Around what talks to other processes: raises PeerError, saying where, when one of them is missing."""
+        """Raise PeerError, naming `where`, if a collective inside fails because another process is gone."""
         try:
             yield
         except RuntimeError as error:
@@ -99,25 +102,25 @@ class World:
 
     @contextmanager
     def local_main_first(self, what: str) -> Iterator[None]:
-        """Let the first process of each node go ahead, and the others when it is done: they find its files.
+        """Run the block in the first process of each node, then in the others, which find its files.
 
-        However long it takes, they wait; that it fails, they hear. what: names the work, once a group.
+        The others wait without a timeout, but end if another process fails. `what` must differ from block to block.
         """
         done = f"{what} {self.node}"
         if self.store is not None and self.local_rank > 0:
-            self._word(done, what, math.inf)
+            self._wait_for(done, what, math.inf)
         yield
         if self.store is not None and self.local_rank == 0:
             self.store.set(done, "done")
 
     def check_agreement(self, facts: Mapping[str, object]) -> None:
-        """Raise MinitrainError, naming rank and field, unless all processes bring the same facts."""
+        """Raise MinitrainError, naming rank and field, unless all processes have the same facts."""
         if self.store is None:
             return
         mine = {name: str(fact) for name, fact in facts.items()}
         self.store.set(f"facts {self.rank}", json.dumps(mine))
         where = "comparing the processes' flags, data and versions"
-        first, *others = [json.loads(self._word(f"facts {rank}", where)) for rank in range(self.size)]
+        first, *others = [json.loads(self._wait_for(f"facts {rank}", where)) for rank in range(self.size)]
         for rank, other in enumerate(others, start=1):
             for name in sorted(first.keys() | other.keys()):
                 if first.get(name) != other.get(name):
@@ -126,13 +129,10 @@ class World:
                         "all processes of a run need the same flags, data and versions"
                     )
 
-    def _word(self, key: str, where: str, patience: float | None = None) -> bytes:
-        """What another process left in the store, once it is there.
-
-        patience: seconds; by default the timeout. Raises PeerError where one failed instead, or says nothing.
-        """
+    def _wait_for(self, key: str, where: str, timeout: float | None = None) -> bytes:
+        """Wait for another process to set a key. Raises PeerError if one fails or the time is up."""
         assert self.store is not None
-        deadline = time.monotonic() + (self.timeout if patience is None else patience)
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         with self.naming_lost_peers(where):
             while not self.store.check([key]):
                 if self.store.check([FAILURE]):
@@ -144,9 +144,10 @@ class World:
 
 
 def world_from_environment() -> World:
-    """Read the place of this process from the variables that torchrun sets; without them, one process.
+    """Read the environment variables that torchrun sets; without them, a single process.
 
-    Raises MinitrainError naming the variable that is missing or no number.
+    Raises:
+        MinitrainError: A variable is missing or not a number.
     """
     world = World(
         rank=_number("RANK", 0),
@@ -175,18 +176,26 @@ def _number(variable: str, default: int) -> int:
 
 @contextmanager
 def process_group(device: str = "auto", timeout: float = 600.0) -> Iterator[World]:
-    """Join the processes that torchrun started, and leave them at the end: `with process_group() as world:`.
+    """Join the processes that torchrun or `launch` started: `with process_group() as world:`.
 
-    device: as of `choose_device`. timeout: seconds to wait for each other, here and in every exchange.
-    Raises MinitrainError where they do not come together. Of several processes that fail inside, the first raises
-    its own error and the others PeerError.
+    Args:
+        device: As for `choose_device`.
+        timeout: Seconds to wait for another process, here and in every collective.
+
+    Raises:
+        MinitrainError: The processes cannot connect.
+        PeerError: Another process failed first; that one raises its own error.
+
+    >>> with process_group() as world:
+    ...     world.size
+    1
     """
     world = world_from_environment()
     if world.size == 1:
         yield world
         return
     own = not dist.is_initialized()
-    # torchrun keeps the store when it starts the processes again.
+    # torchrun keeps the store, with its keys, when it restarts the processes.
     name = f"minitrain {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')} {next(_groups)}"
     if own:
         store = _join(world, choose_device(device, world), timeout, name)
@@ -197,37 +206,37 @@ def process_group(device: str = "auto", timeout: float = 600.0) -> Iterator[Worl
         yield world
     except Exception as error:
         if not _is_first_failure(world):
-            time.sleep(1.0)  # torchrun ends all when one has ended: the first one has something to say before
+            time.sleep(1.0)  # torchrun kills all when one ends, and the first must print its error before
             raise PeerError(f"rank {world.rank}: another process failed") from error
         if isinstance(error, PeerError):
             raise PeerError(
-                f"{error}. It left no word: it was killed, as for want of memory, or is cut off, or hangs longer "
-                f"than --ddp_timeout ({timeout:g} s)",
+                f"{error}. It left no message: it was killed (out of memory?), is cut off, or hangs longer than "
+                f"--ddp_timeout ({timeout:g} s)",
                 alone=True,
             ) from error
         raise
     finally:
         if own:
-            # DistributedDataParallel is in cycles, which keep threads of the group: one that wants to run while
-            # Python shuts down aborts the process.
+            # Reference cycles of DistributedDataParallel keep the group's threads alive; one that runs while Python
+            # shuts down aborts the process.
             gc.collect()
             dist.destroy_process_group()
 
 
 def _join(world: World, device: torch.device, timeout: float, name: str) -> dist.Store:
-    """Bring the processes together. Returns where they leave each other word, under keys of this group alone."""
+    """Connect the processes and return the store, whose keys carry the group's name as a prefix."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    patience = timedelta(seconds=timeout)
+    limit = timedelta(seconds=timeout)
     try:
-        # A second group that met in the same place would find the addresses of the first one's processes there.
-        store = dist.PrefixStore(name, _meeting_place(patience))
+        # Without the prefix, a second group would find the addresses of the first group's processes in the store.
+        store = dist.PrefixStore(name, _shared_store(limit))
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             store=store,
             rank=world.rank,
             world_size=world.size,
-            timeout=patience,
+            timeout=limit,
             device_id=device if device.type == "cuda" else None,
         )
     except (RuntimeError, ValueError) as error:
@@ -240,14 +249,14 @@ def _join(world: World, device: torch.device, timeout: float, name: str) -> dist
 
 
 @cache
-def _meeting_place(patience: timedelta) -> dist.Store:
-    """The store of the processes that were started together, found once: its variables stay as they are."""
-    store: dist.Store = next(dist.rendezvous("env://", timeout=patience))[0]
+def _shared_store(limit: timedelta) -> dist.Store:
+    """The store at MASTER_ADDR and MASTER_PORT; cached, because rank 0 can open the port only once."""
+    store: dist.Store = next(dist.rendezvous("env://", timeout=limit))[0]
     return store
 
 
 def _is_first_failure(world: World) -> bool:
-    """Leave word that this process failed; whether it is the first to do so, as far as one can know."""
+    """Record the failure of this process; whether it is the first, as far as the store answers."""
     store, rank, first = world.store, str(world.rank), [True]
     assert store is not None
 
@@ -255,7 +264,7 @@ def _is_first_failure(world: World) -> bool:
         with suppress(RuntimeError):  # the store is gone with the process that held it
             first[0] = store.compare_set(FAILURE, "", rank) == rank.encode()
 
-    # Over a wire that is cut no answer comes, and the store would wait for it for ever.
+    # If the network is cut, compare_set never returns.
     asking = Thread(target=ask, daemon=True)
     asking.start()
     asking.join(5.0)
@@ -263,9 +272,10 @@ def _is_first_failure(world: World) -> bool:
 
 
 def choose_device(name: str, world: World) -> torch.device:
-    """The device of a process: `cpu`, `cuda` (the process's own GPU), or `auto`, a GPU where there is one.
+    """The device for `cpu`, `cuda` (the GPU of this local rank) or `auto` (a GPU if PyTorch sees one).
 
-    Raises MinitrainError where a GPU is asked for and there is none, or fewer than processes on the node.
+    Raises:
+        MinitrainError: There is no GPU, or fewer than processes on the node.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise MinitrainError("--device cuda: PyTorch sees no GPU here; use --device cpu, or install a CUDA build")
@@ -280,9 +290,9 @@ def choose_device(name: str, world: World) -> torch.device:
 
 
 def ddp(model: nn.Module, world: World) -> nn.Module:
-    """The model so wrapped that a backward pass averages gradients over all processes, or itself for one process.
+    """Wrap the model in DistributedDataParallel, which averages gradients; a single process gets it unwrapped.
 
-    The processes start from the weights of rank 0. Call it when it is settled which gradients are sparse.
+    All processes get rank 0's weights. Call it after choosing which embeddings have sparse gradients.
     """
     if world.size == 1:
         return model
@@ -292,7 +302,7 @@ def ddp(model: nn.Module, world: World) -> nn.Module:
 
 @contextmanager
 def sync_gradients(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Whether the backward pass inside exchanges gradients; those of passes that do not are added up before."""
+    """Choose whether the backward pass inside averages gradients over the processes, or only accumulates them."""
     if wanted or not isinstance(model, DistributedDataParallel):
         yield
     else:

@@ -29,7 +29,7 @@ from minitrain.errors import MinitrainError, listed
 from minitrain.run.load_data import saved_run_splits, subsampler_of, trained_on
 from minitrain.run.output_file import output_file, write_json
 from minitrain.run.output_rows import SPLIT, TRUE, RowWriter
-from minitrain.run.report import class_block, finite_values, result_lines, say
+from minitrain.run.report import class_table, finite_values, result_lines, say
 from minitrain.run.run_folder import PREDICTIONS
 from minitrain.run.saved_run import SavedRun, load_run, print_notes
 from minitrain.training.evaluation import Evaluation, evaluate
@@ -126,7 +126,7 @@ def _score(
         )
     if world.is_main:
         lines = result_lines(name, result, None, labels.positive_label)
-        for line in [*notes, *lines, *class_block(result, labels.names)]:
+        for line in [*notes, *lines, *class_table(result, labels.names)]:
             say(line)
     if writer is not None:
         assert split.labels is not None and result.logits is not None

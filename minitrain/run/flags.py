@@ -1,7 +1,7 @@
 """The command line, derived from the fields of a configuration dataclass.
 
-Nothing here imports torch: `--help` and a mistyped flag answer at once. Flags take Trainer's names, with
-underscores or dashes. An unknown one is answered by `known_flags.py`, or with the nearest where that is near.
+Flags have Trainer's names, with underscores or dashes. An unknown flag is answered by `known_flags.py`, else with
+the most similar one. Nothing here imports torch, so `--help` and a mistyped flag answer without delay.
 """
 
 import argparse
@@ -19,25 +19,21 @@ from io import TextIOWrapper
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from minitrain.errors import MinitrainError, PeerError, Stopped
-from minitrain.run.known_flags import ANSWERS
-from minitrain.run.known_flags import RENAMED as RENAMED
+from minitrain.run.known_flags import ANSWERS, RENAMED
 
 Config = TypeVar("Config")
-GRACE = 3.0  # seconds that a process leaves to the one which says what is wrong
-
-# How alike, from 0 to 1, a name must be to one that there is for a slip of the finger: a letter or two.
-NEAR = 0.8
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of the disk that a shell has output go to
+GRACE = 3.0  # seconds until the other processes end after the one that prints the error
+SIMILAR = 0.8  # difflib ratio for which a name counts as a typo: a letter or two
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # with standard output redirected to a file
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, with errors that say which flag was meant."""
+    """argparse with errors that name the flag that was meant."""
 
     def error(self, message: str) -> NoReturn:
-        # Of the processes that torchrun starts with the same flags, one on each node speaks.
-        first = os.environ.get("LOCAL_RANK", "0") == "0"
+        first = os.environ.get("LOCAL_RANK", "0") == "0"  # one process per node prints
         if not first:
-            time.sleep(GRACE)  # torchrun ends the others as soon as one has left: the one that speaks goes first
+            time.sleep(GRACE)  # torchrun kills all when one ends, so the one that prints must end first
         self.exit(2, f"{self.prog}: {message}\n(--help lists the flags)\n" if first else None)
 
     def unknown(self, flag: str, known: Sequence[str]) -> NoReturn:
@@ -46,7 +42,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def hint(name: str, known: Sequence[str]) -> str:
-    """What to do instead of a flag that is unknown; empty where nothing is sure to help."""
+    """What to do instead of an unknown flag, with a leading "; "; empty if nothing is sure to help.
+
+    >>> hint("lr", ["learning_rate", "seed"])
+    '; here it is called --learning_rate'
+    >>> hint("sed", ["learning_rate", "seed"])
+    '; did you mean --seed?'
+    """
     renamed = {old: new for old, new in RENAMED.items() if new in known}
     if name in renamed:
         return f"; here it is called --{renamed[name]}"
@@ -54,13 +56,13 @@ def hint(name: str, known: Sequence[str]) -> str:
     if name in ANSWERS and all(flag in known or flag == "nproc_per_node" for flag in named):
         return f"; {ANSWERS[name]}"
     if name in ANSWERS:
-        return ""  # what would help is a flag of another script
-    near = difflib.get_close_matches(name, [*known, *renamed], n=1, cutoff=NEAR) or _completed(name, known)
+        return ""  # the answer names a flag of another script
+    near = difflib.get_close_matches(name, [*known, *renamed], n=1, cutoff=SIMILAR) or _completed(name, known)
     return f"; did you mean --{renamed.get(near[0], near[0])}?" if near else ""
 
 
 def _completed(name: str, known: Sequence[str]) -> list[str]:
-    """The one flag that begins with the words of a name, or has them in it: beta1 -> adam_beta1."""
+    """The only flag that begins with a name's words, else the only one that contains them: beta1 -> adam_beta1."""
     begins = [flag for flag in known if f"{flag}_".startswith(f"{name}_")]
     inside = [flag for flag in known if f"_{name}_" in f"_{flag}_"]
     return begins if len(begins) == 1 else inside if len(inside) == 1 else []
@@ -89,18 +91,13 @@ def _json_list(text: str) -> tuple[str, ...]:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f'{text!r} is no JSON list ({error}); write \'["a, b", "c"]\'') from None
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
-        raise argparse.ArgumentTypeError(f'{text!r} is no list of names; write \'["a, b", "c"]\'')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a list of names; write \'["a, b", "c"]\'')
     return tuple(names)
 
 
 def _files(text: str) -> str | tuple[str, ...]:
-    """Names with commas are told apart where they are read: a file's own name may have one."""
+    """A JSON list becomes a tuple. Commas are split where files are read: a file's name may contain one."""
     return _json_list(text) if text.lstrip().startswith('["') and not os.path.exists(text) else text
-
-
-def _pairs(text: str) -> str:
-    """The configuration reads it, which may be made in Python too."""
-    return text
 
 
 def _number(text: str) -> float:
@@ -108,30 +105,35 @@ def _number(text: str) -> float:
     return int(value) if value.is_integer() and "." not in text and "e" not in text.lower() else value
 
 
-_number.__name__ = "number"  # argparse shows it: "invalid number value: 'x'"
+_number.__name__ = "number"  # for argparse's message: invalid number value: 'x'
 
 
-def _converter(hint: Any) -> Any:
-    """float | None -> float, and so on: what turns the flag's text into the field's type."""
-    if {str, tuple} <= {get_origin(arm) or arm for arm in get_args(hint)}:
-        return _files
-    if get_origin(hint) in (Union, types.UnionType):
-        hint = next(arm for arm in get_args(hint) if arm is not type(None))
-    if get_origin(hint) is tuple:
-        return _names
-    if get_origin(hint) is dict:
-        return _pairs
-    return {bool: _truth, float: _number}.get(hint, hint)
+# The type of a field -> what parses its flag, and the placeholder in --help.
+_PARSERS: dict[type, tuple[Callable[[str], Any], str]] = {
+    bool: (_truth, "BOOL"),
+    int: (int, "N"),
+    float: (_number, "X"),
+    str: (str, "NAME"),
+    tuple: (_names, "A,B"),
+    dict: (str, "A=B,..."),  # parsed by the configuration, which also takes a dict
+}
+
+
+def _parser_of(hint: Any) -> tuple[Callable[[str], Any], str]:
+    """float | None -> (_number, "X")"""
+    arms = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    kinds = [get_origin(arm) or arm for arm in arms if arm is not types.NoneType]
+    return (_files, "FILE") if str in kinds and tuple in kinds else _PARSERS[kinds[0]]
 
 
 def _underscored(word: str) -> str:
-    """--learning-rate=3e-5 -> --learning_rate=3e-5; a value stays as it is."""
+    """--learning-rate=3e-5 -> --learning_rate=3e-5"""
     name, equals, value = word.partition("=")
     return name.replace("-", "_").replace("__", "--", 1) + equals + value if name.startswith("--") else word
 
 
 def _joined(words: list[str]) -> list[str]:
-    """--label_map -1=no,1=yes -> --label_map=-1=no,1=yes: argparse would take the value for a flag."""
+    """--label_map -1=no,1=yes -> --label_map=-1=no,1=yes, because argparse takes -1=no,1=yes for a flag."""
     result: list[str] = []
     for word in words:
         follows = bool(result) and result[-1].startswith("--") and "=" not in result[-1]
@@ -143,23 +145,19 @@ def _joined(words: list[str]) -> list[str]:
 
 
 def _add(parser: argparse.ArgumentParser, spec: Field[Any], hint: Any) -> None:
-    convert = _converter(hint)
-    shown = spec.metadata["shown"]
-    default = "" if shown in (None, MISSING) else f" (default: {shown})"
-    options: dict[str, Any] = {"nargs": "?", "const": True, "metavar": "BOOL"} if convert is _truth else {}
-    if spec.metadata.get("bare") is not None:
-        options = {"nargs": "?", "const": spec.metadata["bare"], "metavar": "[NAME]"}
-    if spec.metadata["choices"] is None and "metavar" not in options:
-        shapes = {int: "N", _number: "X", _names: "A,B", _files: "FILE", _pairs: "A=B,..."}
-        options["metavar"] = shapes.get(convert, "NAME")
+    parse_value, placeholder = _parser_of(hint)
+    bare = True if parse_value is _truth else spec.metadata["bare"]
+    default = spec.metadata["shown"]
+    shown = "" if default in (None, MISSING) else f" (default: {default})"
     parser.add_argument(
         f"--{spec.name}",
-        dest=spec.name,
         default=argparse.SUPPRESS,
-        type=convert,
+        type=parse_value,
         choices=spec.metadata["choices"],
-        help=(spec.metadata["help"] + default).replace("%", "%%"),
-        **options,
+        help=(spec.metadata["help"] + shown).replace("%", "%%"),
+        metavar=None if spec.metadata["choices"] else placeholder,
+        nargs=None if bare is None else "?",
+        const=bare,
     )
 
 
@@ -169,10 +167,9 @@ def parse(
     arguments: Sequence[str] | None = None,
     positional: tuple[str, ...] = (),
 ) -> Config:
-    """Build `config`, a dataclass whose fields carry `help` and `choices`, from command-line flags.
+    """Build `config`, a dataclass of `options.flag` fields, from command-line flags.
 
-    Fields named in `positional` stand without a flag and must be given. Prints to standard error and exits
-    with status 2 where the flags are wrong, as argparse does.
+    Fields named in `positional` are positional and required. Wrong flags exit with status 2, as with argparse.
     """
     words = _joined([_underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)])
     usage = " ".join(["%(prog)s", *(name.upper() for name in positional), "[--flag value ...]"])
@@ -196,42 +193,43 @@ def parse(
         parser.error(str(error))
 
 
-def _forget_standard_output() -> None:
-    """What is left to write to it would fail again as Python ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def command(
     config: type[Config],
     function: Callable[[Config], object],
     description: str,
     positional: tuple[str, ...] = (),
 ) -> None:
-    """A script's whole main: parse the flags, call the function, and end as a command should.
+    """The main function of a script: parse the flags and call `function` with the configuration.
 
-    What the user can mend is said on standard error without a traceback, with status 1 (2 where the flags are
-    wrong); an interrupt ends with 130.
+    An error that the user can fix is printed without a traceback, with exit status 1 (2 for wrong flags); an
+    interrupt exits with 130.
     """
+    program = sys.argv[0].rsplit("/", 1)[-1]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that the terminal lacks letters for ends no run
+            stream.reconfigure(errors="backslashreplace")  # characters that the terminal cannot show
     try:
         function(parse(config, description, positional=positional))
     except MinitrainError as error:
         if isinstance(error, PeerError) and not error.alone:
-            sys.exit(1)  # the process that failed says why
-        sys.exit(f"{sys.argv[0].rsplit('/', 1)[-1]}: {error}")
+            sys.exit(1)  # the process that failed first prints its error
+        sys.exit(f"{program}: {error}")
     except Stopped as stopped:
         if os.environ.get("RANK", "0") == "0":
-            print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {stopped}", file=sys.stderr)
+            print(f"{program}: {stopped}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of standard output left, as `head` does
-        _forget_standard_output()
+    except BrokenPipeError:  # `head` closed standard output
+        _discard_standard_output()
         sys.exit(141)
     except OSError as error:
-        if error.errno not in FULL or error.filename is not None:
+        if error.errno not in DISK_ERRORS or error.filename is not None:
             raise
-        _forget_standard_output()
-        sys.exit(f"{sys.argv[0].rsplit('/', 1)[-1]}: output cannot be written ({error.strerror}); make room")
+        _discard_standard_output()
+        sys.exit(f"{program}: output cannot be written ({error.strerror}); make room")
+
+
+def _discard_standard_output() -> None:
+    """Python flushes standard output at exit, which would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,7 +1,6 @@
-"""What a run says: lines on the console, `log.jsonl` as it goes, tables and `results.json` at its end.
+"""Console lines, `log.jsonl` and tables of metrics; sees numbers only, no model.
 
-Sees numbers only, no model. On a terminal a bar moves; elsewhere plain lines appear, about one for each percent of
-the run.
+A terminal shows a progress bar; elsewhere plain lines appear, about one for each percent of the run.
 """
 
 import errno
@@ -24,18 +23,19 @@ from minitrain.data.labels.notes import in_table, plain
 from minitrain.errors import MinitrainError
 from minitrain.run.run_folder import LOG
 from minitrain.training.evaluation import Evaluation
-from minitrain.training.metrics import Confusion
 from minitrain.training.step_log import StepLog
 
 MATRIX = "true / predicted"
 
 
 class Console:
-    """The observer of a run: smooths the step logs, prints them, and keeps `log.jsonl`.
+    """The observer of a run: averages the step logs, prints them and writes `log.jsonl`.
 
-    directory: of the run, which exists; None for a process that counts and says nothing, because another one does.
-    total_steps: of the bar. logging_steps: optimizer steps a line. resume: keep the log that is there until
-    `go_on_from` says what of it holds. positive: the name of the class that F1 is about.
+    Args:
+        directory: The run's folder, which exists; None in a process other than the main one, which prints nothing.
+        logging_steps: Optimizer steps per line; by default 1% of the run.
+        resume: Leave the existing log alone until `go_on_from` says which of its lines to keep.
+        positive: The name of the class that F1 is about.
     """
 
     def __init__(
@@ -57,15 +57,14 @@ class Console:
         quiet = self.silent or not sys.stderr.isatty()
         self.bar = tqdm(total=total_steps, unit="step", dynamic_ncols=True, disable=quiet)
         self.path = directory / f"{LOG}.part" if directory else Path(os.devnull)
-        # A run that may yet be refused leaves the log as it is.
-        self.log = self._opened(Path(os.devnull) if resume else self.path)
+        self.log = self._opened(Path(os.devnull) if resume else self.path)  # resuming may still be refused
         self.first_step = 0
 
     def go_on_from(self, step: int) -> None:
-        """Keep of an earlier log what is of steps up to this one; 0 for a run that begins."""
+        """Keep the lines of an earlier log up to this step; 0 starts a new log."""
         kept = []
         if step and not self.silent:
-            earlier = self.path if self.path.exists() else self.path.with_suffix("")  # of a run that was finished
+            earlier = self.path if self.path.exists() else self.path.with_suffix("")  # the run was finished
             lines = earlier.read_text(encoding="utf-8").splitlines(keepends=True) if earlier.exists() else []
             kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
         self.log.close()
@@ -80,7 +79,7 @@ class Console:
         self.log.close()
 
     def on_step(self, log: StepLog) -> None:
-        """Count a step; print and log every `logging_steps`, the first and the last."""
+        """Count a step; print and log every `logging_steps`-th, the first and the last."""
         self.recent.append(log)
         self.bar.update()
         if log.step % self.logging_steps and log.step not in (1, self.total_steps):
@@ -88,7 +87,7 @@ class Console:
         logs, self.recent = self.recent, []
         record = _summary(logs)
         self._write({"event": "step", **record})
-        if not self.bar.disable:  # the bar shows steps and time by itself
+        if not self.bar.disable:  # tqdm shows steps and time
             self.bar.set_postfix_str(f"loss {record['loss']:.4f}, grad {record['grad_norm']:.2f}")
             return
         left = (self.total_steps - log.step) * self.training_seconds() / (log.step - self.first_step)
@@ -99,7 +98,7 @@ class Console:
         )
 
     def on_evaluation(self, step: int, epoch: float, results: dict[str, Evaluation], is_best: bool) -> None:
-        """Print one row a split, marking the best so far, and log them."""
+        """Print and log one row per split, marking the best so far."""
         for name, result in results.items():
             self.evaluation_seconds += result.seconds
             self._write({"event": "evaluation", "step": step, "epoch": epoch, "split": name, **result.values})
@@ -114,7 +113,7 @@ class Console:
             self.evaluations += 1
 
     def training_seconds(self) -> float:
-        """Wall time so far, evaluations aside."""
+        """Wall time so far, without evaluations."""
         return time.perf_counter() - self.started - self.evaluation_seconds
 
     def _say(self, line: str) -> None:
@@ -129,7 +128,7 @@ class Console:
         self._append(json.dumps(finite(record)) + "\n")
 
     def _opened(self, path: Path) -> FileIO:
-        """Without a buffer: a run that is killed keeps what it logged."""
+        """Open unbuffered, so that a killed run keeps what it logged."""
         with self._naming_failures():
             return path.open("wb", buffering=0)
 
@@ -145,13 +144,13 @@ class Console:
             yield
         except OSError as error:
             raise MinitrainError(
-                f"{self.path}: cannot be written ({error.strerror or error}); checkpoints are as they were. Make "
-                "room or choose another --output_dir"
+                f"{self.path}: cannot be written ({error.strerror or error}); checkpoints are intact. Make room "
+                "or choose another --output_dir"
             ) from error
 
 
 def _summary(logs: Sequence[StepLog]) -> dict[str, Any]:
-    """The steps since the last line as one record: means, but the last step's learning rate."""
+    """The steps since the last line as one record: means, and the last step's learning rate."""
     seconds = sum(log.seconds for log in logs)
     last = logs[-1]
     return {
@@ -165,25 +164,34 @@ def _summary(logs: Sequence[StepLog]) -> dict[str, Any]:
     }
 
 
-def say(line: str = "") -> None:
-    """Print a line at once, also where standard output is a file."""
-    print(line, flush=True)
+def say(*lines: str) -> None:
+    """Print lines, or a blank one, without delay even if standard output is a file."""
+    print(*lines, sep="\n", flush=True)
 
 
 def duration(seconds: float) -> str:
-    """75 -> 1m15s"""
+    """Seconds as minutes and seconds.
+
+    >>> duration(75.2)
+    '1m15s'
+    """
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
 def peak_memory_mb() -> float:
-    """The largest resident size of this process so far, in MB (10**6 bytes)."""
+    """The largest resident set size of this process so far, in MB (10**6 bytes)."""
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return size / 1e6 if sys.platform == "darwin" else size * 1024 / 1e6
 
 
 def interval(share: float, count: int) -> tuple[float, float]:
-    """The 95% interval of a proportion seen in `count` examples (Wilson 1927)."""
+    """The 95% confidence interval of a proportion of `count` examples (Wilson 1927).
+
+    >>> low, high = interval(0.9, 100)
+    >>> print(f"{low:.3f} to {high:.3f}")
+    0.826 to 0.945
+    """
     z = 1.959963984540054
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
@@ -191,14 +199,14 @@ def interval(share: float, count: int) -> tuple[float, float]:
 
 
 def metric_name(name: str, positive: str | None, width: int = 60) -> str:
-    """A metric as a line names it: f1 -> f1 of 'spam', in so many characters."""
+    """The name to print for a metric: f1 -> f1 of 'spam', at most `width` characters."""
     if name != "f1" or positive is None:
         return name
     return f"f1 of '{plain(positive, width - 8)}'"
 
 
 def _short(value: float, width: int) -> str:
-    """A value with four digits behind the point, or as a power of ten where that is wider."""
+    """0.1235, or 1.2346e+09 if four decimals are wider than `width`."""
     text = f"{value:.4f}"
     return text if len(text) <= width else f"{value:.4e}"
 
@@ -206,9 +214,11 @@ def _short(value: float, width: int) -> str:
 def result_lines(
     split: str, result: Evaluation, baseline: float | Mapping[str, float] | None, positive: str | None = None
 ) -> list[str]:
-    """The final values of a split; accuracy with its 95% interval, and what `evaluation.baseline` says.
+    """The final metrics of a split.
 
-    positive: the name of the class that F1 is about.
+    Args:
+        baseline: What `evaluation.baseline` returns, printed beside accuracy, or beside RMSE and MAE.
+        positive: The name of the class that F1 is about.
     """
     errors = baseline if isinstance(baseline, Mapping) else {}
     lines = [f"{split} ({result.examples} examples)"]
@@ -218,41 +228,37 @@ def result_lines(
             low, high = interval(value, result.examples)
             line += f"   95% interval {low:.4f} to {high:.4f}"
             line += "" if baseline is None else f"; always the majority class: {baseline:.4f}"
-        if name == "f1" and positive is not None:
+        elif name == "f1" and positive is not None:
             line += f"   of '{plain(positive)}'"
-        line += f"   always the training mean: {errors[name]:.4f}" if name in errors else ""
+        elif name in errors:
+            line += f"   always the training mean: {errors[name]:.4f}"
         lines.append(line)
     return lines
 
 
-def class_lines(confusion: Confusion, names: Sequence[str]) -> list[str]:
-    """Precision, recall and F1 of each class, and the confusion matrix, as text."""
+def class_table(result: Evaluation, names: Sequence[str] | None) -> list[str]:
+    """Precision, recall and F1 of each class, then the confusion matrix; no lines for regression."""
+    if result.confusion is None or names is None:
+        return []
     names = [in_table(name) for name in display_names(names)]
     width = max(len(name) for name in (*names, MATRIX)) + 2
     column = max(11, *(len(name) + 2 for name in names))
-    lines = [f"{'class':<{width}}{'precision':>11}{'recall':>11}{'f1':>11}{'examples':>11}"]
-    for name, (precision, recall, f1, support) in zip(names, confusion.precision_recall_f1(), strict=True):
+    lines = ["", f"{'class':<{width}}{'precision':>11}{'recall':>11}{'f1':>11}{'examples':>11}"]
+    for name, (precision, recall, f1, support) in zip(names, result.confusion.precision_recall_f1(), strict=True):
         lines.append(f"{name:<{width}}{precision:>11.4f}{recall:>11.4f}{f1:>11.4f}{support:>11}")
     lines += ["", f"{MATRIX:<{width}}" + "".join(f"{name:>{column}}" for name in names)]
-    for name, row in zip(names, confusion.counts.tolist(), strict=True):
+    for name, row in zip(names, result.confusion.counts.tolist(), strict=True):
         lines.append(f"{name:<{width}}" + "".join(f"{count:>{column}}" for count in row))
-    return lines
-
-
-def class_block(result: Evaluation, names: Sequence[str] | None) -> list[str]:
-    """`class_lines` as they stand under a split's values, after a blank line; nothing for scores."""
-    if result.confusion is None or names is None:
-        return []
-    return [f"  {line}".rstrip() for line in ("", *class_lines(result.confusion, names))]
+    return [f"  {line}".rstrip() for line in lines]
 
 
 def finite(value: Any) -> Any:
-    """NaN, which a correlation of constants is, and infinity have no place in JSON: null, at any depth."""
+    """Replace NaN and infinity, which JSON does not have, by None, at any depth."""
     if isinstance(value, Mapping):
         return {key: finite(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def finite_values(result: Evaluation) -> dict[str, Any]:
-    """An evaluation as `results.json` holds it."""
+    """An evaluation in the form of `results.json`."""
     return {"examples": result.examples, **finite(result.values)}

@@ -1,9 +1,8 @@
-"""What a run says before its first step and after its last, for a person at a terminal."""
+"""What a run prints before its first step and after its last."""
 
 from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,74 +15,77 @@ from minitrain.data.load import unknown_warning
 from minitrain.data.sampler import padding_share, rank_micro_batches
 from minitrain.data.targets import TargetScale
 from minitrain.kernels.matmul import onednn_supports
-from minitrain.model.loading import LoadReport
-from minitrain.run.report import class_block, duration, metric_name, result_lines
+from minitrain.run.prepare import PreparedRun
+from minitrain.run.report import class_table, duration, metric_name, result_lines
 from minitrain.training.best import Best
 from minitrain.training.evaluation import Evaluation
-from minitrain.training.plan import make_sampler, plan
+from minitrain.training.plan import global_batch, make_sampler, plan
 
-MANY_CUT = 0.1  # of the texts: more is worth a word
+MANY_TRUNCATED = 0.1  # share of the texts from which a warning is printed
 
 
-def header(
-    config: TrainConfig,
-    device: torch.device,
-    splits: Splits,
-    report: LoadReport,
-    processes: int = 1,
-    scale: TargetScale | None = None,
-) -> list[str]:
-    """What there is to know before the first step."""
-    train, steps = splits.train, plan(config, len(splits.train), processes)
-    size = config.per_device_train_batch_size
-    with torch.random.fork_rng(devices=()):  # the order may come from the random stream, which is not ours to move
-        some = make_sampler(config, train, processes).batches(0)[:1000]
-    padding = padding_share(train.lengths, [batch for rows in some for batch in rank_micro_batches(rows, size)])
-    parts = [f"{size} each"] if processes * config.gradient_accumulation_steps > 1 else []
-    parts += [f"{config.gradient_accumulation_steps} passes"] if config.gradient_accumulation_steps > 1 else []
-    parts += [f"{processes} processes"] if processes > 1 else []
-    batch = size * config.gradient_accumulation_steps * processes
-    cut_up = f" ({' x '.join(parts)})" if parts else ""
+def header(run: PreparedRun, processes: int = 1) -> list[str]:
+    """What a user should know before the first step: the data, the weights, the plan, and warnings."""
+    config, splits = run.config, run.splits
     return [
-        f"minitrain {version('minitrain')}  torch {torch.__version__}  {device}, {torch.get_num_threads()} threads"
-        f"  {'bf16' if config.bf16 else 'fp32'}, {config.kernels} kernels  "
+        f"minitrain {version('minitrain')}  torch {torch.__version__}  {run.device}, "
+        f"{torch.get_num_threads()} threads  {'bf16' if config.bf16 else 'fp32'}, {config.kernels} kernels  "
         + ("1 process" if processes == 1 else f"{processes} processes"),
-        *_slow_arithmetic(config, device),
+        *_slow_bf16(config, run.device),
         "data     " + ", ".join(f"{name} {len(split)}" for name, split in splits.all.items()),
         *(f"         {note}" for note in splits.notes),
         "labels   " + _label_counts(splits),
-        *_targets(scale),
-        *_lengths(splits, f"{padding:.1%} padding ({config.sampler} sampler)"),
-        f"weights  {config.model}: {report.line()}",
-        f"plan     {steps.total_steps} steps of {batch} examples{cut_up}, {steps.steps_per_epoch} an epoch, "
-        f"{steps.warmup_steps} of warm-up; seed {config.seed}",
+        *_targets(run.scale),
+        *_lengths(splits, _padding(config, splits, processes)),
+        f"weights  {config.model}: {run.report.line()}",
+        f"plan     {_plan(config, len(splits.train), processes)}",
         "",
     ]
 
 
+def _plan(config: TrainConfig, examples: int, processes: int) -> str:
+    """9 steps of 16 examples (8 each x 2 passes), 9 an epoch, 3 of warm-up; seed 42"""
+    steps, passes = plan(config, examples, processes), config.gradient_accumulation_steps
+    factors = [f"{config.per_device_train_batch_size} each"] if passes * processes > 1 else []
+    factors += [f"{passes} passes"] if passes > 1 else []
+    factors += [f"{processes} processes"] if processes > 1 else []
+    product = f" ({' x '.join(factors)})" if factors else ""
+    return (
+        f"{steps.total_steps} steps of {global_batch(config, processes)} examples{product}, "
+        f"{steps.steps_per_epoch} an epoch, {steps.warmup_steps} of warm-up; seed {config.seed}"
+    )
+
+
+def _padding(config: TrainConfig, splits: Splits, processes: int) -> str:
+    """The share of padding in the first 1,000 steps: 3.1% padding (bucket sampler)"""
+    with torch.random.fork_rng(devices=()):  # --sampler global_rng draws from the global generator
+        steps = make_sampler(config, splits.train, processes).batches(0)[:1000]
+    batches = [b for step in steps for b in rank_micro_batches(step, config.per_device_train_batch_size)]
+    return f"{padding_share(splits.train.lengths, batches):.1%} padding ({config.sampler} sampler)"
+
+
 def _lengths(splits: Splits, padding: str) -> list[str]:
-    """How long the texts are, and what of them the model does not get to see."""
-    sizes, ordered = splits.all, sorted(splits.train.lengths)
-    rows = sum(len(split) for split in sizes.values())
-    truncated = sum(split.truncated for split in sizes.values())
-    blank = sum(split.blank for split in sizes.values())
-    counts = {name: (split.unknown, split.text_tokens) for name, split in sizes.items()}
-    unknown = sum(count for count, _ in counts.values()) / max(1, sum(tokens for _, tokens in counts.values()))
-    cut = f"{truncated / rows:.1%} truncated, {unknown:.1%} unknown"
+    """Lengths in tokens, the shares of truncated texts and unknown tokens, and warnings about them."""
+    every, ordered = splits.all.values(), sorted(splits.train.lengths)
+    rows = sum(len(split) for split in every)
+    truncated = sum(split.truncated for split in every)
+    blank = sum(split.blank for split in every)
+    unknown = sum(split.unknown for split in every) / max(1, sum(split.text_tokens for split in every))
     lines = [
         f"lengths  median {ordered[len(ordered) // 2]}, 95% within {ordered[int(len(ordered) * 0.95)]} tokens; "
-        f"{cut}{f', {blank} with a blank text' if blank else ''}; {padding}"
+        f"{truncated / rows:.1%} truncated, {unknown:.1%} unknown"
+        f"{f', {blank} with a blank text' if blank else ''}; {padding}"
     ]
-    if truncated > MANY_CUT * rows:
+    if truncated > MANY_TRUNCATED * rows:
         lines.append(
-            f"         {truncated} of {rows} texts are longer than {ordered[-1]} tokens, and what stands behind "
-            "the cut is not read: put what matters first, or pass texts in parts"
+            f"         {truncated} of {rows} texts are longer than {ordered[-1]} tokens, and the model does not "
+            "read the rest: put what matters first, or split the texts"
         )
-    warning = unknown_warning(counts)
+    warning = unknown_warning({name: (split.unknown, split.text_tokens) for name, split in splits.all.items()})
     return lines if warning is None else [*lines, f"         {warning}"]
 
 
-def _slow_arithmetic(config: TrainConfig, device: torch.device) -> list[str]:
+def _slow_bf16(config: TrainConfig, device: torch.device) -> list[str]:
     if config.bf16 and device.type == "cpu" and not onednn_supports(torch.bfloat16):
         return ["         this processor has no bfloat16 and emulates it, far slower than fp32: leave out --bf16"]
     return []
@@ -109,32 +111,30 @@ def _label_counts(splits: Splits) -> str:
     return f"{shown}{more}; majority {max(counts.values()) / len(labels):.1%}"
 
 
-def footer(
-    directory: Path, splits: Splits, best: Best, final: Mapping[str, Evaluation], results: Mapping[str, Any]
-) -> list[str]:
-    """What came of it, and what to type next."""
+def footer(run: PreparedRun, best: Best, final: Mapping[str, Evaluation], results: Mapping[str, Any]) -> list[str]:
+    """The final metrics, times, and commands to type next."""
+    labels, directory = run.splits.labels, run.directory
     lines = [""]
     for name, result in final.items():
-        lines += result_lines(name, result, results["baseline"][name], splits.labels.positive_label)
-        if splits.labels.names is not None and len(splits.labels.names) <= 20:
-            lines += [*class_block(result, splits.labels.names), ""]
+        lines += result_lines(name, result, results["baseline"][name], labels.positive_label)
+        if labels.names is not None and len(labels.names) <= 20:
+            lines += [*class_table(result, labels.names), ""]
     if best.value is not None:
         kept = bool(best.weights) or best.step == results["steps"]
         saved = "that is saved" if kept else "the last step is saved (--load_best_model_at_end keeps the best)"
-        name = metric_name(best.name, splits.labels.positive_label)
-        lines += [
-            *([""] if lines[-1] else []),
-            f"best {name} {best.value:.4f} at epoch {best.epoch:.2f}; {saved}",
-        ]
-    sample = "'a text<TAB>and another'" if splits.is_pair else "'a text'"
-    pair = '{"text": "a text", "text_pair": "and another"}' if splits.is_pair else '"a text"'
+        name = metric_name(best.name, labels.positive_label)
+        lines += [""] if lines[-1] else []
+        lines += [f"best {name} {best.value:.4f} at epoch {best.epoch:.2f}; {saved}"]
+    is_pair = run.splits.is_pair
+    sample = r"'a text\tand another'" if is_pair else "'a text'"
+    pair = '{"text": "a text", "text_pair": "and another"}' if is_pair else '"a text"'
     return [
         *lines,
         f"trained in {duration(results['training_seconds'])}, "
         f"{duration(results['total_seconds'])} in all, peak memory {results['peak_memory_mb']:.0f} MB",
         f"saved to {directory}",
         "",
-        f"  printf {sample.replace('<TAB>', chr(92) + 't')} | python scripts/predict.py {directory}",
+        f"  printf {sample} | python scripts/predict.py {directory}",
         f"  python -c 'from transformers import pipeline; "
         f'print(pipeline("text-classification", "{directory}")({pair}))\'',
     ]

@@ -23,8 +23,8 @@ from minitrain.data.batch import collate
 from minitrain.kernels.precision import autocast, device_of
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.weights import reference_names
-from minitrain.run.main import Parts, prepare
 from minitrain.run.output_file import check_writable, write_json
+from minitrain.run.prepare import PreparedRun, prepare
 from minitrain.run.report import say
 from minitrain.training.clipping import clip_grad_norm
 from minitrain.training.loss import loss_of
@@ -107,13 +107,13 @@ def modules_of(model: SequenceClassifier) -> dict[str, str]:
     return {theirs.rpartition(".")[0]: ours.rpartition(".")[0] for theirs, ours in names.items()}
 
 
-def rows_of_the_first_step(parts: Parts) -> list[int]:
+def rows_of_the_first_step(parts: PreparedRun) -> list[int]:
     """The rows of the first batch of the first epoch."""
     with torch.random.fork_rng(devices=()):
         return make_sampler(parts.config, parts.splits.train).batches(0)[0]
 
 
-def our_step(parts: Parts, modules: Mapping[str, str]) -> Step:
+def our_step(parts: PreparedRun, modules: Mapping[str, str]) -> Step:
     """A training step of minitrain, with dropout."""
     step, config, model, tokenizer = Step(), parts.config, parts.model.train(), parts.tokenizer
     device = device_of(model)

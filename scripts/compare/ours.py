@@ -10,7 +10,7 @@ from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
 from minitrain.kernels.precision import autocast, device_of
 from minitrain.model.weights import reference_names
-from minitrain.run.main import Parts, prepare
+from minitrain.run.prepare import PreparedRun, prepare
 from minitrain.training.evaluation import Evaluation, predict
 from minitrain.training.loop import fit
 from minitrain.training.loss import loss_of
@@ -31,7 +31,7 @@ class Recorder:
             self.record.evaluations.append({"step": step, "split": split, **result.values})
 
 
-def first_batch(record: Record, parts: Parts, names: dict[str, str]) -> None:
+def first_batch(record: Record, parts: PreparedRun, names: dict[str, str]) -> None:
     """Logits and gradients of the first rows, before anything is trained."""
     train, config = parts.splits.train, parts.config
     rows = range(min(len(train), config.per_device_train_batch_size))

@@ -19,8 +19,8 @@ import torch
 from compare.speed import IN_BF16, SIDES
 from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
-from minitrain.run.main import rows_of
 from minitrain.run.output_file import check_writable, write_json
+from minitrain.run.prepare import rows_of
 from minitrain.run.report import say
 from minitrain.storage.hub import resolve_model
 

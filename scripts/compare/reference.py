@@ -39,7 +39,7 @@ from minitrain.data.tables.table import Table
 from minitrain.distributed.world import choose_device, world_from_environment
 from minitrain.errors import MinitrainError
 from minitrain.model.weights import read_config, trained_labels
-from minitrain.run.main import rows_of
+from minitrain.run.prepare import rows_of
 from minitrain.storage.hub import resolve_model
 from minitrain.training.metrics import metric_for
 

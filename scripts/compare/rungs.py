@@ -15,8 +15,8 @@ import torch
 
 from compare.side_by_side import train_sides
 from minitrain.config.train_config import TrainConfig
-from minitrain.run.main import prepare
 from minitrain.run.output_file import check_writable, write_json
+from minitrain.run.prepare import prepare
 from minitrain.run.report import say
 from minitrain.training.loop import fit
 from minitrain.training.step_log import StepLog

@@ -92,11 +92,11 @@ def _prepared(config: Any) -> Any:
     from minitrain.data.gc_pause import gc_paused
     from minitrain.run.load_data import prefetching
 
-    with prefetching(config) as ahead:
+    with prefetching(config) as prefetcher:
         with gc_paused(for_good=True):
-            from minitrain.run.main import prepare
+            from minitrain.run.prepare import prepare
 
-        return prepare(config, ahead=ahead)
+        return prepare(config, prefetcher=prefetcher)
 
 
 def _growth(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
     parts, times = _prepared(config), Times()
     from minitrain.data.load import tokenize
     from minitrain.kernels.precision import compute_dtype, device_of
-    from minitrain.run.main import rows_of
+    from minitrain.run.prepare import rows_of
     from minitrain.run.profile import matrix_ceiling
     from minitrain.storage.hub import resolve_model
     from minitrain.training.evaluation import predict
@@ -184,7 +184,7 @@ def _trainer(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]
 
     from minitrain.config.train_config import TrainConfig
     from minitrain.data.labels.ids import label_numbers
-    from minitrain.run.main import rows_of
+    from minitrain.run.prepare import rows_of
     from minitrain.storage.hub import resolve_model
 
     class TrainerTimes(TrainerCallback):
@@ -255,7 +255,7 @@ def _pipeline(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
     from minitrain.config.train_config import TrainConfig
-    from minitrain.run.main import rows_of
+    from minitrain.run.prepare import rows_of
     from minitrain.storage.hub import resolve_model
 
     source = resolve_model(settings["model"])

@@ -28,7 +28,8 @@ from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
 from minitrain.model.weights import load_classifier
 from minitrain.run.evaluate import evaluate_run
-from minitrain.run.main import prepare, train
+from minitrain.run.main import train
+from minitrain.run.prepare import prepare
 from minitrain.training.evaluation import baseline, predict
 from minitrain.training.metrics import metric_for
 

@@ -13,75 +13,14 @@ from typing import Any
 import nbformat
 import pytest
 import torch
+from launched import be_interrupted, fail_on, fail_pickily, fail_unsendably, kill_on, place_and_sum, three_groups
 from nbclient import NotebookClient
 from test_loop import write_tiny_model
 from test_main import named_reviews, write_csv
 
 from minitrain.distributed.launcher import launch
 from minitrain.distributed.notebook import notebook_function_to_module
-from minitrain.distributed.world import process_group
 from minitrain.errors import MinitrainError, Stopped
-
-
-def place_and_sum(values: torch.Tensor) -> dict[str, Any]:
-    with process_group("cpu") as world:
-        total = world.all_reduce(values * (world.rank + 1))
-        return {"rank": world.rank, "size": world.size, "total": total, "threads": torch.get_num_threads()}
-
-
-def fail_on(rank: int) -> None:
-    with process_group("cpu") as world:
-        if world.rank == rank:
-            raise ZeroDivisionError(f"rank {rank} divides")
-        world.barrier("a meeting that rank never comes to")
-
-
-def kill_on(rank: int) -> None:
-    with process_group("cpu") as world:
-        if world.rank == rank:
-            os.kill(os.getpid(), signal.SIGKILL)
-        world.barrier("a meeting that rank never comes to")
-
-
-class Unsendable(Exception):
-    """An error that does not survive the way to another process."""
-
-    def __init__(self) -> None:
-        super().__init__("holds a lock")
-        self.lock = (item for item in ())
-
-
-def fail_unsendably() -> None:
-    raise Unsendable
-
-
-class Picky(Exception):
-    """An error that goes out whole and cannot be put together again."""
-
-    def __init__(self, first: str, second: str) -> None:
-        super().__init__(f"{first} {second}")
-
-
-def fail_pickily() -> None:
-    raise Picky("two", "words")
-
-
-def be_interrupted() -> None:
-    raise Stopped("stopped by SIGTERM after step 3", signal.SIGTERM)
-
-
-def leave_and_return() -> str:
-    with process_group("cpu"):
-        pass
-    return "back"
-
-
-def twice() -> list[int]:
-    ranks = []
-    for _ in range(3):
-        with process_group("cpu") as world:
-            ranks.append(int(world.all_reduce(torch.tensor(1))))
-    return ranks
 
 
 def test_each_rank_returns_its_result_tensors_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,8 +38,11 @@ def test_one_process_and_none() -> None:
         launch(place_and_sum, (), 0)
 
 
-def test_groups_one_after_the_other_do_not_meet_each_other() -> None:
-    assert launch(twice, (), 2) == [[2, 2, 2]] * 2
+def test_groups_one_after_the_other_do_not_meet_each_other_and_no_process_stays() -> None:
+    assert launch(three_groups, (), 2) == [[2, 2, 2]] * 2
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    commands = [Path(f"/proc/{child}/cmdline").read_bytes() for child in children]
+    assert not [command for command in commands if b"spawn_main" in command]
 
 
 @pytest.mark.parametrize("rank", [0, 2])
@@ -113,32 +55,25 @@ def test_first_error_is_raised_with_its_traceback_and_all_end(rank: int) -> None
 
 
 def test_killed_process_is_named_with_its_signal() -> None:
-    with pytest.raises(MinitrainError, match="^rank 1 of the launch ended by SIGKILL, without a word$"):
+    with pytest.raises(MinitrainError, match="^rank 1 of the launch ended by SIGKILL, without a message$"):
         launch(kill_on, (1,), 3)
 
 
 def test_error_that_cannot_be_sent_comes_as_text() -> None:
     with pytest.raises(MinitrainError, match="^Unsendable: holds a lock$") as raised:
-        launch(fail_unsendably, (), 2)
+        launch(fail_unsendably)
     assert "in fail_unsendably" in str(raised.value.__cause__)
 
 
 def test_error_that_cannot_be_put_together_again_comes_as_text() -> None:
     with pytest.raises(MinitrainError, match="^Picky: two words$"):
-        launch(fail_pickily, (), 2)
+        launch(fail_pickily)
 
 
 def test_interrupt_comes_as_an_interrupt() -> None:
     with pytest.raises(Stopped, match="^stopped by SIGTERM after step 3$") as raised:
-        launch(be_interrupted, (), 2)
+        launch(be_interrupted)
     assert raised.value.signal == signal.SIGTERM
-
-
-def test_launch_leaves_no_process_behind() -> None:
-    assert launch(leave_and_return, (), 2) == ["back", "back"]
-    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    commands = [Path(f"/proc/{child}/cmdline").read_bytes() for child in children]
-    assert not [command for command in commands if b"spawn_main" in command]
 
 
 CELLS = [

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_loop import reviews, write_tiny_model
 from test_main import named_reviews, write_csv
-from workers import gradients, logits, train_runs
+from workers import gradients_with_and_without_dropout, logits, train_runs
 
 from minitrain.distributed.launcher import launch
 
@@ -70,21 +70,29 @@ def test_losses_and_metrics_do_not_depend_on_the_number_of_processes(
         assert max(abs(a - b) for a, b in zip(without["losses"], with_dropout["losses"], strict=True)) > 1e-3
 
 
+@pytest.fixture(scope="module")
+def cuts(place: Path) -> list[dict[bool, list[dict[str, torch.Tensor]]]]:
+    """Of each rank of 1, 2 and 3 processes, the gradients without dropout and with dropout of each example."""
+    work = (str(place / "tiny"), *reviews(24))
+    return [rank for processes in (1, 2, 3) for rank in launch(gradients_with_and_without_dropout, work, processes)]
+
+
 @pytest.mark.parametrize("streams", [False, True], ids=["without dropout", "dropout of each example"])
-def test_gradient_of_a_global_batch_does_not_depend_on_its_nine_cuts(place: Path, streams: bool) -> None:
-    texts, labels = reviews(24)
-    work = (str(place / "tiny"), texts, labels, streams)
-    cuts = [cut for processes in (1, 2, 3) for rank in launch(gradients, work, processes) for cut in rank]
-    assert len(cuts) == (1 + 2 + 3) * 3
-    for cut in cuts[1:]:
-        for name, whole in cuts[0].items():
+def test_gradient_of_a_global_batch_does_not_depend_on_its_nine_cuts(
+    cuts: list[dict[bool, list[dict[str, torch.Tensor]]]], streams: bool
+) -> None:
+    first, *others = [cut for rank in cuts for cut in rank[streams]]
+    assert len(others) == (1 + 2 + 3) * 3 - 1
+    for cut in others:
+        for name, whole in first.items():
             assert torch.allclose(cut[name], whole, rtol=1e-6, atol=1e-6), name
 
 
-@pytest.mark.parametrize("count", [1, 3, 29])
-def test_predictions_come_in_the_order_of_the_rows_bit_for_bit(place: Path, count: int) -> None:
-    texts, _ = reviews(count)
-    [alone] = launch(logits, (str(place / "tiny"), texts), 1)
-    for found in launch(logits, (str(place / "tiny"), texts), 3):
-        assert torch.equal(found, alone)
-    assert alone.isfinite().all() and len(alone.unique()) > count
+def test_predictions_come_in_the_order_of_the_rows_bit_for_bit(place: Path) -> None:
+    counts = (1, 3, 29)  # fewer than processes, as many, and not a multiple
+    work = (str(place / "tiny"), [reviews(count)[0] for count in counts])
+    [alone] = launch(logits, work, 1)
+    for ranks in launch(logits, work, 3):
+        for count, found, expected in zip(counts, ranks, alone, strict=True):
+            assert torch.equal(found, expected)
+            assert expected.isfinite().all() and len(expected.unique()) > count

@@ -73,12 +73,21 @@ def gradients(folder: str, texts: list[str], labels: list[int], streams: bool) -
     return found
 
 
-def logits(folder: str, texts: list[str]) -> Tensor:
-    """What a random classifier makes of texts, scored together."""
+def gradients_with_and_without_dropout(
+    folder: str, texts: list[str], labels: list[int]
+) -> dict[bool, list[dict[str, Tensor]]]:
+    """`gradients`, by whether dropout was drawn for each example."""
+    return {streams: gradients(folder, texts, labels, streams) for streams in (False, True)}
+
+
+def logits(folder: str, batches: list[list[str]]) -> list[Tensor]:
+    """What a random classifier makes of each list of texts, scored together."""
     torch.set_num_threads(1)
-    split = tokenize(
-        Table(source="a test", columns={"text": texts}, class_names={}), load_tokenizer(folder), ("text",)
-    )
+    found = []
     with process_group("cpu") as world:
-        torch.manual_seed(42)
-        return predict(load_classifier(folder, 2), split, batch_size=4, world=world)
+        for texts in batches:
+            table = Table(source="a test", columns={"text": texts}, class_names={})
+            split = tokenize(table, load_tokenizer(folder), ("text",))
+            torch.manual_seed(42)
+            found.append(predict(load_classifier(folder, 2), split, batch_size=4, world=world))
+    return found

@@ -266,7 +266,7 @@ def test_mistyped_path_is_an_error_and_no_fresh_start(place: Path, interrupted: 
 
 
 def test_folder_of_an_interrupted_run_is_not_overwritten_unasked(place: Path, interrupted: Path) -> None:
-    with pytest.raises(MinitrainError, match="holds checkpoints of a run that was interrupted; pass --resume"):
+    with pytest.raises(MinitrainError, match="holds checkpoints of an interrupted run; pass --resume"):
         train(TrainConfig(**flags(place, interrupted)))
     train(TrainConfig(**flags(place, interrupted, overwrite_output_dir=True)))
     assert not (interrupted / "checkpoints").exists()

@@ -22,7 +22,6 @@ from test_loop import write_tiny_model
 from test_main import named_reviews, write_csv
 
 from minitrain.errors import MinitrainError
-from minitrain.run.run_folder import exclusive_lock
 from minitrain.storage.checkpoint import (
     Checkpoint,
     checkpoints_in,
@@ -32,6 +31,7 @@ from minitrain.storage.checkpoint import (
     save_checkpoint,
     sweep,
 )
+from minitrain.storage.lock import exclusive_lock
 
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("MINITRAIN_KILLS", "5"))
@@ -362,7 +362,7 @@ def test_files_have_the_mode_of_the_umask_and_names_may_be_anything(tmp_path: Pa
     assert load_checkpoint(path).step == 2
 
 
-HOLD = "import sys; from pathlib import Path; from minitrain.run.run_folder import exclusive_lock\n"
+HOLD = "import sys; from pathlib import Path; from minitrain.storage.lock import exclusive_lock\n"
 HOLD += "with exclusive_lock(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
 
 
@@ -502,7 +502,7 @@ def test_file_system_without_locks_is_warned_of(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("fcntl.flock", no_locks)
     with (
-        pytest.warns(UserWarning, match="cannot be locked .*nothing keeps a second run out"),
+        pytest.warns(UserWarning, match="cannot be locked .*make sure that no other run writes"),
         exclusive_lock(tmp_path),
     ):
         assert names(tmp_path) == [".running"]

@@ -162,7 +162,7 @@ def test_on_a_cpu_compiled_code_does_not_take_the_place_of_the_fast_kernels(tmp_
 
 @pytest.mark.parametrize("match", ["match_trainer", "match_accelerate"])
 def test_compiled_code_has_not_the_bits_of_a_match(match: str) -> None:
-    with pytest.raises(MinitrainError, match="--torch_compile changes last bits"):
+    with pytest.raises(MinitrainError, match="--torch_compile changes the last bits"):
         TrainConfig(**{match: True}, torch_compile=True)
 
 

@@ -208,13 +208,13 @@ def test_answers_name_flags_that_there_are_and_are_given_where_these_are(
         assert (name in known) == (named == {"examples"}), f"{name} is a flag of train.py"
     assert not set(ANSWERS) & set(RENAMED)
     assert "gradient_accumulation" not in refusal(capsys, "r", "--gradient_checkpointing", config=PredictConfig)
-    assert "; --bf16 computes in 16 bits" in refusal(capsys, "r", "--fp16", config=PredictConfig)
+    assert "; --bf16 computes in bfloat16" in refusal(capsys, "r", "--fp16", config=PredictConfig)
 
 
 @pytest.mark.parametrize("name", ["max_steps", "num_train_epochs", "max_train_samples"])
 def test_the_ladder_says_what_its_size_is(capsys: pytest.CaptureFixture[str], name: str) -> None:
     said = refusal(capsys, f"--{name}", "5", config=LadderConfig)
-    assert f"no flag --{name}; its size is --examples" in said
+    assert f"no flag --{name}; --examples sets the training rows" in said
 
 
 def test_a_text_is_not_taken_for_the_name_of_a_column(capsys: pytest.CaptureFixture[str]) -> None:

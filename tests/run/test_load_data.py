@@ -19,7 +19,8 @@ from minitrain.data.dataset import Split
 from minitrain.data.load import load_splits
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.run.load_data import prefetching
-from minitrain.run.main import prepare, train
+from minitrain.run.main import train
+from minitrain.run.prepare import prepare
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
@@ -128,7 +129,7 @@ config = TrainConfig(**{flags!r})
 with prefetching(config) as process:
     from minitrain.run import main as run
 
-    parts = run.prepare(config, ahead=process)
+    parts = run.prepare(config, prefetcher=process)
 print({{name: split.checksum() for name, split in parts.splits.all.items()}}, parts.splits.labels.names)
 """
     done = python(code, MINITRAIN_CACHE="")

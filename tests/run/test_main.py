@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from test_loop import BAD, VOCABULARY, reviews, split_of, write_tiny_model
 from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
 from minitrain.model.weights import load_classifier
-from minitrain.run.main import prepare, train
+from minitrain.run.main import train
+from minitrain.run.prepare import prepare
 from minitrain.run.run_folder import output_directory
 from minitrain.run.summary import header
 from minitrain.training.evaluation import evaluate
@@ -412,10 +414,10 @@ def test_what_is_printed_before_the_first_step_moves_no_random_number(
     model: Path, data: Path, tmp_path: Path
 ) -> None:
     """The order of `--sampler global_rng`, and dropout after it, come from the stream as the head left it."""
-    parts = prepare(config(model, data, tmp_path / "run", match_accelerate=True))
+    run = prepare(config(model, data, tmp_path / "run", match_accelerate=True))
     before = torch.get_rng_state()
-    lines = header(parts.config, torch.device("cpu"), parts.splits, parts.report)
-    assert any("padding (stream sampler)" in line for line in lines)
+    lines = header(run)
+    assert any("padding (global_rng sampler)" in line for line in lines)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -423,9 +425,9 @@ def test_what_is_printed_before_the_first_step_moves_no_random_number(
 def test_texts_whose_end_is_not_read_are_named_where_they_are_many(
     model: Path, data: Path, tmp_path: Path, max_length: int, warns: bool
 ) -> None:
-    parts = prepare(config(model, data, tmp_path / "run", max_length=max_length))
-    lines = header(parts.config, torch.device("cpu"), parts.splits, parts.report)
-    assert any("texts are longer than 4 tokens, and what stands behind the cut" in line for line in lines) == warns
+    run = prepare(config(model, data, tmp_path / "run", max_length=max_length))
+    lines = header(run)
+    assert any("texts are longer than 4 tokens, and the model does not read" in line for line in lines) == warns
 
 
 @pytest.mark.parametrize(
@@ -447,9 +449,9 @@ def test_a_processor_that_emulates_bfloat16_is_named_before_the_first_step(
     device: str,
     warns: bool,
 ) -> None:
-    parts = prepare(config(model, data, tmp_path / "run", bf16=asked))
-    monkeypatch.setattr("minitrain.run.summary.onednn_multiplies", lambda dtype: has_it)
-    lines = header(parts.config, torch.device(device), parts.splits, parts.report)
+    run = prepare(config(model, data, tmp_path / "run", bf16=asked))
+    monkeypatch.setattr("minitrain.run.summary.onednn_supports", lambda dtype: has_it)
+    lines = header(replace(run, device=torch.device(device)))
     assert any("emulates it, far slower than fp32: leave out --bf16" in line for line in lines) == warns
 
 

@@ -16,7 +16,7 @@ import torch
 from scipy.stats import binomtest  # type: ignore[import-untyped]
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support  # type: ignore[import-untyped]
 
-from minitrain.run.report import Console, class_lines, duration, finite_values, interval, result_lines
+from minitrain.run.report import Console, class_table, duration, finite_values, interval, result_lines
 from minitrain.storage.files import json_text
 from minitrain.training.evaluation import Evaluation
 from minitrain.training.metrics import Confusion
@@ -186,7 +186,8 @@ def test_class_table_is_that_of_scikit_learn(classes: int) -> None:
     confusion = Confusion(classes)
     confusion.update(torch.tensor(predicted), torch.tensor(true))
     names = [f"a longer name of class {i}" for i in range(classes)]
-    lines = class_lines(confusion, names)
+    result = Evaluation(loss=0.5, metrics={}, confusion=confusion, examples=200, seconds=0.0)
+    lines = [line.removeprefix("  ") for line in class_table(result, names)[1:]]
     table = precision_recall_fscore_support(true, predicted, labels=range(classes), zero_division=0.0)
     for i, name in enumerate(names):
         numbers = [f"{column[i]:.4f}" for column in table[:3]] + [str(table[3][i])]

@@ -1,0 +1,156 @@
+"""Everything that a run needs before its first step, found and checked; nothing is written."""
+
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minitrain.config.train_config import TrainConfig
+from minitrain.data.dataset import Splits
+from minitrain.data.load import length_limit, tokenize_splits
+from minitrain.data.splits import TextSplits, choose_splits, read_tables, tables_of_data, with_default_data
+from minitrain.data.targets import TargetScale
+from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from minitrain.distributed.world import World, choose_device
+from minitrain.errors import MinitrainError
+from minitrain.kernels.compile import check_compilable
+from minitrain.model.classifier import SequenceClassifier
+from minitrain.model.loading import LoadReport
+from minitrain.model.weights import load_classifier, read_config, trained_labels
+from minitrain.run.load_data import DataPrefetcher
+from minitrain.run.run_folder import output_directory, output_path
+from minitrain.storage.download import commit_of
+from minitrain.storage.hub import resolve_model
+from minitrain.storage.safetensors_io import weight_files
+from minitrain.training.best import best_by
+from minitrain.training.evaluation import check_token_types
+from minitrain.training.metrics import Metric, metric_for
+from minitrain.training.plan import with_per_device_batch_size
+
+LIBRARIES = ("torch", "tokenizers", "datasets", "safetensors", "huggingface-hub")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedRun:
+    """A run before its first step."""
+
+    config: TrainConfig
+    directory: Path
+    device: torch.device
+    tokenizer: Tokenizer
+    model: SequenceClassifier
+    report: LoadReport
+    splits: Splits
+    max_length: int
+    scale: TargetScale | None  # mean and standard deviation of standardized regression targets
+    model_commit: str | None  # of a model from the Hub
+
+    def new_metric(self) -> Metric:
+        """A fresh metric: the GLUE task's, or accuracy and F1, or correlations, by the labels."""
+        labels = self.splits.labels
+        return metric_for(self.splits.task, labels.num_classes, labels.positive)
+
+
+def complete(config: TrainConfig, world: World, data: Any = None) -> TrainConfig:
+    """The configuration with the default dataset and the batch size of one process filled in."""
+    return with_per_device_batch_size(config if data is not None else with_default_data(config), world.size)
+
+
+def prepare(
+    config: TrainConfig, world: World | None = None, prefetcher: DataPrefetcher | None = None, data: Any = None
+) -> PreparedRun:
+    """Load and check the model, the tokenizer and the data, the cheapest checks first.
+
+    Args:
+        world: The processes that train together. One process of each node goes first; the others find the files
+            that it downloaded.
+        prefetcher: A process that is already reading the data.
+        data: Data in memory, as for `train`.
+
+    Raises:
+        MinitrainError: Names the flag, file, row or key at fault.
+    """
+    world = world or World()
+    config = complete(config, world, data)
+    device = choose_device(config.device, world)
+    if config.dropout_rng == "example" and device.type != "cpu":
+        raise MinitrainError(f"--dropout_rng example is for the CPU, not {device.type}")
+    if config.torch_compile:
+        check_compilable(config.kernels, device)
+    directory = output_directory(config) if world.is_main else output_path(config)
+    with world.local_main_first("data"):
+        source = resolve_model(config.model, config.model_revision)
+        tokenizer, max_length, splits = _load_data(config, source, prefetcher, data)
+    if world.size > 1:
+        world.check_agreement(_must_agree(config, source, splits))
+    torch.manual_seed(config.seed)  # for the new head
+    model = load_classifier(
+        source,
+        splits.labels.num_labels,
+        label_names=splits.labels.names,
+        problem_type=splits.labels.problem_type,
+        new_head=config.new_head,
+        kernels=config.kernels,
+        hidden_dropout_prob=config.hidden_dropout_prob,
+        attention_probs_dropout_prob=config.attention_probs_dropout_prob,
+        classifier_dropout=config.classifier_dropout,
+    )
+    standardized = config.standardize_targets and splits.labels.names is None
+    run = PreparedRun(
+        config=config,
+        directory=directory,
+        device=device,
+        tokenizer=tokenizer,
+        model=model.to(device),
+        report=model.load_report,
+        splits=splits,
+        max_length=max_length,
+        scale=splits.train.target_scale() if standardized else None,
+        model_commit=commit_of(source),
+    )
+    best_by(config, run.new_metric())  # raises for an unknown --metric_for_best_model
+    return run
+
+
+def _load_data(
+    config: TrainConfig, source: Path, prefetcher: DataPrefetcher | None, data: Any
+) -> tuple[Tokenizer, int, Splits]:
+    """The tokenizer, the maximal length and the tokenized data for the checkpoint in the folder `source`."""
+    encoder = read_config(source)
+    weight_files(source)  # if both weights and tokenizer are missing, name the weights
+    tokenizer = load_tokenizer(source)
+    tokenizer.check_fits(encoder.vocab_size, source)
+    max_length = length_limit(config.max_length, tokenizer, encoder.max_length, config.pad_to_multiple_of or 1)
+    splits = prefetcher and prefetcher.splits(source, _known_labels(config, source), max_length)
+    splits = splits or tokenize_splits(rows_of(config, source, data), tokenizer, max_length)
+    for split in splits.all.values():
+        check_token_types(encoder, split, source)
+    return tokenizer, max_length, splits
+
+
+def rows_of(config: TrainConfig, source: Path, data: Any = None) -> TextSplits:
+    """The texts and labels of a run, before tokenization.
+
+    Args:
+        source: The checkpoint's folder; its trained head, if any, decides the order of the classes.
+        data: Data in memory, as for `train`.
+
+    Raises:
+        MinitrainError: Names the flag, file, row or column at fault, or evaluation data is missing.
+    """
+    tables = read_tables(with_default_data(config)) if data is None else tables_of_data(config, data)
+    return choose_splits(config, tables, _known_labels(config, source))
+
+
+def _known_labels(config: TrainConfig, source: Path) -> tuple[str, ...] | None:
+    return None if config.new_head else trained_labels(source)
+
+
+def _must_agree(config: TrainConfig, source: Path, splits: Splits) -> dict[str, object]:
+    """What all processes must have in common, under names that tell a user where to look."""
+    flags = {f"--{name}": value for name, value in asdict(config).items() if name != "output_dir"}
+    data = {f"the {name} data (checksum)": split.checksum() for name, split in splits.all.items()}
+    versions = {f"{name} (version)": version(name) for name in ("minitrain", *LIBRARIES)}
+    return {**versions, **flags, "the model's commit": commit_of(source), **data}

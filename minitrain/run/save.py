@@ -1,0 +1,123 @@
+"""What a finished run leaves in its folder: the model, README.md, predictions.jsonl, results.json and log.jsonl."""
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from minitrain.data.dataset import Splits
+from minitrain.data.labels.ids import Labels, display_names, label_numbers
+from minitrain.data.tables.table import Table
+from minitrain.errors import MinitrainError
+from minitrain.model.weights import save_classifier
+from minitrain.run.model_card import model_card
+from minitrain.run.prepare import LIBRARIES, PreparedRun
+from minitrain.run.report import finite, finite_values
+from minitrain.run.run_folder import LOG, PREDICTIONS, RESULTS
+from minitrain.storage.files import json_text, whole_text_file, write_whole
+from minitrain.training.best import Best
+from minitrain.training.evaluation import Evaluation, baseline, predictions_of
+from minitrain.training.plan import global_batch
+from minitrain.training.step import TrainState
+
+# Keys of a prediction; a text column of the same name is called input_<name>.
+KEYS = ("split", "file", "row", "label", "prediction", "probability", "probabilities")
+
+
+def run_info(run: PreparedRun, state: TrainState, best: Best, final: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """The contents of `results.json`, without times and memory."""
+    config, splits = run.config, run.splits
+    return {
+        "model": config.model,
+        "model_commit": run.model_commit,
+        "dataset": config.train_file or config.dataset,
+        "dataset_commit": splits.commit,
+        "subset": config.subset,
+        "task": splits.task,
+        "text_columns": list(splits.text_columns),
+        "join": splits.join,
+        "label_column": splits.label_column,
+        "held_out": splits.held_out,
+        "labels": splits.labels.names,
+        "weights": run.report.facts(),
+        "positive_label": splits.labels.positive_label,
+        "numbers_are_ids": splits.labels.numbers_are_ids,
+        "max_length": run.max_length,
+        "targets": None if run.scale is None else asdict(run.scale),
+        "steps": state.step,
+        "epochs": state.epoch,
+        "global_batch": global_batch(config, state.world.size),
+        "best": {"step": best.step, "epoch": best.epoch, best.name: best.value},
+        "saved": "best" if best.weights else "last",
+        "baseline": {name: baseline(splits.train, split) for name, split in splits.scored.items()},
+        "results": {name: finite_values(result) for name, result in final.items()},
+        "config": asdict(config),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+    }
+
+
+def save_run(run: PreparedRun, final: Mapping[str, Evaluation], results: Mapping[str, Any]) -> None:
+    """Write the files of the finished run over those of an earlier one."""
+    directory = run.directory
+    card = model_card(run.config, run.splits.labels, results["steps"], final, directory.name)
+    try:
+        save_classifier(run.model, run.tokenizer, directory)
+        write_whole(directory / "README.md", card)
+        write_predictions(directory, run.splits, final)
+        write_whole(directory / RESULTS, json_text(finite(results)))
+        os.replace(directory / f"{LOG}.part", directory / LOG)
+    except (OSError, SafetensorError) as error:  # usually a full disk
+        raise MinitrainError(f"{directory}: the run is trained but cannot be saved ({error})") from error
+
+
+def write_predictions(directory: Path, splits: Splits, final: Mapping[str, Evaluation]) -> None:
+    """Write `predictions.jsonl`, or remove an earlier run's if nothing was scored.
+
+    One JSON object per row, in the data's order: the split (if several), the file (if several), the row's number
+    from 1, its texts, its label, the prediction and, for classes, the probabilities.
+    """
+    path = directory / PREDICTIONS
+    if not final:
+        path.unlink(missing_ok=True)
+        return
+    with whole_text_file(path) as file:
+        for name, result in final.items():
+            where = {"split": name} if len(final) > 1 else {}
+            for record in _records(splits, splits.texts[name], result.logits):
+                file.write(json.dumps(where | record, ensure_ascii=False) + "\n")
+
+
+def _records(splits: Splits, table: Table, logits: Tensor) -> Iterator[dict[str, Any]]:
+    labels = splits.labels
+    texts = {f"input_{name}" if name in KEYS else name: table.column(name) for name in splits.text_columns}
+    true = label_numbers(table, splits.label_column, labels)
+    places = [table.place(row) for row in range(len(table))]
+    several = len({source for source, _ in places}) > 1
+    for row, ((source, number), label) in enumerate(zip(places, true, strict=True)):
+        yield {
+            **({"file": source} if several else {}),
+            "row": number,
+            **{key: values[row] for key, values in texts.items()},
+            "label": label if labels.names is None else display_names(labels.names)[int(label)],
+            **_prediction(logits[row], labels),
+        }
+
+
+def _prediction(logits: Tensor, labels: Labels) -> dict[str, Any]:
+    """(C,) logits as the prediction's part of a row."""
+    found = predictions_of(logits[None])[0].item()
+    if labels.names is None:
+        return {"prediction": found}
+    probabilities, names = logits.double().softmax(-1).tolist(), display_names(labels.names)
+    return {
+        "prediction": names[int(found)],
+        "probability": probabilities[int(found)],
+        "probabilities": dict(zip(names, probabilities, strict=True)),
+    }
