@@ -3,7 +3,6 @@
 The loss is in `training/loss.py`, loading in `weights.py`. Shapes as in `layers.py`.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -17,11 +16,6 @@ from minitrain.model.layers import Context, padding_mask
 
 if TYPE_CHECKING:
     from minitrain.model.loading import LoadReport
-
-
-def run_block(block: nn.Module, x: Tensor, context: Context, queries: int | None = None) -> Tensor:
-    """What an encoder does with each of its blocks: (B, L, H) -> (B, L, H), or (B, Q, H)."""
-    return cast(Tensor, block(x, context, queries))
 
 
 class Encoder(nn.Module):
@@ -38,7 +32,6 @@ class Encoder(nn.Module):
         # The names `shared` and `final` stand in the checkpoints of runs.
         self.shared = family.per_forward(config) if family.per_forward else None
         self.final = family.final_norm(config) if family.final_norm else None
-        self.run_block: Callable[..., Tensor] = run_block  # or the same as compiled code
 
     @property
     def word_embeddings(self) -> nn.Embedding:
@@ -82,8 +75,8 @@ class Encoder(nn.Module):
         context = Context(mask=padding_mask(attention_mask), kernels=self.kernels, shared=shared)
         *others, last = (self.blocks[number] for number in self.layer_order)
         for block in others:
-            x = self.run_block(block, x, context)
-        x = self.run_block(last, x, context, 1 if cls_only else None)
+            x = block(x, context)
+        x = last(x, context, 1 if cls_only else None)
         return x if self.final is None else cast(Tensor, self.final(x))
 
 
