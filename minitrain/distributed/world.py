@@ -144,11 +144,7 @@ class World:
 
 
 def world_from_environment() -> World:
-    """Read the environment variables that torchrun sets; without them, a single process.
-
-    Raises:
-        MinitrainError: A variable is missing or not a number.
-    """
+    """Read the variables that torchrun sets. Raises MinitrainError for one that is missing or not a number."""
     world = World(
         rank=_number("RANK", 0),
         local_rank=_number("LOCAL_RANK", 0),
@@ -185,10 +181,6 @@ def process_group(device: str = "auto", timeout: float = 600.0) -> Iterator[Worl
     Raises:
         MinitrainError: The processes cannot connect.
         PeerError: Another process failed first; that one raises its own error.
-
-    >>> with process_group() as world:
-    ...     world.size
-    1
     """
     world = world_from_environment()
     if world.size == 1:
@@ -272,11 +264,7 @@ def _is_first_failure(world: World) -> bool:
 
 
 def choose_device(name: str, world: World) -> torch.device:
-    """The device for `cpu`, `cuda` (the GPU of this local rank) or `auto` (a GPU if PyTorch sees one).
-
-    Raises:
-        MinitrainError: There is no GPU, or fewer than processes on the node.
-    """
+    """The device for `cpu`, `cuda` (the GPU of this local rank) or `auto` (a GPU if PyTorch sees one)."""
     if name == "cuda" and not torch.cuda.is_available():
         raise MinitrainError("--device cuda: PyTorch sees no GPU here; use --device cpu, or install a CUDA build")
     if name == "cpu" or not torch.cuda.is_available():
