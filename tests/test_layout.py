@@ -104,6 +104,25 @@ def test_imports_go_down_only(path: Path) -> None:
     assert own_wings(path) <= below
 
 
+# What the way of a batch does not know: its files import none of these.
+BESIDE_THE_WAY = {
+    "minitrain.distributed.signals",
+    "minitrain.kernels.compile",
+    "minitrain.storage.checkpoint",
+    "minitrain.storage.download",
+    "minitrain.storage.lock",
+    "minitrain.training.recorded_step",
+}
+SETS_UP = {"minitrain/training/setup.py", "minitrain/training/recorded_step.py"}
+THE_WAY = [path for path in MODULES if wing_of(path) in ("data", "model", "training")]
+THE_WAY = [path for path in THE_WAY if str(path.relative_to(ROOT)) not in SETS_UP]
+
+
+@of([*THE_WAY, ROOT / "minitrain/kernels/reference.py"])
+def test_the_way_of_a_batch_knows_of_no_checkpoint_download_lock_or_graph(path: Path) -> None:
+    assert own_modules(path) & BESIDE_THE_WAY == set()
+
+
 def test_no_two_modules_import_each_other_by_any_way() -> None:
     arrows = {module_of(path): own_modules(path) - {"minitrain"} for path in MODULES}
     while arrows:
@@ -167,6 +186,12 @@ def test_the_search_for_pickles_finds_them() -> None:
 @of([*MODULES, *COMPARE])
 def test_file_can_be_read_in_one_sitting(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+@of(MODULES)
+def test_function_can_be_read_at_a_glance(path: Path) -> None:
+    functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef)]
+    assert [node.name for node in functions if node.end_lineno - node.lineno >= 50] == []
 
 
 @of(CODE)

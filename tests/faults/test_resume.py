@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import torch
 from test_loop import write_tiny_model
 from test_main import named_reviews, read_log, write_csv
 
-from minitrain.config.train_config import TrainConfig
+from minitrain.config.train_config import FORMER_NAMES, TrainConfig
 from minitrain.data.batch import collate
 from minitrain.errors import MinitrainError
 from minitrain.kernels.matmul import MATMULS, available_matmuls
 from minitrain.run.main import train
+from minitrain.run.resume_checks import changed_settings
 
 STEPS = 14  # of 64 rows in batches of 12: an epoch has 6, the last one of 4 rows
 KINDS: dict[str, dict[str, Any]] = {
@@ -137,6 +139,18 @@ def test_changed_settings_are_listed_and_go_on_only_when_told_to(
         train(TrainConfig(**changed))
     assert train(TrainConfig(**changed, resume_changed=True))["steps"] == 10
     assert "changed  max_steps: 8 -> 10; learning_rate: 0.003 -> 0.001" in capsys.readouterr().out
+
+
+def test_settings_that_a_run_of_version_0_1_0_saved_are_read_under_todays_names() -> None:
+    config = asdict(TrainConfig(decay_all=True, sampler="global_rng"))
+    names = {new: old for old, new in FORMER_NAMES.items()}
+    former = {names.get(name, name): value for name, value in config.items()} | {
+        "decay": "all",
+        "sampler": "stream",
+    }
+    assert changed_settings({"config": former}, {"config": config}) == []
+    former["decay"] = "matrices"
+    assert changed_settings({"config": former}, {"config": config}) == ["decay_all: False -> True"]
 
 
 def test_another_global_batch_is_a_changed_setting_and_another_cut_of_it_is_not(
