@@ -7,6 +7,7 @@ compiled: embeddings and head, clipping and AdamW, and evaluations.
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
@@ -28,12 +29,18 @@ def check_compilable(kernels: str, device: torch.device) -> None:
 def compile_blocks(blocks: Iterable[nn.Module], **options: Any) -> None:
     """Compile the forward of each block in place, for all lengths. Blocks alike share the compiled code.
 
+    What is compiled is the function of the class, bound to each block: a deep copy of the model then computes with
+    its own weights, while the copy of a compiled bound method would compute with those of the original.
+
     Args:
         options: Of `torch.compile`.
     """
+    compiled: dict[type, Callable[..., Tensor]] = {}
     for block in blocks:
-        compiled = torch.compile(block.forward, dynamic=True, **options)
-        block.forward = partial(_forward, compiled, block.forward)
+        kind = type(block)
+        if kind not in compiled:
+            compiled[kind] = torch.compile(kind.forward, dynamic=True, **options)
+        block.forward = MethodType(partial(_forward, compiled[kind], kind.forward), block)
 
 
 def _forward(compiled: Callable[..., Tensor], plain: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:

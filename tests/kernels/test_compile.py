@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,20 @@ def test_blocks_of_every_family_are_compiled_once_for_all_lengths(
     with torch.no_grad():  # not compiled in an evaluation
         module(**make_inputs(config, rows=7, length=11))
     assert counters["stats"]["unique_graphs"] == graphs[0]
+
+
+@compiles
+def test_a_copy_of_a_compiled_model_computes_with_its_own_weights(tmp_path: Path) -> None:
+    config = save_checkpoint(tmp_path).config
+    model = still(load_classifier(tmp_path, kernels="reference"))
+    compile_blocks(model.encoder.blocks, backend="eager")
+    copy = deepcopy(model)
+    inputs = make_inputs(config)
+    before = copy(**inputs)
+    with torch.no_grad():
+        for parameter in model.encoder.blocks.parameters():
+            parameter.mul_(2.0)
+    assert is_compiled(copy) and torch.equal(copy(**inputs), before)
 
 
 @needs_compiler
