@@ -143,5 +143,7 @@ def tokenizer(draw: Draw, base: Path) -> Mutant:
             else:
                 edit_tree(draw, mutant, tree, odd | words)
             contents[name] = dump(tree).encode("utf-8", "surrogatepass")
+    if any(number in contents["tokenizer_config.json"] for number in (b"NaN", b"Infinity")):
+        mutant.fatal = False  # Python's JSON writes them, and they may mean that a model_max_length is not set
     mutant.files = {name: contents.get(name) for name in TOKENIZER_FILES}
     return mutant
