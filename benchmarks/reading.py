@@ -26,9 +26,11 @@ HERE = Path(__file__).resolve().parent.parent
 WORDS = ["film", "plot", "actor", "a", "the", "good", "bad", "slow", "warm", "music", "was", "not", "very", "of"]
 CHILD = """
 import json, resource, sys, time
-from minitrain.data.load import load_splits
-from minitrain.data.tables.load import read_file
-from minitrain.data.tokenizer.tokenizer import load_tokenizer
+from minitrain import load_splits, load_tokenizer
+try:
+    from minitrain.data.tables.load import read_file
+except ModuleNotFoundError:  # version 0.1.0
+    from minitrain.tables import read_file
 path, tokenize = sys.argv[1], sys.argv[2] == "True"
 tokenizer = load_tokenizer("demo")
 start = time.perf_counter()
