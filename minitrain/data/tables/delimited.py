@@ -114,41 +114,53 @@ class _Rows:
 
     def read(self, lines: Lines, names: Sequence[str] | None) -> dict[str, list[str]]:
         """The columns, by name."""
-        rows = self._numbered(_reader(lines, self.delimiter, self.plain))
-        self.header = next((row for _, _, row in rows), [])
+        reader = _reader(lines, self.delimiter, self.plain)
+        self.header = next((row for _, (row,) in self._blocks(reader, 1) if row), [])
         asked = None if names is None else {name.strip() for name in names}
         kept = {i: name for i, name in named(self.header).items() if asked is None or name.strip() in asked}
         columns: dict[str, list[str]] = {name: [] for name in kept.values()}
-        while block := list(islice(rows, BLOCK)):
-            self._check_width(block)
-            whole = list(zip(*(row for _, _, row in block), strict=True))
-            for i, name in kept.items():
+        for first, block in self._blocks(reader, BLOCK):
+            rows = block
+            if set(map(len, block)) != {len(self.header)}:
+                rows = [row for *_, row in self._numbered(first, block)]
+            whole = list(zip(*rows, strict=True))
+            for i, name in kept.items() if whole else ():
                 columns[name].extend(whole[i])
-            if block[-1][1] - block[0][0] >= len(block):  # more lines than rows
-                self._look_for_swallowed(block, whole)
-            self.count += len(block)
+            if reader.line_num + self.skipped + 1 - first > len(block):  # more lines than rows
+                self._look_for_swallowed(first, block, whole)
+            self.count += len(rows)
         return columns
 
-    def _numbered(self, reader: Any) -> Iterator[NumberedRow]:
-        """The first line, the last line and the fields of each row, without blank lines."""
-        first = self.skipped + 1
-        try:
-            for row in reader:
-                last = reader.line_num + self.skipped
-                if row:
-                    yield first, last, row
-                first = last + 1
-        except csv.Error as error:
-            raise self._invalid(error, first, reader.line_num + self.skipped) from error
+    def _blocks(self, reader: Any, size: int) -> Iterator[tuple[int, list[list[str]]]]:
+        """The line where a block starts, and its rows; blank lines are empty rows."""
+        while True:
+            first = reader.line_num + self.skipped + 1
+            block: list[list[str]] = []
+            try:
+                block.extend(islice(reader, size))  # keeps the rows before an invalid one
+            except csv.Error as error:
+                line = first + sum(map(_line_count, block))
+                raise self._invalid(error, line, reader.line_num + self.skipped) from error
+            if not block:
+                return
+            yield first, block
 
-    def _check_width(self, block: list[NumberedRow]) -> None:
-        """Cut empty cells after the last column. Raises MinitrainError for a row of another width."""
+    def _numbered(self, first: int, block: list[list[str]]) -> list[NumberedRow]:
+        """Number the lines of a block, without blank lines and without empty cells after the last column.
+
+        Raises MinitrainError for a row of another width.
+        """
+        numbered: list[NumberedRow] = []
         width = len(self.header)
-        for i, (first, last, row) in enumerate(block):
-            if len(row) != width:
-                block[i] = (first, last, _cut(row, width))
-                if len(block[i][2]) != width:
-                    raise self._ragged(block[i][2], self.count + i + 1, last)
+        for row in block:
+            last = first + _line_count(row) - 1
+            if row:
+                row = _cut(row, width)
+                if len(row) != width:
+                    raise self._ragged(row, self.count + len(numbered) + 1, last)
+                numbered.append((first, last, row))
+            first = last + 1
+        return numbered
 
     def _ragged(self, row: list[str], number: int, line: int) -> MinitrainError:
         width, d = len(self.header), self.delimiter
@@ -193,22 +205,28 @@ class _Rows:
                 return first + len(_LINE_END.findall(text[:at]))
             at = end + 1
 
-    def _look_for_swallowed(self, block: list[NumberedRow], whole: list[tuple[str, ...]]) -> None:
+    def _look_for_swallowed(self, first: int, block: list[list[str]], whole: list[tuple[str, ...]]) -> None:
         """Record the fields of several lines, each of which looks like a row. whole: the columns of the block."""
-        for at, (first, last, row) in enumerate(block):
-            for place in range(len(row)) if last > first and len(row) > 1 else ():
-                if count := _rows_inside(whole, at, place, self.delimiter):
-                    self.swallowed.append((first, last, count))
+        for place, column in enumerate(whole) if len(whole) > 1 else ():
+            for at, field in enumerate(column):
+                several = "\n" in field or "\r" in field
+                if several and (count := _rows_inside(whole, at, place, self.delimiter)):
+                    start, end, _ = self._numbered(first, block)[at]
+                    self.swallowed.append((start, end, count))
 
     def swallowed_note(self) -> str:
         """A note on the first of the swallowed rows."""
-        first, last, count = self.swallowed[0]
+        first, last, count = min(self.swallowed)
         more = f"; {len(self.swallowed) - 1} more fields do" if len(self.swallowed) > 1 else ""
         return (
             f"{self.source}, line {first}: a double quote opens a field that goes on to line {last} and swallows "
             f"{count} lines that look like rows{more}. {self.count} rows were read; pass --quoting none if a "
             "double quote is an ordinary character"
         )
+
+
+def _line_count(row: list[str]) -> int:
+    return 1 + sum(len(_LINE_END.findall(field)) for field in row if "\n" in field or "\r" in field)
 
 
 def _rows_inside(whole: list[tuple[str, ...]], at: int, place: int, delimiter: str) -> int:
