@@ -3,9 +3,8 @@
 It trains nothing, and does not label texts: that is `run/predict.py`.
 """
 
-import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from minitrain.config.inference_config import EvaluateConfig, same_file
 from minitrain.config.label_map import as_flag
 from minitrain.config.options import check_label_column
-from minitrain.config.read_options import Files, Reading, ReadOptions, files_of
+from minitrain.config.read_options import Reading, ReadOptions, files_of
 from minitrain.data.labels.ids import Labels, display_names, positive_of_data
 from minitrain.data.labels.infer import with_positive
 from minitrain.data.labels.notes import numbers_as_ids
@@ -22,16 +21,16 @@ from minitrain.data.labels.values import check_label_map
 from minitrain.data.load import tokenize, unknown_warning
 from minitrain.data.progress import progress
 from minitrain.data.splits import GLUE_COLUMNS, HALVES
-from minitrain.data.tables.load import load_tables, read_file
+from minitrain.data.tables.load import load_tables
 from minitrain.data.tables.table import Table
 from minitrain.distributed.world import World, process_group
-from minitrain.errors import MinitrainError, listed
+from minitrain.errors import MinitrainError
 from minitrain.run.load_data import saved_run_splits, subsampler_of, trained_on
 from minitrain.run.output_file import output_file, write_json
 from minitrain.run.output_rows import SPLIT, TRUE, RowWriter
 from minitrain.run.report import class_table, finite_values, result_lines, say
 from minitrain.run.run_folder import PREDICTIONS
-from minitrain.run.saved_run import SavedRun, load_run, print_notes
+from minitrain.run.saved_run import SavedRun, load_run, print_notes, read_rows
 from minitrain.training.evaluation import Evaluation, evaluate
 from minitrain.training.metrics import metric_for
 
@@ -49,7 +48,11 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:
         run = load_run(config, world)
         data = _read_data(config, run)
         if world.is_main:
-            _print_warnings(config, run, data)
+            notes = dict.fromkeys(note for table in data.tables.values() for note in table.notes)
+            warning = trained_on(run.trained_config, config.eval_file, config.dataset, config.split)
+            print_notes(config.run, *run.tokenizer.notes)
+            for line in (*notes, *([f"WARNING  {warning}"] if warning else [])):
+                print(line, file=sys.stderr)
         if run.labels.names is not None:  # scores have no names, as an error says below
             check_label_map(list(data.tables.values()), data.label_column, config.label_map)
         added = (SPLIT, TRUE) if len(data.tables) > 1 else (TRUE,)
@@ -81,14 +84,6 @@ def _read_data(config: EvaluateConfig, run: SavedRun) -> _Data:
     label_column = first.find(label_column) or label_column
     check_label_column(label_column, columns)
     return _Data(tables=tables, task=task, text_columns=columns, label_column=label_column)
-
-
-def _print_warnings(config: EvaluateConfig, run: SavedRun, data: _Data) -> None:
-    print_notes(config.run, *run.tokenizer.notes)
-    for note in dict.fromkeys(note for table in data.tables.values() for note in table.notes):
-        print(note, file=sys.stderr)
-    if warning := trained_on(run.trained_config, config.eval_file, config.dataset, config.split):
-        print(f"WARNING  {warning}", file=sys.stderr)
 
 
 def _score(
@@ -176,7 +171,9 @@ def _read_tables(
     else:
         file = config.eval_file
     if file is not None:
-        return {_name_of(file): _read_file(config, run, file, columns, reading)}, None
+        first, *more = (Path(name).name for name in files_of(file))
+        name = f"{first} and {len(more)} more" if more else first
+        return {name: read_rows(config, file, columns, reading, config.output is not None)}, None
     return _read_dataset(config, trained, reading)
 
 
@@ -198,31 +195,9 @@ def _read_dataset(
     return {name: tables[name] for name in wanted}, subset if subset in GLUE_COLUMNS else None
 
 
-def _read_file(
-    config: EvaluateConfig, run: SavedRun, file: Files | Sequence[str], columns: tuple[str, ...], reading: Reading
-) -> Table:
-    """Read files with the run's columns; an error about a column also names the flags for other columns."""
-    try:
-        return read_file(file, columns, reading, others=config.output is not None)
-    except MinitrainError as error:
-        flags = [f"--{name}" for name in ("text_columns", "label_column") if getattr(config, name) is None]
-        if not flags or not re.search("has no (column|field) ", str(error)):
-            raise
-        raise MinitrainError(
-            f"{error}. {config.run} was trained on {listed(columns)}: pass {' and '.join(flags)} if the file "
-            "names them differently"
-        ) from error
-
-
 def _reading(config: EvaluateConfig, trained: Mapping[str, Any]) -> Reading:
     """How to read files: as the flags say; without flags, the run's own data as the run read them."""
     given = {name: getattr(config, name) for name in ("delimiter", "quoting", "encoding")}
     if config.eval_file is not None or config.dataset is not None or given != asdict(ReadOptions()):
         return config
     return ReadOptions(**{name: trained.get(name, default) for name, default in given.items()})
-
-
-def _name_of(file: Files | Sequence[str]) -> str:
-    """The split's name in the results of one file or several."""
-    files = files_of(file)
-    return Path(files[0]).name if len(files) == 1 else f"{Path(files[0]).name} and {len(files) - 1} more"

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from minitrain.config.inference_config import PredictConfig
 from minitrain.data.tables.table import ABSENT, Table, field_of, writable
-from minitrain.errors import MinitrainError, listed, shown
+from minitrain.errors import MinitrainError, listed, naming_os_errors, shown
 from minitrain.run.saved_run import SavedRun
 
 GRACE = 0.02  # seconds to wait for the next line, to batch the lines of a fast pipe
@@ -227,8 +227,5 @@ def opened(name: str | None) -> Iterator[BinaryIO]:
             print("reading texts from the terminal, one per line; Ctrl-D ends", file=sys.stderr)
         yield sys.stdin.buffer
         return
-    try:
-        with Path(name).open("rb", buffering=0) as stream:
-            yield stream
-    except OSError as error:
-        raise MinitrainError(f"--input {name}: cannot be read ({error.strerror or error})") from error
+    with naming_os_errors(f"--input {name}: cannot be read"), Path(name).open("rb", buffering=0) as stream:
+        yield stream

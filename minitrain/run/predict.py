@@ -6,7 +6,6 @@ has the bits of an uninterrupted one.
 """
 
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,15 +23,14 @@ from minitrain.config.read_options import files_of
 from minitrain.data.load import tokenize, unknown_warning
 from minitrain.data.progress import progress
 from minitrain.data.subsample import check_texts_of
-from minitrain.data.tables.load import read_file
 from minitrain.data.tables.table import Table
 from minitrain.distributed.world import world_from_environment
-from minitrain.errors import MinitrainError, listed
+from minitrain.errors import MinitrainError, listed, naming_os_errors
 from minitrain.run.input_lines import LineParser, arriving, opened, whole_lines
 from minitrain.run.output_file import OutputFile, output_file
 from minitrain.run.output_rows import RowWriter, kept_columns
 from minitrain.run.run_folder import RESULTS
-from minitrain.run.saved_run import SavedRun, load_run, print_notes
+from minitrain.run.saved_run import SavedRun, load_run, print_notes, read_rows
 from minitrain.storage.files import is_device, sha256_of
 from minitrain.storage.hub import MODEL_FILES
 from minitrain.training.evaluation import predict
@@ -145,21 +143,12 @@ class _Predictor:
         is_table = not name.lower().endswith(".txt") or self.config.delimiter is not None
         if self.config.input_format is None and is_table:
             texts = self.run.columns(self.config.text_columns)
-            try:
-                table = read_file(name, texts, self.config, others=self.config.keep_columns != ("none",))
-            except MinitrainError as error:
-                if self.config.text_columns is not None or not re.search("has no (column|field) ", str(error)):
-                    raise
-                raise MinitrainError(
-                    f"{error}. The run was trained on {listed(texts)}: pass --text_columns"
-                ) from error
+            table = read_rows(self.config, name, texts, self.config, self.config.keep_columns != ("none",))
             for note in table.notes:
                 print(note, file=sys.stderr)
             return table, tuple(table.find(text) or text for text in texts)
-        try:
+        with naming_os_errors(f"--input {name}: cannot be read"):
             lines = whole_lines(Path(name).read_bytes())
-        except OSError as error:
-            raise MinitrainError(f"--input {name}: cannot be read ({error.strerror or error})") from error
         parser = LineParser(name, self.config, self.run)
         table, found = parser.table(lines)
         if found is not None:

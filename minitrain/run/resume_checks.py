@@ -16,6 +16,7 @@ from minitrain.errors import MinitrainError
 from minitrain.run.run_folder import CHECKPOINTS, RESULTS, held_files, is_finished
 from minitrain.storage.checkpoint import Checkpoint, checkpoints_in
 from minitrain.storage.files import read_json
+from minitrain.training.plan import global_batch
 
 # Settings that a resumed run may change: they change no float of the training.
 FREE = {
@@ -92,7 +93,7 @@ def other_machine(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     return f"changed  {', '.join(differing)}{way}: last bits differ from those of a run that never stopped"
 
 
-def finished_run(directory: Path, config: TrainConfig, global_batch: int) -> dict[str, Any]:
+def finished_run(directory: Path, config: TrainConfig, processes: int) -> dict[str, Any]:
     """The results of the folder's run if `--resume` has nothing left to do, else {}.
 
     Raises:
@@ -101,7 +102,8 @@ def finished_run(directory: Path, config: TrainConfig, global_batch: int) -> dic
     """
     if config.resume != "newest" or not is_finished(directory):
         return {}
-    results, now = _results(directory), {"config": asdict(config), "global_batch": global_batch}
+    results = _results(directory)
+    now = {"config": asdict(config), "global_batch": global_batch(config, processes)}
     changed = changed_settings(results, now)
     if not changed:
         return results

@@ -3,15 +3,20 @@
 Any classifier in the Hub's layout will do; a run's folder also knows its text columns and maximum length.
 """
 
+import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minitrain.config.inference_config import InferenceConfig
+from minitrain.config.read_options import Files, Reading
 from minitrain.config.train_config import LENGTH_MULTIPLE
 from minitrain.data.labels.ids import Labels, saved_labels
 from minitrain.data.load import length_limit
+from minitrain.data.tables.load import read_file
+from minitrain.data.tables.table import Table
 from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from minitrain.distributed.world import World, choose_device
 from minitrain.errors import MinitrainError, listed
@@ -109,6 +114,23 @@ def load_run(config: InferenceConfig, world: World | None = None) -> SavedRun:
         max_length=remembered or length_limit(config.max_length, tokenizer, model.config.max_length),
         join=facts.get("join") if config.join is None else config.join,
     )
+
+
+def read_rows(
+    config: InferenceConfig, file: Files | Sequence[str], columns: tuple[str, ...], reading: Reading, others: bool
+) -> Table:
+    """Read files with the run's columns; an error about a column also names the flags for other columns."""
+    try:
+        return read_file(file, columns, reading, others=others)
+    except MinitrainError as error:
+        names = ("text_columns", "label_column")
+        flags = [f"--{name}" for name in names if getattr(config, name, "not a flag") is None]
+        if not flags or not re.search("has no (column|field) ", str(error)):
+            raise
+        raise MinitrainError(
+            f"{error}. {config.run} was trained on {listed(columns)}: pass {' and '.join(flags)} if the file "
+            "names them differently"
+        ) from error
 
 
 def print_notes(source: str, *notes: str | None) -> None:

@@ -182,7 +182,7 @@ def test_best_without_its_weights_does_not_count_when_the_best_is_wanted(
     shutil.copytree(runs["end"], out)
     results = train(TrainConfig(**flags(place, out, **ON, load_best_model_at_end=True, max_steps=20)))
     assert results["best"]["step"] > 14 and results["saved"] == "best"
-    assert "does not count, since the checkpoint lacks its weights" in capsys.readouterr().out
+    assert "does not count, as the checkpoint lacks its weights" in capsys.readouterr().out
 
 
 def test_a_best_f1_of_one_class_is_none_of_the_other(
