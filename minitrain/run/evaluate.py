@@ -6,14 +6,14 @@ It trains nothing, and does not label texts: that is `run/predict.py`.
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from minitrain.config.inference_config import EvaluateConfig, same_file
 from minitrain.config.label_map import as_flag
 from minitrain.config.options import check_label_column
-from minitrain.config.read_options import Reading, ReadOptions, files_of
+from minitrain.config.read_options import ReadOptions, files_of
 from minitrain.data.labels.ids import Labels, display_names, positive_of_data
 from minitrain.data.labels.infer import with_positive
 from minitrain.data.labels.notes import numbers_as_ids
@@ -58,8 +58,8 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:
         added = (SPLIT, TRUE) if len(data.tables) > 1 else (TRUE,)
         writer = None if file is None else RowWriter(file, config.format, run.labels, added)
         results = {}
-        for name, table in data.tables.items():
-            results[name] = _score(config, run, data, world, name, table, writer)
+        for name in data.tables:
+            results[name] = _score(config, run, data, world, name, writer)
         if world.is_main:
             write_json(config.json, {name: finite_values(result) for name, result in results.items()})
     return results
@@ -87,16 +87,10 @@ def _read_data(config: EvaluateConfig, run: SavedRun) -> _Data:
 
 
 def _score(
-    config: EvaluateConfig,
-    run: SavedRun,
-    data: _Data,
-    world: World,
-    name: str,
-    table: Table,
-    writer: RowWriter | None,
+    config: EvaluateConfig, run: SavedRun, data: _Data, world: World, name: str, writer: RowWriter | None
 ) -> Evaluation:
     """Tokenize and score one split, print its results, and write its rows."""
-    trained = run.trained_config
+    trained, table = run.trained_config, data.tables[name]
     limit = config.max_eval_samples
     if config.dataset is None and config.eval_file is None and config.split is None:
         limit = limit or trained.get("max_eval_samples")  # as the run scored itself
@@ -119,10 +113,8 @@ def _score(
             world=world,
             on_rows=add,
         )
-    if world.is_main:
-        lines = result_lines(name, result, None, labels.positive_label)
-        for line in [*notes, *lines, *class_table(result, labels.names)]:
-            say(line)
+    lines = result_lines(name, result, None, labels.positive_label)
+    say(*notes, *lines, *class_table(result, labels.names), silent=not world.is_main)
     if writer is not None:
         assert split.labels is not None and result.logits is not None
         if writer.columns is None:
@@ -154,8 +146,11 @@ def _read_tables(
 ) -> tuple[dict[str, Table], str | None]:
     """The tables by split, and the GLUE task whose metrics apply."""
     trained = run.trained_config
-    reading = _reading(config, trained)
     given = config.eval_file is not None or config.dataset is not None
+    options: ReadOptions = config
+    if not given and all(getattr(config, spec.name) == spec.default for spec in fields(ReadOptions)):
+        own = {spec.name: trained[spec.name] for spec in fields(ReadOptions) if spec.name in trained}
+        options = ReadOptions(**own)  # no flag says otherwise: as the run read its own data
     split = config.split or "validation"
     has_data = trained.get("train_file") or trained.get("dataset")
     if not given and has_data and trained.get("eval_fraction") and split in HALVES:
@@ -173,12 +168,12 @@ def _read_tables(
     if file is not None:
         first, *more = (Path(name).name for name in files_of(file))
         name = f"{first} and {len(more)} more" if more else first
-        return {name: read_rows(config, file, columns, reading, config.output is not None)}, None
-    return _read_dataset(config, trained, reading)
+        return {name: read_rows(config, file, columns, options, config.output is not None)}, None
+    return _read_dataset(config, trained, options)
 
 
 def _read_dataset(
-    config: EvaluateConfig, trained: Mapping[str, Any], reading: Reading
+    config: EvaluateConfig, trained: Mapping[str, Any], options: ReadOptions
 ) -> tuple[dict[str, Table], str | None]:
     """The splits to score of --dataset or of the run's own dataset, and the GLUE task."""
     dataset, subset, revision = config.dataset, config.subset, None
@@ -187,17 +182,9 @@ def _read_dataset(
         subset = subset or trained.get("subset")
     if dataset is None:
         raise MinitrainError(f"{config.run}: does not say what it was trained on; pass --dataset or --eval_file")
-    tables = load_tables(dataset, subset, revision, reading)
+    tables = load_tables(dataset, subset, revision, options)
     wanted = [config.split] if config.split else [name for name in tables if name.startswith("validation")]
     if not wanted or any(name not in tables for name in wanted):
         missing = "no validation split" if config.split is None else f"no split {config.split!r}"
         raise MinitrainError(f"{dataset}: has {missing}; pass --split, one of {', '.join(tables)}")
     return {name: tables[name] for name in wanted}, subset if subset in GLUE_COLUMNS else None
-
-
-def _reading(config: EvaluateConfig, trained: Mapping[str, Any]) -> Reading:
-    """How to read files: as the flags say; without flags, the run's own data as the run read them."""
-    given = {name: getattr(config, name) for name in ("delimiter", "quoting", "encoding")}
-    if config.eval_file is not None or config.dataset is not None or given != asdict(ReadOptions()):
-        return config
-    return ReadOptions(**{name: trained.get(name, default) for name, default in given.items()})

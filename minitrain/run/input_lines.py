@@ -92,24 +92,10 @@ class LineParser:
         return self._pair(line) if self.pairs else {NAMES[0]: line}
 
     def _detect_format(self, line: str) -> None:
-        found = _object(line)
-        if found is None and not self.asked:
-            self._check_is_text(line)
-            self.format = "text"
+        if self.asked or _object(line) is not None:
+            self.format = "jsonl"
             return
-        self.format = "jsonl"
-        if found is None:
-            raise MinitrainError(
-                f"{self._where}: expected a JSON object with {listed(self._needed)}, as --text_columns asks, "
-                f"got {shown(line)}; without that flag lines are texts"
-            )
-        if not set(self._needed) <= set(self._unfolded(found)):
-            raise MinitrainError(
-                f"{self._where}: is a JSON object without {listed(self._needed)}; it has "
-                f"{listed(found) or 'no field'}: pass --text_columns, or --input_format text to label lines as such"
-            )
-
-    def _check_is_text(self, line: str) -> None:
+        self.format = "text"
         for delimiter in ("\t", ",", ";"):
             names = [name.strip('"') for name in line.split(delimiter)]
             prose = any(name != name.strip() for name in names)  # a space follows the comma
@@ -156,7 +142,7 @@ class LineParser:
                 got = f"{shown(row[name])} ({type(row[name]).__name__})" if name in row else "no such field"
                 raise MinitrainError(
                     f"{self._where}, field {name!r}: expected a text, got {got}; the object has {listed(row)}: "
-                    "name those with texts by --text_columns"
+                    "name those with texts by --text_columns, or pass --input_format text to label lines as such"
                 )
         self.fields = self.fields or tuple(row)
         if self.one_header and (more := [name for name in row if name not in self.fields]):

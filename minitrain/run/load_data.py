@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from itertools import product
 from multiprocessing.connection import Connection
@@ -74,17 +74,15 @@ def prefetching(config: TrainConfig) -> Iterator[DataPrefetcher | None]:
 
     Forking is for Linux, and for a process without threads. The processes of torchrun have no core to spare.
     """
-    ahead = None
+    prefetcher = None
     if sys.platform == "linux" and "torch" not in sys.modules and "RANK" not in os.environ:
-        try:
-            ahead = DataPrefetcher(config)
-        except OSError:  # too many processes
-            ahead = None
+        with suppress(OSError):  # too many processes
+            prefetcher = DataPrefetcher(config)
     try:
-        yield ahead
+        yield prefetcher
     finally:
-        if ahead is not None:
-            ahead.end()
+        if prefetcher is not None:
+            prefetcher.end()
 
 
 def _serve(config: TrainConfig, connection: Connection, theirs: Connection) -> None:
@@ -123,8 +121,7 @@ def saved_run_splits(facts: Mapping[str, Any], known_labels: tuple[str, ...] | N
             "the run does not say which rows it held back, as those of earlier versions did not: pass --eval_file"
         )
     options = {spec.name: settings[spec.name] for spec in fields(DataConfig) if spec.name in settings}
-    plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
-    config = DataConfig(**plain | {"max_train_samples": None, "max_eval_samples": None})  # sampled once more later
+    config = DataConfig(**options | {"max_train_samples": None, "max_eval_samples": None})  # sampled later
     texts = text_splits(read_tables(config), config, known_labels)
     if texts.held_out != facts["held_out"]:
         raise MinitrainError(

@@ -92,7 +92,7 @@ def _fit(
     config, model, train_split, scale = run.config, run.model, run.splits.train, run.scale
     if scale is not None:
         train_split = train_split.standardized(scale)
-        if not any(name.startswith("head.output.") for name in run.report.new):
+        if not any(name.startswith("head.output.") for name in model.load_report.new):
             unfold(model, scale)  # a trained head continues from its own answers
     if world.is_main and config.resume is None:
         clear_checkpoints(run.directory)

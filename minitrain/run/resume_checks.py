@@ -107,13 +107,11 @@ def finished_run(directory: Path, config: TrainConfig, processes: int) -> dict[s
     changed = changed_settings(results, now)
     if not changed:
         return results
-    steps = [int(path.name.removeprefix("step-")) for path in checkpoints_in(directory / CHECKPOINTS)]
-    newest = max(steps, default=0)
-    if newest < results["steps"]:
+    steps = (int(path.name.removeprefix("step-")) for path in checkpoints_in(directory / CHECKPOINTS))
+    if (newest := max(steps, default=0)) < results["steps"]:
         why = f"other settings are asked for ({'; '.join(changed)}), but {_newest_is(newest)}"
         raise _refusal(directory, results, why)
-    if not config.resume_changed:
-        check_settings(results, now, False, print)
+    check_settings(results, now, config.resume_changed, lambda line: None)
     return {}
 
 
@@ -136,10 +134,10 @@ def check_resumable(directory: Path, checkpoint: Checkpoint | None, config: Trai
         return
     results, since_best = _results(directory), checkpoint.facts["best"]["evaluations_since"]
     asked = None if config.resume == "newest" else Path(config.resume or "")
-    if asked and asked.resolve().parent != (directory / CHECKPOINTS).resolve():
-        why = f"{asked} is a checkpoint of another. To resume from it: another --output_dir"
-    elif asked and checkpoint.step < results["steps"]:
-        why = f"{asked} is of step {checkpoint.step}. To resume from it: another --output_dir"
+    elsewhere = asked and asked.resolve().parent != (directory / CHECKPOINTS).resolve()
+    if asked and (elsewhere or checkpoint.step < results["steps"]):
+        whose = "of another run" if elsewhere else f"of step {checkpoint.step}"
+        why = f"{asked} is a checkpoint {whose}. To resume from it: another --output_dir"
     elif checkpoint.step < results["steps"]:
         why = _newest_is(checkpoint.step)
     elif checkpoint.step >= total_steps:

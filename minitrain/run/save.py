@@ -64,7 +64,7 @@ def run_info(run: PreparedRun, state: TrainState, best: Best, final: Mapping[str
         "label_column": splits.label_column,
         "held_out": splits.held_out,
         "labels": splits.labels.names,
-        "weights": run.report.facts(),
+        "weights": run.model.load_report.facts(),
         "positive_label": splits.labels.positive_label,
         "numbers_are_ids": splits.labels.numbers_are_ids,
         "max_length": run.max_length,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minitrain.config.inference_config import InferenceConfig
-from minitrain.config.read_options import Files, Reading
+from minitrain.config.read_options import Files, ReadOptions
 from minitrain.config.train_config import LENGTH_MULTIPLE
 from minitrain.data.labels.ids import Labels, saved_labels
 from minitrain.data.load import length_limit
@@ -117,7 +117,11 @@ def load_run(config: InferenceConfig, world: World | None = None) -> SavedRun:
 
 
 def read_rows(
-    config: InferenceConfig, file: Files | Sequence[str], columns: tuple[str, ...], reading: Reading, others: bool
+    config: InferenceConfig,
+    file: Files | Sequence[str],
+    columns: tuple[str, ...],
+    reading: ReadOptions,
+    others: bool,
 ) -> Table:
     """Read files with the run's columns; an error about a column also names the flags for other columns."""
     try:
