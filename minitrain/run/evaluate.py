@@ -156,6 +156,7 @@ def _read_tables(
     if not given and has_data and trained.get("eval_fraction") and split in HALVES:
         rows = saved_run_splits(run.facts, run.labels.names)
         return {split: rows.train if split == "train" else rows.evaluation[split]}, rows.task
+    file = config.eval_file
     if not given and trained.get("train_file"):
         flags = {"train": "train_file", "validation": "eval_file", "test": "test_file"}
         file = trained.get(flags.get(split, ""))
@@ -163,13 +164,11 @@ def _read_tables(
             raise MinitrainError(
                 f"{config.run}: was trained on files, none of them for {split!r}: pass --eval_file"
             )
-    else:
-        file = config.eval_file
-    if file is not None:
-        first, *more = (Path(name).name for name in files_of(file))
-        name = f"{first} and {len(more)} more" if more else first
-        return {name: read_rows(config, file, columns, options, config.output is not None)}, None
-    return _read_dataset(config, trained, options)
+    if file is None:
+        return _read_dataset(config, trained, options)
+    first, *more = (Path(name).name for name in files_of(file))
+    name = f"{first} and {len(more)} more" if more else first
+    return {name: read_rows(config, file, columns, options, config.output is not None)}, None
 
 
 def _read_dataset(

@@ -143,17 +143,17 @@ def trained_on(
     settings: Mapping[str, Any], file: Files | None, dataset: str | None, split: str | None
 ) -> str | None:
     """A warning if the data to be scored, as evaluate.py is told, are what the run was trained on."""
-    own = settings.get("train_file") or ()
+    own, known = settings.get("train_file") or (), []
     if file is not None:
         pairs = product([own] if isinstance(own, str) else own, files_of(file))
-        found = next((other for path, other in pairs if _same_file(path, other)), None)
-        same, where, most = found is not None, found, "most of " if settings.get("eval_fraction") else ""
-    else:
-        same, where, most = split == "train" and dataset in (None, settings.get("dataset")), "split train", ""
-    if not same:
+        known = [other for path, other in pairs if _same_file(path, other)]
+    elif split == "train" and dataset in (None, settings.get("dataset")):
+        known = ["split train"]
+    if not known:
         return None
+    most = "most of " if file is not None and settings.get("eval_fraction") else ""
     return (
-        f"{where}: the run was trained on {most}these rows; the values say how well it knows them, not what it "
+        f"{known[0]}: the run was trained on {most}these rows; the values say how well it knows them, not what it "
         "makes of new ones"
     )
 

@@ -3,12 +3,15 @@
 A terminal shows a progress bar; elsewhere plain lines appear, about one for each percent of the run.
 """
 
+import base64
 import json
 import math
 import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from datetime import time as time_of_day
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +53,7 @@ class Console:
         self.recent: list[StepLog] = []
         self.evaluations = 0
         self.evaluation_seconds = 0.0
-        self.silent = directory is None
-        quiet = self.silent or not sys.stderr.isatty()
+        quiet = directory is None or not sys.stderr.isatty()
         self.bar = tqdm(total=total_steps, unit="step", dynamic_ncols=True, disable=quiet)
         self.path = directory and directory / f"{LOG}.part"
         self.first_step = 0
@@ -112,15 +114,13 @@ class Console:
         return time.perf_counter() - self.started - self.evaluation_seconds
 
     def _say(self, line: str) -> None:
-        if self.silent:
-            return
         if self.bar.disable:
-            say(line)
+            say(line, silent=self.path is None)
         else:
             self.bar.write(line)
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        self._append(json.dumps(finite(record)) + "\n")
+        self._append(json.dumps(as_json(record)) + "\n")
 
     def _append(self, text: str, mode: str = "a") -> None:
         """Write to the log, opened each time so that a killed run keeps what it logged."""
@@ -250,13 +250,29 @@ def answers(logits: Tensor, labels: Labels) -> Iterator[dict[str, Any]]:
         yield {"label": names[best], "probability": row[best], "probabilities": probabilities}
 
 
-def finite(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON does not have, by None, at any depth."""
+def as_json(value: Any) -> Any:
+    """Convert a value for JSON: dates to ISO 8601, bytes to base64, NaN and infinity to null.
+
+    >>> as_json({"when": date(2024, 5, 1), "score": float("nan")})
+    {'when': '2024-05-01', 'score': None}
+    """
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: finite(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [as_json(item) for item in value]
+    if isinstance(value, date | time_of_day):
+        return value.isoformat()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(value).decode("ascii")
+    if hasattr(value, "tolist"):  # numpy
+        return as_json(value.tolist())
+    return str(value)  # decimals, durations
 
 
 def finite_values(result: Evaluation) -> dict[str, Any]:
     """An evaluation in the form of `results.json`."""
-    return {"examples": result.examples, **finite(result.values)}
+    return {"examples": result.examples, **as_json(result.values)}

@@ -51,15 +51,13 @@ def _check_free(directory: Path, config: TrainConfig) -> None:
     if config.overwrite_output_dir or config.resume is not None:
         return
     if held := held_files(directory):
-        raise MinitrainError(
-            f"{directory}: holds a run already ({', '.join(held)}); pass --overwrite_output_dir to replace it, "
-            "or another --output_dir"
-        )
-    if (directory / CHECKPOINTS).exists():
-        raise MinitrainError(
-            f"{directory}: holds checkpoints of an interrupted run; pass --resume to continue it, "
-            "--overwrite_output_dir to start over, or another --output_dir"
-        )
+        what, resume = f"a run already ({', '.join(held)})", ""
+    elif (directory / CHECKPOINTS).exists():
+        what, resume = "checkpoints of an interrupted run", "--resume to continue it, "
+    else:
+        return
+    ways = f"{resume}--overwrite_output_dir to replace it, or another --output_dir"
+    raise MinitrainError(f"{directory}: holds {what}; pass {ways}")
 
 
 def held_files(directory: Path) -> list[str]:

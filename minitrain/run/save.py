@@ -21,7 +21,7 @@ from minitrain.data.tables.table import Table
 from minitrain.errors import MinitrainError
 from minitrain.model.weights import save_classifier
 from minitrain.run.prepare import LIBRARIES, PreparedRun
-from minitrain.run.report import answers, finite, finite_values
+from minitrain.run.report import answers, as_json, finite_values
 from minitrain.run.run_folder import LOG, PREDICTIONS, RESULTS
 from minitrain.storage.files import json_text, whole_text_file, write_whole
 from minitrain.training.best import Best
@@ -34,8 +34,8 @@ SHOWN = 100  # names of classes
 BODY = """
 # {title}
 
-`{model}` fine-tuned on `{dataset}` with minitrain: {steps} steps, learning rate {learning_rate}, batch size
-{batch_size}, seed {seed}.
+`{config.model}` fine-tuned on `{dataset}` with minitrain: {steps} steps, learning rate {rate}, batch size
+{batch_size}, seed {config.seed}.
 
 Labels: {labels}.
 
@@ -89,7 +89,7 @@ def save_run(run: PreparedRun, final: Mapping[str, Evaluation], results: Mapping
         save_classifier(run.model, run.tokenizer, directory)
         write_whole(directory / "README.md", card)
         write_predictions(directory, run.splits, final)
-        write_whole(directory / RESULTS, json_text(finite(results)))
+        write_whole(directory / RESULTS, json_text(as_json(results)))
         os.replace(directory / f"{LOG}.part", directory / LOG)
     except (OSError, SafetensorError) as error:  # usually a full disk
         raise MinitrainError(f"{directory}: the run is trained but cannot be saved ({error})") from error
@@ -163,16 +163,9 @@ def model_card(
         model_name=title,
         eval_results=evaluations or None,
     )
-    body = BODY.format(
-        title=title,
-        model=config.model,
-        dataset=dataset,
-        steps=steps,
-        learning_rate=config.learning_rate,
-        batch_size=config.per_device_train_batch_size * config.gradient_accumulation_steps,
-        seed=config.seed,
-        labels=_named(labels),
-    )
+    size = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    text = {"title": title, "dataset": dataset, "labels": _named(labels), "steps": steps}
+    body = BODY.format(config=config, rate=config.learning_rate, batch_size=size, **text)
     return f"---\n{data.to_yaml()}\n---\n{body}"
 
 

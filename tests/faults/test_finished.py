@@ -89,7 +89,7 @@ CASES: dict[str, tuple[str, Callable[[Path], None], dict[str, Any], str]] = {
         "end",
         nothing,
         {"resume": "step-00000006"},
-        "step-00000006 is a checkpoint of step 6",
+        "00000006 is a checkpoint of step 6",
     ),
     "path of the end": ("end", nothing, {"resume": "step-00000014"}, "14 are asked for"),
     "path of another run": ("bare", nothing, {"resume": "../../end/checkpoints/step-00000014"}, "of another"),
