@@ -77,7 +77,7 @@ class _Data:
 
 def _read_data(config: EvaluateConfig, run: SavedRun) -> _Data:
     columns = run.columns(config.text_columns)
-    label_column = config.label_column or run.facts.get("label_column") or "label"
+    label_column = config.label_column or run.run_info.get("label_column") or "label"
     tables, task = _read_tables(config, run, (*columns, label_column))
     first = next(iter(tables.values()))
     columns = tuple(first.find(name) or name for name in columns)
@@ -106,9 +106,7 @@ def _score(
             run.model,
             split,
             metric_for(data.task, labels.num_classes, labels.positive),
-            batch_size=config.per_device_eval_batch_size,
-            bf16=config.bf16,
-            pad_to_multiple_of=run.pad_multiple(config),
+            **run.batching(config),
             label_smoothing=trained.get("label_smoothing_factor", 0.0),
             world=world,
             on_rows=add,
@@ -136,7 +134,7 @@ def _labels_to_score(config: EvaluateConfig, run: SavedRun, table: Table, column
         raise MinitrainError(f"{as_flag(config.label_map)}: {config.run} gives scores, not classes; leave it out")
     if config.label_map:
         labels = replace(labels, label_map={**(labels.label_map or {}), **config.label_map})
-    if config.positive_label is None and not run.facts.get("positive_label"):
+    if config.positive_label is None and not run.run_info.get("positive_label"):
         labels = replace(labels, positive=positive_of_data(table, column, labels))
     return with_positive(labels, config.positive_label)
 
@@ -154,7 +152,7 @@ def _read_tables(
     split = config.split or "validation"
     has_data = trained.get("train_file") or trained.get("dataset")
     if not given and has_data and trained.get("eval_fraction") and split in HALVES:
-        rows = saved_run_splits(run.facts, run.labels.names)
+        rows = saved_run_splits(run.run_info, run.labels.names)
         return {split: rows.train if split == "train" else rows.evaluation[split]}, rows.task
     file = config.eval_file
     if not given and trained.get("train_file"):

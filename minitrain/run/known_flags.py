@@ -5,60 +5,58 @@ common guesses. A script gives an answer only if it has the flags that the answe
 """
 
 import re
-from collections.abc import Mapping
 
 from minitrain.config.train_config import FORMER_NAMES
 
 
-def _by_flag(flags: Mapping[str, str]) -> dict[str, str]:
-    """{"model": "tokenizer base_model"} -> {"tokenizer": "model", "base_model": "model"}"""
-    return {flag: answer for answer, names in flags.items() for flag in names.split()}
+def _by_flag(table: str) -> dict[str, str]:
+    """lr: learning_rate -> {"lr": "learning_rate"}; an indented line continues the one before."""
+    entries = (entry.split(":", 1) for entry in re.split(r"\n(?=\w)", table.strip()))
+    return {flag: " ".join(answer.split()) for flags, answer in entries for flag in flags.split()}
 
 
-# The flag here: its names elsewhere.
-RENAMED = FORMER_NAMES | _by_flag(
-    {
-        "eval_strategy": "evaluation_strategy",
-        "model": "model_name_or_path model_name base_model tokenizer tokenizer_name processing_class",
-        "dataset": "dataset_name data",
-        "subset": "dataset_config_name task_name",
-        "eval_file": "validation_file valid_file dev_file eval_data val_file",
-        "train_file": "train_data",
-        "max_length": "max_seq_length",
-        "per_device_train_batch_size": "per_gpu_train_batch_size train_batch_size batch_size",
-        "per_device_eval_batch_size": "per_gpu_eval_batch_size eval_batch_size",
-        "global_batch_size": "total_train_batch_size",
-        "num_train_epochs": "num_epochs epochs",
-        "learning_rate": "lr",
-        "lr_scheduler_type": "lr_scheduler scheduler",
-        "warmup_steps": "warmup_ratio num_warmup_steps",
-        "label_smoothing_factor": "label_smoothing",
-        "max_grad_norm": "gradient_clipping clip_grad_norm",
-        "optim": "optimizer",
-        "hidden_dropout_prob": "dropout",
-        "early_stopping_patience": "patience",
-        "sampler": "group_by_length train_sampling_strategy shuffle_train_dataset",
-        "device": "no_cuda use_cpu use_mps_device gpu cuda",
-        "max_eval_samples": "max_validation_samples",
-        "resume": "resume_from_checkpoint",
-        "new_head": "ignore_mismatched_sizes",
-        "problem_type": "do_regression",
-        "text_columns": "text_column_names text_column_name text_column",
-        "label_column": "label_column_name",
-        "output_dir": "save_dir",
-        "join": "text_column_delimiter",
-        "delimiter": "sep separator",
-        "quoting": "quotechar",
-        "eval_fraction": "validation_split val_split test_size",
-        "label_map": "id2label",
-        "input": "input_file",
-        "output": "output_file",
-        "output_format": "format",
-    }
-)
+# Names elsewhere: the flag here.
+RENAMED = FORMER_NAMES | _by_flag("""
+evaluation_strategy: eval_strategy
+model_name_or_path model_name base_model tokenizer tokenizer_name processing_class: model
+dataset_name data: dataset
+dataset_config_name task_name: subset
+validation_file valid_file dev_file eval_data val_file: eval_file
+train_data: train_file
+max_seq_length: max_length
+per_gpu_train_batch_size train_batch_size batch_size: per_device_train_batch_size
+per_gpu_eval_batch_size eval_batch_size: per_device_eval_batch_size
+total_train_batch_size: global_batch_size
+num_epochs epochs: num_train_epochs
+lr: learning_rate
+lr_scheduler scheduler: lr_scheduler_type
+warmup_ratio num_warmup_steps: warmup_steps
+label_smoothing: label_smoothing_factor
+gradient_clipping clip_grad_norm: max_grad_norm
+optimizer: optim
+dropout: hidden_dropout_prob
+patience: early_stopping_patience
+group_by_length train_sampling_strategy shuffle_train_dataset: sampler
+no_cuda use_cpu use_mps_device gpu cuda: device
+max_validation_samples: max_eval_samples
+resume_from_checkpoint: resume
+ignore_mismatched_sizes: new_head
+do_regression: problem_type
+text_column_names text_column_name text_column: text_columns
+label_column_name: label_column
+save_dir: output_dir
+text_column_delimiter: join
+sep separator: delimiter
+quotechar: quoting
+validation_split val_split test_size: eval_fraction
+id2label: label_map
+input_file: input
+output_file: output
+format: output_format
+""")
 
-# What to do: flags without an equivalent.
-_ANSWERS = """
+# Flags without an equivalent: what to do.
+ANSWERS = _by_flag("""
 lr_scheduler_kwargs: a schedule has --lr_scheduler_type and --warmup_steps only
 optim_args optim_target_modules: AdamW has --adam_beta1, --adam_beta2, --adam_epsilon and --weight_decay
 average_tokens_across_devices: the loss is the mean over the examples of all processes
@@ -131,9 +129,4 @@ config config_file: there are no configuration files; keep the command in a scri
 text: --text_columns names columns; predict.py reads texts from standard input
 multi_label: each text has one label
 max_steps num_train_epochs max_train_samples: --examples sets the training rows of each of the two epochs, 8 a step
-"""
-ANSWERS = {
-    flag: " ".join(answer.split())
-    for flags, answer in (entry.split(":", 1) for entry in re.split(r"\n(?=\w)", _ANSWERS) if entry)
-    for flag in flags.split()
-}
+""")

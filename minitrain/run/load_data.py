@@ -98,34 +98,34 @@ def _serve(config: TrainConfig, connection: Connection, theirs: Connection) -> N
 
 
 def _splits(config: TrainConfig, connection: Connection) -> Splits:
-    error = None
+    tables: Any
     try:
         tables = read_tables(with_default_data(config))
-    except MinitrainError as found:
-        error = found
+    except MinitrainError as error:
+        tables = error
     source, known_labels, max_length = connection.recv()  # an error of the model comes before one of the data
-    if error is not None:
-        raise error
+    if isinstance(tables, MinitrainError):
+        raise tables
     return tokenize_splits(choose_splits(config, tables, known_labels), load_tokenizer(source), max_length)
 
 
-def saved_run_splits(facts: Mapping[str, Any], known_labels: tuple[str, ...] | None) -> TextSplits:
-    """The splits of a saved run, read again. facts: its `results.json`. known_labels: the classes of its model.
+def saved_run_splits(run_info: Mapping[str, Any], known_labels: tuple[str, ...] | None) -> TextSplits:
+    """The splits of a saved run, read again: `run_info` is its `results.json`.
 
     Raises:
         MinitrainError: As `text_splits`; the rows it held back have changed, or it does not say which they were.
     """
-    settings, fallback = facts["config"], "the rows with its answers are in its predictions.jsonl"
-    if facts.get("held_out") is None:
+    settings, fallback = run_info["config"], "the rows with its answers are in its predictions.jsonl"
+    if run_info.get("held_out") is None:
         raise MinitrainError(
             "the run does not say which rows it held back, as those of earlier versions did not: pass --eval_file"
         )
     options = {spec.name: settings[spec.name] for spec in fields(DataConfig) if spec.name in settings}
     config = DataConfig(**options | {"max_train_samples": None, "max_eval_samples": None})  # sampled later
     texts = text_splits(read_tables(config), config, known_labels)
-    if texts.held_out != facts["held_out"]:
+    if texts.held_out != run_info["held_out"]:
         raise MinitrainError(
-            f"{texts.train.source}: has changed since the run; the rows that it held back were {facts['held_out']} "
+            f"{texts.train.source}: has changed since the run; the rows that it held back were {run_info['held_out']} "
             f"(checksum), and are {texts.held_out} now; {fallback}, for --eval_file with --label_column label"
         )
     return texts

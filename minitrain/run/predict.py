@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from fnmatch import fnmatch
-from itertools import chain, repeat
+from itertools import accumulate, chain, pairwise, repeat, takewhile
 from pathlib import Path
 
 import torch
@@ -126,12 +126,8 @@ class _Predictor:
                 self.writer.write(part, self._logits(part, texts, start + 1, add), more=end < len(table))
 
     def _windows(self, total: int) -> Iterator[tuple[int, int]]:
-        start = 0
-        for size in self._window_sizes():
-            yield start, min(start + size, total)
-            start += size
-            if start >= total:
-                return
+        starts = takewhile(lambda start: start < total, accumulate(self._window_sizes(), initial=0))
+        return pairwise([*starts, total])
 
     def _window_sizes(self) -> Iterator[int]:
         for batches in chain(WINDOWS, repeat(WINDOWS[-1])):
@@ -196,24 +192,12 @@ class _Predictor:
 
     def _logits(self, table: Table, texts: tuple[str, ...], first_row: int, add: Add) -> Tensor:
         """(rows, C) logits of a window."""
-        run, config = self.run, self.config
+        run = self.run
         split = tokenize(table, run.tokenizer, texts, max_length=run.max_length, join=run.join)
-        self.counts += Counter(
-            rows=len(split),
-            truncated=split.truncated,
-            blank=split.blank,
-            unknown=split.unknown,
-            tokens=split.text_tokens,
-        )
-        return predict(
-            run.model,
-            split,
-            batch_size=config.per_device_eval_batch_size,
-            bf16=config.bf16,
-            pad_to_multiple_of=run.pad_multiple(config),
-            on_rows=add,
-            first_row=first_row,
-        )
+        self.counts["rows"] += len(split)
+        for name in ("truncated", "blank", "unknown", "text_tokens"):
+            self.counts[name] += getattr(split, name)
+        return predict(run.model, split, **run.batching(self.config), on_rows=add, first_row=first_row)
 
     def print_counts(self) -> None:
         """Print how many texts were cut, blank or of unknown tokens."""
@@ -222,6 +206,6 @@ class _Predictor:
             print_notes(source, f"{cut} of {rows} rows are longer than {self.run.max_length} tokens and were cut")
         if blank := self.counts["blank"]:
             print_notes(source, f"{blank} of {rows} rows have a text with nothing in it")
-        unknown, tokens = self.counts["unknown"], self.counts["tokens"]
+        unknown, tokens = self.counts["unknown"], self.counts["text_tokens"]
         if unknown >= FEW_UNKNOWN or unknown > tokens / 4:  # a single emoji does not mean a wrong model
             print_notes(self.config.run, unknown_warning({source: (unknown, tokens)}))

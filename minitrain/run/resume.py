@@ -190,10 +190,8 @@ class Checkpointer:
         self.saved_step = state.step
 
     def _find(self, total_steps: int) -> Checkpoint | None:
-        if self.config.resume == "newest":
-            found = newest_checkpoint(self.folder, self.log)
-        else:
-            found = load_checkpoint(Path(self.config.resume or ""))
+        asked = self.config.resume or ""
+        found = newest_checkpoint(self.folder, self.log) if asked == "newest" else load_checkpoint(Path(asked))
         check_resumable(self.folder.parent, found, self.config, total_steps)
         return found
 
