@@ -115,7 +115,7 @@ def saved_run_splits(run_info: Mapping[str, Any], known_labels: tuple[str, ...] 
     Raises:
         MinitrainError: As `text_splits`; the rows it held back have changed, or it does not say which they were.
     """
-    settings, fallback = run_info["config"], "the rows with its answers are in its predictions.jsonl"
+    settings = run_info["config"]
     if run_info.get("held_out") is None:
         raise MinitrainError(
             "the run does not say which rows it held back, as those of earlier versions did not: pass --eval_file"
@@ -125,8 +125,9 @@ def saved_run_splits(run_info: Mapping[str, Any], known_labels: tuple[str, ...] 
     texts = text_splits(read_tables(config), config, known_labels)
     if texts.held_out != run_info["held_out"]:
         raise MinitrainError(
-            f"{texts.train.source}: has changed since the run; the rows that it held back were {run_info['held_out']} "
-            f"(checksum), and are {texts.held_out} now; {fallback}, for --eval_file with --label_column label"
+            f"{texts.train.source}: has changed since the run; the rows that it held back were "
+            f"{run_info['held_out']} (checksum), and are {texts.held_out} now; the rows with its answers are in "
+            "predictions.jsonl, for --eval_file with --label_column label"
         )
     return texts
 
