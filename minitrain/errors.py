@@ -7,7 +7,8 @@ Broken invariants of our own are `assert`s, not this.
 import json
 import reprlib
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -42,6 +43,15 @@ def literal(text: str) -> str:
 
 class MinitrainError(ValueError):
     """Bad input, a bad file or a bad flag: the message says where and what to do about it."""
+
+
+@contextmanager
+def naming_os_errors(what: str, way_out: str = "") -> Iterator[None]:
+    """Turn an OSError of the block into a MinitrainError: "--output a/b: cannot be written (Permission denied)"."""
+    try:
+        yield
+    except OSError as error:
+        raise MinitrainError(f"{what} ({error.strerror or error}){way_out}") from error
 
 
 class PeerError(MinitrainError):

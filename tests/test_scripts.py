@@ -114,7 +114,8 @@ def test_bad_row_ends_with_status_1_and_keeps_the_older_file(run: Path, tmp_path
     done = command("predict", run, "--input", tmp_path / "bad.jsonl", "--output", tmp_path / "out.jsonl")
     assert done.returncode == 1
     said = f"predict.py: {tmp_path}/bad.jsonl, line 2: has no field 'text'; it has txt."
-    assert done.stderr == f"{said} The run was trained on text: pass --text_columns\n"
+    way_out = "pass --text_columns if the file names them differently"
+    assert done.stderr == f"{said} {run} was trained on text: {way_out}\n"
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "kept\n"
     assert {path.name for path in tmp_path.iterdir()} == {"bad.jsonl", "out.jsonl"}
 

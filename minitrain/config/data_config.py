@@ -3,23 +3,17 @@
 from dataclasses import dataclass
 
 from minitrain.config.label_map import read_label_map
-from minitrain.config.options import check_columns, check_flags, flag
-from minitrain.config.read_options import (
-    Files,
-    check_reading,
-    delimiter_flag,
-    encoding_flag,
-    quoting_flag,
-)
+from minitrain.config.options import check_columns, flag
+from minitrain.config.problem_types import PROBLEM_TYPES
+from minitrain.config.read_options import Files, ReadOptions
 from minitrain.errors import MinitrainError
 
 GLUE_REPOSITORY = "nyu-mll/glue"  # the default dataset, with the subset mrpc
 SAMPLES = ("random", "first")
-PROBLEM_TYPES = ("single_label_classification", "regression")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(ReadOptions):
     """The data of a run: a dataset or files, their columns, and which rows to use. Each field is a flag."""
 
     dataset: str | None = flag(
@@ -32,9 +26,6 @@ class DataConfig:
     )
     eval_file: Files | None = flag(None, "own evaluation data, with the same columns")
     test_file: Files | None = flag(None, "own test data, evaluated once, after training")
-    delimiter: str | None = delimiter_flag()
-    quoting: str = quoting_flag()
-    encoding: str = encoding_flag()
     text_columns: tuple[str, ...] | None = flag(None, "one column, or two (a pair): a,b or a JSON list of names")
     join: str | None = flag(None, "join the text columns to one text with this between them, e.g. ' '")
     label_column: str | None = flag(None, "column of the labels; by default 'label'")
@@ -52,8 +43,7 @@ class DataConfig:
     seed: int = flag(42, "for the new head, dropout, order and choice of examples", bounds=(0, 2**63 - 1))
 
     def __post_init__(self) -> None:
-        check_flags(self)
-        check_reading(self)
+        super().__post_init__()
         object.__setattr__(self, "label_map", read_label_map(self.label_map))
         if self.text_columns is not None:
             check_columns(self.text_columns, self.join)

@@ -5,15 +5,8 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from minitrain.config.label_map import read_label_map
-from minitrain.config.options import check_flags, flag
-from minitrain.config.read_options import (
-    Files,
-    check_reading,
-    delimiter_flag,
-    encoding_flag,
-    files_of,
-    quoting_flag,
-)
+from minitrain.config.options import flag
+from minitrain.config.read_options import Files, ReadOptions, files_of
 from minitrain.config.train_config import ARITHMETICS
 from minitrain.errors import MinitrainError
 from minitrain.storage.files import is_device
@@ -23,7 +16,7 @@ OUTPUT_FORMATS = ("jsonl", "csv", "tsv")
 
 
 @dataclass(frozen=True, kw_only=True)
-class InferenceConfig:
+class InferenceConfig(ReadOptions):
     """How a saved run is used, and where the rows with its predictions are written."""
 
     run: str = flag(MISSING, "folder that a training run saved, or any classifier in the Hub's layout")
@@ -39,16 +32,9 @@ class InferenceConfig:
     keep_columns: tuple[str, ...] | None = flag(
         None, "other input columns to write: a,b or all or none; default: all without long texts"
     )
-    delimiter: str | None = delimiter_flag()
-    quoting: str = quoting_flag()
-    encoding: str = encoding_flag()
 
     def __post_init__(self) -> None:
-        check_flags(self)
-        check_reading(self)
-        for name in ("text_columns", "keep_columns"):
-            if isinstance(value := getattr(self, name), str):
-                raise MinitrainError(f"--{name} {value}: expected a tuple of one or more names, as ({value!r},)")
+        super().__post_init__()
         if self.output_format is None:
             self.format  # noqa: B018  # an unknown ending is an error before any work
 

@@ -97,8 +97,8 @@ def _converted(value: Any, kind: type) -> Any:
         return text if isinstance(text, str) else None
     if kind is dict:  # `read_label_map` takes text and files too
         return value if isinstance(text, str | Mapping) else None
-    if isinstance(text, str) or not isinstance(value, Sequence):  # a string may list several names
-        return text if isinstance(text, str) else None
+    if isinstance(text, str) or not isinstance(value, Sequence):
+        return None
     names = tuple(os.fspath(name) if isinstance(name, os.PathLike) else name for name in value)
     return names if all(isinstance(name, str) for name in names) else None
 

@@ -6,9 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
-from minitrain.config.options import flag
+from minitrain.config.options import check_flags, flag
 from minitrain.errors import MinitrainError
 
 QUOTINGS = ("double", "none")
@@ -18,59 +17,29 @@ COMPRESSED = (".gz", ".bz2", ".xz")
 Files = str | tuple[str, ...]
 
 
-def delimiter_flag() -> Any:
-    """--delimiter."""
-    return flag(None, "of text files: a character, or tab, comma, semicolon, pipe; detected by default")
-
-
-def quoting_flag() -> Any:
-    """--quoting."""
-    return flag("double", "none: a double quote in a .csv or .tsv is an ordinary character", QUOTINGS)
-
-
-def encoding_flag() -> Any:
-    """--encoding."""
-    return flag("utf-8", "of text files, e.g. latin-1, cp1252, utf-16")
-
-
-class Reading(Protocol):
-    """Any configuration with the three flags."""
-
-    @property
-    def delimiter(self) -> str | None: ...
-    @property
-    def quoting(self) -> str: ...
-    @property
-    def encoding(self) -> str: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """The three flags alone. Raises MinitrainError naming the flag that is wrong."""
+    """How text files are read. Raises MinitrainError naming the flag that is wrong."""
 
-    delimiter: str | None = delimiter_flag()
-    quoting: str = quoting_flag()
-    encoding: str = encoding_flag()
+    delimiter: str | None = flag(
+        None, "of text files: a character, or tab, comma, semicolon, pipe; detected by default"
+    )
+    quoting: str = flag("double", "none: a double quote in a .csv or .tsv is an ordinary character", QUOTINGS)
+    encoding: str = flag("utf-8", "of text files, e.g. latin-1, cp1252, utf-16")
 
     def __post_init__(self) -> None:
-        check_reading(self)
+        check_flags(self)
+        delimiter_of(self)
+        try:
+            "".encode(self.encoding)
+            b"".decode(self.encoding)
+        except (LookupError, UnicodeError, ValueError) as error:
+            raise MinitrainError(
+                f"--encoding {self.encoding}: Python has no such text encoding; e.g. utf-8, latin-1, cp1252, utf-16"
+            ) from error
 
 
-def check_reading(options: Reading) -> None:
-    """Raise MinitrainError naming the flag that is wrong."""
-    if options.quoting not in QUOTINGS:
-        raise MinitrainError(f"--quoting is {options.quoting!r}; expected one of {', '.join(QUOTINGS)}")
-    delimiter_of(options)
-    try:
-        "".encode(options.encoding)
-        b"".decode(options.encoding)
-    except (LookupError, UnicodeError, ValueError, AttributeError, TypeError) as error:
-        raise MinitrainError(
-            f"--encoding {options.encoding}: Python has no such text encoding; e.g. utf-8, latin-1, cp1252, utf-16"
-        ) from error
-
-
-def delimiter_of(options: Reading) -> str | None:
+def delimiter_of(options: ReadOptions) -> str | None:
     """The character that --delimiter names; None if it is to be detected. Raises MinitrainError.
 
     >>> delimiter_of(ReadOptions(delimiter="semicolon"))

@@ -3,18 +3,17 @@
 It trains nothing, and does not label texts: that is `run/predict.py`.
 """
 
-import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from minitrain.config.inference_config import EvaluateConfig, same_file
 from minitrain.config.label_map import as_flag
 from minitrain.config.options import check_label_column
-from minitrain.config.read_options import Files, Reading, ReadOptions, files_of
+from minitrain.config.read_options import ReadOptions, files_of
 from minitrain.data.labels.ids import Labels, display_names, positive_of_data
 from minitrain.data.labels.infer import with_positive
 from minitrain.data.labels.notes import numbers_as_ids
@@ -22,16 +21,16 @@ from minitrain.data.labels.values import check_label_map
 from minitrain.data.load import tokenize, unknown_warning
 from minitrain.data.progress import progress
 from minitrain.data.splits import GLUE_COLUMNS, HALVES
-from minitrain.data.tables.load import load_tables, read_file
+from minitrain.data.tables.load import load_tables
 from minitrain.data.tables.table import Table
 from minitrain.distributed.world import World, process_group
-from minitrain.errors import MinitrainError, listed
+from minitrain.errors import MinitrainError
 from minitrain.run.load_data import saved_run_splits, subsampler_of, trained_on
 from minitrain.run.output_file import output_file, write_json
 from minitrain.run.output_rows import SPLIT, TRUE, RowWriter
 from minitrain.run.report import class_table, finite_values, result_lines, say
 from minitrain.run.run_folder import PREDICTIONS
-from minitrain.run.saved_run import SavedRun, load_run, print_notes
+from minitrain.run.saved_run import SavedRun, load_run, print_notes, read_rows
 from minitrain.training.evaluation import Evaluation, evaluate
 from minitrain.training.metrics import metric_for
 
@@ -49,14 +48,18 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:
         run = load_run(config, world)
         data = _read_data(config, run)
         if world.is_main:
-            _print_warnings(config, run, data)
+            notes = dict.fromkeys(note for table in data.tables.values() for note in table.notes)
+            warning = trained_on(run.trained_config, config.eval_file, config.dataset, config.split)
+            print_notes(config.run, *run.tokenizer.notes)
+            for line in (*notes, *([f"WARNING  {warning}"] if warning else [])):
+                print(line, file=sys.stderr)
         if run.labels.names is not None:  # scores have no names, as an error says below
             check_label_map(list(data.tables.values()), data.label_column, config.label_map)
         added = (SPLIT, TRUE) if len(data.tables) > 1 else (TRUE,)
         writer = None if file is None else RowWriter(file, config.format, run.labels, added)
         results = {}
-        for name, table in data.tables.items():
-            results[name] = _score(config, run, data, world, name, table, writer)
+        for name in data.tables:
+            results[name] = _score(config, run, data, world, name, writer)
         if world.is_main:
             write_json(config.json, {name: finite_values(result) for name, result in results.items()})
     return results
@@ -74,7 +77,7 @@ class _Data:
 
 def _read_data(config: EvaluateConfig, run: SavedRun) -> _Data:
     columns = run.columns(config.text_columns)
-    label_column = config.label_column or run.facts.get("label_column") or "label"
+    label_column = config.label_column or run.run_info.get("label_column") or "label"
     tables, task = _read_tables(config, run, (*columns, label_column))
     first = next(iter(tables.values()))
     columns = tuple(first.find(name) or name for name in columns)
@@ -83,25 +86,11 @@ def _read_data(config: EvaluateConfig, run: SavedRun) -> _Data:
     return _Data(tables=tables, task=task, text_columns=columns, label_column=label_column)
 
 
-def _print_warnings(config: EvaluateConfig, run: SavedRun, data: _Data) -> None:
-    print_notes(config.run, *run.tokenizer.notes)
-    for note in dict.fromkeys(note for table in data.tables.values() for note in table.notes):
-        print(note, file=sys.stderr)
-    if warning := trained_on(run.trained_config, config.eval_file, config.dataset, config.split):
-        print(f"WARNING  {warning}", file=sys.stderr)
-
-
 def _score(
-    config: EvaluateConfig,
-    run: SavedRun,
-    data: _Data,
-    world: World,
-    name: str,
-    table: Table,
-    writer: RowWriter | None,
+    config: EvaluateConfig, run: SavedRun, data: _Data, world: World, name: str, writer: RowWriter | None
 ) -> Evaluation:
     """Tokenize and score one split, print its results, and write its rows."""
-    trained = run.trained_config
+    trained, table = run.trained_config, data.tables[name]
     limit = config.max_eval_samples
     if config.dataset is None and config.eval_file is None and config.split is None:
         limit = limit or trained.get("max_eval_samples")  # as the run scored itself
@@ -117,17 +106,13 @@ def _score(
             run.model,
             split,
             metric_for(data.task, labels.num_classes, labels.positive),
-            batch_size=config.per_device_eval_batch_size,
-            bf16=config.bf16,
-            pad_to_multiple_of=run.pad_multiple(config),
+            **run.batching(config),
             label_smoothing=trained.get("label_smoothing_factor", 0.0),
             world=world,
             on_rows=add,
         )
-    if world.is_main:
-        lines = result_lines(name, result, None, labels.positive_label)
-        for line in [*notes, *lines, *class_table(result, labels.names)]:
-            say(line)
+    lines = result_lines(name, result, None, labels.positive_label)
+    say(*notes, *lines, *class_table(result, labels.names), silent=not world.is_main)
     if writer is not None:
         assert split.labels is not None and result.logits is not None
         if writer.columns is None:
@@ -149,7 +134,7 @@ def _labels_to_score(config: EvaluateConfig, run: SavedRun, table: Table, column
         raise MinitrainError(f"{as_flag(config.label_map)}: {config.run} gives scores, not classes; leave it out")
     if config.label_map:
         labels = replace(labels, label_map={**(labels.label_map or {}), **config.label_map})
-    if config.positive_label is None and not run.facts.get("positive_label"):
+    if config.positive_label is None and not run.run_info.get("positive_label"):
         labels = replace(labels, positive=positive_of_data(table, column, labels))
     return with_positive(labels, config.positive_label)
 
@@ -159,13 +144,17 @@ def _read_tables(
 ) -> tuple[dict[str, Table], str | None]:
     """The tables by split, and the GLUE task whose metrics apply."""
     trained = run.trained_config
-    reading = _reading(config, trained)
     given = config.eval_file is not None or config.dataset is not None
+    options: ReadOptions = config
+    if not given and all(getattr(config, spec.name) == spec.default for spec in fields(ReadOptions)):
+        own = {spec.name: trained[spec.name] for spec in fields(ReadOptions) if spec.name in trained}
+        options = ReadOptions(**own)  # no flag says otherwise: as the run read its own data
     split = config.split or "validation"
     has_data = trained.get("train_file") or trained.get("dataset")
     if not given and has_data and trained.get("eval_fraction") and split in HALVES:
-        rows = saved_run_splits(run.facts, run.labels.names)
+        rows = saved_run_splits(run.run_info, run.labels.names)
         return {split: rows.train if split == "train" else rows.evaluation[split]}, rows.task
+    file = config.eval_file
     if not given and trained.get("train_file"):
         flags = {"train": "train_file", "validation": "eval_file", "test": "test_file"}
         file = trained.get(flags.get(split, ""))
@@ -173,15 +162,15 @@ def _read_tables(
             raise MinitrainError(
                 f"{config.run}: was trained on files, none of them for {split!r}: pass --eval_file"
             )
-    else:
-        file = config.eval_file
-    if file is not None:
-        return {_name_of(file): _read_file(config, run, file, columns, reading)}, None
-    return _read_dataset(config, trained, reading)
+    if file is None:
+        return _read_dataset(config, trained, options)
+    first, *more = (Path(name).name for name in files_of(file))
+    name = f"{first} and {len(more)} more" if more else first
+    return {name: read_rows(config, file, columns, options, config.output is not None)}, None
 
 
 def _read_dataset(
-    config: EvaluateConfig, trained: Mapping[str, Any], reading: Reading
+    config: EvaluateConfig, trained: Mapping[str, Any], options: ReadOptions
 ) -> tuple[dict[str, Table], str | None]:
     """The splits to score of --dataset or of the run's own dataset, and the GLUE task."""
     dataset, subset, revision = config.dataset, config.subset, None
@@ -190,39 +179,9 @@ def _read_dataset(
         subset = subset or trained.get("subset")
     if dataset is None:
         raise MinitrainError(f"{config.run}: does not say what it was trained on; pass --dataset or --eval_file")
-    tables = load_tables(dataset, subset, revision, reading)
+    tables = load_tables(dataset, subset, revision, options)
     wanted = [config.split] if config.split else [name for name in tables if name.startswith("validation")]
     if not wanted or any(name not in tables for name in wanted):
         missing = "no validation split" if config.split is None else f"no split {config.split!r}"
         raise MinitrainError(f"{dataset}: has {missing}; pass --split, one of {', '.join(tables)}")
     return {name: tables[name] for name in wanted}, subset if subset in GLUE_COLUMNS else None
-
-
-def _read_file(
-    config: EvaluateConfig, run: SavedRun, file: Files | Sequence[str], columns: tuple[str, ...], reading: Reading
-) -> Table:
-    """Read files with the run's columns; an error about a column also names the flags for other columns."""
-    try:
-        return read_file(file, columns, reading, others=config.output is not None)
-    except MinitrainError as error:
-        flags = [f"--{name}" for name in ("text_columns", "label_column") if getattr(config, name) is None]
-        if not flags or not re.search("has no (column|field) ", str(error)):
-            raise
-        raise MinitrainError(
-            f"{error}. {config.run} was trained on {listed(columns)}: pass {' and '.join(flags)} if the file "
-            "names them differently"
-        ) from error
-
-
-def _reading(config: EvaluateConfig, trained: Mapping[str, Any]) -> Reading:
-    """How to read files: as the flags say; without flags, the run's own data as the run read them."""
-    given = {name: getattr(config, name) for name in ("delimiter", "quoting", "encoding")}
-    if config.eval_file is not None or config.dataset is not None or given != asdict(ReadOptions()):
-        return config
-    return ReadOptions(**{name: trained.get(name, default) for name, default in given.items()})
-
-
-def _name_of(file: Files | Sequence[str]) -> str:
-    """The split's name in the results of one file or several."""
-    files = files_of(file)
-    return Path(files[0]).name if len(files) == 1 else f"{Path(files[0]).name} and {len(files) - 1} more"

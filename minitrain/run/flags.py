@@ -23,6 +23,7 @@ from minitrain.run.known_flags import ANSWERS, RENAMED
 
 Config = TypeVar("Config")
 GRACE = 3.0  # seconds until the other processes end after the one that prints the error
+READING = ("delimiter", "quoting", "encoding")  # last in --help
 SIMILAR = 0.8  # difflib ratio for which a name counts as a typo: a letter or two
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # with standard output redirected to a file
 
@@ -36,10 +37,6 @@ class _Parser(argparse.ArgumentParser):
             time.sleep(GRACE)  # torchrun kills all when one ends, so the one that prints must end first
         self.exit(2, f"{self.prog}: {message}\n(--help lists the flags)\n" if first else None)
 
-    def unknown(self, flag: str, known: Sequence[str]) -> NoReturn:
-        name = flag.lstrip("-").split("=")[0].replace("-", "_")
-        self.error(f"no flag --{name}{hint(name, known)}" if flag.startswith("--") else f"no flag {flag}")
-
 
 def hint(name: str, known: Sequence[str]) -> str:
     """What to do instead of an unknown flag, with a leading "; "; empty if nothing is sure to help.
@@ -52,11 +49,9 @@ def hint(name: str, known: Sequence[str]) -> str:
     renamed = {old: new for old, new in RENAMED.items() if new in known}
     if name in renamed:
         return f"; here it is called --{renamed[name]}"
-    named = re.findall(r"--(\w+)", ANSWERS.get(name, ""))
-    if name in ANSWERS and all(flag in known or flag == "nproc_per_node" for flag in named):
-        return f"; {ANSWERS[name]}"
     if name in ANSWERS:
-        return ""  # the answer names a flag of another script
+        named = set(re.findall(r"--(\w+)", ANSWERS[name]))
+        return f"; {ANSWERS[name]}" if named <= {*known, "nproc_per_node"} else ""
     near = difflib.get_close_matches(name, [*known, *renamed], n=1, cutoff=SIMILAR) or _completed(name, known)
     return f"; did you mean --{renamed.get(near[0], near[0])}?" if near else ""
 
@@ -77,27 +72,25 @@ def _truth(text: str) -> bool:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    if text.lstrip().startswith('["'):
-        return _json_list(text)
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names):
-        raise argparse.ArgumentTypeError(f"{text!r} has an empty name; write a,b")
-    return names
-
-
-def _json_list(text: str) -> tuple[str, ...]:
+    """a,b or ["a", "b"] -> ("a", "b")"""
     try:
-        names = json.loads(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f'{text!r} is no JSON list ({error}); write \'["a, b", "c"]\'') from None
+        names = json.loads(text) if _is_list(text) else [name.strip() for name in text.split(",")]
+    except ValueError:
+        names = []
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
-        raise argparse.ArgumentTypeError(f'{text!r} is not a list of names; write \'["a, b", "c"]\'')
+        raise argparse.ArgumentTypeError(
+            f'{text!r} has an empty name, or is no JSON list of names; write a,b or \'["a, b", "c"]\''
+        )
     return tuple(names)
 
 
 def _files(text: str) -> str | tuple[str, ...]:
     """A JSON list becomes a tuple. Commas are split where files are read: a file's name may contain one."""
-    return _json_list(text) if text.lstrip().startswith('["') and not os.path.exists(text) else text
+    return _names(text) if _is_list(text) and not os.path.exists(text) else text
+
+
+def _is_list(text: str) -> bool:
+    return text.lstrip().startswith('["')
 
 
 def _number(text: str) -> float:
@@ -175,8 +168,9 @@ def parse(
     usage = " ".join(["%(prog)s", *(name.upper() for name in positional), "[--flag value ...]"])
     parser = _Parser(usage=usage, description=description, allow_abbrev=False)
     hints = get_type_hints(config)
-    known = [spec.name for spec in fields(config)]  # type: ignore[arg-type]
-    for spec in fields(config):  # type: ignore[arg-type]
+    options: Any = config
+    specs = sorted(fields(options), key=lambda spec: spec.name in READING)
+    for spec in specs:
         if spec.name in positional:
             parser.add_argument(spec.name, help=spec.metadata["help"])
         else:
@@ -186,7 +180,10 @@ def parse(
         flag = next((word for word in rest if word.startswith("-")), None)
         if flag is None:
             parser.error(f"{rest[0]!r} belongs to no flag")
-        parser.unknown(flag, known)
+        if not flag.startswith("--"):
+            parser.error(f"no flag {flag}")
+        name = flag.removeprefix("--").split("=")[0]
+        parser.error(f"no flag --{name}{hint(name, [spec.name for spec in specs])}")
     try:
         return config(**vars(values))
     except MinitrainError as error:

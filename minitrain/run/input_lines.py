@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from minitrain.config.inference_config import PredictConfig
 from minitrain.data.tables.table import ABSENT, Table, field_of, writable
-from minitrain.errors import MinitrainError, listed, shown
+from minitrain.errors import MinitrainError, listed, naming_os_errors, shown
 from minitrain.run.saved_run import SavedRun
 
 GRACE = 0.02  # seconds to wait for the next line, to batch the lines of a fast pipe
@@ -92,24 +92,10 @@ class LineParser:
         return self._pair(line) if self.pairs else {NAMES[0]: line}
 
     def _detect_format(self, line: str) -> None:
-        found = _object(line)
-        if found is None and not self.asked:
-            self._check_is_text(line)
-            self.format = "text"
+        if self.asked or _object(line) is not None:
+            self.format = "jsonl"
             return
-        self.format = "jsonl"
-        if found is None:
-            raise MinitrainError(
-                f"{self._where}: expected a JSON object with {listed(self._needed)}, as --text_columns asks, "
-                f"got {shown(line)}; without that flag lines are texts"
-            )
-        if not set(self._needed) <= set(self._unfolded(found)):
-            raise MinitrainError(
-                f"{self._where}: is a JSON object without {listed(self._needed)}; it has "
-                f"{listed(found) or 'no field'}: pass --text_columns, or --input_format text to label lines as such"
-            )
-
-    def _check_is_text(self, line: str) -> None:
+        self.format = "text"
         for delimiter in ("\t", ",", ";"):
             names = [name.strip('"') for name in line.split(delimiter)]
             prose = any(name != name.strip() for name in names)  # a space follows the comma
@@ -156,7 +142,7 @@ class LineParser:
                 got = f"{shown(row[name])} ({type(row[name]).__name__})" if name in row else "no such field"
                 raise MinitrainError(
                     f"{self._where}, field {name!r}: expected a text, got {got}; the object has {listed(row)}: "
-                    "name those with texts by --text_columns"
+                    "name those with texts by --text_columns, or pass --input_format text to label lines as such"
                 )
         self.fields = self.fields or tuple(row)
         if self.one_header and (more := [name for name in row if name not in self.fields]):
@@ -227,8 +213,5 @@ def opened(name: str | None) -> Iterator[BinaryIO]:
             print("reading texts from the terminal, one per line; Ctrl-D ends", file=sys.stderr)
         yield sys.stdin.buffer
         return
-    try:
-        with Path(name).open("rb", buffering=0) as stream:
-            yield stream
-    except OSError as error:
-        raise MinitrainError(f"--input {name}: cannot be read ({error.strerror or error})") from error
+    with naming_os_errors(f"--input {name}: cannot be read"), Path(name).open("rb", buffering=0) as stream:
+        yield stream

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from itertools import product
 from multiprocessing.connection import Connection
@@ -74,17 +74,15 @@ def prefetching(config: TrainConfig) -> Iterator[DataPrefetcher | None]:
 
     Forking is for Linux, and for a process without threads. The processes of torchrun have no core to spare.
     """
-    ahead = None
+    prefetcher = None
     if sys.platform == "linux" and "torch" not in sys.modules and "RANK" not in os.environ:
-        try:
-            ahead = DataPrefetcher(config)
-        except OSError:  # too many processes
-            ahead = None
+        with suppress(OSError):  # too many processes
+            prefetcher = DataPrefetcher(config)
     try:
-        yield ahead
+        yield prefetcher
     finally:
-        if ahead is not None:
-            ahead.end()
+        if prefetcher is not None:
+            prefetcher.end()
 
 
 def _serve(config: TrainConfig, connection: Connection, theirs: Connection) -> None:
@@ -100,36 +98,36 @@ def _serve(config: TrainConfig, connection: Connection, theirs: Connection) -> N
 
 
 def _splits(config: TrainConfig, connection: Connection) -> Splits:
-    error = None
+    tables: Any
     try:
         tables = read_tables(with_default_data(config))
-    except MinitrainError as found:
-        error = found
+    except MinitrainError as error:
+        tables = error
     source, known_labels, max_length = connection.recv()  # an error of the model comes before one of the data
-    if error is not None:
-        raise error
+    if isinstance(tables, MinitrainError):
+        raise tables
     return tokenize_splits(choose_splits(config, tables, known_labels), load_tokenizer(source), max_length)
 
 
-def saved_run_splits(facts: Mapping[str, Any], known_labels: tuple[str, ...] | None) -> TextSplits:
-    """The splits of a saved run, read again. facts: its `results.json`. known_labels: the classes of its model.
+def saved_run_splits(run_info: Mapping[str, Any], known_labels: tuple[str, ...] | None) -> TextSplits:
+    """The splits of a saved run, read again: `run_info` is its `results.json`.
 
     Raises:
         MinitrainError: As `text_splits`; the rows it held back have changed, or it does not say which they were.
     """
-    settings, fallback = facts["config"], "the rows with its answers are in its predictions.jsonl"
-    if facts.get("held_out") is None:
+    settings = run_info["config"]
+    if run_info.get("held_out") is None:
         raise MinitrainError(
             "the run does not say which rows it held back, as those of earlier versions did not: pass --eval_file"
         )
     options = {spec.name: settings[spec.name] for spec in fields(DataConfig) if spec.name in settings}
-    plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
-    config = DataConfig(**plain | {"max_train_samples": None, "max_eval_samples": None})  # sampled once more later
+    config = DataConfig(**options | {"max_train_samples": None, "max_eval_samples": None})  # sampled later
     texts = text_splits(read_tables(config), config, known_labels)
-    if texts.held_out != facts["held_out"]:
+    if texts.held_out != run_info["held_out"]:
         raise MinitrainError(
-            f"{texts.train.source}: has changed since the run; the rows that it held back were {facts['held_out']} "
-            f"(checksum), and are {texts.held_out} now; {fallback}, for --eval_file with --label_column label"
+            f"{texts.train.source}: has changed since the run; the rows that it held back were "
+            f"{run_info['held_out']} (checksum), and are {texts.held_out} now; the rows with its answers are in "
+            "predictions.jsonl, for --eval_file with --label_column label"
         )
     return texts
 
@@ -146,17 +144,17 @@ def trained_on(
     settings: Mapping[str, Any], file: Files | None, dataset: str | None, split: str | None
 ) -> str | None:
     """A warning if the data to be scored, as evaluate.py is told, are what the run was trained on."""
-    own = settings.get("train_file") or ()
+    own, known = settings.get("train_file") or (), []
     if file is not None:
         pairs = product([own] if isinstance(own, str) else own, files_of(file))
-        found = next((other for path, other in pairs if _same_file(path, other)), None)
-        same, where, most = found is not None, found, "most of " if settings.get("eval_fraction") else ""
-    else:
-        same, where, most = split == "train" and dataset in (None, settings.get("dataset")), "split train", ""
-    if not same:
+        known = [other for path, other in pairs if _same_file(path, other)]
+    elif split == "train" and dataset in (None, settings.get("dataset")):
+        known = ["split train"]
+    if not known:
         return None
+    most = "most of " if file is not None and settings.get("eval_fraction") else ""
     return (
-        f"{where}: the run was trained on {most}these rows; the values say how well it knows them, not what it "
+        f"{known[0]}: the run was trained on {most}these rows; the values say how well it knows them, not what it "
         "makes of new ones"
     )
 

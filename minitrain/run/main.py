@@ -25,7 +25,7 @@ from minitrain.storage.lock import exclusive_lock
 from minitrain.training.best import Best, best_by
 from minitrain.training.evaluation import evaluate_all
 from minitrain.training.loop import train_loop
-from minitrain.training.plan import global_batch, plan
+from minitrain.training.plan import plan
 from minitrain.training.setup import make_state
 from minitrain.training.step import TrainState
 
@@ -49,7 +49,7 @@ def train(config: TrainConfig, prefetcher: DataPrefetcher | None = None, *, data
 
 def _train(config: TrainConfig, world: World, prefetcher: DataPrefetcher | None, data: Any) -> dict[str, Any]:
     started = time.perf_counter()
-    log = say if world.is_main else _say_nothing
+    log = partial(say, silent=not world.is_main)
     config = complete(config, world, data)
     if finished := _finished(config, world):
         log(f"finished {output_path(config)}: this run went to its end; there is nothing to resume")
@@ -76,52 +76,47 @@ def _train(config: TrainConfig, world: World, prefetcher: DataPrefetcher | None,
     return results
 
 
-def _say_nothing(*lines: str) -> None:
-    pass
-
-
 def _finished(config: TrainConfig, world: World) -> dict[str, Any]:
     """The results of the run that `--resume` names, if it is already finished; else an empty dict."""
     if config.resume is None:
         return {}
-    batch = global_batch(config, world.size)
-    found = finished_run(output_path(config), config, batch) if world.is_main else {}
-    found = json.loads(world.broadcast_text("finished run", json.dumps(found)))
-    return found
+    found = finished_run(output_path(config), config, world.size) if world.is_main else {}
+    results: dict[str, Any] = json.loads(world.broadcast_text("finished run", json.dumps(found)))
+    return results
 
 
 def _fit(
-    parts: PreparedRun, world: World, tell: Callable[[str], None], stop: StopRequests
+    run: PreparedRun, world: World, log: Callable[[str], None], stop: StopRequests
 ) -> tuple[TrainState, Best, float, Mapping[str, float]]:
     """Restore what `--resume` asks for, and train. Also returns the seconds, evaluations aside, and the profile."""
-    config, model, train_split, scale = parts.config, parts.model, parts.splits.train, parts.scale
+    config, model, train_split, scale = run.config, run.model, run.splits.train, run.scale
     if scale is not None:
         train_split = train_split.standardized(scale)
-        if not any(name.startswith("head.output.") for name in parts.report.new):
+        if not any(name.startswith("head.output.") for name in model.load_report.new):
             unfold(model, scale)  # a trained head continues from its own answers
     if world.is_main and config.resume is None:
-        clear_checkpoints(parts.directory)
+        clear_checkpoints(run.directory)
     total_steps = plan(config, len(train_split), world.size).total_steps
     console = Console(
-        parts.directory if world.is_main else None,
+        run.directory if world.is_main else None,
         total_steps,
         config.logging_steps,
         resume=config.resume is not None,
-        positive=parts.splits.labels.positive_label,
+        positive=run.splits.labels.positive_label,
     )
-    data = partial(_data_identity, parts)
-    checkpoints = Checkpointer(parts.directory, config, data, world, tell, console.go_on_from, stop)
+    data = partial(_data_identity, run)
+    checkpoints = Checkpointer(run.directory, config, data, world, log, console.resume_from, stop)
     try:
-        state, best = make_state(model.train(), config, world), best_by(config, parts.new_metric())
+        state, best = make_state(model.train(), config, world), best_by(config, run.new_metric())
         checkpoints.restore(state, best, total_steps)
         profiler = Profiler(state, console) if config.profile else None
         train_loop(
             state,
             best,
             train_split,
-            parts.splits.evaluation,
+            run.splits.evaluation,
             config,
-            parts.new_metric,
+            run.new_metric,
             profiler or console,
             after_step=checkpoints.after_step,
         )
@@ -132,10 +127,10 @@ def _fit(
     return state, best, console.training_seconds(), profiler.totals if profiler else {}
 
 
-def _data_identity(parts: PreparedRun) -> dict[str, str]:
-    """What tells the data, tokenizer and labels of a run from others', by the names that an error uses."""
-    identity = {f"the {name} data": split.checksum() for name, split in parts.splits.all.items()}
-    identity |= {"the tokenizer": parts.tokenizer.fingerprint(), "the labels": str(parts.splits.labels.names)}
-    if parts.scale is not None:
-        identity[TARGETS] = f"standardized (mean {parts.scale.mean!r}, sd {parts.scale.sd!r})"
+def _data_identity(run: PreparedRun) -> dict[str, str]:
+    """What logs the data, tokenizer and labels of a run from others', by the names that an error uses."""
+    identity = {f"the {name} data": split.checksum() for name, split in run.splits.all.items()}
+    identity |= {"the tokenizer": run.tokenizer.fingerprint(), "the labels": str(run.splits.labels.names)}
+    if run.scale is not None:
+        identity[TARGETS] = f"standardized (mean {run.scale.mean!r}, sd {run.scale.sd!r})"
     return identity

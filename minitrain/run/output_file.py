@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO, TextIO
 
-from minitrain.errors import MinitrainError, Stopped
+from minitrain.errors import MinitrainError, Stopped, naming_os_errors
 from minitrain.storage.files import is_device, json_text, read_json, whole_files, write_whole
 
 Facts = Callable[[], Mapping[str, str]]  # what the rows depend on, by names that a user knows
@@ -173,7 +173,7 @@ def output_file(name: str | None, made_by: Facts | None = None, resume: bool = F
     if name is None:
         yield _standard_output()
         return
-    try:
+    with naming_os_errors(f"--output {name}: cannot be written"):
         if is_device(name):
             with open(name, "a", encoding="utf-8", newline="") as device:
                 yield Stream(device)
@@ -190,8 +190,6 @@ def output_file(name: str | None, made_by: Facts | None = None, resume: bool = F
             if (note := file.leave()) is not None:
                 print(note, file=sys.stderr)
             raise
-    except OSError as error:
-        raise MinitrainError(f"--output {name}: cannot be written ({error.strerror or error})") from error
 
 
 @contextmanager
@@ -222,20 +220,12 @@ def _standard_output() -> Stream:
 def check_writable(path: str | None) -> None:
     """Raise MinitrainError, before the work, if `--json PATH` cannot be written."""
     if path is not None:
-        with _naming_json(path), tempfile.TemporaryFile(dir=Path(path).parent):
+        with naming_os_errors(f"--json {path}: cannot be written"), tempfile.TemporaryFile(dir=Path(path).parent):
             pass
 
 
 def write_json(path: str | None, facts: Mapping[str, Any]) -> None:
     """Write results to the file of `--json`, if there is one. Raises MinitrainError if it cannot be written."""
     if path is not None:
-        with _naming_json(path):
+        with naming_os_errors(f"--json {path}: cannot be written"):
             write_whole(Path(path), json_text(facts))
-
-
-@contextmanager
-def _naming_json(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise MinitrainError(f"--json {path}: cannot be written ({error.strerror or error})") from error

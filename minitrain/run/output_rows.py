@@ -6,23 +6,20 @@ CSV has one column per class instead: probability_negative, probability_positive
 an output is renamed: input_label.
 """
 
-import base64
 import csv
 import io
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date, time
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from minitrain.data.labels.ids import Labels, display_names
 from minitrain.data.tables.table import ABSENT, Table, writable
 from minitrain.errors import MinitrainError, listed
 from minitrain.run.output_file import OutputFile
+from minitrain.run.report import answers, as_json
 from minitrain.run.saved_run import print_notes
 
 OUTPUTS = ("label", "probability", "probabilities", "score")  # of a prediction
@@ -72,32 +69,9 @@ def _is_short(values: Sequence[Any]) -> bool:
     return True
 
 
-def plain(value: Any) -> Any:
-    """Convert a value for JSON: dates to ISO 8601, bytes to base64, NaN and infinity to null.
-
-    >>> plain({"when": date(2024, 5, 1), "score": float("nan")})
-    {'when': '2024-05-01', 'score': None}
-    """
-    if value is None or isinstance(value, str | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, bytes | bytearray | memoryview):
-        return base64.b64encode(value).decode("ascii")
-    if hasattr(value, "tolist"):  # numpy
-        return plain(value.tolist())
-    return str(value)  # decimals, durations
-
-
 def _cell(value: Any) -> str:
     """A CSV field: text unchanged, null as nothing, anything else as JSON."""
-    value = None if value is ABSENT else plain(value)
+    value = None if value is ABSENT else as_json(value)
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -169,31 +143,20 @@ class RowWriter:
         blank: Sequence[Any] = [ABSENT] * len(table)
         values = [table.columns[name][:] if name in table.columns else blank for name in names]
         rows = zip(zip(*values, strict=True), zip(*added, strict=True) if added else [()] * len(table), strict=True)
-        answers = self._answers(logits)
         if self.format == "jsonl":
             return "".join(
                 _json_line(self._kept(names, row) | dict(zip(self.added, more, strict=True)) | answer)
-                for (row, more), answer in zip(rows, answers, strict=True)
+                for (row, more), answer in zip(rows, answers(logits, self.labels), strict=True)
             )
         return self._csv(
             [*map(_cell, row), *map(_cell, more), *map(_cell, _flat(answer))]
-            for (row, more), answer in zip(rows, answers, strict=True)
+            for (row, more), answer in zip(rows, answers(logits, self.labels), strict=True)
         )
 
     def _kept(self, names: tuple[str, ...], row: tuple[Any, ...]) -> dict[str, Any]:
         there = tuple(name for name, value in zip(names, row, strict=True) if value is not ABSENT)
-        kept = (plain(value) for value in row if value is not ABSENT)
+        kept = (as_json(value) for value in row if value is not ABSENT)
         return dict(zip(_keys(there, self.outputs), kept, strict=True))
-
-    def _answers(self, logits: Tensor) -> Iterator[dict[str, Any]]:
-        if self.labels.names is None:
-            yield from ({"score": score} for score in logits[:, 0].tolist())
-            return
-        names = display_names(self.labels.names)
-        chances = logits.double().softmax(-1)
-        for best, row in zip(torch.argmax(logits, -1).tolist(), chances.tolist(), strict=True):
-            probabilities = dict(zip(names, row, strict=True))
-            yield {"label": names[best], "probability": row[best], "probabilities": probabilities}
 
     def _csv(self, rows: Iterable[Sequence[str]]) -> str:
         text = io.StringIO()

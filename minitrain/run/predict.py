@@ -6,14 +6,13 @@ has the bits of an uninterrupted one.
 """
 
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from fnmatch import fnmatch
-from itertools import chain, repeat
+from itertools import accumulate, chain, pairwise, repeat, takewhile
 from pathlib import Path
 
 import torch
@@ -24,15 +23,14 @@ from minitrain.config.read_options import files_of
 from minitrain.data.load import tokenize, unknown_warning
 from minitrain.data.progress import progress
 from minitrain.data.subsample import check_texts_of
-from minitrain.data.tables.load import read_file
 from minitrain.data.tables.table import Table
 from minitrain.distributed.world import world_from_environment
-from minitrain.errors import MinitrainError, listed
+from minitrain.errors import MinitrainError, listed, naming_os_errors
 from minitrain.run.input_lines import LineParser, arriving, opened, whole_lines
 from minitrain.run.output_file import OutputFile, output_file
 from minitrain.run.output_rows import RowWriter, kept_columns
 from minitrain.run.run_folder import RESULTS
-from minitrain.run.saved_run import SavedRun, load_run, print_notes
+from minitrain.run.saved_run import SavedRun, load_run, print_notes, read_rows
 from minitrain.storage.files import is_device, sha256_of
 from minitrain.storage.hub import MODEL_FILES
 from minitrain.training.evaluation import predict
@@ -128,12 +126,8 @@ class _Predictor:
                 self.writer.write(part, self._logits(part, texts, start + 1, add), more=end < len(table))
 
     def _windows(self, total: int) -> Iterator[tuple[int, int]]:
-        start = 0
-        for size in self._window_sizes():
-            yield start, min(start + size, total)
-            start += size
-            if start >= total:
-                return
+        starts = takewhile(lambda start: start < total, accumulate(self._window_sizes(), initial=0))
+        return pairwise([*starts, total])
 
     def _window_sizes(self) -> Iterator[int]:
         for batches in chain(WINDOWS, repeat(WINDOWS[-1])):
@@ -145,21 +139,12 @@ class _Predictor:
         is_table = not name.lower().endswith(".txt") or self.config.delimiter is not None
         if self.config.input_format is None and is_table:
             texts = self.run.columns(self.config.text_columns)
-            try:
-                table = read_file(name, texts, self.config, others=self.config.keep_columns != ("none",))
-            except MinitrainError as error:
-                if self.config.text_columns is not None or not re.search("has no (column|field) ", str(error)):
-                    raise
-                raise MinitrainError(
-                    f"{error}. The run was trained on {listed(texts)}: pass --text_columns"
-                ) from error
+            table = read_rows(self.config, name, texts, self.config, self.config.keep_columns != ("none",))
             for note in table.notes:
                 print(note, file=sys.stderr)
             return table, tuple(table.find(text) or text for text in texts)
-        try:
+        with naming_os_errors(f"--input {name}: cannot be read"):
             lines = whole_lines(Path(name).read_bytes())
-        except OSError as error:
-            raise MinitrainError(f"--input {name}: cannot be read ({error.strerror or error})") from error
         parser = LineParser(name, self.config, self.run)
         table, found = parser.table(lines)
         if found is not None:
@@ -207,24 +192,12 @@ class _Predictor:
 
     def _logits(self, table: Table, texts: tuple[str, ...], first_row: int, add: Add) -> Tensor:
         """(rows, C) logits of a window."""
-        run, config = self.run, self.config
+        run = self.run
         split = tokenize(table, run.tokenizer, texts, max_length=run.max_length, join=run.join)
-        self.counts += Counter(
-            rows=len(split),
-            truncated=split.truncated,
-            blank=split.blank,
-            unknown=split.unknown,
-            tokens=split.text_tokens,
-        )
-        return predict(
-            run.model,
-            split,
-            batch_size=config.per_device_eval_batch_size,
-            bf16=config.bf16,
-            pad_to_multiple_of=run.pad_multiple(config),
-            on_rows=add,
-            first_row=first_row,
-        )
+        self.counts["rows"] += len(split)
+        for name in ("truncated", "blank", "unknown", "text_tokens"):
+            self.counts[name] += getattr(split, name)
+        return predict(run.model, split, **run.batching(self.config), on_rows=add, first_row=first_row)
 
     def print_counts(self) -> None:
         """Print how many texts were cut, blank or of unknown tokens."""
@@ -233,6 +206,6 @@ class _Predictor:
             print_notes(source, f"{cut} of {rows} rows are longer than {self.run.max_length} tokens and were cut")
         if blank := self.counts["blank"]:
             print_notes(source, f"{blank} of {rows} rows have a text with nothing in it")
-        unknown, tokens = self.counts["unknown"], self.counts["tokens"]
+        unknown, tokens = self.counts["unknown"], self.counts["text_tokens"]
         if unknown >= FEW_UNKNOWN or unknown > tokens / 4:  # a single emoji does not mean a wrong model
             print_notes(self.config.run, unknown_warning({source: (unknown, tokens)}))

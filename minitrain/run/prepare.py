@@ -17,7 +17,6 @@ from minitrain.distributed.world import World, choose_device
 from minitrain.errors import MinitrainError
 from minitrain.kernels.compile import check_compilable
 from minitrain.model.classifier import SequenceClassifier
-from minitrain.model.loading import LoadReport
 from minitrain.model.weights import load_classifier, read_config, trained_labels
 from minitrain.run.load_data import DataPrefetcher
 from minitrain.run.run_folder import output_directory, output_path
@@ -41,7 +40,6 @@ class PreparedRun:
     device: torch.device
     tokenizer: Tokenizer
     model: SequenceClassifier
-    report: LoadReport
     splits: Splits
     max_length: int
     scale: TargetScale | None  # mean and standard deviation of standardized regression targets
@@ -104,7 +102,6 @@ def prepare(
         device=device,
         tokenizer=tokenizer,
         model=model.to(device),
-        report=model.load_report,
         splits=splits,
         max_length=max_length,
         scale=splits.train.target_scale() if standardized else None,

@@ -3,24 +3,24 @@
 A terminal shows a progress bar; elsewhere plain lines appear, about one for each percent of the run.
 """
 
-import errno
+import base64
 import json
 import math
-import os
 import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from io import FileIO
+from datetime import date
+from datetime import time as time_of_day
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from tqdm import tqdm
 
-from minitrain.data.labels.ids import display_names
+from minitrain.data.labels.ids import Labels, display_names
 from minitrain.data.labels.notes import in_table, plain
-from minitrain.errors import MinitrainError
+from minitrain.errors import naming_os_errors
 from minitrain.run.run_folder import LOG
 from minitrain.training.evaluation import Evaluation
 from minitrain.training.step_log import StepLog
@@ -34,7 +34,7 @@ class Console:
     Args:
         directory: The run's folder, which exists; None in a process other than the main one, which prints nothing.
         logging_steps: Optimizer steps per line; by default 1% of the run.
-        resume: Leave the existing log alone until `go_on_from` says which of its lines to keep.
+        resume: Leave the existing log alone until `resume_from` says which of its lines to keep.
         positive: The name of the class that F1 is about.
     """
 
@@ -53,30 +53,27 @@ class Console:
         self.recent: list[StepLog] = []
         self.evaluations = 0
         self.evaluation_seconds = 0.0
-        self.silent = directory is None
-        quiet = self.silent or not sys.stderr.isatty()
+        quiet = directory is None or not sys.stderr.isatty()
         self.bar = tqdm(total=total_steps, unit="step", dynamic_ncols=True, disable=quiet)
-        self.path = directory / f"{LOG}.part" if directory else Path(os.devnull)
-        self.log = self._opened(Path(os.devnull) if resume else self.path)  # resuming may still be refused
+        self.path = directory and directory / f"{LOG}.part"
         self.first_step = 0
+        if not resume:  # resuming may still be refused
+            self._append("", "w")
 
-    def go_on_from(self, step: int) -> None:
+    def resume_from(self, step: int) -> None:
         """Keep the lines of an earlier log up to this step; 0 starts a new log."""
         kept = []
-        if step and not self.silent:
+        if step and self.path is not None:
             earlier = self.path if self.path.exists() else self.path.with_suffix("")  # the run was finished
             lines = earlier.read_text(encoding="utf-8").splitlines(keepends=True) if earlier.exists() else []
             kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
-        self.log.close()
-        self.log = self._opened(self.path)
-        self._append("".join(kept))
+        self._append("".join(kept), "w")
         self.first_step = step
         self.bar.update(step - self.bar.n)
 
     def close(self) -> None:
-        """Close the bar and the log."""
+        """Close the bar."""
         self.bar.close()
-        self.log.close()
 
     def on_step(self, log: StepLog) -> None:
         """Count a step; print and log every `logging_steps`-th, the first and the last."""
@@ -117,36 +114,21 @@ class Console:
         return time.perf_counter() - self.started - self.evaluation_seconds
 
     def _say(self, line: str) -> None:
-        if self.silent:
-            return
         if self.bar.disable:
-            say(line)
+            say(line, silent=self.path is None)
         else:
             self.bar.write(line)
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        self._append(json.dumps(finite(record)) + "\n")
+        self._append(json.dumps(as_json(record)) + "\n")
 
-    def _opened(self, path: Path) -> FileIO:
-        """Open unbuffered, so that a killed run keeps what it logged."""
-        with self._naming_failures():
-            return path.open("wb", buffering=0)
-
-    def _append(self, text: str) -> None:
-        data = text.encode()
-        with self._naming_failures():
-            if self.log.write(data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    @contextmanager
-    def _naming_failures(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise MinitrainError(
-                f"{self.path}: cannot be written ({error.strerror or error}); checkpoints are intact. Make room "
-                "or choose another --output_dir"
-            ) from error
+    def _append(self, text: str, mode: str = "a") -> None:
+        """Write to the log, opened each time so that a killed run keeps what it logged."""
+        if self.path is None:
+            return
+        way_out = "; checkpoints are intact. Make room or choose another --output_dir"
+        with naming_os_errors(f"{self.path}: cannot be written", way_out), self.path.open(mode) as file:
+            file.write(text)
 
 
 def _summary(logs: Sequence[StepLog]) -> dict[str, Any]:
@@ -164,9 +146,10 @@ def _summary(logs: Sequence[StepLog]) -> dict[str, Any]:
     }
 
 
-def say(*lines: str) -> None:
+def say(*lines: str, silent: bool = False) -> None:
     """Print lines, or a blank one, without delay even if standard output is a file."""
-    print(*lines, sep="\n", flush=True)
+    if not silent:
+        print(*lines, sep="\n", flush=True)
 
 
 def duration(seconds: float) -> str:
@@ -252,13 +235,44 @@ def class_table(result: Evaluation, names: Sequence[str] | None) -> list[str]:
     return [f"  {line}".rstrip() for line in lines]
 
 
-def finite(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON does not have, by None, at any depth."""
+def answers(logits: Tensor, labels: Labels) -> Iterator[dict[str, Any]]:
+    """What the model says of each row: its label and the probabilities of all classes, or its score.
+
+    Args:
+        logits: (rows, C).
+    """
+    if labels.names is None:
+        yield from ({"score": score} for score in logits[:, 0].tolist())
+        return
+    names = display_names(labels.names)
+    for best, row in zip(logits.argmax(-1).tolist(), logits.double().softmax(-1).tolist(), strict=True):
+        probabilities = dict(zip(names, row, strict=True))
+        yield {"label": names[best], "probability": row[best], "probabilities": probabilities}
+
+
+def as_json(value: Any) -> Any:
+    """Convert a value for JSON: dates to ISO 8601, bytes to base64, NaN and infinity to null.
+
+    >>> as_json({"when": date(2024, 5, 1), "score": float("nan")})
+    {'when': '2024-05-01', 'score': None}
+    """
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: finite(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [as_json(item) for item in value]
+    if isinstance(value, date | time_of_day):
+        return value.isoformat()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(value).decode("ascii")
+    if hasattr(value, "tolist"):  # numpy
+        return as_json(value.tolist())
+    return str(value)  # decimals, durations
 
 
 def finite_values(result: Evaluation) -> dict[str, Any]:
     """An evaluation in the form of `results.json`."""
-    return {"examples": result.examples, **finite(result.values)}
+    return {"examples": result.examples, **as_json(result.values)}

@@ -93,7 +93,7 @@ class Checkpointer:
         state.model.load_state_dict({name: tensor.to(device) for name, tensor in tensors["model"].items()})
         state.optimizer.load_state_dict(dict(tensors["optimizer"]))
         state.step, state.epoch, self.saved_step = saved["step"], saved["epoch"], saved["step"]
-        self._restore_best(best, saved["best"], tensors.get("best", {}), device, saved["config"])
+        self._restore_best(best, checkpoint, device)
         self._restore_random(state, tensors["random"], device)
         self.on_restore(state.step)
         if self.world.is_main:
@@ -101,28 +101,19 @@ class Checkpointer:
         origin = self.folder if self.config.resume == "newest" else self.config.resume
         self.log(f"resumed  at step {state.step}, from {origin}")
 
-    def _restore_best(
-        self,
-        best: Best,
-        saved: Mapping[str, Any],
-        weights: Mapping[str, Tensor],
-        device: torch.device,
-        saved_config: Mapping[str, Any],
-    ) -> None:
+    def _restore_best(self, best: Best, checkpoint: Checkpoint, device: torch.device) -> None:
         """Restore the best evaluation so far if it still counts, and its weights if the run ends with them."""
+        saved, weights = checkpoint.facts["best"], checkpoint.tensors.get("best", {})
+        saved_config = checkpoint.facts["config"]
         if (saved["name"], saved["greater_is_better"]) != (best.name, best.greater_is_better):
             return
+        why = ""
         if (setting := DEPENDS_ON.get(best.name)) and saved_config.get(setting) != getattr(self.config, setting):
-            self.log(
-                f"changed  the best {best.name} so far does not count, as --{setting} is another: later ones "
-                "are compared"
-            )
-            return
-        if self.config.load_best_model_at_end and saved["value"] is not None and not weights:
-            self.log(
-                f"changed  the best evaluation so far ({saved['name']} {saved['value']:.4f}, step {saved['step']}) "
-                "does not count, since the checkpoint lacks its weights: later ones are compared"
-            )
+            why = f"--{setting} is another"
+        elif self.config.load_best_model_at_end and saved["value"] is not None and not weights:
+            why = "the checkpoint lacks its weights"
+        if why:
+            self.log(f"changed  the best {best.name} so far does not count, as {why}; later ones are compared")
             return
         for name, value in saved.items():
             setattr(best, name, value)
@@ -157,7 +148,7 @@ class Checkpointer:
             self.world.barrier("leaving")  # torchrun ends all processes once one has left: the main one saves first
             raise Stopped(
                 f"stopped by {Signals(number).name} after step {state.step}; saved in {self.folder}, and --resume "
-                "goes on from there",
+                "continues from there",
                 number,
             )
 
@@ -199,10 +190,8 @@ class Checkpointer:
         self.saved_step = state.step
 
     def _find(self, total_steps: int) -> Checkpoint | None:
-        if self.config.resume == "newest":
-            found = newest_checkpoint(self.folder, self.log)
-        else:
-            found = load_checkpoint(Path(self.config.resume or ""))
+        asked = self.config.resume or ""
+        found = newest_checkpoint(self.folder, self.log) if asked == "newest" else load_checkpoint(Path(asked))
         check_resumable(self.folder.parent, found, self.config, total_steps)
         return found
 

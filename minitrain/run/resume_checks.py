@@ -16,6 +16,7 @@ from minitrain.errors import MinitrainError
 from minitrain.run.run_folder import CHECKPOINTS, RESULTS, held_files, is_finished
 from minitrain.storage.checkpoint import Checkpoint, checkpoints_in
 from minitrain.storage.files import read_json
+from minitrain.training.plan import global_batch
 
 # Settings that a resumed run may change: they change no float of the training.
 FREE = {
@@ -92,7 +93,7 @@ def other_machine(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     return f"changed  {', '.join(differing)}{way}: last bits differ from those of a run that never stopped"
 
 
-def finished_run(directory: Path, config: TrainConfig, global_batch: int) -> dict[str, Any]:
+def finished_run(directory: Path, config: TrainConfig, processes: int) -> dict[str, Any]:
     """The results of the folder's run if `--resume` has nothing left to do, else {}.
 
     Raises:
@@ -101,17 +102,16 @@ def finished_run(directory: Path, config: TrainConfig, global_batch: int) -> dic
     """
     if config.resume != "newest" or not is_finished(directory):
         return {}
-    results, now = _results(directory), {"config": asdict(config), "global_batch": global_batch}
+    results = _results(directory)
+    now = {"config": asdict(config), "global_batch": global_batch(config, processes)}
     changed = changed_settings(results, now)
     if not changed:
         return results
-    steps = [int(path.name.removeprefix("step-")) for path in checkpoints_in(directory / CHECKPOINTS)]
-    newest = max(steps, default=0)
-    if newest < results["steps"]:
+    steps = (int(path.name.removeprefix("step-")) for path in checkpoints_in(directory / CHECKPOINTS))
+    if (newest := max(steps, default=0)) < results["steps"]:
         why = f"other settings are asked for ({'; '.join(changed)}), but {_newest_is(newest)}"
         raise _refusal(directory, results, why)
-    if not config.resume_changed:
-        check_settings(results, now, False, print)
+    check_settings(results, now, config.resume_changed, lambda line: None)
     return {}
 
 
@@ -134,10 +134,10 @@ def check_resumable(directory: Path, checkpoint: Checkpoint | None, config: Trai
         return
     results, since_best = _results(directory), checkpoint.facts["best"]["evaluations_since"]
     asked = None if config.resume == "newest" else Path(config.resume or "")
-    if asked and asked.resolve().parent != (directory / CHECKPOINTS).resolve():
-        why = f"{asked} is a checkpoint of another. To resume from it: another --output_dir"
-    elif asked and checkpoint.step < results["steps"]:
-        why = f"{asked} is of step {checkpoint.step}. To resume from it: another --output_dir"
+    elsewhere = asked and asked.resolve().parent != (directory / CHECKPOINTS).resolve()
+    if asked and (elsewhere or checkpoint.step < results["steps"]):
+        whose = "of another run" if elsewhere else f"of step {checkpoint.step}"
+        why = f"{asked} is a checkpoint {whose}. To resume from it: another --output_dir"
     elif checkpoint.step < results["steps"]:
         why = _newest_is(checkpoint.step)
     elif checkpoint.step >= total_steps:

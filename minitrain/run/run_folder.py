@@ -7,7 +7,7 @@ from pathlib import Path
 
 from minitrain.config.read_options import data_name
 from minitrain.config.train_config import TrainConfig
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, naming_os_errors
 
 RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl"
@@ -35,7 +35,7 @@ def output_directory(config: TrainConfig) -> Path:
         MinitrainError: It cannot be written, or holds a run and no flag says what to do with that.
     """
     directory = output_path(config)
-    try:
+    with naming_os_errors(f"--output_dir {directory}: cannot be written"):
         _check_free(directory, config)
         made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
         directory.mkdir(parents=True, exist_ok=True)
@@ -44,8 +44,6 @@ def output_directory(config: TrainConfig) -> Path:
         for folder in made:  # a run that fails before its first step leaves no empty folder
             with suppress(OSError):  # another run may have created its folder beside it
                 folder.rmdir()
-    except OSError as error:
-        raise MinitrainError(f"--output_dir {directory}: cannot be written ({error.strerror or error})") from error
     return directory
 
 
@@ -53,15 +51,13 @@ def _check_free(directory: Path, config: TrainConfig) -> None:
     if config.overwrite_output_dir or config.resume is not None:
         return
     if held := held_files(directory):
-        raise MinitrainError(
-            f"{directory}: holds a run already ({', '.join(held)}); pass --overwrite_output_dir to replace it, "
-            "or another --output_dir"
-        )
-    if (directory / CHECKPOINTS).exists():
-        raise MinitrainError(
-            f"{directory}: holds checkpoints of an interrupted run; pass --resume to continue it, "
-            "--overwrite_output_dir to start over, or another --output_dir"
-        )
+        what, resume = f"a run already ({', '.join(held)})", ""
+    elif (directory / CHECKPOINTS).exists():
+        what, resume = "checkpoints of an interrupted run", "--resume to continue it, "
+    else:
+        return
+    ways = f"{resume}--overwrite_output_dir to replace it, or another --output_dir"
+    raise MinitrainError(f"{directory}: holds {what}; pass {ways}")
 
 
 def held_files(directory: Path) -> list[str]:

@@ -12,21 +12,39 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
+from minitrain.config.read_options import files_shown
+from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import Splits
 from minitrain.data.labels.ids import Labels, display_names, label_numbers
+from minitrain.data.labels.notes import plain
 from minitrain.data.tables.table import Table
 from minitrain.errors import MinitrainError
 from minitrain.model.weights import save_classifier
-from minitrain.run.model_card import model_card
 from minitrain.run.prepare import LIBRARIES, PreparedRun
-from minitrain.run.report import finite, finite_values
+from minitrain.run.report import answers, as_json, finite_values
 from minitrain.run.run_folder import LOG, PREDICTIONS, RESULTS
 from minitrain.storage.files import json_text, whole_text_file, write_whole
 from minitrain.training.best import Best
-from minitrain.training.evaluation import Evaluation, baseline, predictions_of
+from minitrain.training.evaluation import Evaluation, baseline
 from minitrain.training.plan import global_batch
 from minitrain.training.step import TrainState
 
+DEMO_MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # where the embedded weights come from
+SHOWN = 100  # names of classes
+BODY = """
+# {title}
+
+`{config.model}` fine-tuned on `{dataset}` with minitrain: {steps} steps, learning rate {rate}, batch size
+{batch_size}, seed {config.seed}.
+
+Labels: {labels}.
+
+```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", "path/to/this/folder")
+```
+"""
 # Keys of a prediction; a text column of the same name is called input_<name>.
 KEYS = ("split", "file", "row", "label", "prediction", "probability", "probabilities")
 
@@ -46,7 +64,7 @@ def run_info(run: PreparedRun, state: TrainState, best: Best, final: Mapping[str
         "label_column": splits.label_column,
         "held_out": splits.held_out,
         "labels": splits.labels.names,
-        "weights": run.report.facts(),
+        "weights": run.model.load_report.facts(),
         "positive_label": splits.labels.positive_label,
         "numbers_are_ids": splits.labels.numbers_are_ids,
         "max_length": run.max_length,
@@ -71,7 +89,7 @@ def save_run(run: PreparedRun, final: Mapping[str, Evaluation], results: Mapping
         save_classifier(run.model, run.tokenizer, directory)
         write_whole(directory / "README.md", card)
         write_predictions(directory, run.splits, final)
-        write_whole(directory / RESULTS, json_text(finite(results)))
+        write_whole(directory / RESULTS, json_text(as_json(results)))
         os.replace(directory / f"{LOG}.part", directory / LOG)
     except (OSError, SafetensorError) as error:  # usually a full disk
         raise MinitrainError(f"{directory}: the run is trained but cannot be saved ({error})") from error
@@ -100,24 +118,61 @@ def _records(splits: Splits, table: Table, logits: Tensor) -> Iterator[dict[str,
     true = label_numbers(table, splits.label_column, labels)
     places = [table.place(row) for row in range(len(table))]
     several = len({source for source, _ in places}) > 1
-    for row, ((source, number), label) in enumerate(zip(places, true, strict=True)):
+    rows = zip(places, true, answers(logits, labels), strict=True)
+    for row, ((source, number), label, answer) in enumerate(rows):
         yield {
             **({"file": source} if several else {}),
             "row": number,
             **{key: values[row] for key, values in texts.items()},
             "label": label if labels.names is None else display_names(labels.names)[int(label)],
-            **_prediction(logits[row], labels),
+            "prediction": answer.pop("score" if labels.names is None else "label"),
+            **answer,
         }
 
 
-def _prediction(logits: Tensor, labels: Labels) -> dict[str, Any]:
-    """(C,) logits as the prediction's part of a row."""
-    found = predictions_of(logits[None])[0].item()
+def model_card(
+    config: TrainConfig, labels: Labels, steps: int, results: Mapping[str, Evaluation], title: str
+) -> str:
+    """The text of README.md: YAML front matter with one EvalResult a split and metric, then a description."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    positive = labels.positive_label
+    data_type = files_shown(config.train_file) or config.dataset or "unknown"
+    dataset = " ".join(filter(None, (data_type, config.subset)))
+    evaluations = [
+        EvalResult(
+            task_type="text-classification",
+            dataset_type=data_type,
+            dataset_name=dataset,
+            dataset_config=config.subset,
+            dataset_split=split,
+            metric_type=name,
+            metric_name=f"F1 of {plain(positive)}" if name == "f1" and positive is not None else None,
+            metric_value=value,
+        )
+        for split, result in results.items()
+        for name, value in result.metrics.items()
+        if value == value  # NaN is no result
+    ]
+    # Only a name on the Hub means something to its readers.
+    base = DEMO_MODEL if config.model == "demo" else None if Path(config.model).exists() else config.model
+    data = ModelCardData(
+        base_model=base,
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        model_name=title,
+        eval_results=evaluations or None,
+    )
+    size = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    text = {"title": title, "dataset": dataset, "labels": _named(labels), "steps": steps}
+    body = BODY.format(config=config, rate=config.learning_rate, batch_size=size, **text)
+    return f"---\n{data.to_yaml()}\n---\n{body}"
+
+
+def _named(labels: Labels) -> str:
     if labels.names is None:
-        return {"prediction": found}
-    probabilities, names = logits.double().softmax(-1).tolist(), display_names(labels.names)
-    return {
-        "prediction": names[int(found)],
-        "probability": probabilities[int(found)],
-        "probabilities": dict(zip(names, probabilities, strict=True)),
-    }
+        return "a score"
+    names = [plain(name) for name in display_names(labels.names)]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    f1 = "" if labels.positive_label is None else f"; F1 is of {plain(labels.positive_label)}"
+    return f"{', '.join(names[:SHOWN])}{more}{f1}"

@@ -3,15 +3,20 @@
 Any classifier in the Hub's layout will do; a run's folder also knows its text columns and maximum length.
 """
 
+import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minitrain.config.inference_config import InferenceConfig
+from minitrain.config.read_options import Files, ReadOptions
 from minitrain.config.train_config import LENGTH_MULTIPLE
 from minitrain.data.labels.ids import Labels, saved_labels
 from minitrain.data.load import length_limit
+from minitrain.data.tables.load import read_file
+from minitrain.data.tables.table import Table
 from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from minitrain.distributed.world import World, choose_device
 from minitrain.errors import MinitrainError, listed
@@ -24,26 +29,26 @@ from minitrain.storage.model_folder import what_it_holds
 
 @dataclass(frozen=True, kw_only=True)
 class SavedRun:
-    """A saved classifier with its tokenizer; `facts` are those of `results.json`, {} without one."""
+    """A saved classifier with its tokenizer; `run_info` holds `results.json`, {} without one."""
 
     directory: Path
     model: SequenceClassifier
     tokenizer: Tokenizer
     labels: Labels
-    facts: dict[str, Any]
+    run_info: dict[str, Any]
     max_length: int
     join: str | None = None  # joins several text columns to one text
 
     @property
     def trained_config(self) -> dict[str, Any]:
         """The settings of its training; {} if unknown."""
-        config: dict[str, Any] = self.facts.get("config", {})
+        config: dict[str, Any] = self.run_info.get("config", {})
         return config
 
     @property
     def text_columns(self) -> tuple[str, ...] | None:
         """The columns it was trained on: one, or two for pairs; None if unknown."""
-        columns = self.facts.get("text_columns")
+        columns = self.run_info.get("text_columns")
         return tuple(columns) if columns else None
 
     @property
@@ -70,13 +75,15 @@ class SavedRun:
             )
         return columns
 
-    def pad_multiple(self, config: InferenceConfig) -> int | None:
-        """The multiple that lengths are padded to, as in training, unless it exceeds the positions.
+    def batching(self, config: InferenceConfig) -> dict[str, Any]:
+        """How `evaluate` and `predict` form batches: lengths are padded as in training.
 
-        None for padding on the left, which would shift the positions of the tokens and change the results.
+        Not if that exceeds the positions, or on the left, where it shifts the tokens and changes the results.
         """
         fits = self.model.config.max_length % LENGTH_MULTIPLE == 0 and self.tokenizer.padding_side == "right"
-        return LENGTH_MULTIPLE if config.bf16 and config.kernels == "fast" and fits else None
+        multiple = LENGTH_MULTIPLE if config.bf16 and config.kernels == "fast" and fits else None
+        size = config.per_device_eval_batch_size
+        return {"batch_size": size, "bf16": config.bf16, "pad_to_multiple_of": multiple}
 
 
 def load_run(config: InferenceConfig, world: World | None = None) -> SavedRun:
@@ -98,17 +105,38 @@ def load_run(config: InferenceConfig, world: World | None = None) -> SavedRun:
     model = load_classifier(source, kernels=config.kernels).to(choose_device(config.device, world or World()))
     tokenizer = load_tokenizer(source)
     tokenizer.check_fits(model.config.vocab_size, source)
-    facts = read_json(source / RESULTS) if (source / RESULTS).is_file() else {}
-    remembered = None if config.max_length is not None else facts.get("max_length")
+    run_info = read_json(source / RESULTS) if (source / RESULTS).is_file() else {}
+    remembered = None if config.max_length is not None else run_info.get("max_length")
     return SavedRun(
         directory=directory,
         model=model,
         tokenizer=tokenizer,
-        labels=saved_labels(None if model.config.is_regression else names_or_default(model.config), facts),
-        facts=facts,
+        labels=saved_labels(None if model.config.is_regression else names_or_default(model.config), run_info),
+        run_info=run_info,
         max_length=remembered or length_limit(config.max_length, tokenizer, model.config.max_length),
-        join=facts.get("join") if config.join is None else config.join,
+        join=run_info.get("join") if config.join is None else config.join,
     )
+
+
+def read_rows(
+    config: InferenceConfig,
+    file: Files | Sequence[str],
+    columns: tuple[str, ...],
+    reading: ReadOptions,
+    others: bool,
+) -> Table:
+    """Read files with the run's columns; an error about a column also names the flags for other columns."""
+    try:
+        return read_file(file, columns, reading, others=others)
+    except MinitrainError as error:
+        names = ("text_columns", "label_column")
+        flags = [f"--{name}" for name in names if getattr(config, name, "not a flag") is None]
+        if not flags or not re.search("has no (column|field) ", str(error)):
+            raise
+        raise MinitrainError(
+            f"{error}. {config.run} was trained on {listed(columns)}: pass {' and '.join(flags)} if the file "
+            "names them differently"
+        ) from error
 
 
 def print_notes(source: str, *notes: str | None) -> None:

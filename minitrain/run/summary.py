@@ -37,7 +37,7 @@ def header(run: PreparedRun, processes: int = 1) -> list[str]:
         "labels   " + _label_counts(splits),
         *_targets(run.scale),
         *_lengths(splits, _padding(config, splits, processes)),
-        f"weights  {config.model}: {run.report.line()}",
+        f"weights  {config.model}: {run.model.load_report.line()}",
         f"plan     {_plan(config, len(splits.train), processes)}",
         "",
     ]

@@ -155,7 +155,7 @@ def test_a_run_has_epochs_or_steps(epochs: float) -> None:
         ({"match_accelerate": True, "data_seed": 3}, ["--data_seed", "pass --seed alone"]),
         ({"match_accelerate": True, "bf16": True}, ["--match_accelerate", "--pad_to_multiple_of 8"]),
         ({"sampler": "foo"}, ["--sampler is 'foo'", "bucket, random"]),
-        ({"text_columns": "text"}, ["--text_columns text", "expected a tuple", "('text',)"]),
+        ({"text_columns": "text"}, ["--text_columns is 'text' (str)", "expected names, as a tuple of text"]),
         ({"text_columns": ("a", "b", "c")}, ["--text_columns a,b,c: expected one column, or two", "--join ' '"]),
     ],
 )
@@ -218,7 +218,7 @@ def test_evaluation_takes_one_set_of_data() -> None:
     with pytest.raises(MinitrainError, match="--split .* --eval_file has none"):
         EvaluateConfig(run="folder", split="test", eval_file="own.csv")
     for config in (EvaluateConfig, PredictConfig):
-        with pytest.raises(MinitrainError, match="--text_columns abc: expected a tuple"):
+        with pytest.raises(MinitrainError, match="--text_columns is 'abc' .str.; expected names, as a tuple"):
             config(run="folder", text_columns="abc")  # type: ignore[arg-type]
 
 

@@ -85,7 +85,12 @@ CASES: dict[str, tuple[str, Callable[[Path], None], dict[str, Any], str]] = {
     "end, fewer steps": ("end", nothing, {**ON, "max_steps": 13}, "13 are asked for, which is no more"),
     "end, fewer epochs": ("end", nothing, {**ON, "max_steps": -1, "num_train_epochs": 2}, "12 are asked for"),
     "stopped early": ("early", nothing, {**ON, "max_steps": 20}, "early: --early_stopping_patience 3 lets it"),
-    "path of an older one": ("end", nothing, {"resume": "step-00000006"}, "step-00000006 is of step 6"),
+    "path of an older one": (
+        "end",
+        nothing,
+        {"resume": "step-00000006"},
+        "00000006 is a checkpoint of step 6",
+    ),
     "path of the end": ("end", nothing, {"resume": "step-00000014"}, "14 are asked for"),
     "path of another run": ("bare", nothing, {"resume": "../../end/checkpoints/step-00000014"}, "of another"),
 }
@@ -182,7 +187,7 @@ def test_best_without_its_weights_does_not_count_when_the_best_is_wanted(
     shutil.copytree(runs["end"], out)
     results = train(TrainConfig(**flags(place, out, **ON, load_best_model_at_end=True, max_steps=20)))
     assert results["best"]["step"] > 14 and results["saved"] == "best"
-    assert "does not count, since the checkpoint lacks its weights" in capsys.readouterr().out
+    assert "does not count, as the checkpoint lacks its weights" in capsys.readouterr().out
 
 
 def test_a_best_f1_of_one_class_is_none_of_the_other(

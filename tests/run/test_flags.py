@@ -271,7 +271,10 @@ def test_a_name_of_today_that_the_script_does_not_have_is_not_offered(capsys: py
         (["--learning_rate", "fast"], "--learning_rate: invalid number value: 'fast'"),
         (["--seed", "1.5"], "--seed: invalid int value: '1.5'"),
         (["--bf16", "maybe"], "--bf16: 'maybe' is neither true nor false"),
-        (["--text_columns", "a,,b"], "--text_columns: 'a,,b' has an empty name; write a,b"),
+        (
+            ["--text_columns", "a,,b"],
+            "--text_columns: 'a,,b' has an empty name, or is no JSON list of names; write a,b",
+        ),
         (["--eval_strategy", "never"], "--eval_strategy: invalid choice: 'never' (choose from "),
         (["--learning_rate"], "--learning_rate: expected one argument"),
         (["stray"], "'stray' belongs to no flag"),

@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.labels.ids import Labels
-from minitrain.run.model_card import model_card
+from minitrain.run.save import model_card
 from minitrain.training.evaluation import Evaluation
 
 
