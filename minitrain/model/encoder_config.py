@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from minitrain.config.problem_types import MOST_LABELS, MULTI_LABEL, PROBLEM_TYPES, REGRESSION
 from minitrain.errors import MinitrainError, shown
-from minitrain.model.activations import ACTIVATIONS
+from minitrain.model.layers import ACTIVATIONS
 
 LARGEST_SIZE = 2**24  # of one dimension, larger than any encoder's
 MOST_LAYERS = 256  # each is built before its weights are read, which takes a few milliseconds

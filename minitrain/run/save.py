@@ -22,9 +22,8 @@ from minitrain.run.prepare import LIBRARIES, PreparedRun
 from minitrain.run.report import finite, finite_values
 from minitrain.run.run_folder import LOG, PREDICTIONS, RESULTS
 from minitrain.storage.files import json_text, whole_text_file, write_whole
-from minitrain.training.best import Best
 from minitrain.training.evaluation import Evaluation, baseline, predictions_of
-from minitrain.training.plan import global_batch
+from minitrain.training.setup import Best, global_batch
 from minitrain.training.step import TrainState
 
 # Keys of a prediction; a text column of the same name is called input_<name>.

@@ -20,8 +20,8 @@ from minitrain.errors import MinitrainError
 from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import train
 from minitrain.run.predict import predict_run
-from minitrain.training.best import best_by
 from minitrain.training.metrics import metric_for
+from minitrain.training.setup import best_by
 
 WORDS = ("fraud", "legit")
 

@@ -6,11 +6,10 @@ from typing import Any
 from minitrain.errors import MinitrainError, shown
 from minitrain.model.encoder_config import EncoderConfig
 from minitrain.model.families.albert import ALBERT
-from minitrain.model.families.bert import BERT
+from minitrain.model.families.bert import BERT, Family
 from minitrain.model.families.deberta_v2 import DEBERTA_V2
 from minitrain.model.families.distilbert import DISTILBERT
 from minitrain.model.families.electra import ELECTRA
-from minitrain.model.families.family import Family
 from minitrain.model.families.modernbert import MODERNBERT
 from minitrain.model.families.mpnet import MPNET
 from minitrain.model.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA

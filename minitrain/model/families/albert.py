@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from minitrain.errors import MinitrainError
 from minitrain.model.encoder_config import MOST_LAYERS, EncoderConfig, activation, probability, size
-from minitrain.model.families.bert import CONFIG_KEYS, BertEmbeddings, BertHead
-from minitrain.model.families.family import Family
+from minitrain.model.families.bert import CONFIG_KEYS, BertEmbeddings, BertHead, Family
 from minitrain.model.layers import Attention, Context, FeedForward, apply_chunking
 
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from minitrain.errors import MinitrainError
 from minitrain.kernels.reference import Kernels
-from minitrain.model.activations import ACTIVATIONS
 from minitrain.model.encoder_config import (
     EncoderConfig,
     activation,
@@ -23,10 +22,9 @@ from minitrain.model.encoder_config import (
     size,
     switch,
 )
-from minitrain.model.families.bert import CONFIG_KEYS, BertHead, bert_key_map, post_norm_block
+from minitrain.model.families.bert import CONFIG_KEYS, BertHead, Family, bert_key_map, post_norm_block
 from minitrain.model.families.disentangled import KINDS, DisentangledAttention, Distances, log_buckets
-from minitrain.model.families.family import Family
-from minitrain.model.layers import Block, Context
+from minitrain.model.layers import ACTIVATIONS, Block, Context
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from minitrain.errors import MinitrainError
 from minitrain.kernels.reference import Kernels
-from minitrain.model.activations import ACTIVATIONS
 from minitrain.model.encoder_config import (
     EncoderConfig,
     activation,
@@ -25,8 +24,8 @@ from minitrain.model.encoder_config import (
     switch,
     token_id,
 )
-from minitrain.model.families.family import Family, init_normal
-from minitrain.model.layers import Context, GatedFeedForward, apply_rotary_emb, padding_mask
+from minitrain.model.families.bert import Family, init_normal
+from minitrain.model.layers import ACTIVATIONS, Context, GatedFeedForward, apply_rotary_emb, padding_mask
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from minitrain.errors import MinitrainError
 from minitrain.kernels.reference import Kernels
 from minitrain.model.encoder_config import size
-from minitrain.model.families.bert import CONFIG_KEYS, post_norm_block
-from minitrain.model.families.family import Family
+from minitrain.model.families.bert import CONFIG_KEYS, Family, post_norm_block
 from minitrain.model.families.roberta import DenseHead, OffsetEmbeddings, RobertaConfig
 from minitrain.model.layers import Attention, Block, Context
 

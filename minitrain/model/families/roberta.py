@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from minitrain.errors import MinitrainError
 from minitrain.kernels.reference import Kernels
 from minitrain.model.encoder_config import EncoderConfig, token_id
-from minitrain.model.families.bert import CONFIG_KEYS, BertEmbeddings, bert_block, bert_key_map
-from minitrain.model.families.family import Family
+from minitrain.model.families.bert import CONFIG_KEYS, BertEmbeddings, Family, bert_block, bert_key_map
 
 
 @dataclass(frozen=True, kw_only=True)
