@@ -24,7 +24,7 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig, kernels: str = "fast") -> None:
         super().__init__()
         family = FAMILIES[config.model_type]
-        self.config = config
+        self.config, self.max_length = config, config.max_length
         self.kernels = get_kernels(kernels)
         self.embeddings = family.embeddings(config)
         self.layer_order = family.layer_order(config)
@@ -49,8 +49,8 @@ class Encoder(nn.Module):
 
         Args:
             input_ids: (B, L) int64.
-            attention_mask: (B, L), non-zero at real tokens; None if all are real.
-            token_type_ids: (B, L) int64, 0 for the first text and 1 for the second; None for all 0.
+            attention_mask: (B, L), non-zero at real tokens; None if all are.
+            token_type_ids: (B, L) int64, 1 in the second text; None for all 0.
             cls_only: Compute only the first position of the last layer.
 
         Returns:
@@ -59,11 +59,10 @@ class Encoder(nn.Module):
         Raises:
             MinitrainError: L exceeds the model's positions, or an id has no embedding.
         """
-        length, longest = input_ids.size(1), self.config.max_length
-        if length > longest:
+        if input_ids.size(1) > self.max_length:
             raise MinitrainError(
-                f"a batch is {length} tokens long, the model has {longest} positions: "
-                f"truncate with max_length={longest}"
+                f"a batch is {input_ids.size(1)} tokens long, the model has {self.max_length} positions: "
+                f"truncate with max_length={self.max_length}"
             )
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)

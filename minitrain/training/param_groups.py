@@ -65,7 +65,7 @@ def tensors_of(parameters: Any, where: str) -> list[Tensor]:
     """
     entries = _as_list(parameters, where)
     if not entries and isinstance(parameters, GeneratorType):
-        warn(f"{where} got an empty generator: was it read before? Pass list(model.parameters())", stacklevel=4)
+        warn(f"{where} got an empty generator: was it read before? Pass list(model.parameters())", stacklevel=3)
     return entries if all(isinstance(entry, Tensor) for entry in entries) else _named_tensors(entries, where)[1]
 
 
