@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from minitrain.errors import MinitrainError
 from minitrain.kernels import get_kernels
-from minitrain.model.encoder_config import EncoderConfig, no_such_type
-from minitrain.model.families import FAMILIES, reads_types
+from minitrain.model.encoder_config import EncoderConfig
+from minitrain.model.families import FAMILIES, check_type_ids
 from minitrain.model.layers import Context, padding_mask
 
 if TYPE_CHECKING:
@@ -81,9 +81,7 @@ class Encoder(nn.Module):
 
 def _out_of_range(config: EncoderConfig, input_ids: Tensor, token_type_ids: Tensor) -> Exception:
     """The error for an id that has no embedding."""
-    types = int(token_type_ids.max())
-    if reads_types(config) and types >= config.type_vocab_size:
-        return MinitrainError(no_such_type(types, config))
+    check_type_ids(config, int(token_type_ids.max()))
     if (highest := int(input_ids.max())) >= config.vocab_size:
         return MinitrainError(
             f"a batch has the token id {highest}, the model has embeddings for ids up to {config.vocab_size - 1}: "

@@ -89,17 +89,15 @@ class InFlight:
 class Observer(Protocol):
     """Sees the steps and evaluations as they happen."""
 
-    def on_step(self, log: StepLog) -> None: ...
-
-    def on_evaluation(self, step: int, epoch: float, results: dict[str, Evaluation], is_best: bool) -> None: ...
-
-
-class _Silent:
     def on_step(self, log: StepLog) -> None:
-        pass
+        return
 
     def on_evaluation(self, step: int, epoch: float, results: dict[str, Evaluation], is_best: bool) -> None:
-        pass
+        return
+
+
+class _Silent(Observer):
+    """Shows nothing."""
 
 
 def fit(

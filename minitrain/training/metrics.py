@@ -88,17 +88,10 @@ def _number(item: Any, name: str) -> int | float:
 
 GLUE_METRICS: dict[str, tuple[str, ...]] = {
     "cola": ("matthews_correlation",),
-    "sst2": ("accuracy",),
-    "mrpc": ("accuracy", "f1"),
-    "qqp": ("accuracy", "f1"),
     "stsb": ("pearson", "spearmanr"),
-    "mnli": ("accuracy",),
-    "mnli_matched": ("accuracy",),
-    "mnli_mismatched": ("accuracy",),
-    "qnli": ("accuracy",),
-    "rte": ("accuracy",),
-    "wnli": ("accuracy",),
-    "hans": ("accuracy",),
+    **dict.fromkeys(("mrpc", "qqp"), ("accuracy", "f1")),
+    **dict.fromkeys(("sst2", "mnli", "mnli_matched", "mnli_mismatched"), ("accuracy",)),
+    **dict.fromkeys(("qnli", "rte", "wnli", "hans"), ("accuracy",)),
 }
 
 

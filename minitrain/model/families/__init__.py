@@ -42,9 +42,15 @@ def family_of(raw: Mapping[str, Any]) -> Family:
     return FAMILIES[name]
 
 
-def reads_types(config: EncoderConfig) -> bool:
-    """Whether the model has embeddings of token types."""
-    return "type_vocab_size" in FAMILIES[config.model_type].config_names and config.type_vocab_size > 0
+def check_type_ids(config: EncoderConfig, highest: int, where: str = "") -> None:
+    """Raise MinitrainError, beginning with `where`, if the model has embeddings of token types, but not so many."""
+    reads_types = "type_vocab_size" in FAMILIES[config.model_type].config_names and config.type_vocab_size > 0
+    if reads_types and highest >= config.type_vocab_size:
+        raise MinitrainError(
+            f"{where}the tokenizer gives token types up to {highest}, as of the second text of a pair, but the "
+            f"model's type_vocab_size (config.json) is {config.type_vocab_size}; to give every token the type 0, "
+            'put "model_input_names": ["input_ids", "attention_mask"] into tokenizer_config.json'
+        )
 
 
 # Keys of config.json that only one family has.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minitrain.kernels.reference import Kernels
+from minitrain.kernels.reference import Activation, Kernels
 from minitrain.model.encoder_config import EncoderConfig
 from minitrain.model.layers import Attention, Block
 
@@ -123,27 +123,30 @@ def post_norm_block(config: EncoderConfig, attention: nn.Module, kind: type[Bloc
     )
 
 
-def bert_block(config: EncoderConfig, number: int) -> Block:
+def bert_block(config: EncoderConfig, number: int, kind: type[Attention] = Attention) -> Block:
     """One of BERT's blocks, which are all alike."""
-    attention = Attention(config.hidden_size, config.num_heads, config.attention_probs_dropout_prob)
-    return post_norm_block(config, attention)
+    return post_norm_block(config, kind(config.hidden_size, config.num_heads, config.attention_probs_dropout_prob))
 
 
 class BertHead(nn.Module):
-    """The pooler, a linear layer with tanh on [CLS], then the classifier: (B, L, H) -> (B, C)."""
+    """The pooler, a linear layer with an activation on [CLS], then the classifier: (B, L, H) -> (B, C)."""
 
     cls_only = True
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(
+        self, config: EncoderConfig, activation: Activation = torch.tanh, input_dropout: float = 0.0
+    ) -> None:
         super().__init__()
+        self.activation, self.input_dropout = activation, input_dropout
         own = config.classifier_dropout
         self.dropout = config.hidden_dropout_prob if own is None else own
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.num_labels)
 
     def forward(self, x: Tensor, attention_mask: Tensor | None, kernels: Kernels) -> Tensor:
-        pooled = torch.tanh(self.pooler(x[:, 0]))  # (B, H)
-        return self.output(kernels.dropout(pooled, self.dropout, self.training))
+        x = kernels.dropout(x[:, 0], self.input_dropout, self.training)  # (B, H)
+        x = self.activation(self.pooler(x))
+        return self.output(kernels.dropout(x, self.dropout, self.training))
 
 
 # Our fields whose keys in config.json differ.

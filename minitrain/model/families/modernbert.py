@@ -14,16 +14,7 @@ from torch import Tensor, nn
 
 from minitrain.errors import MinitrainError
 from minitrain.kernels.reference import Kernels
-from minitrain.model.encoder_config import (
-    EncoderConfig,
-    activation,
-    choice,
-    positive,
-    probability,
-    size,
-    switch,
-    token_id,
-)
+from minitrain.model.encoder_config import EncoderConfig, choice, positive, probability, size, switch, token_id
 from minitrain.model.families.bert import Family, init_normal
 from minitrain.model.layers import ACTIVATIONS, Context, GatedFeedForward, apply_rotary_emb, padding_mask
 
@@ -47,7 +38,7 @@ class ModernBertConfig(EncoderConfig):
     attention_bias: bool = switch(False)
     mlp_bias: bool = switch(False)
     classifier_bias: bool = switch(False)
-    classifier_activation: str = activation("gelu")
+    classifier_activation: str = choice("gelu", ACTIVATIONS)
     classifier_pooling: str = choice("cls", ("cls", "mean"))
     initializer_cutoff_factor: float = positive(2.0)
 
