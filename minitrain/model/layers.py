@@ -173,10 +173,6 @@ def _gelu_new(x: Tensor) -> Tensor:
     return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))
 
 
-def _gelu_python_tanh(x: Tensor) -> Tensor:
-    return x * 0.5 * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))
-
-
 def _gelu_fast(x: Tensor) -> Tensor:
     return 0.5 * x * (1.0 + torch.tanh(x * 0.7978845608 * (1.0 + 0.044715 * x * x)))
 
@@ -193,7 +189,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_fast": _gelu_fast,
     "gelu_new": _gelu_new,
     "gelu_python": _gelu_python,
-    "gelu_python_tanh": _gelu_python_tanh,
+    "gelu_python_tanh": _gelu_new,
     "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
     "hardswish": F.hardswish,
     "laplace": lambda x: 0.5 * (1.0 + torch.erf((x - 0.707107).div(0.282095 * math.sqrt(2.0)))),

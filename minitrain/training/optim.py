@@ -186,7 +186,13 @@ class AdamW(torch.optim.Optimizer):
             _copy_checked(name, state[name], tensor)
         self.state = defaultdict(dict, loaded)
         for name in state.keys() & groups.keys():
-            _restore_settings(groups[name], *state[name].tolist())
+            lr, *betas = state[name].tolist()
+            group = groups[name]
+            group["betas"] = tuple(betas)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)  # in place: its owner may use it elsewhere too
+            else:
+                group["lr"] = lr
 
     def _tensors(self, states: Mapping[Tensor, dict[str, Any]]) -> dict[str, Tensor]:
         """The states of parameters as flat names and live tensors."""
@@ -226,14 +232,6 @@ def _copy_checked(name: str, value: Any, own: Tensor) -> None:
             "state is of another model"
         )
     own.copy_(value)
-
-
-def _restore_settings(group: dict[str, Any], lr: float, *betas: float) -> None:
-    group["betas"] = betas
-    if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(lr)  # in place: its owner may use it elsewhere too
-    else:
-        group["lr"] = lr
 
 
 def _plain_update(updates: list[_Update], group: dict[str, Any], lr: float | Tensor, weight_decay: float) -> None:

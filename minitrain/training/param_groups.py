@@ -76,8 +76,8 @@ def _as_list(parameters: Any, where: str) -> list[Any]:
     unfit = is_module or isinstance(parameters, Mapping | set | frozenset | str | bytes)
     if unfit or not isinstance(parameters, Iterable):
         raise MinitrainError(
-            f"{where} got {_named(parameters)}, expected tensors in a fixed order: model.parameters(), or a list; the "
-            "tensors of a dict are its .values(), and a group goes into a list, [{'params': ...}]"
+            f"{where} got {_named(parameters)}, expected tensors in a fixed order: model.parameters(), or a list; "
+            "the tensors of a dict are its .values(), and a group goes into a list, [{'params': ...}]"
         )
     return list(parameters)
 

@@ -115,13 +115,8 @@ class Plan:
 
 def plan(config: TrainConfig, examples: int, processes: int = 1) -> Plan:
     """Count steps as Trainer 5.23 does: a short last batch, and a short last accumulation, make a step."""
-    per_epoch = count_steps(
-        examples,
-        config.per_device_train_batch_size,
-        config.dataloader_drop_last,
-        _micro_batches(config, processes),
-        processes,
-    )
+    batch_size, drop_last = config.per_device_train_batch_size, config.dataloader_drop_last
+    per_epoch = count_steps(examples, batch_size, drop_last, _micro_batches(config, processes), processes)
     total = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * per_epoch)
     warmup = config.warmup_steps
     return Plan(
@@ -224,7 +219,6 @@ def best_by(config: TrainConfig, metric: Metric) -> Best:
     if name not in ("loss", *metric.names):
         raise MinitrainError(f"--metric_for_best_model {name}: expected loss, {', '.join(metric.names)}")
     if config.positive_label is not None and "f1" not in metric.names:
-        names = ", ".join(metric.names)
-        raise MinitrainError(f"--positive_label {config.positive_label}: f1 is not among {names}; leave it out")
+        raise MinitrainError(f"--positive_label {config.positive_label}: the metrics have no f1; leave it out")
     greater = config.greater_is_better
     return Best(name=name, greater_is_better=name not in LOWER_IS_BETTER if greater is None else greater)

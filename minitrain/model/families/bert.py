@@ -129,23 +129,31 @@ def bert_block(config: EncoderConfig, number: int, kind: type[Attention] = Atten
 
 
 class BertHead(nn.Module):
-    """The pooler, a linear layer with an activation on [CLS], then the classifier: (B, L, H) -> (B, C)."""
+    """A hidden layer on [CLS], in BERT called the pooler, then the classifier: (B, L, H) -> (B, C).
+
+    `input_dropout` comes before the hidden layer; None for the same as after it.
+    """
 
     cls_only = True
 
     def __init__(
-        self, config: EncoderConfig, activation: Activation = torch.tanh, input_dropout: float = 0.0
+        self,
+        config: EncoderConfig,
+        activation: Activation = torch.tanh,
+        input_dropout: float | None = 0.0,
+        name: str = "pooler",
     ) -> None:
         super().__init__()
-        self.activation, self.input_dropout = activation, input_dropout
+        self.name, self.activation = name, activation
         own = config.classifier_dropout
         self.dropout = config.hidden_dropout_prob if own is None else own
-        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        self.input_dropout = self.dropout if input_dropout is None else input_dropout
+        self.add_module(name, nn.Linear(config.hidden_size, config.hidden_size))
         self.output = nn.Linear(config.hidden_size, config.num_labels)
 
     def forward(self, x: Tensor, attention_mask: Tensor | None, kernels: Kernels) -> Tensor:
         x = kernels.dropout(x[:, 0], self.input_dropout, self.training)  # (B, H)
-        x = self.activation(self.pooler(x))
+        x = self.activation(self.get_submodule(self.name)(x))
         return self.output(kernels.dropout(x, self.dropout, self.training))
 
 
