@@ -297,7 +297,7 @@ def test_state_of_torch_is_taken_as_the_refusal_says() -> None:
 REFUSED: dict[str, tuple[Any, str]] = {
     "a tensor": (WEIGHT, r"got one tensor.*pass \[tensor\]"),
     "numbers": ([1.0], r"parameter 0 is 1.0 \(float\), expected a tensor: pass model.parameters\(\)"),
-    "a model": (LAYER, r"got a Linear; expected .*: model.parameters\(\)"),
+    "a model": (LAYER, r"got a Linear, expected .*: model.parameters\(\)"),
     "models": ([LAYER], "parameter 0 is a Linear"),
     "a string": ("weight", "got 'weight'"),
     "strings": (["weight"], "parameter 0 is 'weight'"),
@@ -415,7 +415,7 @@ def test_gradients_of_two_dtypes_are_clipped_as_in_torch(dtype: torch.dtype) -> 
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
-        (LAYER, r"clip_grad_norm got a Linear; expected .*: model.parameters\(\)"),
+        (LAYER, r"clip_grad_norm got a Linear, expected .*: model.parameters\(\)"),
         ("weight", "got 'weight'"),
         ([1.0], "parameter 0 is 1.0"),
         (1.0, "got 1.0"),

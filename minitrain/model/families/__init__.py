@@ -14,18 +14,8 @@ from minitrain.model.families.modernbert import MODERNBERT
 from minitrain.model.families.mpnet import MPNET
 from minitrain.model.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 
-FAMILIES: dict[str, Family] = {
-    "albert": ALBERT,
-    "bert": BERT,
-    "camembert": CAMEMBERT,
-    "deberta-v2": DEBERTA_V2,
-    "distilbert": DISTILBERT,
-    "electra": ELECTRA,
-    "mpnet": MPNET,
-    "modernbert": MODERNBERT,
-    "roberta": ROBERTA,
-    "xlm-roberta": XLM_ROBERTA,
-}
+_ALL = ALBERT, BERT, CAMEMBERT, DEBERTA_V2, DISTILBERT, ELECTRA, MPNET, MODERNBERT, ROBERTA, XLM_ROBERTA
+FAMILIES: dict[str, Family] = {family.model_type: family for family in _ALL}
 
 
 def family_of(raw: Mapping[str, Any]) -> Family:
