@@ -23,8 +23,7 @@ from minitrain.run.output_file import write_json
 from minitrain.run.prepare import prepare
 from minitrain.run.report import say
 from minitrain.training.loop import step_batches
-from minitrain.training.plan import make_sampler
-from minitrain.training.setup import make_state
+from minitrain.training.setup import make_sampler, make_state
 from minitrain.training.step import StepSettings, train_step
 
 WARMUP = 10

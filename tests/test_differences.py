@@ -41,9 +41,8 @@ from minitrain.training.evaluation import evaluate
 from minitrain.training.loop import fit
 from minitrain.training.loss import cross_entropy
 from minitrain.training.metrics import GlueMetric, metric_for
-from minitrain.training.plan import make_sampler
 from minitrain.training.schedules import linear_schedule
-from minitrain.training.setup import make_state
+from minitrain.training.setup import make_sampler, make_state
 from minitrain.training.step import StepSettings, train_step
 
 ROOT = Path(__file__).parent.parent

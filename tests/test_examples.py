@@ -12,7 +12,7 @@ from in_process import script as script
 
 from minitrain import TrainConfig, fit, load_classifier, load_splits, load_tokenizer
 from minitrain.training.evaluation import Evaluation
-from minitrain.training.step_log import StepLog
+from minitrain.training.loop import StepLog
 
 ROOT = Path(__file__).parent.parent
 Script = Callable[..., Done]

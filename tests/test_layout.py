@@ -110,7 +110,6 @@ BESIDE_THE_WAY = {
     "minitrain.kernels.compile",
     "minitrain.storage.checkpoint",
     "minitrain.storage.download",
-    "minitrain.storage.lock",
     "minitrain.training.recorded_step",
 }
 SETS_UP = {"minitrain/training/setup.py", "minitrain/training/recorded_step.py"}

@@ -50,7 +50,8 @@ def launch(function: Callable[..., Any], args: Sequence[Any] = (), num_processes
     # This process hosts the store: if rank 0 did and failed, the others could not learn why.
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     with tempfile.TemporaryDirectory() as folder:
-        work = (notebook_function_to_module(function, folder) if _is_interactive(function) else function, args)
+        typed_in = function.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
+        work = (notebook_function_to_module(function, folder) if typed_in else function, args)
         workers: list[_Worker] = []
         try:
             for rank in range(num_processes):
@@ -71,10 +72,6 @@ def launch(function: Callable[..., Any], args: Sequence[Any] = (), num_processes
         finally:
             for worker in workers:
                 worker.end()
-
-
-def _is_interactive(function: Callable[..., Any]) -> bool:
-    return function.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
 
 
 class _Worker:

@@ -50,10 +50,9 @@ def _lines(thing: Any, namespace: dict[str, Any], done: set[str]) -> list[str]:
 
 
 def _function_source(function: Any) -> str | None:
-    try:
+    with suppress(OSError, TypeError):
         return textwrap.dedent(inspect.getsource(function))
-    except (OSError, TypeError):
-        return None
+    return None
 
 
 def _class_source(name: str) -> str | None:

@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cache
@@ -288,11 +288,6 @@ def ddp(model: nn.Module, world: World) -> nn.Module:
         return DistributedDataParallel(model)
 
 
-@contextmanager
-def sync_gradients(model: nn.Module, wanted: bool) -> Iterator[None]:
+def sync_gradients(model: nn.Module, wanted: bool) -> AbstractContextManager[None]:
     """Choose whether the backward pass inside averages gradients over the processes, or only accumulates them."""
-    if wanted or not isinstance(model, DistributedDataParallel):
-        yield
-    else:
-        with model.no_sync():
-            yield
+    return nullcontext() if wanted or not isinstance(model, DistributedDataParallel) else model.no_sync()

@@ -57,8 +57,8 @@ _STREAMS: ContextVar[ExampleStreams | None] = ContextVar("streams", default=None
 
 
 @contextmanager
-def drawing_from(streams: ExampleStreams | None) -> Iterator[None]:
-    """Draw the masks inside from these streams; with None from the process's generator."""
+def drawing_from(streams: ExampleStreams) -> Iterator[None]:
+    """Draw the masks inside from these streams instead of the process's generator."""
     token = _STREAMS.set(streams)
     try:
         yield

@@ -91,7 +91,7 @@ _weights: ContextVar[PrepackedWeights | None] = ContextVar("weights", default=No
 
 
 @contextmanager
-def _using(weights: PrepackedWeights | None) -> Iterator[None]:
+def _using(weights: PrepackedWeights) -> Iterator[None]:
     token = _weights.set(weights)
     try:
         yield
@@ -99,10 +99,9 @@ def _using(weights: PrepackedWeights | None) -> Iterator[None]:
         _weights.reset(token)
 
 
-def casting(weights: CastWeights | None) -> AbstractContextManager[None]:
-    """Cast the weights for the forward passes of one training step; with None every pass casts its own."""
-    if weights is not None:
-        weights.refresh()
+def casting(weights: CastWeights) -> AbstractContextManager[None]:
+    """Cast the weights for the forward passes of one training step; without, every pass casts its own."""
+    weights.refresh()
     return _using(weights)
 
 

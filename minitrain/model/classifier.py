@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from minitrain.errors import MinitrainError
 from minitrain.kernels import get_kernels
-from minitrain.model.encoder_config import EncoderConfig, no_such_type
-from minitrain.model.families import FAMILIES, reads_types
+from minitrain.model.encoder_config import EncoderConfig
+from minitrain.model.families import FAMILIES, check_type_ids
 from minitrain.model.layers import Context, padding_mask
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig, kernels: str = "fast") -> None:
         super().__init__()
         family = FAMILIES[config.model_type]
-        self.config = config
+        self.config, self.max_length = config, config.max_length
         self.kernels = get_kernels(kernels)
         self.embeddings = family.embeddings(config)
         self.layer_order = family.layer_order(config)
@@ -49,8 +49,8 @@ class Encoder(nn.Module):
 
         Args:
             input_ids: (B, L) int64.
-            attention_mask: (B, L), non-zero at real tokens; None if all are real.
-            token_type_ids: (B, L) int64, 0 for the first text and 1 for the second; None for all 0.
+            attention_mask: (B, L), non-zero at real tokens; None if all are.
+            token_type_ids: (B, L) int64, 1 in the second text; None for all 0.
             cls_only: Compute only the first position of the last layer.
 
         Returns:
@@ -59,11 +59,10 @@ class Encoder(nn.Module):
         Raises:
             MinitrainError: L exceeds the model's positions, or an id has no embedding.
         """
-        length, longest = input_ids.size(1), self.config.max_length
-        if length > longest:
+        if input_ids.size(1) > self.max_length:
             raise MinitrainError(
-                f"a batch is {length} tokens long, the model has {longest} positions: "
-                f"truncate with max_length={longest}"
+                f"a batch is {input_ids.size(1)} tokens long, the model has {self.max_length} positions: "
+                f"truncate with max_length={self.max_length}"
             )
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
@@ -82,9 +81,7 @@ class Encoder(nn.Module):
 
 def _out_of_range(config: EncoderConfig, input_ids: Tensor, token_type_ids: Tensor) -> Exception:
     """The error for an id that has no embedding."""
-    types = int(token_type_ids.max())
-    if reads_types(config) and types >= config.type_vocab_size:
-        return MinitrainError(no_such_type(types, config))
+    check_type_ids(config, int(token_type_ids.max()))
     if (highest := int(input_ids.max())) >= config.vocab_size:
         return MinitrainError(
             f"a batch has the token id {highest}, the model has embeddings for ids up to {config.vocab_size - 1}: "

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from minitrain.config.problem_types import MOST_LABELS, MULTI_LABEL, PROBLEM_TYPES, REGRESSION
 from minitrain.errors import MinitrainError, shown
-from minitrain.model.activations import ACTIVATIONS
+from minitrain.model.layers import ACTIVATIONS
 
 LARGEST_SIZE = 2**24  # of one dimension, larger than any encoder's
 MOST_LAYERS = 256  # each is built before its weights are read, which takes a few milliseconds
@@ -63,11 +63,6 @@ def choice(default: str, among: Collection[str]) -> Any:
     return _field(default, lambda value: isinstance(value, str) and value in among, f"one of {', '.join(among)}")
 
 
-def activation(default: str) -> Any:
-    """The name of an activation."""
-    return choice(default, ACTIVATIONS)
-
-
 def choices(default: tuple[str, ...], among: Collection[str]) -> Any:
     """Any of several names."""
     return _field(
@@ -102,7 +97,7 @@ class EncoderConfig:
     num_layers: int = size(largest=MOST_LAYERS)
     num_heads: int = size()
     intermediate_size: int = size()
-    hidden_act: str = activation("gelu")
+    hidden_act: str = choice("gelu", ACTIVATIONS)
     hidden_dropout_prob: float = probability(0.1)
     attention_probs_dropout_prob: float = probability(0.1)
     classifier_dropout: float | None = probability(None)
@@ -146,15 +141,6 @@ class EncoderConfig:
             raise MinitrainError(
                 f"'pad_token_id' is {self.pad_token_id}, outside the vocabulary of {self.vocab_size}"
             )
-
-
-def no_such_type(highest: int, config: EncoderConfig) -> str:
-    """The error message for token type ids up to `highest` that the model has no embedding for."""
-    return (
-        f"the tokenizer gives token types up to {highest}, as of the second text of a pair, but the model's "
-        f"type_vocab_size (config.json) is {config.type_vocab_size}; to give every token the type 0, "
-        'put "model_input_names": ["input_ids", "attention_mask"] into tokenizer_config.json'
-    )
 
 
 def encoder_config(raw: Mapping[str, Any], names: Mapping[str, str], kind: type[EncoderConfig]) -> EncoderConfig:

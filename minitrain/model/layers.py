@@ -8,15 +8,17 @@ order, because the gradient norm depends on it in the last bit. Operations follo
 models/bert/modeling_bert.py, which follows Devlin et al. 2018 (arXiv 1810.04805).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitrain.kernels.reference import Kernels
-from minitrain.model.activations import ACTIVATIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,3 +167,42 @@ class Block(nn.Module):
             return self.feed_forward_norm(dropout_add(x, wide, self.feed_forward_dropout, self.training))
 
         return apply_chunking(rest, x, self.chunk_size)
+
+
+def _gelu_new(x: Tensor) -> Tensor:
+    return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))
+
+
+def _gelu_fast(x: Tensor) -> Tensor:
+    return 0.5 * x * (1.0 + torch.tanh(x * 0.7978845608 * (1.0 + 0.044715 * x * x)))
+
+
+def _gelu_python(x: Tensor) -> Tensor:
+    return x * 0.5 * (1.0 + torch.erf(x / math.sqrt(2.0)))
+
+
+# All that transformers 5.23 has under a name, except those with parameters (prelu, xielu).
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_10": lambda x: torch.clip(F.gelu(x), -10, 10),
+    "gelu_accurate": _gelu_new,
+    "gelu_fast": _gelu_fast,
+    "gelu_new": _gelu_new,
+    "gelu_python": _gelu_python,
+    "gelu_python_tanh": _gelu_new,
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "hardswish": F.hardswish,
+    "laplace": lambda x: 0.5 * (1.0 + torch.erf((x - 0.707107).div(0.282095 * math.sqrt(2.0)))),
+    "leaky_relu": F.leaky_relu,
+    "linear": lambda x: x,
+    "mish": F.mish,
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu": F.relu,
+    "relu2": lambda x: torch.square(F.relu(x)),
+    "relu6": F.relu6,
+    "sigmoid": torch.sigmoid,
+    "silu": F.silu,
+    "sqrtsoftplus": lambda x: F.softplus(x).sqrt(),
+    "swish": F.silu,
+    "tanh": torch.tanh,
+}

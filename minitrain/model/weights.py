@@ -1,6 +1,6 @@
 """Load and save checkpoints in the Hub's layout, under the names of transformers.
 
-Loading accounts for every parameter and every key of the files (`loading.py`, `checkpoint_keys.py`); whatever does
+Loading accounts for every parameter and every key of the files (`loading.py`); whatever does
 not fit is an error.
 """
 
@@ -19,11 +19,10 @@ from torch.overrides import TorchFunctionMode
 from minitrain.config.label_map import as_flag
 from minitrain.config.problem_types import CLASSIFICATION, REGRESSION
 from minitrain.errors import MinitrainError, shown
-from minitrain.model.checkpoint_keys import KeyMap
 from minitrain.model.classifier import Encoder, SequenceClassifier
 from minitrain.model.encoder_config import EncoderConfig, encoder_config
 from minitrain.model.families import FAMILIES, family_of
-from minitrain.model.loading import LoadReport, fill, read_keys
+from minitrain.model.loading import KeyMap, LoadReport, fill, read_keys
 from minitrain.storage.files import json_text, read_json, whole_files
 from minitrain.storage.hub import resolve_model
 from minitrain.storage.model_folder import what_it_holds

@@ -21,12 +21,10 @@ from minitrain.run.resume_checks import TARGETS, finished_run
 from minitrain.run.run_folder import clear_checkpoints, output_path
 from minitrain.run.save import run_info, save_run
 from minitrain.run.summary import footer, header
-from minitrain.storage.lock import exclusive_lock
-from minitrain.training.best import Best, best_by
+from minitrain.storage.files import exclusive_lock
 from minitrain.training.evaluation import evaluate_all
 from minitrain.training.loop import train_loop
-from minitrain.training.plan import plan
-from minitrain.training.setup import make_state
+from minitrain.training.setup import Best, best_by, make_state, plan
 from minitrain.training.step import TrainState
 
 

@@ -15,9 +15,8 @@ from minitrain.kernels.precision import device_of
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.families import FAMILIES
 from minitrain.training.evaluation import Evaluation
-from minitrain.training.loop import Observer
+from minitrain.training.loop import Observer, StepLog
 from minitrain.training.step import TrainState
-from minitrain.training.step_log import StepLog
 
 PHASES = ("data", "forward", "backward", "clip", "optimizer")
 

@@ -23,7 +23,7 @@ from minitrain.data.labels.notes import in_table, plain
 from minitrain.errors import naming_os_errors
 from minitrain.run.run_folder import LOG
 from minitrain.training.evaluation import Evaluation
-from minitrain.training.step_log import StepLog
+from minitrain.training.loop import StepLog
 
 MATRIX = "true / predicted"
 

@@ -34,8 +34,7 @@ from minitrain.storage.checkpoint import (
     save_checkpoint,
     set_aside,
 )
-from minitrain.training.best import Best
-from minitrain.training.plan import global_batch
+from minitrain.training.setup import Best, global_batch
 from minitrain.training.step import TrainState
 
 # Metrics whose values depend on a setting: with another one the best value so far does not count.

@@ -16,7 +16,7 @@ from minitrain.errors import MinitrainError
 from minitrain.run.run_folder import CHECKPOINTS, RESULTS, held_files, is_finished
 from minitrain.storage.checkpoint import Checkpoint, checkpoints_in
 from minitrain.storage.files import read_json
-from minitrain.training.plan import global_batch
+from minitrain.training.setup import global_batch
 
 # Settings that a resumed run may change: they change no float of the training.
 FREE = {

@@ -24,9 +24,8 @@ from minitrain.run.prepare import LIBRARIES, PreparedRun
 from minitrain.run.report import answers, as_json, finite_values
 from minitrain.run.run_folder import LOG, PREDICTIONS, RESULTS
 from minitrain.storage.files import json_text, whole_text_file, write_whole
-from minitrain.training.best import Best
 from minitrain.training.evaluation import Evaluation, baseline
-from minitrain.training.plan import global_batch
+from minitrain.training.setup import Best, global_batch
 from minitrain.training.step import TrainState
 
 DEMO_MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # where the embedded weights come from

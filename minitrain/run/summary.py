@@ -17,9 +17,8 @@ from minitrain.data.targets import TargetScale
 from minitrain.kernels.matmul import onednn_supports
 from minitrain.run.prepare import PreparedRun
 from minitrain.run.report import class_table, duration, metric_name, result_lines
-from minitrain.training.best import Best
 from minitrain.training.evaluation import Evaluation
-from minitrain.training.plan import global_batch, make_sampler, plan
+from minitrain.training.setup import Best, global_batch, make_sampler, plan
 
 MANY_TRUNCATED = 0.1  # share of the texts from which a warning is printed
 

@@ -43,8 +43,7 @@ class Checkpoint:
     @property
     def step(self) -> int:
         """Optimizer steps done."""
-        step: int = self.facts["step"]
-        return step
+        return int(self.facts["step"])
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:

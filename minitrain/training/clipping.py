@@ -13,7 +13,6 @@ from minitrain.errors import MinitrainError
 from minitrain.training.param_groups import plain_number, tensors_of
 
 
-@torch.no_grad()
 def clip_grad_norm(parameters: Tensor | Iterable[Tensor] | Iterable[tuple[str, Tensor]], max_norm: float) -> Tensor:
     """Scale all gradients in place by one factor so that their overall L2 norm is at most `max_norm`.
 
@@ -36,14 +35,20 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor] | Iterable[tuple[str, T
     >>> w.grad
     tensor([0.6000, 0.8000])
     """
-    longest = max_norm if isinstance(max_norm, float) else plain_number(max_norm, "max_norm")
+    longest = plain_number(max_norm, "max_norm")
     if math.isnan(longest):
         raise MinitrainError("max_norm is nan; expected a number, 0 or infinity to only measure")
-    grads = _gradients(tensors_of(parameters, "clip_grad_norm"))
+    return clip_gradients(tensors_of(parameters, "clip_grad_norm"), longest)
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
+    """`clip_grad_norm` without checks."""
+    grads = _gradients(parameters)
     total_norm = _norm(grads)
-    if grads and 0.0 < longest < math.inf:
+    if grads and 0.0 < max_norm < math.inf:
         # A factor clamped to 1 instead of `if total_norm > max_norm` spares a wait for the device.
-        torch._foreach_mul_(grads, torch.clamp(longest / (total_norm + 1e-6), max=1.0))
+        torch._foreach_mul_(grads, torch.clamp(max_norm / (total_norm + 1e-6), max=1.0))
     return total_norm
 
 

@@ -26,8 +26,8 @@ from minitrain.kernels.precision import autocast, device_of, explain_oom
 from minitrain.kernels.prepack import unchanged_weights
 from minitrain.kernels.reference import REFERENCE
 from minitrain.model.classifier import SequenceClassifier
-from minitrain.model.encoder_config import EncoderConfig, no_such_type
-from minitrain.model.families import reads_types
+from minitrain.model.encoder_config import EncoderConfig
+from minitrain.model.families import check_type_ids
 from minitrain.training.loss import loss_of
 from minitrain.training.metrics import Confusion, Metric
 from minitrain.training.regression_metrics import mean_absolute_error, root_mean_squared_error
@@ -244,9 +244,7 @@ def check_token_types(config: EncoderConfig, split: Split, source: Path | None =
     Args:
         source: The model's folder, for the message.
     """
-    if reads_types(config) and split.highest_type_id >= config.type_vocab_size:
-        where = f"{source}: " if source else ""
-        raise MinitrainError(where + no_such_type(split.highest_type_id, config))
+    check_type_ids(config, split.highest_type_id, f"{source}: " if source else "")
 
 
 def predictions_of(logits: Tensor) -> Tensor:

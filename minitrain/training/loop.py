@@ -6,11 +6,13 @@ here: what is printed (the observer), what is saved and when a signal stops the 
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Protocol
+from math import nan
+from typing import Any, Protocol
 
 import torch
 
@@ -25,29 +27,77 @@ from minitrain.errors import MinitrainError
 from minitrain.kernels.dropout import ExampleStreams
 from minitrain.kernels.precision import device_of
 from minitrain.model.classifier import SequenceClassifier
-from minitrain.training.best import Best, best_by
 from minitrain.training.evaluation import Evaluation, check_token_types, evaluate_all
 from minitrain.training.metrics import Metric, metric_for
-from minitrain.training.plan import Plan, Sampler, make_sampler, plan, with_per_device_batch_size
-from minitrain.training.setup import choose_step, make_state
+from minitrain.training.setup import (
+    Best,
+    Plan,
+    Sampler,
+    best_by,
+    choose_step,
+    make_sampler,
+    make_state,
+    plan,
+    with_per_device_batch_size,
+)
 from minitrain.training.step import StepSettings, TrainState, train_step
-from minitrain.training.step_log import InFlight, StepLog
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLog:
+    """One optimizer step; loss, norm and seconds are filled in when it is done."""
+
+    step: int
+    epoch: float
+    learning_rate: float
+    examples: int  # in all processes
+    padding: float  # share of positions, 0 to 1
+    shapes: tuple[tuple[int, int], ...]  # (B, L) of each micro-batch of this process
+    loss: float = nan  # mean over the examples
+    grad_norm: float = nan  # before clipping
+    seconds: float = nan  # wall time since it began, or since the step before it was done, if that was later
+
+
+class InFlight:
+    """Passes the log of each step to `tell`, at once or `lag` steps later.
+
+    With a lag of 1 a GPU that works by itself has its next step before Python waits for the numbers of the last.
+    """
+
+    def __init__(self, tell: Callable[[StepLog], None], lag: int) -> None:
+        self.tell, self.lag = tell, lag
+        self._waiting: deque[tuple[StepLog, Callable[[], Any], float]] = deque()
+        self._ended = 0.0
+
+    def add(self, log: StepLog, read: Callable[[], Any], start: float) -> None:
+        """Add a step that began at `start`, by `time.perf_counter`. read: Waits for its `StepResult`."""
+        self._waiting.append((log, read, start))
+        self._deliver(self.lag)
+
+    def drain(self) -> None:
+        """Wait for all steps."""
+        self._deliver(0)
+
+    def _deliver(self, keep: int) -> None:
+        while len(self._waiting) > keep:
+            log, read, start = self._waiting.popleft()
+            result = read()._asdict()
+            seconds, self._ended = time.perf_counter() - max(start, self._ended), time.perf_counter()
+            self.tell(replace(log, **result, seconds=seconds))
 
 
 class Observer(Protocol):
     """Sees the steps and evaluations as they happen."""
 
-    def on_step(self, log: StepLog) -> None: ...
-
-    def on_evaluation(self, step: int, epoch: float, results: dict[str, Evaluation], is_best: bool) -> None: ...
-
-
-class _Silent:
     def on_step(self, log: StepLog) -> None:
-        pass
+        return
 
     def on_evaluation(self, step: int, epoch: float, results: dict[str, Evaluation], is_best: bool) -> None:
-        pass
+        return
+
+
+class _Silent(Observer):
+    """Shows nothing."""
 
 
 def fit(
@@ -107,7 +157,13 @@ def train_loop(
     steps, sampler = plan(config, len(train), world.size), make_sampler(config, train, world.size)
     settings, take_step = StepSettings.of(config), choose_step(config, device_of(model), world.size)
     in_flight = InFlight(observer.on_step, lag=0 if take_step is train_step else 1)
-    collate_fn = _collate_fn(train, config, pad_token_id, recorded=take_step is not train_step)
+    collate_fn = partial(
+        collate,
+        pad_token_id=train.pad_token_id if pad_token_id is None else pad_token_id,
+        # Each length is recorded by itself: so there are fewer.
+        pad_to_multiple_of=config.pad_to_multiple_of or (None if take_step is train_step else LENGTH_MULTIPLE),
+        padding_side=train.padding_side,
+    )
     patience = config.early_stopping_patience or math.inf
     done = state.step >= steps.total_steps or best.evaluations_since >= patience
     while not done:
@@ -133,18 +189,6 @@ def train_loop(
     in_flight.drain()
     if best.weights:
         model.load_state_dict(best.weights)
-
-
-def _collate_fn(
-    train: Split, config: TrainConfig, pad_token_id: int | None, recorded: bool
-) -> Callable[[list[Example]], Batch]:
-    return partial(
-        collate,
-        pad_token_id=train.pad_token_id if pad_token_id is None else pad_token_id,
-        # Each length is recorded by itself: so there are fewer.
-        pad_to_multiple_of=config.pad_to_multiple_of or (LENGTH_MULTIPLE if recorded else None),
-        padding_side=train.padding_side,
-    )
 
 
 def _epoch_batches(state: TrainState, sampler: Sampler, config: TrainConfig, steps: Plan) -> Iterator[list[int]]:

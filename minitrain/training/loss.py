@@ -23,19 +23,12 @@ _IGNORE_NOTHING = torch.iinfo(torch.int64).min
 def cross_entropy(
     logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, examples: int | None = None
 ) -> tuple[Tensor, int]:
-    """Sum of the negative log-likelihoods of the labels, and the number of examples.
+    """Sum of the negative log-likelihoods of (B,) int64 labels, 0-dim in nats, and B.
 
     Args:
         logits: (B, C), any float dtype; computed in float32.
-        labels: (B,) int64 in [0, C).
         label_smoothing: Share of the target, in [0, 1), spread evenly over all classes.
-        examples: Divisor the caller will use, if not B; decides the last bit of a smoothed loss.
-
-    Returns:
-        The loss in nats, 0-dim float32 (float64 if smoothed), and B.
-
-    Raises:
-        MinitrainError: Shapes or dtypes do not fit, a label is not a class, or the smoothing is out of range.
+        examples: Divisor the caller will use, if not B; decides the last bit of a smoothed loss, float64.
 
     >>> cross_entropy(torch.zeros(3, 2), torch.tensor([0, 1, 1]))  # 3 * ln(2)
     (tensor(2.0794), 3)
@@ -90,17 +83,7 @@ def _smoothed(logits: Tensor, labels: Tensor, epsilon: float, examples: int) -> 
 
 
 def mean_squared_error(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
-    """Sum of the squared errors of a one-number head, and the number of examples.
-
-    Args:
-        logits: (B, 1), any float dtype; computed in float32.
-        labels: (B,) float scores, any float dtype.
-
-    Returns:
-        The loss in squared units of the labels, 0-dim float32, and B.
-
-    Raises:
-        MinitrainError: Shapes or dtypes do not fit.
+    """Sum of the squared errors of logits (B, 1) against float labels (B,), 0-dim float32, and B.
 
     >>> mean_squared_error(torch.tensor([[1.0], [4.0]]), torch.tensor([1.0, 2.0]))
     (tensor(4.), 2)
@@ -119,11 +102,7 @@ def mean_squared_error(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
 def loss_of(
     logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, examples: int | None = None
 ) -> tuple[Tensor, int]:
-    """Cross-entropy for classes (int64), squared error for scores (float): (sum of losses, number of examples).
-
-    Raises:
-        MinitrainError: Scores cannot be smoothed.
-    """
+    """Cross-entropy for classes (int64), squared error for scores (float): (sum of losses, number of examples)."""
     if not labels.dtype.is_floating_point:
         return cross_entropy(logits, labels, label_smoothing, examples)
     if label_smoothing:

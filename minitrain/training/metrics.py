@@ -11,28 +11,87 @@ Source: the glue metric of evaluate 0.4.6 on scikit-learn 1.9 and scipy 1.17, eq
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from minitrain.errors import MinitrainError
-from minitrain.training.metric_inputs import Values, class_ids, scores
+from minitrain.config.scalars import plain
+from minitrain.errors import MinitrainError, shown
 from minitrain.training.regression_metrics import REGRESSION_METRICS
+
+_LARGEST = torch.iinfo(torch.int64).max
+Values = Tensor | Sequence[int] | Sequence[float]
+
+
+def class_ids(predictions: Values, labels: Values, num_classes: int | None = None) -> tuple[Tensor, Tensor]:
+    """Both as (B,) int64 on the CPU; without `num_classes` any id from 0 is valid."""
+    predicted, true = _pair(predictions, labels)
+    for name, values in (("predictions", predicted), ("labels", true)):
+        if values.is_floating_point() and len(values):
+            raise MinitrainError(f"{name} are {values.dtype}; class ids are integers: the argmax of the logits")
+        wrong = values < 0 if num_classes is None else (values < 0) | (values >= num_classes)
+        if wrong.any():
+            index = int(wrong.nonzero()[0])
+            limit = "upwards" if num_classes is None else f"to {num_classes - 1}"
+            raise MinitrainError(
+                f"{name}[{index}] is {values[index]}; class ids go from 0 {limit}. GLUE's test splits hide their "
+                "labels as -1: evaluate on the validation split"
+            )
+    return predicted.long(), true.long()
+
+
+def scores(predictions: Values, labels: Values) -> list[Tensor]:
+    """Both as (B,) float32 on the CPU."""
+    return [values.float() for values in _pair(predictions, labels)]
+
+
+def _pair(predictions: Values, labels: Values) -> tuple[Tensor, Tensor]:
+    predicted, true = _vector(predictions, "predictions"), _vector(labels, "labels")
+    if predicted.ndim != 1 or predicted.shape != true.shape:
+        shapes = f"predictions {tuple(predicted.shape)}, labels {tuple(true.shape)}"
+        hint = ": of logits (B, C) take .argmax(-1)" if predicted.ndim == 2 and true.ndim == 1 else ""
+        raise MinitrainError(f"got {shapes}; both must be (B,), of one length{hint}")
+    return predicted, true
+
+
+def _vector(values: Any, name: str) -> Tensor:
+    tensor: Tensor = (values if isinstance(values, Tensor) else _numbers(values, name)).detach().cpu()
+    if tensor.is_complex():
+        raise MinitrainError(f"{name} are {tensor.dtype}; expected real numbers")
+    return tensor.long() if tensor.dtype == torch.bool or not tensor.dtype.is_signed else tensor
+
+
+def _numbers(values: Any, name: str) -> Tensor:
+    if isinstance(values, str | bytes | Mapping | set | frozenset) or not isinstance(values, Iterable):
+        kind = f"{shown(values)} ({type(values).__name__})"
+        raise MinitrainError(f"{name} are {kind}; expected (B,) numbers: a tensor, an array, or a list")
+    items = values.tolist() if hasattr(values, "tolist") else list(values)
+    if not isinstance(items, list):  # a 0-dim array
+        return torch.tensor(_number(items, name))
+    if items and all(isinstance(item, list | tuple) for item in items):
+        return torch.empty(len(items), len(items[0]))  # refused by its shape, whatever it holds
+    return torch.tensor([_number(item, f"{name}[{place}]") for place, item in enumerate(items)])
+
+
+def _number(item: Any, name: str) -> int | float:
+    number = plain(item)
+    if isinstance(number, Integral) and abs(int(number)) <= _LARGEST:
+        return int(number)
+    if isinstance(number, Real) and not isinstance(number, Integral):
+        return float(number)
+    hint = "class ids, the positions of the label names" if isinstance(item, str) else "a number"
+    raise MinitrainError(f"{name} is {shown(item)} ({type(item).__name__}); expected {hint}")
+
 
 GLUE_METRICS: dict[str, tuple[str, ...]] = {
     "cola": ("matthews_correlation",),
-    "sst2": ("accuracy",),
-    "mrpc": ("accuracy", "f1"),
-    "qqp": ("accuracy", "f1"),
     "stsb": ("pearson", "spearmanr"),
-    "mnli": ("accuracy",),
-    "mnli_matched": ("accuracy",),
-    "mnli_mismatched": ("accuracy",),
-    "qnli": ("accuracy",),
-    "rte": ("accuracy",),
-    "wnli": ("accuracy",),
-    "hans": ("accuracy",),
+    **dict.fromkeys(("mrpc", "qqp"), ("accuracy", "f1")),
+    **dict.fromkeys(("sst2", "mnli", "mnli_matched", "mnli_mismatched"), ("accuracy",)),
+    **dict.fromkeys(("qnli", "rte", "wnli", "hans"), ("accuracy",)),
 }
 
 

@@ -94,13 +94,10 @@ class AdamW(torch.optim.Optimizer):
         """Update every parameter that has a gradient.
 
         Args:
-            lr: Learning rate of this step for all groups, by default each group's own. In a CUDA graph, a tensor.
-            closure: Computes loss and gradients before the update, and is what `step` returns; may come first.
-            grad_scale: 0-dim float32 that gradients are divided by first. Needs `fused`.
-            found_inf: 0-dim float32 on the device: 1 skips the update, 0 does not. Needs `fused`.
-
-        Raises:
-            MinitrainError: A learning rate is negative, infinite or NaN.
+            lr: For all groups, by default each group's own; in a CUDA graph, a tensor.
+            closure: Computes loss and gradients first, and is what `step` returns; may be the first argument.
+            grad_scale: 0-dim float32 that gradients are divided by. Needs `fused`.
+            found_inf: 0-dim float32 on the device: 1 skips the update. Needs `fused`.
         """
         if callable(lr) and not isinstance(lr, Tensor):
             lr, closure = None, lr
@@ -112,12 +109,10 @@ class AdamW(torch.optim.Optimizer):
         if not all(isinstance(rate, float) and 0.0 <= rate < math.inf for rate in rates):
             rates = [checked_rate(rate, of_group=lr is None) for rate in rates]
         for group, rate in zip(self.param_groups, rates, strict=True):
-            self._step_group(group, rate, grad_scale, found_inf)
+            self._step_group(group, rate, grad_scale=grad_scale, found_inf=found_inf)
         return loss
 
-    def _step_group(
-        self, group: dict[str, Any], lr: float | Tensor, grad_scale: Tensor | None, found_inf: Tensor | None
-    ) -> None:
+    def _step_group(self, group: dict[str, Any], lr: float | Tensor, **scaling: Tensor | None) -> None:
         alike: dict[Any, list[_Update]] = defaultdict(list)  # one kernel call each
         gathered: list[tuple[SparseMoments, Tensor]] = []
         for parameter in group["params"]:
@@ -141,9 +136,9 @@ class AdamW(torch.optim.Optimizer):
             alike[parameter.device, parameter.dtype, decay].append(update)
         for (*_, decay), updates in alike.items():
             if group["fused"]:
-                _fused_update(updates, group, lr, decay, grad_scale, found_inf)
+                _fused_update(updates, group, lr, decay, **scaling)
             else:
-                assert grad_scale is None and found_inf is None
+                assert not any(value is not None for value in scaling.values())
                 _plain_update(updates, group, lr, decay)
         for moments, parameter in gathered:
             moments.scatter(parameter)
@@ -191,7 +186,13 @@ class AdamW(torch.optim.Optimizer):
             _copy_checked(name, state[name], tensor)
         self.state = defaultdict(dict, loaded)
         for name in state.keys() & groups.keys():
-            _restore_settings(groups[name], *state[name].tolist())
+            lr, *betas = state[name].tolist()
+            group = groups[name]
+            group["betas"] = tuple(betas)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)  # in place: its owner may use it elsewhere too
+            else:
+                group["lr"] = lr
 
     def _tensors(self, states: Mapping[Tensor, dict[str, Any]]) -> dict[str, Tensor]:
         """The states of parameters as flat names and live tensors."""
@@ -233,14 +234,6 @@ def _copy_checked(name: str, value: Any, own: Tensor) -> None:
     own.copy_(value)
 
 
-def _restore_settings(group: dict[str, Any], lr: float, *betas: float) -> None:
-    group["betas"] = betas
-    if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(lr)  # in place: its owner may use it elsewhere too
-    else:
-        group["lr"] = lr
-
-
 def _plain_update(updates: list[_Update], group: dict[str, Any], lr: float | Tensor, weight_decay: float) -> None:
     """The equations of `AdamW`, rounded as in torch's `_single_tensor_adam`."""
     beta1, beta2 = group["betas"]
@@ -255,12 +248,7 @@ def _plain_update(updates: list[_Update], group: dict[str, Any], lr: float | Ten
 
 
 def _fused_update(
-    updates: list[_Update],
-    group: dict[str, Any],
-    lr: float | Tensor,
-    weight_decay: float,
-    grad_scale: Tensor | None,
-    found_inf: Tensor | None,
+    updates: list[_Update], group: dict[str, Any], lr: float | Tensor, weight_decay: float, **scaling: Tensor | None
 ) -> None:
     """The same in one pass over memory."""
     weights, gradients, exp_avgs, exp_avg_sqs, steps = map(list, zip(*updates, strict=True))
@@ -279,8 +267,7 @@ def _fused_update(
         eps=group["eps"],
         amsgrad=False,
         maximize=False,
-        grad_scale=grad_scale,
-        found_inf=found_inf,
+        **scaling,
     )
-    if found_inf is not None:
+    if (found_inf := scaling["found_inf"]) is not None:
         torch._foreach_sub_(steps, [found_inf] * len(steps))

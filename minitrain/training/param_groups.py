@@ -65,7 +65,7 @@ def tensors_of(parameters: Any, where: str) -> list[Tensor]:
     """
     entries = _as_list(parameters, where)
     if not entries and isinstance(parameters, GeneratorType):
-        warn(f"{where} got an empty generator: was it read before? Pass list(model.parameters())", stacklevel=4)
+        warn(f"{where} got an empty generator: was it read before? Pass list(model.parameters())", stacklevel=3)
     return entries if all(isinstance(entry, Tensor) for entry in entries) else _named_tensors(entries, where)[1]
 
 
@@ -75,21 +75,11 @@ def _as_list(parameters: Any, where: str) -> list[Any]:
     is_module = isinstance(parameters, nn.Module) and not isinstance(parameters, nn.ParameterList)
     unfit = is_module or isinstance(parameters, Mapping | set | frozenset | str | bytes)
     if unfit or not isinstance(parameters, Iterable):
-        raise _not_parameters(parameters, where)
+        raise MinitrainError(
+            f"{where} got {_named(parameters)}, expected tensors in a fixed order: model.parameters(), or a list; "
+            "the tensors of a dict are its .values(), and a group goes into a list, [{'params': ...}]"
+        )
     return list(parameters)
-
-
-def _not_parameters(parameters: Any, where: str) -> MinitrainError:
-    got = f"a {type(parameters).__name__}"
-    if isinstance(parameters, nn.Module):
-        return MinitrainError(f"{where} got {got}; pass its parameters: model.parameters()")
-    if isinstance(parameters, Mapping):
-        way = "put a group into a list, [{'params': ...}]; the tensors of a dict are its .values()"
-    elif isinstance(parameters, set | frozenset):
-        way = "the order of a set changes from run to run; pass a list"
-    else:
-        got, way = _named(parameters), "pass model.parameters()"
-    return MinitrainError(f"{where} got {got}, expected tensors: {way}")
 
 
 def _named_tensors(entries: Sequence[Any], where: str) -> tuple[list[str], list[Tensor]]:
@@ -102,9 +92,8 @@ def _named_tensors(entries: Sequence[Any], where: str) -> tuple[list[str], list[
     tensors = [tensor for _, tensor in pairs] if pairs else list(entries)
     for number, tensor in enumerate(tensors):
         if not isinstance(tensor, Tensor):
-            got = _named(tensor) if isinstance(tensor, Real | str | None) else f"a {type(tensor).__name__}"
             raise MinitrainError(
-                f"{where}: parameter {number} is {got}, expected a tensor: pass model.parameters(), or "
+                f"{where}: parameter {number} is {_named(tensor)}, expected a tensor: pass model.parameters(), or "
                 "a list of tensors with requires_grad"
             )
     return [name for name, _ in pairs], tensors
@@ -211,4 +200,5 @@ def _require_at_least_zero(**numbers: float) -> None:
 
 
 def _named(value: Any) -> str:
-    return f"{shown(value)} ({type(value).__name__})"
+    kind = type(value).__name__
+    return f"{shown(value)} ({kind})" if isinstance(value, Real | str | None) else f"a {kind}"

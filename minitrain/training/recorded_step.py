@@ -13,6 +13,7 @@ Source: CUDA C++ Programming Guide, "CUDA Graphs"; `torch.cuda.graph`, torch 2.1
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -79,7 +80,7 @@ class RecordedStep:
 
     def _compute(self, state: TrainState, batch: Batch, settings: StepSettings) -> Tensor:
         """The lines of `train_step` without a number that Python would wait for."""
-        with casting(state.cast):
+        with casting(state.cast) if state.cast else nullcontext():
             with autocast(self.device, settings.bf16):
                 logits = state.parallel(**batch.inputs)
             loss = plain.share_of_loss(logits, batch.labels, len(batch), settings)

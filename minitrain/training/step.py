@@ -7,6 +7,7 @@ made (`setup.py`); the same step recorded by a GPU (`recorded_step.py`).
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from minitrain.kernels.dropout import ExampleStreams, drawing_from
 from minitrain.kernels.precision import autocast, device_of, explain_oom
 from minitrain.kernels.prepack import CastWeights, casting
 from minitrain.model.classifier import SequenceClassifier
-from minitrain.training.clipping import clip_grad_norm, grad_norm
+from minitrain.training.clipping import clip_gradients, grad_norm
 from minitrain.training.loss import loss_of
 from minitrain.training.optim import AdamW
 
@@ -99,25 +100,24 @@ def train_step(
     """Take one optimizer step.
 
     Args:
-        micro_batches: Of this process, at least one. One without labels counts for nothing.
-        rows: Row numbers of the step in all processes. They count the examples, and an error names them; in a
-            single process they may be left out.
+        micro_batches: Of this process, at least one; one without labels adds nothing to the loss.
+        rows: Row numbers of the step in all processes; optional in a single process.
         streams: Random streams for the dropout of each micro-batch; by default the process's own.
 
     Raises:
-        MinitrainError: Loss or norm is not finite; the weights are as before the step. Or the memory is short.
+        MinitrainError: Loss or norm is not finite (the weights are as before the step), or the memory is short.
     """
     # ---- forward, loss, backward ----------------------------------------------------------------------------
     model, world, device = state.parallel, state.world, device_of(state.model)
     assert rows or world.size == 1
     examples = len(rows) or sum(len(batch) for batch in micro_batches)
     loss = torch.zeros((), device=device)
-    with casting(state.cast):
+    with casting(state.cast) if state.cast else nullcontext():
         for number, batch in enumerate(micro_batches):
             with (
                 explain_oom(batch.input_ids.shape, "training", SMALLER_BATCHES),
                 sync_gradients(model, wanted=number == len(micro_batches) - 1),
-                drawing_from(streams[number] if streams else None),
+                drawing_from(streams[number]) if streams else nullcontext(),
             ):
                 batch = batch.to(device)
                 with autocast(device, settings.bf16):
@@ -151,7 +151,7 @@ def share_of_loss(logits: Tensor, labels: Tensor | None, examples: int, settings
 def clip(model: nn.Module, settings: StepSettings) -> tuple[Tensor, Tensor | None]:
     """Clip the gradients: (norm before clipping, what AdamW is to divide them by or None)."""
     if not settings.fused_clip:
-        return clip_grad_norm(model.parameters(), settings.max_grad_norm), None
+        return clip_gradients(model.parameters(), settings.max_grad_norm), None
     norm, longest = grad_norm(model.parameters()), settings.max_grad_norm
     return norm, ((norm + 1e-6) / longest).clamp(min=1.0).float() if 0.0 < longest < math.inf else None
 

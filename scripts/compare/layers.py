@@ -28,8 +28,7 @@ from minitrain.run.prepare import PreparedRun, prepare
 from minitrain.run.report import say
 from minitrain.training.clipping import clip_grad_norm
 from minitrain.training.loss import loss_of
-from minitrain.training.plan import make_sampler
-from minitrain.training.setup import make_state
+from minitrain.training.setup import make_sampler, make_state
 
 # The operation before a module of ours, by the end of its name. The other modules take an output directly.
 BEFORE = {

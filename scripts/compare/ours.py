@@ -12,9 +12,8 @@ from minitrain.kernels.precision import autocast, device_of
 from minitrain.model.weights import reference_names
 from minitrain.run.prepare import PreparedRun, prepare
 from minitrain.training.evaluation import Evaluation, predict
-from minitrain.training.loop import fit
+from minitrain.training.loop import StepLog, fit
 from minitrain.training.loss import loss_of
-from minitrain.training.step_log import StepLog
 
 
 class Recorder:

@@ -18,8 +18,7 @@ from minitrain.config.train_config import TrainConfig
 from minitrain.run.output_file import check_writable, write_json
 from minitrain.run.prepare import prepare
 from minitrain.run.report import say
-from minitrain.training.loop import fit
-from minitrain.training.step_log import StepLog
+from minitrain.training.loop import StepLog, fit
 
 EPOCHS = 2  # so that one evaluation lies between two steps
 

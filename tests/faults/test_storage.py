@@ -31,7 +31,7 @@ from minitrain.storage.checkpoint import (
     save_checkpoint,
     sweep,
 )
-from minitrain.storage.lock import exclusive_lock
+from minitrain.storage.files import exclusive_lock
 
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("MINITRAIN_KILLS", "5"))
@@ -362,7 +362,7 @@ def test_files_have_the_mode_of_the_umask_and_names_may_be_anything(tmp_path: Pa
     assert load_checkpoint(path).step == 2
 
 
-HOLD = "import sys; from pathlib import Path; from minitrain.storage.lock import exclusive_lock\n"
+HOLD = "import sys; from pathlib import Path; from minitrain.storage.files import exclusive_lock\n"
 HOLD += "with exclusive_lock(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
 
 

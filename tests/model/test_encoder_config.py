@@ -17,9 +17,9 @@ from transformers import BertConfig, pipeline
 
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
-from minitrain.model.activations import ACTIVATIONS
 from minitrain.model.encoder_config import LARGEST_SIZE, EncoderConfig
 from minitrain.model.families import FAMILIES
+from minitrain.model.layers import ACTIVATIONS
 from minitrain.model.weights import load_classifier, load_encoder, read_config, trained_labels
 
 SMALL = {"model_type": "bert", **REFERENCES["bert"].small}

@@ -19,9 +19,8 @@ from parity.reference import (
 from torch import Tensor
 from transformers.activations import ACT2FN
 
-from minitrain.model.activations import ACTIVATIONS
 from minitrain.model.classifier import SequenceClassifier
-from minitrain.model.layers import apply_chunking
+from minitrain.model.layers import ACTIVATIONS, apply_chunking
 from minitrain.model.weights import load_classifier, save_classifier
 
 LEARNT = {"prelu", "xielu"}  # activations with parameters, which no checkpoint of these families holds

@@ -20,8 +20,8 @@ from minitrain.errors import MinitrainError
 from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import train
 from minitrain.run.predict import predict_run
-from minitrain.training.best import best_by
 from minitrain.training.metrics import metric_for
+from minitrain.training.setup import best_by
 
 WORDS = ("fraud", "legit")
 
@@ -112,7 +112,7 @@ def test_a_positive_label_that_cannot_be_is_an_error_before_training(
 def test_a_positive_label_without_an_f1_is_an_error(model: Path) -> None:
     config = TrainConfig(model=str(model), positive_label="1")
     assert best_by(config, metric_for("mrpc", 2)).name == "accuracy"
-    with pytest.raises(MinitrainError, match="--positive_label 1: f1 is not among accuracy"):
+    with pytest.raises(MinitrainError, match="--positive_label 1: the metrics have no f1"):
         best_by(config, metric_for("sst2", 2))
 
 

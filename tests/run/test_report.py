@@ -19,8 +19,8 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support  #
 from minitrain.run.report import Console, class_table, duration, finite_values, interval, result_lines
 from minitrain.storage.files import json_text
 from minitrain.training.evaluation import Evaluation
+from minitrain.training.loop import StepLog
 from minitrain.training.metrics import Confusion
-from minitrain.training.step_log import StepLog
 
 STEP_KEYS = {"event", "step", "epoch", "loss", "grad_norm", "learning_rate", "examples_per_second", "padding"}
 

@@ -35,15 +35,12 @@ from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.weights import load_classifier
-from minitrain.training.best import Best
 from minitrain.training.evaluation import Evaluation, evaluate
-from minitrain.training.loop import fit
+from minitrain.training.loop import StepLog, fit
 from minitrain.training.metrics import Metric, metric_for
 from minitrain.training.param_groups import decay_groups
-from minitrain.training.plan import make_sampler, plan
-from minitrain.training.setup import make_state
+from minitrain.training.setup import Best, make_sampler, make_state, plan
 from minitrain.training.step import StepSettings, TrainState, train_step
-from minitrain.training.step_log import StepLog
 
 NEUTRAL = ["the", "a", "film", "plot", "actor", "scene", "was", "is", "of", "and", "story", "with", "music", "in"]
 GOOD, BAD = ["great", "good", "superb"], ["bad", "dull", "awful"]

@@ -18,14 +18,12 @@ from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.weights import load_classifier
 from minitrain.run.resume import Checkpointer
 from minitrain.training import loop
-from minitrain.training.best import best_by
 from minitrain.training.evaluation import Evaluation
-from minitrain.training.loop import train_loop
+from minitrain.training.loop import StepLog, train_loop
 from minitrain.training.metrics import metric_for
 from minitrain.training.recorded_step import RecordedStep
-from minitrain.training.setup import choose_step, is_recordable, make_state
+from minitrain.training.setup import best_by, choose_step, is_recordable, make_state
 from minitrain.training.step import StepSettings, TrainState, train_step
-from minitrain.training.step_log import StepLog
 
 SETTINGS = StepSettings(fused_clip=True)
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

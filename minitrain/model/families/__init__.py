@@ -6,27 +6,16 @@ from typing import Any
 from minitrain.errors import MinitrainError, shown
 from minitrain.model.encoder_config import EncoderConfig
 from minitrain.model.families.albert import ALBERT
-from minitrain.model.families.bert import BERT
+from minitrain.model.families.bert import BERT, Family
 from minitrain.model.families.deberta_v2 import DEBERTA_V2
 from minitrain.model.families.distilbert import DISTILBERT
 from minitrain.model.families.electra import ELECTRA
-from minitrain.model.families.family import Family
 from minitrain.model.families.modernbert import MODERNBERT
 from minitrain.model.families.mpnet import MPNET
 from minitrain.model.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 
-FAMILIES: dict[str, Family] = {
-    "albert": ALBERT,
-    "bert": BERT,
-    "camembert": CAMEMBERT,
-    "deberta-v2": DEBERTA_V2,
-    "distilbert": DISTILBERT,
-    "electra": ELECTRA,
-    "mpnet": MPNET,
-    "modernbert": MODERNBERT,
-    "roberta": ROBERTA,
-    "xlm-roberta": XLM_ROBERTA,
-}
+_ALL = ALBERT, BERT, CAMEMBERT, DEBERTA_V2, DISTILBERT, ELECTRA, MPNET, MODERNBERT, ROBERTA, XLM_ROBERTA
+FAMILIES: dict[str, Family] = {family.model_type: family for family in _ALL}
 
 
 def family_of(raw: Mapping[str, Any]) -> Family:
@@ -43,9 +32,15 @@ def family_of(raw: Mapping[str, Any]) -> Family:
     return FAMILIES[name]
 
 
-def reads_types(config: EncoderConfig) -> bool:
-    """Whether the model has embeddings of token types."""
-    return "type_vocab_size" in FAMILIES[config.model_type].config_names and config.type_vocab_size > 0
+def check_type_ids(config: EncoderConfig, highest: int, where: str = "") -> None:
+    """Raise MinitrainError, beginning with `where`, if the model has embeddings of token types, but not so many."""
+    reads_types = "type_vocab_size" in FAMILIES[config.model_type].config_names and config.type_vocab_size > 0
+    if reads_types and highest >= config.type_vocab_size:
+        raise MinitrainError(
+            f"{where}the tokenizer gives token types up to {highest}, as of the second text of a pair, but the "
+            f"model's type_vocab_size (config.json) is {config.type_vocab_size}; to give every token the type 0, "
+            'put "model_input_names": ["input_ids", "attention_mask"] into tokenizer_config.json'
+        )
 
 
 # Keys of config.json that only one family has.

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from minitrain.errors import MinitrainError
-from minitrain.model.encoder_config import MOST_LAYERS, EncoderConfig, activation, probability, size
-from minitrain.model.families.bert import CONFIG_KEYS, BertEmbeddings, BertHead
-from minitrain.model.families.family import Family
-from minitrain.model.layers import Attention, Context, FeedForward, apply_chunking
+from minitrain.model.encoder_config import MOST_LAYERS, EncoderConfig, choice, probability, size
+from minitrain.model.families.bert import CONFIG_KEYS, BertEmbeddings, BertHead, Family
+from minitrain.model.layers import ACTIVATIONS, Attention, Context, FeedForward, apply_chunking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +21,7 @@ class AlbertConfig(EncoderConfig):
     A linear layer projects the embeddings from `embedding_size` to the hidden size.
     """
 
-    hidden_act: str = activation("gelu_new")
+    hidden_act: str = choice("gelu_new", ACTIVATIONS)
     hidden_dropout_prob: float = probability(0.0)
     attention_probs_dropout_prob: float = probability(0.0)
     classifier_dropout: float | None = probability(0.1)

@@ -3,13 +3,78 @@
 All of BERT but `layers.py`: embeddings, pooler and classifier, the keys of config.json and of the weights.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from minitrain.kernels.reference import Kernels
+from minitrain.kernels.reference import Activation, Kernels
 from minitrain.model.encoder_config import EncoderConfig
-from minitrain.model.families.family import Family
 from minitrain.model.layers import Attention, Block
+
+
+def init_normal(name: str, parameter: Tensor, config: EncoderConfig) -> None:
+    """Initialise a new parameter as most of transformers 5.23 does: normal (0, initializer_range), biases 0."""
+    if name.endswith("bias"):
+        parameter.zero_()
+    else:
+        parameter.normal_(0.0, config.initializer_range)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """How to read, build and write one kind of checkpoint.
+
+    Args:
+        model_type: The value in config.json.
+        architecture: The reference's class name, written to `architectures`.
+        prefix: Stands before the encoder's keys in checkpoints with a head; others leave it out.
+        config: The family's configuration class.
+        config_keys: Our field -> the key in config.json, for those that differ.
+        absent: Our fields that the family's config.json does not have.
+        normalize_config: A parsed config.json -> one with the keys of `config_names`, if versions of it differ.
+        key_map: (the reference's module, our module); `{i}` is the number of a block.
+        block_key: (config, number of a block) -> what replaces `{i}` in the reference's module.
+        ignored: Regular expressions of keys that a file may hold and a classifier does not need.
+
+        embeddings: config -> module (input_ids, token_type_ids, attention_mask or None, kernels) -> (B, L, H);
+            its table of words is called `word`.
+        block: (config, number) -> module (x, context, queries) -> (B, L, H) or (B, Q, H).
+        layer_order: config -> the number of the block for each layer; ALBERT's layers share blocks.
+        per_forward: config -> module (x, attention_mask or None, kernels); its output is `context.shared`.
+        final_norm: config -> module (B, L, H) -> (B, L, H) after the last block.
+        head: config -> module (x, attention_mask or None, kernels) -> (B, C). Its last layer is called `output`;
+            `cls_only` says that it reads the first position alone.
+        head_first: Whether the head is registered before the encoder.
+        init_parameter: (name, parameter, config); initialises a parameter that the checkpoint lacks.
+    """
+
+    model_type: str
+    architecture: str
+    prefix: str
+    config_keys: dict[str, str]
+    key_map: tuple[tuple[str, str], ...]
+    ignored: tuple[str, ...]
+    embeddings: Callable[[Any], nn.Module]
+    block: Callable[[Any, int], nn.Module]
+    head: Callable[[Any], nn.Module]
+    config: type[EncoderConfig] = EncoderConfig
+    absent: tuple[str, ...] = ()
+    normalize_config: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda raw: raw
+    block_key: Callable[[Any, int], str] = lambda config, number: str(number)
+    layer_order: Callable[[Any], list[int]] = lambda config: list(range(config.num_layers))
+    per_forward: Callable[[Any], nn.Module] | None = None
+    final_norm: Callable[[Any], nn.Module] | None = None
+    head_first: bool = False
+    init_parameter: Callable[[str, Tensor, Any], None] = init_normal
+
+    @property
+    def config_names(self) -> dict[str, str]:
+        """Our field -> the key in config.json, for all that are read from there."""
+        names = [spec.name for spec in fields(self.config) if spec.metadata and spec.name not in self.absent]
+        return {name: self.config_keys.get(name, name) for name in names}
 
 
 class BertEmbeddings(nn.Module):
@@ -58,27 +123,38 @@ def post_norm_block(config: EncoderConfig, attention: nn.Module, kind: type[Bloc
     )
 
 
-def bert_block(config: EncoderConfig, number: int) -> Block:
+def bert_block(config: EncoderConfig, number: int, kind: type[Attention] = Attention) -> Block:
     """One of BERT's blocks, which are all alike."""
-    attention = Attention(config.hidden_size, config.num_heads, config.attention_probs_dropout_prob)
-    return post_norm_block(config, attention)
+    return post_norm_block(config, kind(config.hidden_size, config.num_heads, config.attention_probs_dropout_prob))
 
 
 class BertHead(nn.Module):
-    """The pooler, a linear layer with tanh on [CLS], then the classifier: (B, L, H) -> (B, C)."""
+    """A hidden layer on [CLS], in BERT called the pooler, then the classifier: (B, L, H) -> (B, C).
+
+    `input_dropout` comes before the hidden layer; None for the same as after it.
+    """
 
     cls_only = True
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(
+        self,
+        config: EncoderConfig,
+        activation: Activation = torch.tanh,
+        input_dropout: float | None = 0.0,
+        name: str = "pooler",
+    ) -> None:
         super().__init__()
+        self.name, self.activation = name, activation
         own = config.classifier_dropout
         self.dropout = config.hidden_dropout_prob if own is None else own
-        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        self.input_dropout = self.dropout if input_dropout is None else input_dropout
+        self.add_module(name, nn.Linear(config.hidden_size, config.hidden_size))
         self.output = nn.Linear(config.hidden_size, config.num_labels)
 
     def forward(self, x: Tensor, attention_mask: Tensor | None, kernels: Kernels) -> Tensor:
-        pooled = torch.tanh(self.pooler(x[:, 0]))  # (B, H)
-        return self.output(kernels.dropout(pooled, self.dropout, self.training))
+        x = kernels.dropout(x[:, 0], self.input_dropout, self.training)  # (B, H)
+        x = self.activation(self.get_submodule(self.name)(x))
+        return self.output(kernels.dropout(x, self.dropout, self.training))
 
 
 # Our fields whose keys in config.json differ.

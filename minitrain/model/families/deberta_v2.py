@@ -12,21 +12,10 @@ from torch import Tensor, nn
 
 from minitrain.errors import MinitrainError
 from minitrain.kernels.reference import Kernels
-from minitrain.model.activations import ACTIVATIONS
-from minitrain.model.encoder_config import (
-    EncoderConfig,
-    activation,
-    choice,
-    choices,
-    positive,
-    probability,
-    size,
-    switch,
-)
-from minitrain.model.families.bert import CONFIG_KEYS, BertHead, bert_key_map, post_norm_block
+from minitrain.model.encoder_config import EncoderConfig, choice, choices, positive, probability, size, switch
+from minitrain.model.families.bert import CONFIG_KEYS, BertHead, Family, bert_key_map, post_norm_block
 from minitrain.model.families.disentangled import KINDS, DisentangledAttention, Distances, log_buckets
-from minitrain.model.families.family import Family
-from minitrain.model.layers import Block, Context
+from minitrain.model.layers import ACTIVATIONS, Block, Context
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +41,10 @@ class DebertaV2Config(EncoderConfig):
     attention_head_size: int | None = size(None)
     conv_kernel_size: int = size(0, smallest=0)
     conv_groups: int = size(1)
-    conv_act: str = activation("tanh")
+    conv_act: str = choice("tanh", ACTIVATIONS)
     pooler_hidden_size: int | None = size(None)
     pooler_dropout: float = probability(0.0)
-    pooler_hidden_act: str = activation("gelu")
+    pooler_hidden_act: str = choice("gelu", ACTIVATIONS)
 
     @property
     def farthest(self) -> int:
@@ -214,18 +203,8 @@ def _block(config: DebertaV2Config, number: int) -> Block:
     return post_norm_block(config, attention, ConvBlock if config.conv_kernel_size and number == 0 else Block)
 
 
-class DebertaV2Head(BertHead):
-    """BERT's pooler with another activation and dropout before it, then the classifier: (B, L, H) -> (B, C)."""
-
-    def __init__(self, config: DebertaV2Config) -> None:
-        super().__init__(config)
-        self.pooler_dropout = config.pooler_dropout
-        self.activation = ACTIVATIONS[config.pooler_hidden_act]
-
-    def forward(self, x: Tensor, attention_mask: Tensor | None, kernels: Kernels) -> Tensor:
-        x = kernels.dropout(x[:, 0], self.pooler_dropout, self.training)  # (B, H)
-        x = self.activation(self.pooler(x))
-        return self.output(kernels.dropout(x, self.dropout, self.training))
+def _head(config: DebertaV2Config) -> BertHead:
+    return BertHead(config, ACTIVATIONS[config.pooler_hidden_act], config.pooler_dropout)
 
 
 _BERT_KEYS = bert_key_map("deberta.")
@@ -256,5 +235,5 @@ DEBERTA_V2 = Family(
     embeddings=DebertaV2Embeddings,
     block=_block,
     per_forward=DebertaV2Shared,
-    head=DebertaV2Head,
+    head=_head,
 )

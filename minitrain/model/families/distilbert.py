@@ -9,8 +9,7 @@ from functools import partial
 import torch
 
 from minitrain.model.encoder_config import EncoderConfig, probability
-from minitrain.model.families.bert import BertEmbeddings, bert_block
-from minitrain.model.families.family import Family
+from minitrain.model.families.bert import BertEmbeddings, Family, bert_block
 from minitrain.model.families.roberta import DenseHead
 from minitrain.model.layers import Block
 

@@ -9,8 +9,7 @@ from functools import partial
 import torch.nn.functional as F
 
 from minitrain.model.encoder_config import EncoderConfig, size
-from minitrain.model.families.bert import CONFIG_KEYS, BertEmbeddings, bert_block, bert_key_map
-from minitrain.model.families.family import Family
+from minitrain.model.families.bert import CONFIG_KEYS, BertEmbeddings, Family, bert_block, bert_key_map
 from minitrain.model.families.roberta import DenseHead
 
 

@@ -14,19 +14,9 @@ from torch import Tensor, nn
 
 from minitrain.errors import MinitrainError
 from minitrain.kernels.reference import Kernels
-from minitrain.model.activations import ACTIVATIONS
-from minitrain.model.encoder_config import (
-    EncoderConfig,
-    activation,
-    choice,
-    positive,
-    probability,
-    size,
-    switch,
-    token_id,
-)
-from minitrain.model.families.family import Family, init_normal
-from minitrain.model.layers import Context, GatedFeedForward, apply_rotary_emb, padding_mask
+from minitrain.model.encoder_config import EncoderConfig, choice, positive, probability, size, switch, token_id
+from minitrain.model.families.bert import Family, init_normal
+from minitrain.model.layers import ACTIVATIONS, Context, GatedFeedForward, apply_rotary_emb, padding_mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +38,7 @@ class ModernBertConfig(EncoderConfig):
     attention_bias: bool = switch(False)
     mlp_bias: bool = switch(False)
     classifier_bias: bool = switch(False)
-    classifier_activation: str = activation("gelu")
+    classifier_activation: str = choice("gelu", ACTIVATIONS)
     classifier_pooling: str = choice("cls", ("cls", "mean"))
     initializer_cutoff_factor: float = positive(2.0)
 

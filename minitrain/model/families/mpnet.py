@@ -7,6 +7,7 @@ A learned number for each head and bucket of distances is added to the scores of
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,9 @@ from torch import Tensor, nn
 from minitrain.errors import MinitrainError
 from minitrain.kernels.reference import Kernels
 from minitrain.model.encoder_config import size
-from minitrain.model.families.bert import CONFIG_KEYS, post_norm_block
-from minitrain.model.families.family import Family
+from minitrain.model.families.bert import CONFIG_KEYS, Family, bert_block
 from minitrain.model.families.roberta import DenseHead, OffsetEmbeddings, RobertaConfig
-from minitrain.model.layers import Attention, Block, Context
+from minitrain.model.layers import Attention, Context
 
 # Constants in the reference, whatever config.json says.
 PAD = 1
@@ -80,11 +80,6 @@ class BiasedAttention(Attention):
         return context.kernels.dropout(scores.softmax(dim=-1), self.dropout, self.training) @ v
 
 
-def _block(config: MPNetConfig, number: int) -> Block:
-    attention = BiasedAttention(config.hidden_size, config.num_heads, config.attention_probs_dropout_prob)
-    return post_norm_block(config, attention)
-
-
 _BLOCK = "mpnet.encoder.layer.{i}."
 
 MPNET = Family(
@@ -112,7 +107,7 @@ MPNET = Family(
     ),
     ignored=(r"lm_head\..*", r"(mpnet\.)?pooler\..*"),  # the head of pretraining; a pooler that no head reads
     embeddings=OffsetEmbeddings,
-    block=_block,
+    block=partial(bert_block, kind=BiasedAttention),
     per_forward=RelativePositionBias,
     head=DenseHead,
 )

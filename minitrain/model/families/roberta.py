@@ -4,17 +4,15 @@ XLM-RoBERTa (Conneau et al. 2019, arXiv 1911.02116) and CamemBERT (Martin et al.
 same model with other vocabularies. After transformers 5.23 models/roberta/modeling_roberta.py.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from minitrain.errors import MinitrainError
-from minitrain.kernels.reference import Kernels
 from minitrain.model.encoder_config import EncoderConfig, token_id
-from minitrain.model.families.bert import CONFIG_KEYS, BertEmbeddings, bert_block, bert_key_map
-from minitrain.model.families.family import Family
+from minitrain.model.families.bert import CONFIG_KEYS, BertEmbeddings, BertHead, Family, bert_block, bert_key_map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,30 +61,8 @@ class RobertaEmbeddings(OffsetEmbeddings):
         self.position = position
 
 
-class DenseHead(nn.Module):
-    """A hidden layer on [CLS], with dropout before and after it, then the classifier: (B, L, H) -> (B, C)."""
-
-    cls_only = True
-
-    def __init__(
-        self,
-        config: EncoderConfig,
-        activation: Callable[[Tensor], Tensor] = torch.tanh,
-        input_dropout: float | None = None,
-    ) -> None:
-        super().__init__()
-        own = config.classifier_dropout
-        self.dropout = config.hidden_dropout_prob if own is None else own
-        self.input_dropout = self.dropout if input_dropout is None else input_dropout
-        self.activation = activation
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, config.num_labels)
-
-    def forward(self, x: Tensor, attention_mask: Tensor | None, kernels: Kernels) -> Tensor:
-        x = kernels.dropout(x[:, 0], self.input_dropout, self.training)  # (B, H)
-        x = self.activation(self.dense(x))
-        return self.output(kernels.dropout(x, self.dropout, self.training))
-
+# With dropout before the hidden layer too.
+DenseHead = partial(BertHead, name="dense", input_dropout=None)
 
 ROBERTA = Family(
     model_type="roberta",
