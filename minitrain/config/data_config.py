@@ -4,13 +4,7 @@ from dataclasses import dataclass
 
 from minitrain.config.label_map import read_label_map
 from minitrain.config.options import check_columns, check_flags, flag
-from minitrain.config.read_options import (
-    Files,
-    check_reading,
-    delimiter_flag,
-    encoding_flag,
-    quoting_flag,
-)
+from minitrain.config.read_options import Files, delimiter_flag, encoding_flag, quoting_flag, read_options
 from minitrain.errors import MinitrainError
 
 GLUE_REPOSITORY = "nyu-mll/glue"  # the default dataset, with the subset mrpc
@@ -53,7 +47,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_flags(self)
-        check_reading(self)
+        read_options(self)
         object.__setattr__(self, "label_map", read_label_map(self.label_map))
         if self.text_columns is not None:
             check_columns(self.text_columns, self.join)

@@ -8,11 +8,11 @@ from minitrain.config.label_map import read_label_map
 from minitrain.config.options import check_flags, flag
 from minitrain.config.read_options import (
     Files,
-    check_reading,
     delimiter_flag,
     encoding_flag,
     files_of,
     quoting_flag,
+    read_options,
 )
 from minitrain.config.train_config import ARITHMETICS
 from minitrain.errors import MinitrainError
@@ -45,7 +45,7 @@ class InferenceConfig:
 
     def __post_init__(self) -> None:
         check_flags(self)
-        check_reading(self)
+        read_options(self)
         for name in ("text_columns", "keep_columns"):
             if isinstance(value := getattr(self, name), str):
                 raise MinitrainError(f"--{name} {value}: expected a tuple of one or more names, as ({value!r},)")

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from minitrain.config.options import flag
+from minitrain.config.options import check_flags, flag
 from minitrain.errors import MinitrainError
 
 QUOTINGS = ("double", "none")
@@ -33,17 +33,6 @@ def encoding_flag() -> Any:
     return flag("utf-8", "of text files, e.g. latin-1, cp1252, utf-16")
 
 
-class Reading(Protocol):
-    """Any configuration with the three flags."""
-
-    @property
-    def delimiter(self) -> str | None: ...
-    @property
-    def quoting(self) -> str: ...
-    @property
-    def encoding(self) -> str: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
     """The three flags alone. Raises MinitrainError naming the flag that is wrong."""
@@ -53,38 +42,36 @@ class ReadOptions:
     encoding: str = encoding_flag()
 
     def __post_init__(self) -> None:
-        check_reading(self)
+        check_flags(self)
+        self.separator  # noqa: B018  # an unknown one is an error before any work
+        try:
+            "".encode(self.encoding)
+            b"".decode(self.encoding)
+        except (LookupError, UnicodeError, ValueError) as error:
+            raise MinitrainError(
+                f"--encoding {self.encoding}: Python has no such text encoding; e.g. utf-8, latin-1, cp1252, utf-16"
+            ) from error
+
+    @property
+    def separator(self) -> str | None:
+        """The character that --delimiter names; None if it is to be detected.
+
+        >>> ReadOptions(delimiter="semicolon").separator
+        ';'
+        """
+        if (asked := self.delimiter) is None:
+            return None
+        character = DELIMITERS.get(asked.lower(), asked)
+        if len(character) != 1 or character in '"\r\n\0':
+            raise MinitrainError(
+                f"--delimiter {asked!r}: expected one character, or tab, comma, semicolon, pipe or space"
+            )
+        return character
 
 
-def check_reading(options: Reading) -> None:
-    """Raise MinitrainError naming the flag that is wrong."""
-    if options.quoting not in QUOTINGS:
-        raise MinitrainError(f"--quoting is {options.quoting!r}; expected one of {', '.join(QUOTINGS)}")
-    delimiter_of(options)
-    try:
-        "".encode(options.encoding)
-        b"".decode(options.encoding)
-    except (LookupError, UnicodeError, ValueError, AttributeError, TypeError) as error:
-        raise MinitrainError(
-            f"--encoding {options.encoding}: Python has no such text encoding; e.g. utf-8, latin-1, cp1252, utf-16"
-        ) from error
-
-
-def delimiter_of(options: Reading) -> str | None:
-    """The character that --delimiter names; None if it is to be detected. Raises MinitrainError.
-
-    >>> delimiter_of(ReadOptions(delimiter="semicolon"))
-    ';'
-    """
-    asked = options.delimiter
-    if asked is None:
-        return None
-    character = DELIMITERS.get(asked.lower(), asked)
-    if len(character) != 1 or character in '"\r\n\0':
-        raise MinitrainError(
-            f"--delimiter {asked!r}: expected one character, or tab, comma, semicolon, pipe or space"
-        )
-    return character
+def read_options(config: Any) -> ReadOptions:
+    """The three flags of a configuration that has them among others, checked."""
+    return ReadOptions(delimiter=config.delimiter, quoting=config.quoting, encoding=config.encoding)
 
 
 def files_of(value: Files | Sequence[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitrain.config.scalars import plain
+from minitrain.config.options import plain
 from minitrain.data.tokenizer.tokenizer import PADDING_SIDES, Example
 from minitrain.errors import MinitrainError, shown
 

@@ -7,14 +7,14 @@ from typing import Any
 from minitrain.config.data_config import GLUE_REPOSITORY, DataConfig
 from minitrain.config.options import check_label_column
 from minitrain.config.problem_types import REGRESSION
+from minitrain.config.read_options import read_options
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import SplitsInfo
 from minitrain.data.labels.ids import hidden
 from minitrain.data.labels.infer import infer_labels
 from minitrain.data.labels.notes import label_notes
 from minitrain.data.labels.values import check_label_map
-from minitrain.data.overlap import overlap_notes
-from minitrain.data.subsample import Subsampler, check_texts_of, checksum
+from minitrain.data.subsample import Subsampler, check_texts_of, checksum, overlap_notes
 from minitrain.data.tables.in_memory import tables_in_memory
 from minitrain.data.tables.load import load_tables, read_file
 from minitrain.data.tables.table import Table
@@ -62,18 +62,18 @@ def read_tables(config: DataConfig) -> Tables:
     Raises:
         MinitrainError: Names the file or flag, and the row.
     """
-    dataset, subset = config.dataset, config.subset
+    dataset, subset, options = config.dataset, config.subset, read_options(config)
     files = {"train": config.train_file, "validation": config.eval_file, "test": config.test_file}
     own = {name: path for name, path in files.items() if path}
     if "train" in own:
-        tables = {name: read_file(path, _needed(config), config) for name, path in own.items()}
+        tables = {name: read_file(path, _needed(config), options) for name, path in own.items()}
     elif own:
         raise MinitrainError("--eval_file and --test_file go with --train_file")
     elif dataset is None:
         raise MinitrainError("there is no data: pass --dataset or --train_file")
     else:
         subset = "mrpc" if dataset == GLUE_REPOSITORY and subset is None else subset
-        tables = load_tables(dataset, subset, config.dataset_revision, config)
+        tables = load_tables(dataset, subset, config.dataset_revision, options)
     if "train" not in tables:
         said = "; ".join(note for table in tables.values() for note in table.notes)
         raise MinitrainError(

@@ -14,7 +14,7 @@ from typing import Any
 from minitrain.config.inference_config import EvaluateConfig, same_file
 from minitrain.config.label_map import as_flag
 from minitrain.config.options import check_label_column
-from minitrain.config.read_options import Files, Reading, ReadOptions, files_of
+from minitrain.config.read_options import Files, ReadOptions, files_of, read_options
 from minitrain.data.labels.ids import Labels, display_names, positive_of_data
 from minitrain.data.labels.infer import with_positive
 from minitrain.data.labels.notes import numbers_as_ids
@@ -181,7 +181,7 @@ def _read_tables(
 
 
 def _read_dataset(
-    config: EvaluateConfig, trained: Mapping[str, Any], reading: Reading
+    config: EvaluateConfig, trained: Mapping[str, Any], reading: ReadOptions
 ) -> tuple[dict[str, Table], str | None]:
     """The splits to score of --dataset or of the run's own dataset, and the GLUE task."""
     dataset, subset, revision = config.dataset, config.subset, None
@@ -199,7 +199,11 @@ def _read_dataset(
 
 
 def _read_file(
-    config: EvaluateConfig, run: SavedRun, file: Files | Sequence[str], columns: tuple[str, ...], reading: Reading
+    config: EvaluateConfig,
+    run: SavedRun,
+    file: Files | Sequence[str],
+    columns: tuple[str, ...],
+    reading: ReadOptions,
 ) -> Table:
     """Read files with the run's columns; an error about a column also names the flags for other columns."""
     try:
@@ -214,12 +218,12 @@ def _read_file(
         ) from error
 
 
-def _reading(config: EvaluateConfig, trained: Mapping[str, Any]) -> Reading:
+def _reading(config: EvaluateConfig, trained: Mapping[str, Any]) -> ReadOptions:
     """How to read files: as the flags say; without flags, the run's own data as the run read them."""
-    given = {name: getattr(config, name) for name in ("delimiter", "quoting", "encoding")}
-    if config.eval_file is not None or config.dataset is not None or given != asdict(ReadOptions()):
-        return config
-    return ReadOptions(**{name: trained.get(name, default) for name, default in given.items()})
+    given = read_options(config)
+    if config.eval_file is not None or config.dataset is not None or given != ReadOptions():
+        return given
+    return ReadOptions(**{name: trained.get(name, default) for name, default in asdict(given).items()})
 
 
 def _name_of(file: Files | Sequence[str]) -> str:

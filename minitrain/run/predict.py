@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from minitrain.config.inference_config import PredictConfig
-from minitrain.config.read_options import files_of
+from minitrain.config.read_options import files_of, read_options
 from minitrain.data.load import tokenize, unknown_warning
 from minitrain.data.progress import progress
 from minitrain.data.subsample import check_texts_of
@@ -146,7 +146,9 @@ class _Predictor:
         if self.config.input_format is None and is_table:
             texts = self.run.columns(self.config.text_columns)
             try:
-                table = read_file(name, texts, self.config, others=self.config.keep_columns != ("none",))
+                table = read_file(
+                    name, texts, read_options(self.config), others=self.config.keep_columns != ("none",)
+                )
             except MinitrainError as error:
                 if self.config.text_columns is not None or not re.search("has no (column|field) ", str(error)):
                     raise

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitrain.config.scalars import plain
+from minitrain.config.options import plain
 from minitrain.errors import MinitrainError, shown
 
 _LARGEST = torch.iinfo(torch.int64).max

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, NoReturn
 
 from minitrain.config.label_map import as_flag
-from minitrain.config.scalars import plain_scalar
+from minitrain.config.options import plain_scalar
 from minitrain.data.tables.table import Table
 from minitrain.errors import MinitrainError, listed, shown
 

@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from minitrain.config.read_options import COMPRESSED, FILE_KINDS, Reading, ReadOptions
+from minitrain.config.read_options import COMPRESSED, FILE_KINDS, ReadOptions
 from minitrain.data.tables.parquet_rows import arrow_table
 from minitrain.data.tables.table import Table
 from minitrain.errors import MinitrainError, listed
@@ -31,7 +31,7 @@ Splits = Mapping[str, Sequence[str]]  # split -> files
 
 
 def load_folder(
-    folder: str, subset: str | None, read: Callable[..., Table], flags: Reading | None
+    folder: str, subset: str | None, read: Callable[..., Table], flags: ReadOptions | None
 ) -> dict[str, Table]:
     """Load every split of a folder.
 
@@ -79,7 +79,7 @@ def load_folder(
     return {split: replace(table, notes=(*notes.get(split, ()), *table.notes)) for split, table in tables.items()}
 
 
-def flags_set(options: Reading | None) -> list[str]:
+def flags_set(options: ReadOptions | None) -> list[str]:
     """The reading flags that differ from their defaults, as one types them.
 
     >>> flags_set(ReadOptions(delimiter=";"))
@@ -159,7 +159,7 @@ def _one_by_one(files: Splits, known: Mapping[str, str] | None = None) -> str:
     return " ".join(f"{FLAGS[split]} {','.join(by_split[split])}" for split in FLAGS if split in by_split)
 
 
-def _our_reading(builder: Any, card: Path, files: Splits, flags: Reading | None) -> ReadOptions | None:
+def _our_reading(builder: Any, card: Path, files: Splits, flags: ReadOptions | None) -> ReadOptions | None:
     """How our own reader reads the files, by the flags and then by README.md; None if `datasets` has to."""
     config, own = builder.config, flags or ReadOptions()
     # The builder may know features from its cache, of an earlier reading by `datasets`.

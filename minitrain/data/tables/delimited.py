@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from itertools import chain, islice
 from typing import Any
 
-from minitrain.config.read_options import Reading, delimiter_of
+from minitrain.config.read_options import ReadOptions
 from minitrain.data.tables.table import BETWEEN, Table, named
 from minitrain.errors import MinitrainError, shown
 
@@ -28,7 +28,7 @@ def read_delimited(
     source: str,
     lines: Lines,
     kind: str,
-    options: Reading,
+    options: ReadOptions,
     names: Sequence[str] | None,
     reopen: Callable[[], AbstractContextManager[Lines]],
 ) -> Table:
@@ -62,9 +62,11 @@ def _reader(lines: Iterable[str], delimiter: str, plain: bool) -> Any:
     return csv.reader(lines, delimiter=delimiter, strict=True)
 
 
-def _delimiter(sample: list[str], kind: str, options: Reading, names: Sequence[str]) -> tuple[str, str | None, int]:
+def _delimiter(
+    sample: list[str], kind: str, options: ReadOptions, names: Sequence[str]
+) -> tuple[str, str | None, int]:
     """The delimiter, a note on it, and the number of lines to skip."""
-    asked, usual = delimiter_of(options), "," if kind == ".csv" else "\t"
+    asked, usual = options.separator, "," if kind == ".csv" else "\t"
     excel = _EXCEL.fullmatch(sample[0]) if sample else None
     if asked is not None:
         return asked, None, int(excel is not None)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minitrain.config.scalars import plain_scalar
+from minitrain.config.options import plain_scalar
 from minitrain.data.tables.table import ABSENT, Table, field_of
 from minitrain.data.tokenizer.tokenizer import Example
 from minitrain.errors import MinitrainError, listed, shown

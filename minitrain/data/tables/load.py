@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from minitrain.config.read_options import COMPRESSED, FILE_KINDS, Files, Reading, ReadOptions, files_of
+from minitrain.config.read_options import COMPRESSED, FILE_KINDS, Files, ReadOptions, files_of
 from minitrain.data.gc_pause import gc_paused
 from minitrain.data.tables.dataset_folder import check_names, declares_files, flags_set, load_folder
 from minitrain.data.tables.delimited import read_delimited
@@ -38,7 +38,7 @@ CONVERSIONS = {
 
 
 def load_tables(
-    dataset: str, subset: str | None = None, revision: str | None = None, options: Reading | None = None
+    dataset: str, subset: str | None = None, revision: str | None = None, options: ReadOptions | None = None
 ) -> dict[str, Table]:
     """Load every split of a dataset.
 
@@ -94,7 +94,7 @@ def _check_files(dataset: str, card: Path | None, files: Mapping[str, Sequence[s
 def read_file(
     path: str | Path | Sequence[str | Path],
     columns: Sequence[str] | None = None,
-    options: Reading | None = None,
+    options: ReadOptions | None = None,
     others: bool = False,
 ) -> Table:
     """Read .csv, .tsv, .json, .jsonl or .parquet files, plain or compressed, one after the other.
@@ -121,7 +121,7 @@ def read_file(
     return table.unfolded(columns or ())
 
 
-def _read(path: Path, names: Sequence[str] | None, asked: Sequence[str], options: Reading) -> Table:
+def _read(path: Path, names: Sequence[str] | None, asked: Sequence[str], options: ReadOptions) -> Table:
     if os.path.isdir(path):
         raise MinitrainError(f"{path}: is a folder; pass it as --dataset, or its files as a pattern in quotes")
     kind = _kind_of(path, options)
@@ -144,7 +144,7 @@ def _read(path: Path, names: Sequence[str] | None, asked: Sequence[str], options
     return table
 
 
-def _kind_of(path: Path, options: Reading) -> str:
+def _kind_of(path: Path, options: ReadOptions) -> str:
     """The suffix by which a file is read. Raises MinitrainError with the way out for an unknown one."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     if suffixes and suffixes[-1] in COMPRESSED:

@@ -25,6 +25,7 @@ from minitrain.data.tokenizer.classes import (
     WORD_PIECES,
     as_it_is_note,
     class_for,
+    differences_note,
     family_of,
     pads_left,
     way_out,
@@ -37,7 +38,6 @@ from minitrain.data.tokenizer.families import (
     TokenizerFamily,
     Unfit,
 )
-from minitrain.data.tokenizer.notes import differences_note
 from minitrain.data.tokenizer.special_tokens import TokenizerFiles, add_tokens, special_tokens
 from minitrain.errors import MinitrainError, shown
 from minitrain.storage.files import read_json
