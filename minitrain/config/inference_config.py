@@ -6,14 +6,7 @@ from pathlib import Path
 
 from minitrain.config.label_map import read_label_map
 from minitrain.config.options import check_flags, flag
-from minitrain.config.read_options import (
-    Files,
-    delimiter_flag,
-    encoding_flag,
-    files_of,
-    quoting_flag,
-    read_options,
-)
+from minitrain.config.read_options import Files, delimiter_flag, encoding_flag, files_of, quoting_flag, read_options
 from minitrain.config.train_config import ARITHMETICS
 from minitrain.errors import MinitrainError
 from minitrain.storage.files import is_device

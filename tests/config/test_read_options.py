@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from test_tables import contents, put, write
 
-from minitrain.config.read_options import files_of
+from minitrain.config.read_options import files_of, read_options
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.load import load_splits
 from minitrain.data.tables.load import read_file
@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_several_files_are_one_table_in_order(folder: Path, flag: str) -> None:
     config = parse(TrainConfig, "", ["--model", "demo", "--train_file", flag])
     assert config.train_file is not None
-    table = read_file(config.train_file, ["text", "label"], config)
+    table = read_file(config.train_file, ["text", "label"], read_options(config))
     assert contents(table) == BOTH and table.files == (("one.csv", 2), ("two.csv", 1))
     assert output_path(config) == Path("runs") / ("files-demo" if flag == "*.csv" else "one+1-demo")
 

@@ -31,7 +31,8 @@ from transformers import AutoTokenizer
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
-from minitrain.data.tokenizer.classes import FAMILIES, IN_PYTHON, PADS_LEFT, REBUILT_ELSEWHERE
+from minitrain.data.tokenizer.classes import IN_PYTHON, PADS_LEFT, REBUILT_ELSEWHERE
+from minitrain.data.tokenizer.families import FAMILIES
 from minitrain.data.tokenizer.tokenizer import read_tokenizer
 from minitrain.errors import MinitrainError
 

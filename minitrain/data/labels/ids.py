@@ -86,10 +86,9 @@ def saved_labels(names: tuple[str, ...] | None, facts: Mapping[str, Any]) -> Lab
     if names is None:
         return Labels(names=None)
     positive = facts.get("positive_label")
-    known = len(names) == 2 and names.count(positive) == 1
     return Labels(
         names=names,
-        positive=names.index(positive) if known else 1,
+        positive=names.index(positive) if len(names) == 2 and names.count(positive) == 1 else 1,
         numbers_are_ids=facts.get("numbers_are_ids") is True,
         label_map=facts.get("config", {}).get("label_map"),
     )
@@ -210,8 +209,6 @@ class ClassLookup:
             others = [v for v in dict.fromkeys(raw) if isinstance(v, str) and v not in self.by_name]
             joined = as_flag({v: name for v in others[:20] if (name := self._alike(v)) is not None})
             return f"it differs from {same!r} by blanks, case or Unicode's form alone: {joined} takes it for that"
-        if value == -1 and self.own:
-            return "in GLUE's test splits -1 marks a hidden label"
         if type(value) is int and 0 <= value < len(self.own):
             name = self.own[value]
             return f"it stands for {name!r} there: leave the row out, or say which class: {as_flag({name: 'NAME'})}"

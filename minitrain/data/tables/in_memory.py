@@ -89,12 +89,7 @@ def _no_table(data: Any) -> str:
     name = type(data).__name__
     if isinstance(data, str | Path):
         return f"got the text {shown(str(data))}; pass a file as train_file, eval_file or test_file; {EXPECTED}"
-    if name.startswith("Iterable"):
-        return (
-            f"got {name}, a stream without a length, which cannot be shuffled or counted: load it with "
-            "streaming=False, or pass list(rows) if it fits into memory"
-        )
-    if isinstance(data, Iterator):
+    if isinstance(data, Iterator) or name.startswith("Iterable"):
         return f"got {name}, which can be read only once: pass list(rows)"
     return f"got {name}; {EXPECTED}"
 

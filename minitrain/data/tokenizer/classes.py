@@ -9,46 +9,17 @@ Source: transformers 5.23.0, models/auto/tokenization_auto.py.
 import json
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
-from minitrain.data.tokenizer.families import (
-    ALBERT,
-    BERT,
-    CAMEMBERT,
-    DEBERTA,
-    DEBERTA_V2,
-    FUNNEL,
-    HERBERT,
-    MPNET,
-    ROBERTA,
-    WITHOUT_TYPE_IDS,
-    XLM_ROBERTA,
-    TokenizerFamily,
-)
+from minitrain.data.tokenizer.families import family_of
 from minitrain.data.tokenizer.special_tokens import TokenizerFiles
 
-# Names without "Tokenizer", here and below.
-_CLASSES = (
-    (ALBERT, "Albert"),
-    (BERT, "Bert ConvBert DPRContextEncoder DPRQuestionEncoder Electra LayoutLM Lxmert MobileBert SqueezeBert"),
-    (replace(BERT, model_input_names=WITHOUT_TYPE_IDS), "DPRReader DistilBert"),
-    (CAMEMBERT, "Camembert"),
-    (DEBERTA, "Deberta"),
-    (DEBERTA_V2, "DebertaV2"),
-    (FUNNEL, "Funnel"),
-    (HERBERT, "Herbert"),
-    (MPNET, "MPNet"),
-    (ROBERTA, "Bart LED Longformer Mvp Roberta"),
-    (XLM_ROBERTA, "XLMRoberta"),
-)
-FAMILIES = {f"{name}Tokenizer": family for family, names in _CLASSES for name in names.split()}
 TOKENIZERS_BACKEND = "TokenizersBackend"
 SAVED_AS = "PreTrainedTokenizerFast"  # the same, by the name that transformers 4 knows too
 
-# Built anew by transformers, but not here: ids differ where tokenizer.json does.
+# Built anew by transformers, but not here: ids differ where tokenizer.json does. Names without "Tokenizer".
 REBUILT_ELSEWHERE = """
 Barthez BigBird Blenderbot CLIP CodeGen CodeLlama Cohere Cpm Esmc FNet GPT2 GPTNeoX Gemma Lasr LayoutLMv2
 LayoutLMv3 LayoutXLM Llama Luke MBart MBart50 MarkupLM Nllb Nougat OpenAIGPT Pegasus Qwen2 Qwen3_5 Reformer
@@ -107,11 +78,6 @@ def class_for(named: Any, model_type: Any) -> Any:
     return usual if usual == TOKENIZERS_BACKEND else named or usual
 
 
-def family_of(name: str) -> TokenizerFamily | None:
-    """How a class is built; None if tokenizer.json is used as it is."""
-    return FAMILIES.get(name.removesuffix("Fast"))
-
-
 def as_it_is_note(name: str, saved: Mapping[str, Any]) -> str | None:
     """A note on a tokenizer.json that is used as it is, if transformers does not do so."""
     short = _short(name, saved)
@@ -140,16 +106,14 @@ def way_out(name: str, there: set[str]) -> str:
     family, short = family_of(name), _short(name, {})
     if family is not None and family.sentencepiece in there:
         return (
-            f"{family.sentencepiece} is not read. Convert it once, with transformers, sentencepiece and protobuf "
-            "installed: AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER), then put config.json and "
-            "the weights into FOLDER too"
+            f"{family.sentencepiece} is not read. Convert it once, with transformers, sentencepiece and protobuf: "
+            "AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER), then add config.json and the weights"
         )
     if short in IN_PYTHON.split():
         return (
-            f"{name} is Python code in transformers, which has no fast one, so that save_pretrained writes no "
-            "tokenizer.json either. What works: a tokenizer.json that somebody made for this model, with "
-            '"tokenizer_class": "PreTrainedTokenizerFast" in tokenizer_config.json, or a model of the language '
-            "that comes with one, as FacebookAI/xlm-roberta-base does for a hundred languages"
+            f"{name} is Python code in transformers, whose save_pretrained writes no tokenizer.json. What works: a "
+            'tokenizer.json made for this model, with "tokenizer_class": "PreTrainedTokenizerFast" in '
+            "tokenizer_config.json, or a model that comes with one, as FacebookAI/xlm-roberta-base does"
         )
     if short in REBUILT_ELSEWHERE.split() and there.intersection(VOCABULARIES):
         return (

@@ -26,7 +26,6 @@ from minitrain.data.tokenizer.classes import (
     as_it_is_note,
     class_for,
     differences_note,
-    family_of,
     pads_left,
     way_out,
 )
@@ -37,15 +36,15 @@ from minitrain.data.tokenizer.families import (
     Choices,
     TokenizerFamily,
     Unfit,
+    family_of,
 )
 from minitrain.data.tokenizer.special_tokens import TokenizerFiles, add_tokens, special_tokens
 from minitrain.errors import MinitrainError, shown
 from minitrain.storage.files import read_json
 
 PADDED_LEFT = (
-    "rows are padded on the left, as the tokenizer's files say and Trainer does: a head that reads the first "
-    'position sees padding in all but the longest rows ("padding_side": "right" in tokenizer_config.json is '
-    "what encoders are trained with)"
+    "rows are padded on the left, as the tokenizer's files say: a head that reads the first position sees padding "
+    '(encoders are trained with "padding_side": "right" in tokenizer_config.json)'
 )
 UNSET_LENGTH = 1_000_000  # above this, model_max_length means no limit; transformers writes 1e30
 PADDING_SIDES = ("right", "left")
