@@ -114,18 +114,16 @@ def check_columns(columns: tuple[str, ...], join: str | None = None) -> None:
     if isinstance(columns, str):
         raise MinitrainError(f"--text_columns {columns}: expected a tuple of one or more names, as ({columns!r},)")
     if join is None and len(columns) > 2:
-        raise MinitrainError(
-            f"--text_columns {','.join(columns)}: expected one column, or two for pairs; pass --join ' ' "
-            "to make one text of them"
-        )
+        names = ",".join(columns)
+        raise MinitrainError(f"--text_columns {names}: expected one column or two for pairs; --join ' ' joins them")
 
 
 def check_label_column(label_column: str, text_columns: Sequence[str]) -> None:
     """Raise MinitrainError if the label column is one of the text columns."""
     if label_column in text_columns:
         raise MinitrainError(
-            f"--text_columns {','.join(text_columns)}: {label_column!r} is the column of the labels; a model that "
-            "reads them learns nothing else; name columns of texts, or another --label_column"
+            f"--text_columns {','.join(text_columns)}: {label_column!r} is the column of the labels; "
+            "name columns of texts, or another --label_column"
         )
 
 

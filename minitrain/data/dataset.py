@@ -90,9 +90,8 @@ class Split:
         assert self._labels is not None
         if (scale := scale_of(self._labels)) is None:
             raise MinitrainError(
-                f"every label of the {len(self)} training rows is {self._labels[0]}: nothing can be learnt from "
-                "that; give scores that differ (--label_column names their column), or pass "
-                "--standardize_targets false to train on them as they are"
+                f"every label of the {len(self)} training rows is {self._labels[0]}; give scores that differ "
+                "(--label_column names their column), or pass --standardize_targets false"
             )
         return scale
 

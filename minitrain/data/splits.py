@@ -75,11 +75,8 @@ def read_tables(config: DataConfig) -> Tables:
         subset = "mrpc" if dataset == GLUE_REPOSITORY and subset is None else subset
         tables = load_tables(dataset, subset, config.dataset_revision, options)
     if "train" not in tables:
-        said = "; ".join(note for table in tables.values() for note in table.notes)
-        raise MinitrainError(
-            f"--dataset {dataset}: has no split 'train'; it has {', '.join(tables)}{said and f' ({said})'}; pass "
-            "the file to train on as --train_file"
-        )
+        said = "; ".join([", ".join(tables), *(note for table in tables.values() for note in table.notes)])
+        raise MinitrainError(f"--dataset {dataset}: has no split 'train'; it has {said}; pass --train_file FILE")
     return _with_nested_columns(tables, config, subset, asked_for_test=config.test_file is not None)
 
 

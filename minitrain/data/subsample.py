@@ -76,13 +76,11 @@ class Subsampler:
         """Split a validation table off the training rows, with the same share of every class."""
         fraction, train = self.config.eval_fraction, tables["train"]
         if any(name.startswith("validation") for name in tables):
-            raise MinitrainError(
-                "--eval_fraction splits the training data, but there is evaluation data already: leave one out"
-            )
+            raise MinitrainError("--eval_fraction: there is evaluation data already; leave one of them out")
         count = round(fraction * len(train))
         if not 0 < count < len(train):
             raise MinitrainError(
-                f"--eval_fraction {fraction} of {len(train)} rows is {count}; expected some, not all"
+                f"--eval_fraction {fraction} is {count} of {len(train)} rows; expected some, not all"
             )
         numbers = label_numbers(train, self.label_column, self.labels)
         groups = None if self.labels.names is None else [int(number) for number in numbers]

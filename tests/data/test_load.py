@@ -195,7 +195,7 @@ def test_eval_fraction_cuts_the_training_rows_in_two_by_the_seed(tmp_path: Path,
 @pytest.mark.parametrize("fraction", [1.0, 0.99, 0.01])
 def test_eval_fraction_must_leave_rows_on_both_sides(tmp_path: Path, tokenizer: Tokenizer, fraction: float) -> None:
     with pytest.raises(
-        MinitrainError, match=rf"--eval_fraction {fraction} of 4 rows is [04]; expected some, not all"
+        MinitrainError, match=rf"--eval_fraction {fraction} is [04] of 4 rows; expected some, not all"
     ):
         load_splits(tokenizer=tokenizer, train_file=reviews(tmp_path / "a.jsonl", 4), eval_fraction=fraction)
 

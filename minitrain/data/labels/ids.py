@@ -189,9 +189,7 @@ class ClassLookup:
     def _named(self, name: str) -> int | None:
         """The only class of this name, if there is one."""
         if (count := self.counts[name]) > 1:
-            raise MinitrainError(
-                f"{self.where}: the head has {count} classes that are called {name!r}; {OWN_NAMES}"
-            )
+            raise MinitrainError(f"{self.where}: the head has {count} classes called {name!r}; {OWN_NAMES}")
         return self.by_name.get(name)
 
     def refuse(self, row: int, value: Any, raw: Sequence[Any]) -> NoReturn:

@@ -115,13 +115,8 @@ def with_positive(labels: Labels, positive_label: str | None) -> Labels:
     where = f"--positive_label {positive_label}"
     if labels.names is None:
         raise MinitrainError(f"{where}: the labels are scores, which have no F1; leave it out")
-    if len(labels.names) != 2:
-        raise MinitrainError(
-            f"{where}: there are {len(labels.names)} classes, {quoted(labels.names)}, and their F1 is the mean "
-            "over all of them (macro_f1): leave it out, or make two classes of them with --label_map"
-        )
-    if labels.names.count(positive_label) != 1:
-        raise MinitrainError(f"{where}: the classes are {quoted(labels.names)}; expected one of them")
+    if len(labels.names) != 2 or labels.names.count(positive_label) != 1:
+        raise MinitrainError(f"{where}: the classes are {quoted(labels.names)}; expected one of two")
     return replace(labels, positive=labels.names.index(positive_label), alphabetical=False)
 
 
@@ -170,10 +165,9 @@ def _typed(
         row = next(i for i, value in enumerate(values) if value < 0)
         names = dict(zip(map(str, sorted(set(values))), ("no", "yes", "perhaps"), strict=False))
         raise MinitrainError(
-            f"{table.where(row)}, column {column!r}: the label is {values[row]} (int); expected a class "
-            f"counted from 0. If it marks a row without a label, leave the row out; if it is a class, name it, as "
-            f"in {as_flag(names)}, or pass --problem_type {CLASSIFICATION} to call it {str(values[row])!r}; for "
-            f"scores pass --problem_type {REGRESSION}"
+            f"{table.where(row)}, column {column!r}: the label is {values[row]} (int); expected a class counted "
+            f"from 0. Leave out a row without a label; name a class, as in {as_flag(names)}, or pass "
+            f"--problem_type {CLASSIFICATION} to call it {str(values[row])!r}; for scores pass {REGRESSION}"
         )
     return kind, values, False
 

@@ -63,10 +63,10 @@ def load_folder(
     if options is not None:
         tables = {split: read(tuple(paths), options=options) for split, paths in files.items()}
     elif changed := flags_set(flags):
+        way = _one_by_one(files, {path: split for split in FLAGS for path in files.get(split, ())})
         raise MinitrainError(
             f"{' '.join(changed)}: --dataset {name} is read by `datasets`, which follows only its README.md; leave "
-            "that out, or pass the files one by one:\n  "
-            + _one_by_one(files, {path: split for split in FLAGS for path in files.get(split, ())})
+            f"that out, or pass the files one by one:\n  {way}"
         )
     else:
         builder.download_and_prepare()
@@ -112,16 +112,17 @@ def check_names(source: str, files: Splits, folder: str = "") -> None:
     for split, other in combinations(sorted(files), 2):
         if twice := [path for path in files[split] if path in files[other]]:
             raise MinitrainError(
-                f"--dataset {source}: {os.path.basename(twice[0])} would be in two splits, {split} and {other}, as "
-                "its name has a word of each; rename it, or pass the files one by one:\n  " + _one_by_one(files)
+                f"--dataset {source}: {os.path.basename(twice[0])} would be in two splits, {split} and {other}; "
+                f"rename it, or pass the files one by one:\n  {_one_by_one(files)}"
             )
     for split, paths in files.items():
         pairs = _pairs_of_splits(paths)
         if pairs or len({_meant(path) for path in paths} - {None}) > 1:
             names = listed(os.path.relpath(path, folder) if folder else path for path in paths)
+            way = _one_by_one(files, pairs)
             raise MinitrainError(
                 f"--dataset {source}: {names} would all be in one split, {split}: `datasets` knows train, "
-                f"validation and test in lower case; rename them, or pass them one by one:\n  {_one_by_one(files, pairs)}"
+                f"validation and test in lower case; rename them, or pass them one by one:\n  {way}"
             )
 
 

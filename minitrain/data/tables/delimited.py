@@ -179,7 +179,7 @@ class _Rows:
             what = f"in the quoted field that opens here, {error}" + (f" in line {last}" if last != opened else "")
         return MinitrainError(
             f"{self.source}, line {opened}: is no valid CSV: {what}; close every quote, and double those inside "
-            "a field, or pass --quoting none if a double quote is an ordinary character"
+            "a field, or pass --quoting none"
         )
 
     def _opening_line(self, first: int) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from minitrain.config.read_options import COMPRESSED, FILE_KINDS, Files, ReadOptions, files_of
+from minitrain.config.read_options import COMPRESSED, FILE_KINDS, ReadOptions, files_of
 from minitrain.data.gc_pause import gc_paused
 from minitrain.data.tables.dataset_folder import check_names, declares_files, flags_set, load_folder
 from minitrain.data.tables.delimited import read_delimited
@@ -30,10 +30,7 @@ CONVERSIONS = {
     **dict.fromkeys((".xlsx", ".xls", ".ods"), f"{_PANDAS}excel{_TO_CSV}"),
     **dict.fromkeys((".feather", ".arrow"), f"{_PANDAS}feather{_TO_PARQUET}"),
     **dict.fromkeys((".pkl", ".pickle"), f"{_PANDAS}pickle{_TO_PARQUET}"),
-    ".orc": f"{_PANDAS}orc{_TO_PARQUET}",
     ".zip": "python -m zipfile -e {} .",
-    **dict.fromkeys((".tar", ".tgz"), "python -m tarfile -e {} ."),
-    ".zst": "zstd -d {}",
 }
 
 
@@ -58,8 +55,7 @@ def load_tables(
         raise MinitrainError(f"--dataset_revision {revision}: goes with a Hub id, and --dataset {dataset} is none")
     if not local and (flags := flags_set(options)):
         raise MinitrainError(
-            f"{' '.join(flags)}: goes with your own files, and --dataset {dataset} is not; leave it out, "
-            "or download its files and pass them as --train_file"
+            f"{' '.join(flags)}: goes with --train_file, and not with --dataset {dataset}; leave it out"
         )
     if dataset == "demo":
         return demo_reviews()
@@ -108,13 +104,10 @@ def read_file(
     Raises:
         MinitrainError: Names the file, and the row that is not like the others.
     """
-    named: Files = (
-        os.fspath(path) if isinstance(path, str | os.PathLike) else tuple(os.fspath(part) for part in path)
-    )
     options = options or ReadOptions()
-    files = files_of(named)
+    files = files_of(os.fspath(path) if isinstance(path, str | os.PathLike) else [os.fspath(part) for part in path])
     if not files:
-        raise MinitrainError(f"{named!r} names no file; expected one, or several as a,b")
+        raise MinitrainError(f"{path!r} names no file; expected one, or several as a,b")
     table = concat([_read(Path(part), None if others else columns, columns or (), options) for part in files])
     for name in columns or ():
         table.column(name)
@@ -150,9 +143,7 @@ def _kind_of(path: Path, options: ReadOptions) -> str:
     if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
         if suffixes[-1:] == [".parquet"]:
-            raise MinitrainError(
-                f"{path}: a parquet file is compressed inside; decompress it first: gzip -d {path}"
-            )
+            raise MinitrainError(f"{path}: a parquet file is compressed inside; decompress it: gzip -d {path}")
     kind = suffixes[-1] if suffixes else ""
     if kind in FILE_KINDS or (kind == ".txt" and options.delimiter is not None):
         return kind
