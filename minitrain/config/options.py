@@ -115,7 +115,7 @@ def check_columns(columns: tuple[str, ...], join: str | None = None) -> None:
         raise MinitrainError(f"--text_columns {columns}: expected a tuple of one or more names, as ({columns!r},)")
     if join is None and len(columns) > 2:
         names = ",".join(columns)
-        raise MinitrainError(f"--text_columns {names}: expected one column or two for pairs; --join ' ' joins them")
+        raise MinitrainError(f"--text_columns {names}: expected one or two columns; pass --join ' ' to join more")
 
 
 def check_label_column(label_column: str, text_columns: Sequence[str]) -> None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from minitrain.config.options import plain
-from minitrain.data.tokenizer.tokenizer import PADDING_SIDES, Example
+from minitrain.data.tokenizer.files import PADDING_SIDES
+from minitrain.data.tokenizer.tokenizer import Example
 from minitrain.errors import MinitrainError, shown
 
 LARGEST_CLASS = torch.iinfo(torch.int64).max

@@ -47,7 +47,9 @@ def tokenize(
     Raises:
         MinitrainError: A value is not text or not a label; names source, row and column.
     """
-    table, text_columns = join_texts(table_in_memory(table, "the data"), text_columns, join)
+    if not isinstance(table, Table):
+        table = table_in_memory(table, "the data")
+    table, text_columns = join_texts(table, text_columns, join)
     check_columns(text_columns)
     columns = [table.column(name) for name in text_columns]
     if not len(table):

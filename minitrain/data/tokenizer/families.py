@@ -100,8 +100,7 @@ def herbert_pairs(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Back
     ids = [vocabulary.get(settings[role]) for role in ("cls_token", "sep_token")]
     if ids != [0, 2]:  # the reference writes these ids into its template, whatever the tokens' own are
         raise Unfit(
-            f"the ids of {settings['cls_token']} and {settings['sep_token']} are {ids}, expected 0 and 2",
-            AS_IT_IS,
+            f"the ids of {settings['cls_token']} and {settings['sep_token']} are {ids}, expected 0 and 2", AS_IT_IS
         )
     backend = Backend(BPE(vocabulary, merges, unk_token=settings["unk_token"], end_of_word_suffix="</w>"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
@@ -222,11 +221,7 @@ XLM_ROBERTA = replace(
     vocabulary_files=(),
     sentencepiece="sentencepiece.bpe.model",
 )
-CAMEMBERT = replace(
-    XLM_ROBERTA,
-    build=camembert_pieces,
-    extra=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"),
-)
+CAMEMBERT = replace(XLM_ROBERTA, build=camembert_pieces, extra=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"))
 DEBERTA_V2 = replace(
     BERT,
     build=deberta_v2_pieces,

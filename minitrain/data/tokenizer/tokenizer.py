@@ -18,8 +18,7 @@ from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import WordPiece
 
-from minitrain.data.tokenizer.files import PADDING_SIDES as PADDING_SIDES
-from minitrain.data.tokenizer.files import read_files
+from minitrain.data.tokenizer.files import PADDING_SIDES, read_files
 from minitrain.data.tokenizer.special_tokens import SPECIAL_ROLES
 from minitrain.errors import MinitrainError, shown
 from minitrain.storage.files import json_text
