@@ -79,7 +79,7 @@ def check_label_map(tables: Sequence[Table], column: str, label_map: Mapping[str
         occurring |= {shown(value): None for value in found}
     raise MinitrainError(
         f"{as_flag(label_map)}: no label of column {column!r} is called {listed(map(repr, label_map))}; the data "
-        f"has {listed(occurring)}"
+        f"has {listed(occurring)}; write old=new"
     )
 
 

@@ -206,7 +206,7 @@ def _check_use(backend: Backend, typed: bool) -> None:
         first, second = sorted(token for token, index in backend.get_vocab().items() if index == twice)[:2]
         raise Unfit(
             f"the id {twice} stands for two tokens, {first!r} and {second!r}",
-            "give one another id; if vocab.txt has a word twice, replace the first by a new word, as [unused1]",
+            "give one another id; if vocab.txt has a word twice, replace the first of the two, as by [unused1]",
         )
     if (highest := max(ids, default=-1)) >= 2**31:  # the library accepts ids up to 2**32
         raise ValueError(f"an id is {highest}")
