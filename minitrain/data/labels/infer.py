@@ -116,7 +116,7 @@ def with_positive(labels: Labels, positive_label: str | None) -> Labels:
     if labels.names is None:
         raise MinitrainError(f"{where}: the labels are scores, which have no F1; leave it out")
     if len(labels.names) != 2 or labels.names.count(positive_label) != 1:
-        raise MinitrainError(f"{where}: the classes are {quoted(labels.names)}; expected one of two")
+        raise MinitrainError(f"{where}: the classes are {quoted(labels.names)}; expected one of two, or none")
     return replace(labels, positive=labels.names.index(positive_label), alphabetical=False)
 
 
