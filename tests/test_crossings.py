@@ -313,7 +313,7 @@ def test_numbers_as_people_write_them_are_said_to_be_classes(
 ) -> None:
     file = str(put(tmp_path / "a.csv", "text;label\n" + "".join(f"Good, very;{score}\n" for score in scores * 2)))
     splits = load_splits(train_file=file, tokenizer=tokenizer)
-    (note,) = [note for note in splits.notes if "where scores are meant" in note]
+    (note,) = [note for note in splits.notes if "write scores as 0.5" in note]
     assert "is the name of a class here" in note and "several labels" not in " ".join(splits.notes)
     message = error_in(lambda: load_splits(train_file=file, problem_type="regression", tokenizer=tokenizer))
     assert f"a.csv, row 1, column 'label': the label is '{scores[0]}'" in message and "write it as 0.5" in message

@@ -11,7 +11,6 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from minitrain.config.scalars import plain
 from minitrain.errors import MinitrainError, shown
 
 MAY_BE_EMPTY = ("join", "positive_label")
@@ -115,16 +114,29 @@ def check_columns(columns: tuple[str, ...], join: str | None = None) -> None:
     if isinstance(columns, str):
         raise MinitrainError(f"--text_columns {columns}: expected a tuple of one or more names, as ({columns!r},)")
     if join is None and len(columns) > 2:
-        raise MinitrainError(
-            f"--text_columns {','.join(columns)}: expected one column, or two for pairs; pass --join ' ' "
-            "to make one text of them"
-        )
+        names = ",".join(columns)
+        raise MinitrainError(f"--text_columns {names}: expected one or two columns; pass --join ' ' to join more")
 
 
 def check_label_column(label_column: str, text_columns: Sequence[str]) -> None:
     """Raise MinitrainError if the label column is one of the text columns."""
     if label_column in text_columns:
         raise MinitrainError(
-            f"--text_columns {','.join(text_columns)}: {label_column!r} is the column of the labels; a model that "
-            "reads them learns nothing else; name columns of texts, or another --label_column"
+            f"--text_columns {','.join(text_columns)}: {label_column!r} is the column of the labels; "
+            "name columns of texts, or another --label_column"
         )
+
+
+def plain(value: Any) -> Any:
+    """`np.int64(3)`, `torch.tensor(3)` or `np.array([3])` -> 3; anything else unchanged."""
+    if not callable(getattr(value, "item", None)):
+        return value
+    size = value.numel() if callable(getattr(value, "numel", None)) else getattr(value, "size", None)
+    return value.item() if size == 1 else value
+
+
+def plain_scalar(value: Any) -> Any:
+    """As `plain`, except that an array of one element stays an array."""
+    if type(value) in (str, int, float, bool, NoneType):
+        return value
+    return plain(value) if getattr(value, "ndim", None) == 0 else value

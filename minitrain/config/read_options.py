@@ -29,7 +29,7 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         check_flags(self)
-        delimiter_of(self)
+        self.separator  # noqa: B018  # an unknown one is an error before any work
         try:
             "".encode(self.encoding)
             b"".decode(self.encoding)
@@ -38,22 +38,21 @@ class ReadOptions:
                 f"--encoding {self.encoding}: Python has no such text encoding; e.g. utf-8, latin-1, cp1252, utf-16"
             ) from error
 
+    @property
+    def separator(self) -> str | None:
+        """The character that --delimiter names; None if it is to be detected.
 
-def delimiter_of(options: ReadOptions) -> str | None:
-    """The character that --delimiter names; None if it is to be detected. Raises MinitrainError.
-
-    >>> delimiter_of(ReadOptions(delimiter="semicolon"))
-    ';'
-    """
-    asked = options.delimiter
-    if asked is None:
-        return None
-    character = DELIMITERS.get(asked.lower(), asked)
-    if len(character) != 1 or character in '"\r\n\0':
-        raise MinitrainError(
-            f"--delimiter {asked!r}: expected one character, or tab, comma, semicolon, pipe or space"
-        )
-    return character
+        >>> ReadOptions(delimiter="semicolon").separator
+        ';'
+        """
+        if (asked := self.delimiter) is None:
+            return None
+        character = DELIMITERS.get(asked.lower(), asked)
+        if len(character) != 1 or character in '"\r\n\0':
+            raise MinitrainError(
+                f"--delimiter {asked!r}: expected one character, or tab, comma, semicolon, pipe or space"
+            )
+        return character
 
 
 def files_of(value: Files | Sequence[str]) -> tuple[str, ...]:

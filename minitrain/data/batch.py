@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitrain.config.scalars import plain
-from minitrain.data.tokenizer.tokenizer import PADDING_SIDES, Example
+from minitrain.config.options import plain
+from minitrain.data.tokenizer.files import PADDING_SIDES
+from minitrain.data.tokenizer.tokenizer import Example
 from minitrain.errors import MinitrainError, shown
 
 LARGEST_CLASS = torch.iinfo(torch.int64).max
@@ -37,11 +38,7 @@ class Batch:
     @property
     def inputs(self) -> dict[str, Tensor]:
         """The model's arguments: `model(**batch.inputs)`."""
-        return {
-            "input_ids": self.input_ids,
-            "attention_mask": self.attention_mask,
-            "token_type_ids": self.token_type_ids,
-        }
+        return {name: getattr(self, name) for name in ("input_ids", "attention_mask", "token_type_ids")}
 
     def to(self, device: torch.device | str) -> "Batch":
         """Copy to a device; to a GPU asynchronously, from pinned memory."""
@@ -148,14 +145,12 @@ def _checked_examples(examples: Any) -> list[Example]:
         where = f"example {i + 1} of the batch"
         if not isinstance(example, Example):
             raise MinitrainError(
-                f"{where} is {_named(example)}, expected an Example: a tokenizer makes them of texts, "
-                "tokenizer([text]), and Example(input_ids, token_type_ids, label) of ids"
+                f"{where} is {_named(example)}, expected an Example: tokenizer([text]) makes them of texts"
             )
         ids, type_ids = _ids(example.input_ids, where), _ids(example.token_type_ids, where)
         if not 0 < len(ids) == len(type_ids):
             raise MinitrainError(
-                f"{where} has {len(ids)} input_ids and {len(type_ids)} token_type_ids, expected equally many, and "
-                "at least one"
+                f"{where} has {len(ids)} input_ids and {len(type_ids)} token_type_ids, expected as many, at least 1"
             )
         found[i] = replace(example, input_ids=ids, token_type_ids=type_ids)
     return found
@@ -174,20 +169,14 @@ def _checked_labels(labels: Sequence[Any]) -> list[Any]:
     for number, (label, given) in enumerate(zip(converted, labels, strict=True), start=1):
         has = f"example {number} of the batch has the label"
         if label is not None and type(label) not in (int, float):
-            raise MinitrainError(
-                f"{has} {_named(given)}, expected a class (an int from 0) or a score (a float); load_splits gives "
-                "words their numbers"
-            )
+            raise MinitrainError(f"{has} {_named(given)}, expected a class (an int from 0) or a score (a float)")
         if type(label) is not type(converted[0]):
             raise MinitrainError(
                 f"{has} {label!r}, example 1 {converted[0]!r}: a batch has classes (int), scores (float) or no "
                 "labels (None): make all of them alike"
             )
         if isinstance(label, int) and not 0 <= label <= LARGEST_CLASS:
-            raise MinitrainError(
-                f"{has} {label}; classes count from 0, and no number means 'ignore me': leave the example out, or "
-                "give label=None to all that are to predict"
-            )
+            raise MinitrainError(f"{has} {label}; expected a class from 0: leave the example out")
         if isinstance(label, float) and not math.isfinite(label):
             raise MinitrainError(f"{has} {label}; expected a finite score: leave the example out")
     return converted

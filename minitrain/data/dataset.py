@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, SupportsIndex, overload
 from minitrain.data.labels.ids import Labels
 from minitrain.data.tables.table import Table
 from minitrain.data.targets import TargetScale, scale_of
-from minitrain.data.tokenizer.tokenizer import Example
+from minitrain.data.tokenizer.tokenizer import Encoded, Example
 from minitrain.errors import MinitrainError, shown
 from minitrain.storage.token_cache import Tokens
 
@@ -90,9 +90,8 @@ class Split:
         assert self._labels is not None
         if (scale := scale_of(self._labels)) is None:
             raise MinitrainError(
-                f"every label of the {len(self)} training rows is {self._labels[0]}: nothing can be learnt from "
-                "that; give scores that differ (--label_column names their column), or pass "
-                "--standardize_targets false to train on them as they are"
+                f"every label of the {len(self)} training rows is {self._labels[0]}; give scores that differ "
+                "(--label_column names their column), or pass --standardize_targets false"
             )
         return scale
 
@@ -122,20 +121,21 @@ class Split:
         return Example(self._tokens.input_ids[part].tolist(), self._tokens.type_ids[part].tolist(), label)
 
 
-def flatten(examples: Sequence[Example], truncated: int = 0, blank: int = 0, unknown: int = 0) -> Tokens:
+def flatten(rows: Encoded) -> Tokens:
     """Join the ids of examples end to end.
 
-    >>> tokens = flatten([Example([101, 7, 102], [0, 0, 0]), Example([101, 102], [0, 0])])
+    >>> tokens = flatten(Encoded([Example([101, 7, 102], [0, 0, 0]), Example([101, 102], [0, 0])]))
     >>> tokens.input_ids.tolist(), tokens.lengths.tolist()
     ([101, 7, 102, 101, 102], [3, 2])
     """
+    examples = rows.examples
     return Tokens(
         memoryview(array("i", chain.from_iterable(example.input_ids for example in examples))),
         memoryview(array("B", chain.from_iterable(example.token_type_ids for example in examples))),
         memoryview(array("i", [len(example.input_ids) for example in examples])),
-        truncated=truncated,
-        blank=blank,
-        unknown=unknown,
+        rows.truncated,
+        rows.blank,
+        rows.unknown,
     )
 
 
@@ -157,7 +157,7 @@ def as_split(rows: "Split | Sequence[Example]") -> Split:
     if (unlabelled := labels.count(None)) not in (0, len(labels)):
         raise MinitrainError(f"{unlabelled} of {len(labels)} Examples have no label; give all of them one, or none")
     are_scores = any(isinstance(label, float) for label in labels)
-    return Split(flatten(rows), None if unlabelled else array("f" if are_scores else "q", labels))
+    return Split(flatten(Encoded(list(rows))), None if unlabelled else array("f" if are_scores else "q", labels))
 
 
 @dataclass(frozen=True, kw_only=True)

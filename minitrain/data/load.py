@@ -47,7 +47,9 @@ def tokenize(
     Raises:
         MinitrainError: A value is not text or not a label; names source, row and column.
     """
-    table, text_columns = join_texts(table_in_memory(table, "the data"), text_columns, join)
+    if not isinstance(table, Table):
+        table = table_in_memory(table, "the data")
+    table, text_columns = join_texts(table, text_columns, join)
     check_columns(text_columns)
     columns = [table.column(name) for name in text_columns]
     if not len(table):
@@ -81,15 +83,8 @@ class _Chunks:
         with progress(f"tokenizing {self.table.source}", len(self.table), silent=silent) as add:
             for source, first_row, rows in self.table.pieces(CHUNK):
                 texts, *pairs = [column[rows] for column in self.columns]
-                encoded = self.tokenizer.encode(
-                    texts,
-                    pairs[0] if pairs else None,
-                    self.max_length,
-                    where=source,
-                    columns=self.names,
-                    first_row=first_row,
-                )
-                yield flatten(encoded.examples, encoded.truncated, encoded.blank, encoded.unknown)
+                second = pairs[0] if pairs else None
+                yield flatten(self.tokenizer.encode(texts, second, self.max_length, source, self.names, first_row))
                 add(len(texts))
 
     def fingerprint(self) -> str | None:
@@ -108,11 +103,8 @@ def unknown_warning(counts: Mapping[str, tuple[int, int]]) -> str | None:
 
     counts: (unknown tokens, text tokens) by split.
     """
-    many = [
-        f"{unknown / tokens:.1%} of the tokens in {name}"
-        for name, (unknown, tokens) in counts.items()
-        if unknown > MANY_UNKNOWN * tokens
-    ]
+    shares = {name: unknown / tokens for name, (unknown, tokens) in counts.items() if tokens}
+    many = [f"{share:.1%} of the tokens in {name}" for name, share in shares.items() if share > MANY_UNKNOWN]
     if not many:
         return None
     return (
@@ -178,14 +170,13 @@ def load_splits(
 
 def tokenize_splits(texts: TextSplits, tokenizer: Tokenizer, max_length: int | None = None) -> Splits:
     """Tokenize every table and number its labels. Raises MinitrainError as `tokenize`."""
+    columns, label_column = texts.text_columns, texts.label_column
 
     def split(table: Table) -> Split:
-        columns, label_column = texts.text_columns, texts.label_column
         return tokenize(table, tokenizer, columns, label_column, texts.labels, max_length, True, texts.join)
 
     def kept(table: Table) -> Table:
-        names = (*texts.text_columns, texts.label_column)
-        return replace(table, columns={name: list(table.column(name)[:]) for name in names})
+        return replace(table, columns={name: list(table.column(name)[:]) for name in (*columns, label_column)})
 
     info = {spec.name: getattr(texts, spec.name) for spec in fields(SplitsInfo)}
     return Splits(

@@ -13,8 +13,7 @@ from minitrain.data.labels.ids import hidden
 from minitrain.data.labels.infer import infer_labels
 from minitrain.data.labels.notes import label_notes
 from minitrain.data.labels.values import check_label_map
-from minitrain.data.overlap import overlap_notes
-from minitrain.data.subsample import Subsampler, check_texts_of, checksum
+from minitrain.data.subsample import Subsampler, check_texts_of, checksum, overlap_notes
 from minitrain.data.tables.in_memory import tables_in_memory
 from minitrain.data.tables.load import load_tables, read_file
 from minitrain.data.tables.table import Table
@@ -75,12 +74,9 @@ def read_tables(config: DataConfig) -> Tables:
         subset = "mrpc" if dataset == GLUE_REPOSITORY and subset is None else subset
         tables = load_tables(dataset, subset, config.dataset_revision, config)
     if "train" not in tables:
-        said = "; ".join(note for table in tables.values() for note in table.notes)
-        raise MinitrainError(
-            f"--dataset {dataset}: has no split 'train'; it has {', '.join(tables)}{said and f' ({said})'}; pass "
-            "the file to train on as --train_file"
-        )
-    return _with_nested_columns(tables, config, subset, asked_for_test=config.test_file is not None)
+        said = "; ".join([", ".join(tables), *(note for table in tables.values() for note in table.notes)])
+        raise MinitrainError(f"--dataset {dataset}: has no split 'train'; it has {said}; pass --train_file FILE")
+    return _unfolded(tables, config, subset, config.test_file is not None)
 
 
 def tables_of_data(config: DataConfig, train: Any, evaluation: Any = None, test: Any = None) -> Tables:
@@ -88,7 +84,7 @@ def tables_of_data(config: DataConfig, train: Any, evaluation: Any = None, test:
     if named := config.dataset or config.train_file or config.eval_file or config.test_file:
         raise MinitrainError(f"{named} and data in memory are two sets of data: pass one")
     tables = tables_in_memory(train, evaluation, test, _needed(config))
-    return _with_nested_columns(tables, config, None, asked_for_test=test is not None)
+    return _unfolded(tables, config, None, test is not None)
 
 
 def _needed(config: DataConfig) -> tuple[str, ...] | None:
@@ -96,12 +92,10 @@ def _needed(config: DataConfig) -> tuple[str, ...] | None:
     return (*config.text_columns, config.label_column or LABEL) if config.text_columns else None
 
 
-def _with_nested_columns(
-    tables: Mapping[str, Table], config: DataConfig, subset: str | None, asked_for_test: bool
-) -> Tables:
+def _unfolded(tables: Mapping[str, Table], config: DataConfig, subset: str | None, tested: bool) -> Tables:
     names = [*(config.text_columns or ()), config.label_column or LABEL]
     by_split = {name: table.unfolded(names) for name, table in tables.items()}
-    return Tables(by_split=by_split, subset=subset, asked_for_test=asked_for_test)
+    return Tables(by_split=by_split, subset=subset, asked_for_test=tested)
 
 
 def text_splits(tables: Tables, config: DataConfig, known_labels: tuple[str, ...] | None = None) -> TextSplits:

@@ -6,9 +6,10 @@ so later versions and other machines draw the same rows.
 
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 from minitrain.config.data_config import DataConfig
 from minitrain.data.labels.ids import Labels, label_numbers
@@ -75,13 +76,11 @@ class Subsampler:
         """Split a validation table off the training rows, with the same share of every class."""
         fraction, train = self.config.eval_fraction, tables["train"]
         if any(name.startswith("validation") for name in tables):
-            raise MinitrainError(
-                "--eval_fraction splits the training data, but there is evaluation data already: leave one out"
-            )
+            raise MinitrainError("--eval_fraction: there is evaluation data already; leave one of them out")
         count = round(fraction * len(train))
         if not 0 < count < len(train):
             raise MinitrainError(
-                f"--eval_fraction {fraction} of {len(train)} rows is {count}; expected some, not all"
+                f"--eval_fraction {fraction} is {count} of {len(train)} rows; expected some, not all"
             )
         numbers = label_numbers(train, self.label_column, self.labels)
         groups = None if self.labels.names is None else [int(number) for number in numbers]
@@ -148,3 +147,27 @@ def checksum(table: Table, columns: Sequence[str]) -> str:
         for value in table.column(name)[:]:
             total = zlib.crc32(repr(value).encode("utf-8", "backslashreplace"), total)
     return f"{total:08x}, {len(table)} rows"
+
+
+def overlap_notes(
+    train: Table, evaluation: Mapping[str, Table], text_columns: Sequence[str], label_column: str
+) -> list[str]:
+    """A note on each table with rows (texts and label) that are training rows, too."""
+    notes = []
+    columns = (*text_columns, label_column)
+    for name, table in evaluation.items():
+        try:
+            rows = list(_texts_and_labels(table, columns))
+            common = set(rows).intersection(_texts_and_labels(train, columns))
+        except (MinitrainError, TypeError):  # whoever uses a bad value reports it
+            continue
+        if shared := sum(row in common for row in rows):
+            notes.append(f"{name}: {shared} of {len(table)} rows stand in the training data too, text and label")
+    return notes
+
+
+def _texts_and_labels(table: Table, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Texts and label of each row that has some text."""
+    for *texts, label in zip(*(table.column(name)[:] for name in columns), strict=True):
+        if any(texts):
+            yield (*texts, str(label))

@@ -61,16 +61,14 @@ def prepare(
     """Load and check the model, the tokenizer and the data, the cheapest checks first.
 
     Args:
-        world: The processes that train together. One process of each node goes first; the others find the files
-            that it downloaded.
+        world: The processes that train together. The first of each node downloads for the others.
         prefetcher: A process that is already reading the data.
         data: Data in memory, as for `train`.
 
     Raises:
         MinitrainError: Names the flag, file, row or key at fault.
     """
-    world = world or World()
-    config = complete(config, world, data)
+    config = complete(config, world := world or World(), data)
     device = choose_device(config.device, world)
     if config.dropout_rng == "example" and device.type != "cpu":
         raise MinitrainError(f"--dropout_rng example is for the CPU, not {device.type}")

@@ -157,13 +157,7 @@ def train_loop(
     steps, sampler = plan(config, len(train), world.size), make_sampler(config, train, world.size)
     settings, take_step = StepSettings.of(config), choose_step(config, device_of(model), world.size)
     in_flight = InFlight(observer.on_step, lag=0 if take_step is train_step else 1)
-    collate_fn = partial(
-        collate,
-        pad_token_id=train.pad_token_id if pad_token_id is None else pad_token_id,
-        # Each length is recorded by itself: so there are fewer.
-        pad_to_multiple_of=config.pad_to_multiple_of or (None if take_step is train_step else LENGTH_MULTIPLE),
-        padding_side=train.padding_side,
-    )
+    collate_fn = _collate_fn(train, config, pad_token_id, recorded=take_step is not train_step)
     patience = config.early_stopping_patience or math.inf
     done = state.step >= steps.total_steps or best.evaluations_since >= patience
     while not done:
@@ -189,6 +183,18 @@ def train_loop(
     in_flight.drain()
     if best.weights:
         model.load_state_dict(best.weights)
+
+
+def _collate_fn(
+    train: Split, config: TrainConfig, pad_token_id: int | None, recorded: bool
+) -> Callable[[list[Example]], Batch]:
+    return partial(
+        collate,
+        pad_token_id=train.pad_token_id if pad_token_id is None else pad_token_id,
+        # A recording is for one length: fewer lengths are fewer recordings.
+        pad_to_multiple_of=config.pad_to_multiple_of or (LENGTH_MULTIPLE if recorded else None),
+        padding_side=train.padding_side,
+    )
 
 
 def _epoch_batches(state: TrainState, sampler: Sampler, config: TrainConfig, steps: Plan) -> Iterator[list[int]]:

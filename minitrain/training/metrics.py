@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitrain.config.scalars import plain
+from minitrain.config.options import plain
 from minitrain.errors import MinitrainError, shown
 from minitrain.training.regression_metrics import REGRESSION_METRICS
 

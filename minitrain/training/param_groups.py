@@ -16,7 +16,7 @@ from warnings import warn
 
 from torch import Tensor, nn
 
-from minitrain.config.scalars import plain
+from minitrain.config.options import plain
 from minitrain.errors import MinitrainError, shown
 
 # Trainer's patterns for what does not decay, matched against a parameter's lower-cased name.

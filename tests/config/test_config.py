@@ -156,7 +156,7 @@ def test_a_run_has_epochs_or_steps(epochs: float) -> None:
         ({"match_accelerate": True, "bf16": True}, ["--match_accelerate", "--pad_to_multiple_of 8"]),
         ({"sampler": "foo"}, ["--sampler is 'foo'", "bucket, random"]),
         ({"text_columns": "text"}, ["--text_columns is 'text' (str)", "expected names, as a tuple of text"]),
-        ({"text_columns": ("a", "b", "c")}, ["--text_columns a,b,c: expected one column, or two", "--join ' '"]),
+        ({"text_columns": ("a", "b", "c")}, ["--text_columns a,b,c: expected one or two columns", "--join ' '"]),
     ],
 )
 def test_a_contradiction_names_its_flags(settings: dict[str, Any], flags: list[str]) -> None:

@@ -157,8 +157,8 @@ def test_files_without_a_split_for_training_are_named(tmp_path: Path) -> None:
     with pytest.raises(MinitrainError) as caught:
         load_splits(folder, tokenizer=load_tokenizer("demo"))
     assert str(caught.value).endswith(
-        "has no split 'train'; it has test (test: test/train.csv; in no split by its name: data/train.csv); pass "
-        "the file to train on as --train_file"
+        "has no split 'train'; it has test; test: test/train.csv; in no split by its name: data/train.csv; pass "
+        "--train_file FILE"
     )
 
 
@@ -189,8 +189,11 @@ def test_flags_come_before_what_the_card_declares(tmp_path: Path) -> None:
 def test_flags_that_datasets_would_not_heed_are_refused(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, {"README.md": card("  skiprows: 1\n"), "a.csv": f"title\n{SMALL}"})
     assert contents(load_tables(folder)["train"]) == {"text": ["a", "b"], "label": [0, 1]}
-    for source, why in ((folder, "is read by `datasets`"), ("user/reviews", "is not"), ("demo", "is not")):
-        with pytest.raises(MinitrainError, match=f"^--quoting none: .*--dataset {source} {why}"):
+    for source, why in (
+        (folder, f"--dataset {folder} is read by `datasets`"),
+        *((name, f"not with --dataset {name}") for name in ("user/reviews", "demo")),
+    ):
+        with pytest.raises(MinitrainError, match=f"^--quoting none: .*{why}"):
             load_tables(source, options=ReadOptions(quoting="none"))
 
 

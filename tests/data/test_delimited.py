@@ -147,7 +147,7 @@ def test_a_delimiter_can_be_set_by_name_or_character(tmp_path: Path, asked: str,
 
 @pytest.mark.parametrize("asked", ["ab", '"', "\n"])
 def test_what_cannot_stand_between_columns_is_refused(asked: str) -> None:
-    with pytest.raises(MinitrainError, match=r"--delimiter .*: expected one character, or tab, comma"):
+    with pytest.raises(MinitrainError, match=r"--delimiter (is empty|.*: expected one character, or tab, comma)"):
         ReadOptions(delimiter=asked)
 
 

@@ -163,7 +163,7 @@ def test_the_only_text_column_is_found_and_two_must_be_named(tmp_path: Path, tok
     assert texts_of(splits.train, tokenizer) == ["b [SEP] t"] * 2
     with pytest.raises(MinitrainError, match=r"two\.jsonl, line 1: has no field 'text'; it has title, body, label"):
         load_splits(tokenizer=tokenizer, train_file=two, text_columns=("text",))
-    with pytest.raises(MinitrainError, match="--text_columns title,body,label: expected one column, or two"):
+    with pytest.raises(MinitrainError, match="--text_columns title,body,label: expected one or two columns"):
         load_splits(tokenizer=tokenizer, train_file=two, text_columns=("title", "body", "label"))
 
 
@@ -195,14 +195,14 @@ def test_eval_fraction_cuts_the_training_rows_in_two_by_the_seed(tmp_path: Path,
 @pytest.mark.parametrize("fraction", [1.0, 0.99, 0.01])
 def test_eval_fraction_must_leave_rows_on_both_sides(tmp_path: Path, tokenizer: Tokenizer, fraction: float) -> None:
     with pytest.raises(
-        MinitrainError, match=rf"--eval_fraction {fraction} of 4 rows is [04]; expected some, not all"
+        MinitrainError, match=rf"--eval_fraction {fraction} is [04] of 4 rows; expected some, not all"
     ):
         load_splits(tokenizer=tokenizer, train_file=reviews(tmp_path / "a.jsonl", 4), eval_fraction=fraction)
 
 
 def test_eval_fraction_beside_evaluation_data_is_an_error(tmp_path: Path, tokenizer: Tokenizer) -> None:
     path = reviews(tmp_path / "a.jsonl", 4)
-    with pytest.raises(MinitrainError, match="--eval_fraction splits the training data, but there is evaluation"):
+    with pytest.raises(MinitrainError, match="--eval_fraction: there is evaluation data already; leave one"):
         load_splits(tokenizer=tokenizer, train_file=path, eval_file=path, eval_fraction=0.5)
 
 

@@ -338,7 +338,7 @@ def test_labels_are_int64_classes_or_float32_scores_of_whatever_library(
         ((None, 0.5), "example 2 of the batch has the label 0.5, example 1 None"),
         ((1, 0.5), "example 2 of the batch has the label 0.5, example 1 1"),
         ((0.5, 1), "example 2 of the batch has the label 1, example 1 0.5"),
-        ((0, -100), "example 2 of the batch has the label -100; classes count from 0.*leave the example out"),
+        ((0, -100), "example 2 of the batch has the label -100; expected a class from 0: leave the example out"),
         ((np.int64(-1),), "example 1 of the batch has the label -1"),
         ((2**70,), "example 1 of the batch has the label 1180591620717411303424"),
         ((0.5, float("nan")), "example 2 of the batch has the label nan; expected a finite score"),

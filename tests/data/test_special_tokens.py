@@ -227,7 +227,7 @@ def test_another_side_is_refused_here_as_there(value: Any, tmp_path: Path) -> No
     folder = write(tmp_path, BERT, padding_side=value)
     with pytest.raises(ValueError, match="Padding side should be"):
         AutoTokenizer.from_pretrained(str(folder))
-    with pytest.raises(MinitrainError, match=r"padding_side is .*expected one of .*leave it out for 'right'"):
+    with pytest.raises(MinitrainError, match=r"padding_side is .*expected one of .*left out, it is 'right'"):
         read_tokenizer(folder)
 
 

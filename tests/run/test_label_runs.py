@@ -99,8 +99,8 @@ def test_a_positive_label_that_cannot_be_is_an_error_before_training(
 ) -> None:
     three = [("a", "b", "c")[i % 3] for i in range(12)]
     for labels, said in (
-        (words(8), "the classes are 'fraud', 'legit'; expected one of them"),
-        (three, "3 classes"),
+        (words(8), "the classes are 'fraud', 'legit'; expected one of two"),
+        (three, "the classes are 'a', 'b', 'c'; expected one of two"),
     ):
         with pytest.raises(MinitrainError, match=f"--positive_label spam: .*{said}"):
             trained(tmp_path, model, labels, positive_label="spam")
@@ -176,7 +176,7 @@ def test_classes_of_one_name_all_stand_in_the_predictions(tmp_path: Path, of_wor
     assert set(first["probabilities"]) == {"a (0)", "a (1)"} and first["label"] in first["probabilities"]
     assert sum(first["probabilities"].values()) == pytest.approx(1.0)
     named = write(tmp_path / "a.csv", ["a"] * 4)
-    with pytest.raises(MinitrainError, match="the head has 2 classes that are called 'a'"):
+    with pytest.raises(MinitrainError, match="the head has 2 classes called 'a'"):
         evaluate_run(EvaluateConfig(run=str(run), eval_file=named))
 
 

@@ -86,10 +86,9 @@ def saved_labels(names: tuple[str, ...] | None, facts: Mapping[str, Any]) -> Lab
     if names is None:
         return Labels(names=None)
     positive = facts.get("positive_label")
-    known = len(names) == 2 and names.count(positive) == 1
     return Labels(
         names=names,
-        positive=names.index(positive) if known else 1,
+        positive=names.index(positive) if len(names) == 2 and names.count(positive) == 1 else 1,
         numbers_are_ids=facts.get("numbers_are_ids") is True,
         label_map=facts.get("config", {}).get("label_map"),
     )
@@ -190,9 +189,7 @@ class ClassLookup:
     def _named(self, name: str) -> int | None:
         """The only class of this name, if there is one."""
         if (count := self.counts[name]) > 1:
-            raise MinitrainError(
-                f"{self.where}: the head has {count} classes that are called {name!r}; {OWN_NAMES}"
-            )
+            raise MinitrainError(f"{self.where}: the head has {count} classes called {name!r}; {OWN_NAMES}")
         return self.by_name.get(name)
 
     def refuse(self, row: int, value: Any, raw: Sequence[Any]) -> NoReturn:
@@ -210,8 +207,6 @@ class ClassLookup:
             others = [v for v in dict.fromkeys(raw) if isinstance(v, str) and v not in self.by_name]
             joined = as_flag({v: name for v in others[:20] if (name := self._alike(v)) is not None})
             return f"it differs from {same!r} by blanks, case or Unicode's form alone: {joined} takes it for that"
-        if value == -1 and self.own:
-            return "in GLUE's test splits -1 marks a hidden label"
         if type(value) is int and 0 <= value < len(self.own):
             name = self.own[value]
             return f"it stands for {name!r} there: leave the row out, or say which class: {as_flag({name: 'NAME'})}"

@@ -42,14 +42,8 @@ def infer_labels(
 ) -> Labels:
     """Infer the classes of a training table, or that its labels are scores.
 
-    Args:
-        problem_type: What the user says they are.
-        known: The classes of a trained head, whose order is kept if the data has the same classes.
-        label_map: New names for labels.
-        positive_label: Of two classes, the one that F1 is about.
-
-    Raises:
-        MinitrainError: Names source, column, row and value.
+    The order of `known`, the classes of a trained head, is kept if the data has the same classes. Raises
+    MinitrainError naming source, column, row and value.
 
     >>> reviews = Table(source="reviews", columns={"stars": ["good", "bad", "good"]}, class_names={})
     >>> infer_labels(reviews, "stars").names
@@ -170,10 +164,9 @@ def _typed(
         row = next(i for i, value in enumerate(values) if value < 0)
         names = dict(zip(map(str, sorted(set(values))), ("no", "yes", "perhaps"), strict=False))
         raise MinitrainError(
-            f"{table.where(row)}, column {column!r}: the label is {values[row]} (int); expected a class "
-            f"counted from 0. If it marks a row without a label, leave the row out; if it is a class, name it, as "
-            f"in {as_flag(names)}, or pass --problem_type {CLASSIFICATION} to call it {str(values[row])!r}; for "
-            f"scores pass --problem_type {REGRESSION}"
+            f"{table.where(row)}, column {column!r}: the label is {values[row]} (int); expected a class counted "
+            f"from 0. Leave out a row without a label; name a class, as in {as_flag(names)}, or pass "
+            f"--problem_type {CLASSIFICATION} to call it {str(values[row])!r}; for scores pass {REGRESSION}"
         )
     return kind, values, False
 

@@ -87,10 +87,7 @@ def _written_numbers(names: Sequence[str]) -> list[str]:
     odd = [name for name in names if not _INTEGER.fullmatch(name.strip())]
     if len(names) < 3 or not odd or not all(map(is_written_number, names)):
         return []
-    return [
-        f"'{plain(odd[0])}' is the name of a class here; where scores are meant, write numbers with a decimal "
-        "point and no other signs, as 0.5"
-    ]
+    return [f"'{plain(odd[0])}' is the name of a class here; write scores as 0.5: a decimal point, no other signs"]
 
 
 def _joined(names: Sequence[str]) -> list[str]:
@@ -100,10 +97,7 @@ def _joined(names: Sequence[str]) -> list[str]:
         parts = {part.strip() for name in joined for part in name.split(sign)}
         alone = parts & set(names) if sign in "|;" else parts <= set(names)
         if joined and (alone or len(joined) * 2 > len(names) > len(parts)):
-            return [
-                f"'{plain(joined[0])}' may be several labels in one; here a text has one label, so that this is a "
-                "class of its own"
-            ]
+            return [f"'{plain(joined[0])}' may be several labels in one; here it is a class: a text has one"]
     return []
 
 

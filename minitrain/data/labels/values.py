@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, NoReturn
 
 from minitrain.config.label_map import as_flag
-from minitrain.config.scalars import plain_scalar
+from minitrain.config.options import plain_scalar
 from minitrain.data.tables.table import Table
 from minitrain.errors import MinitrainError, listed, shown
 
@@ -79,7 +79,7 @@ def check_label_map(tables: Sequence[Table], column: str, label_map: Mapping[str
         occurring |= {shown(value): None for value in found}
     raise MinitrainError(
         f"{as_flag(label_map)}: no label of column {column!r} is called {listed(map(repr, label_map))}; the data "
-        f"has {listed(occurring)}: write old=new with the old names as the data has them"
+        f"has {listed(occurring)}; write old=new"
     )
 
 
@@ -156,10 +156,9 @@ def scores(table: Table, column: str) -> list[float]:
     """The score of every row. Raises MinitrainError naming source, row, column and value."""
     result = []
     for row, value in enumerate(raw_values(table, column)):
+        readable = type(value) in (int, float) or table.untyped and type(value) is str
         try:
-            number = (
-                float(value) if type(value) in (int, float) or table.untyped and type(value) is str else math.nan
-            )
+            number = float(value) if readable else math.nan
         except (ValueError, OverflowError):
             number = math.nan
         if not abs(number) <= LARGEST_SCORE:  # NaN, too

@@ -50,9 +50,9 @@ def load_folder(
     except ValueError as error:
         if "same data file format" not in str(error):
             raise
+        way = _one_by_one({"": _own_files(folder)})
         raise MinitrainError(
-            f"--dataset {name}: its files are of several kinds, which `datasets` does not read as one; pass "
-            f"them one by one:\n  {_one_by_one({'': _own_files(folder)})}"
+            f"--dataset {name}: its files are of several kinds; pass them one by one:\n  {way}"
         ) from error
     data_files = builder.config.data_files or {}
     files = {str(split): [str(path) for path in paths] for split, paths in data_files.items()}
@@ -63,10 +63,10 @@ def load_folder(
     if options is not None:
         tables = {split: read(tuple(paths), options=options) for split, paths in files.items()}
     elif changed := flags_set(flags):
+        way = _one_by_one(files, {path: split for split in FLAGS for path in files.get(split, ())})
         raise MinitrainError(
             f"{' '.join(changed)}: --dataset {name} is read by `datasets`, which follows only its README.md; leave "
-            "that out, or pass the files one by one:\n  "
-            + _one_by_one(files, {path: split for split in FLAGS for path in files.get(split, ())})
+            f"that out, or pass the files one by one:\n  {way}"
         )
     else:
         builder.download_and_prepare()
@@ -112,17 +112,17 @@ def check_names(source: str, files: Splits, folder: str = "") -> None:
     for split, other in combinations(sorted(files), 2):
         if twice := [path for path in files[split] if path in files[other]]:
             raise MinitrainError(
-                f"--dataset {source}: {os.path.basename(twice[0])} would be in two splits, {split} and {other}, as "
-                "its name has a word of each; rename it, or pass the files one by one:\n  " + _one_by_one(files)
+                f"--dataset {source}: {os.path.basename(twice[0])} would be in two splits, {split} and {other}; "
+                f"rename it, or pass the files one by one:\n  {_one_by_one(files)}"
             )
     for split, paths in files.items():
         pairs = _pairs_of_splits(paths)
         if pairs or len({_meant(path) for path in paths} - {None}) > 1:
             names = listed(os.path.relpath(path, folder) if folder else path for path in paths)
+            way = _one_by_one(files, pairs)
             raise MinitrainError(
-                f"--dataset {source}: {names} would all be in one split, {split}, as `datasets` knows train, "
-                "validation and test only in lower case and between other signs, and takes eval for test; rename "
-                "them, or get them and pass them one by one:\n  " + _one_by_one(files, pairs)
+                f"--dataset {source}: {names} would all be in one split, {split}: `datasets` knows train, "
+                f"validation and test in lower case; rename them, or pass them one by one:\n  {way}"
             )
 
 
@@ -211,8 +211,6 @@ def _file_notes(folder: str, files: Splits) -> dict[str, list[str]]:
         next(iter(notes.values())).append(f"in no split by its name: {listed(unused[:10])}{more}")
     for path in files.get("test", ()):
         if _meant(path) == "validation":
-            notes["test"].append(
-                f"{os.path.basename(path)} is scored once, after training: `datasets` takes eval for test; call it "
-                "validation to choose by it"
-            )
+            name = os.path.basename(path)
+            notes["test"].append(f"{name} is scored once, after training; call it validation to choose by it")
     return notes

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from itertools import chain, islice
 from typing import Any
 
-from minitrain.config.read_options import ReadOptions, delimiter_of
+from minitrain.config.read_options import ReadOptions
 from minitrain.data.tables.table import BETWEEN, Table, named
 from minitrain.errors import MinitrainError, shown
 
@@ -66,7 +66,7 @@ def _delimiter(
     sample: list[str], kind: str, options: ReadOptions, names: Sequence[str]
 ) -> tuple[str, str | None, int]:
     """The delimiter, a note on it, and the number of lines to skip."""
-    asked, usual = delimiter_of(options), "," if kind == ".csv" else "\t"
+    asked, usual = options.separator, "," if kind == ".csv" else "\t"
     excel = _EXCEL.fullmatch(sample[0]) if sample else None
     if asked is not None:
         return asked, None, int(excel is not None)

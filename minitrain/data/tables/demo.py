@@ -20,16 +20,12 @@ def demo_reviews() -> dict[str, Table]:
         rated = {row["text"].strip(): float(row["sentiment"]) for row in csv.DictReader(lines)}
     texts = [text for text, rating in rated.items() if rating != 0.0]
     texts.sort(key=lambda text: hashlib.sha256(text.encode()).digest())
-    cuts = {
-        "train": texts[2 * HELD_BACK :],
-        "validation": texts[HELD_BACK : 2 * HELD_BACK],
-        "test": texts[:HELD_BACK],
-    }
+    test, validation, train = texts[:HELD_BACK], texts[HELD_BACK : 2 * HELD_BACK], texts[2 * HELD_BACK :]
     return {
         split: Table(
             source=f"demo reviews, split {split}",
             columns={"text": part, "label": [int(rated[text] > 0) for text in part]},
             class_names={"label": ("negative", "positive")},
         )
-        for split, part in cuts.items()
+        for split, part in (("train", train), ("validation", validation), ("test", test))
     }

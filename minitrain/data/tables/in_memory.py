@@ -7,15 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minitrain.config.scalars import plain_scalar
+from minitrain.config.options import plain_scalar
 from minitrain.data.tables.table import ABSENT, Table, field_of
 from minitrain.data.tokenizer.tokenizer import Example
 from minitrain.errors import MinitrainError, listed, shown
 
 SOURCES = {"train": "train data", "validation": "evaluation data", "test": "test data"}
-EXPECTED = (
-    "expected a list of dicts, a dict of columns, a pandas DataFrame, or a Dataset or DatasetDict of datasets"
-)
+EXPECTED = "expected a list of dicts, a dict of columns, a pandas DataFrame, or a Dataset or DatasetDict"
 
 
 def tables_in_memory(
@@ -35,16 +33,12 @@ def tables_in_memory(
         if data is None:
             continue
         if name in given:
-            raise MinitrainError(
-                f"the {SOURCES[name]} are given twice: as a split of the train data, and beside it"
-            )
+            raise MinitrainError(f"the {SOURCES[name]} are given twice: in the train data, and beside it")
         given[name] = data
     if "train" not in given:
         raise MinitrainError(f"the data in memory have no split 'train'; they have {listed(given)}")
-    return {
-        str(name): table_in_memory(data, SOURCES.get(name, f"split {name}"), columns)
-        for name, data in given.items()
-    }
+    sources = {name: SOURCES.get(name, f"split {name}") for name in given}
+    return {str(name): table_in_memory(data, sources[name], columns) for name, data in given.items()}
 
 
 def _are_splits(data: Any) -> bool:
@@ -90,10 +84,7 @@ def _no_table(data: Any) -> str:
     if isinstance(data, str | Path):
         return f"got the text {shown(str(data))}; pass a file as train_file, eval_file or test_file; {EXPECTED}"
     if name.startswith("Iterable"):
-        return (
-            f"got {name}, a stream without a length, which cannot be shuffled or counted: load it with "
-            "streaming=False, or pass list(rows) if it fits into memory"
-        )
+        return f"got {name}, a stream that cannot be shuffled: load it with streaming=False, or pass list(rows)"
     if isinstance(data, Iterator):
         return f"got {name}, which can be read only once: pass list(rows)"
     return f"got {name}; {EXPECTED}"
@@ -105,10 +96,8 @@ def _of_rows(rows: Sequence[Any], source: str, columns: Sequence[str] | None) ->
     names: list[str] = []
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, Mapping):
-            raise MinitrainError(
-                f"{source}, row {number}: expected a dict, as {{'text': 'a text', 'label': 1}}, got "
-                f"{type(row).__name__}"
-            )
+            expected = "expected a dict, as {'text': 'a text', 'label': 1}"
+            raise MinitrainError(f"{source}, row {number}: {expected}, got {type(row).__name__}")
         names = names if number > 1 else list(columns or row)
         if (missing := next((name for name in names if field_of(row, name) is ABSENT), None)) is not None:
             raise MinitrainError(f"{source}, row {number}: has no field {shown(missing)}; it has {listed(row)}")
@@ -120,9 +109,8 @@ def _of_columns(columns: Mapping[Any, Any], source: str) -> dict[str, list[Any]]
     for name, values in columns.items():
         values = values.tolist() if hasattr(values, "tolist") else values
         if isinstance(values, str | bytes) or not isinstance(values, Sequence):
-            raise MinitrainError(
-                f"{source}, column {str(name)!r}: expected a list, a value a row, got {type(values).__name__}"
-            )
+            kind = type(values).__name__
+            raise MinitrainError(f"{source}, column {str(name)!r}: expected a list, a value a row, got {kind}")
         found[str(name)] = [plain_scalar(value) for value in values]
     sizes = {name: len(values) for name, values in found.items()}
     if len(set(sizes.values())) > 1:
@@ -139,10 +127,8 @@ def _of_frame(frame: Any, source: str, columns: Sequence[str] | None) -> dict[st
         if names.count(name) > 1:
             if columns is not None and name not in columns:
                 continue
-            raise MinitrainError(
-                f"{source}: {names.count(name)} columns are called {name!r}; give each a name of its own: "
-                "df.columns = [...]"
-            )
+            same = f"{names.count(name)} columns are called {name!r}"
+            raise MinitrainError(f"{source}: {same}; give each its own name: df.columns = [...]")
         series = frame.iloc[:, place]
         values = zip(series.tolist(), series.isna().tolist(), strict=True)
         found[name] = [None if missing is True else plain_scalar(value) for value, missing in values]

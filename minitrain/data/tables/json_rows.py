@@ -43,9 +43,8 @@ def read_json_rows(
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise MinitrainError(
-                    f"{source}, line {number}: is not valid JSON ({error}); write one object a line"
-                ) from error
+                said = f"is not valid JSON ({error}); write one object a line"
+                raise MinitrainError(f"{source}, line {number}: {said}") from error
             columns.add(row, number)
     return columns.table()
 
@@ -166,10 +165,8 @@ class _Columns:
         """Add the row of a line or place. Raises MinitrainError if it is no object, or lacks one of `names`."""
         place = f"{unit} {number}"
         if type(row) is not dict:
-            raise MinitrainError(
-                f"{self.source}, {place}: expected a JSON object, got {type(row).__name__}; write "
-                'rows as {"text": ..., "label": ...}'
-            )
+            kind = type(row).__name__
+            raise MinitrainError(f"{self.source}, {place}: expected a JSON object, got {kind}; write one a row")
         if self.names is not None:
             for name, column in self.columns.items():
                 column.append(row[name] if name in row else self._field(row, name, place))
@@ -194,9 +191,8 @@ class _Columns:
         raise MinitrainError(self._without(row, name, place))
 
     def _without(self, row: dict[str, Any], name: str, place: str) -> str:
-        return (
-            f"{self.source}, {place}: has no field {shown(name)}; it has {listed(_field_names(row, '.' in name))}"
-        )
+        has = listed(_field_names(row, "." in name))
+        return f"{self.source}, {place}: has no field {shown(name)}; it has {has}"
 
     def _other_fields(self, row: dict[str, Any], place: str) -> None:
         """Note which fields this row lacks, and which the rows before it lack."""
@@ -206,7 +202,7 @@ class _Columns:
         for name in [name for name in row if name not in self.columns]:
             if not writable(name):
                 raise MinitrainError(
-                    f"{self.source}, {place}: the field {shown(name)} has a lone surrogate; rename it"
+                    f"{self.source}, {place}: the field {shown(name)} has a lone surrogate; rename"
                 )
             self.columns[name] = [ABSENT] * self.count
             if self.count:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from minitrain.config.read_options import COMPRESSED, FILE_KINDS, Files, ReadOptions, files_of
+from minitrain.config.read_options import COMPRESSED, FILE_KINDS, ReadOptions, files_of
 from minitrain.data.gc_pause import gc_paused
 from minitrain.data.tables.dataset_folder import check_names, declares_files, flags_set, load_folder
 from minitrain.data.tables.delimited import read_delimited
@@ -108,13 +108,10 @@ def read_file(
     Raises:
         MinitrainError: Names the file, and the row that is not like the others.
     """
-    named: Files = (
-        os.fspath(path) if isinstance(path, str | os.PathLike) else tuple(os.fspath(part) for part in path)
-    )
     options = options or ReadOptions()
-    files = files_of(named)
+    files = files_of(os.fspath(path) if isinstance(path, str | os.PathLike) else [os.fspath(part) for part in path])
     if not files:
-        raise MinitrainError(f"{named!r} names no file; expected one, or several as a,b")
+        raise MinitrainError(f"{path!r} names no file; expected one, or several as a,b")
     table = concat([_read(Path(part), None if others else columns, columns or (), options) for part in files])
     for name in columns or ():
         table.column(name)
@@ -150,9 +147,7 @@ def _kind_of(path: Path, options: ReadOptions) -> str:
     if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
         if suffixes[-1:] == [".parquet"]:
-            raise MinitrainError(
-                f"{path}: a parquet file is compressed inside; decompress it first: gzip -d {path}"
-            )
+            raise MinitrainError(f"{path}: a parquet file is compressed inside; decompress it: gzip -d {path}")
     kind = suffixes[-1] if suffixes else ""
     if kind in FILE_KINDS or (kind == ".txt" and options.delimiter is not None):
         return kind

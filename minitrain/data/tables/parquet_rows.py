@@ -9,8 +9,7 @@ from minitrain.errors import MinitrainError
 from minitrain.storage.hub_datasets import first_lines
 
 MISSING = (
-    "to `datasets` a cell that is empty or says None, NA, nan or null is missing. Get the file and pass it as "
-    "--train_file, which reads the cell as it is"
+    "to `datasets` a cell that is empty or says NA, nan or null is missing; --train_file FILE reads it as it is"
 )
 
 
@@ -25,7 +24,7 @@ def read_parquet(path: Path) -> Table:
     except Exception as error:  # the errors of pyarrow and datasets share no type
         cause = first_lines(error.__cause__ or error)
         raise MinitrainError(
-            f"{path}: is no valid parquet file, or has no rows ({cause}); write it again"
+            f"{path}: is no valid parquet file or has no rows ({cause}); write it again"
         ) from error
     return arrow_table(str(path), rows)
 

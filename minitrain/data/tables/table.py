@@ -137,17 +137,13 @@ class Table:
 
     def select(self, rows: Sequence[int]) -> "Table":
         """These rows (counted from 0) in this order, with the numbers they had."""
+        lazy: Mapping[str, Any] = self.columns  # a column of `datasets` reads a list of rows at once
         columns = {
-            name: [values[row] for row in rows] if isinstance(values, list) else _rows_of_lazy(values, rows)
-            for name, values in self.columns.items()
+            name: [values[row] for row in rows] if isinstance(values, list) else list(values[list(rows)])
+            for name, values in lazy.items()
         }
-        return replace(
-            self, columns=columns, numbers=[row if self.numbers is None else self.numbers[row] for row in rows]
-        )
-
-
-def _rows_of_lazy(values: Any, rows: Sequence[int]) -> list[Any]:
-    return list(values[list(rows)])  # a column of `datasets` reads a list of rows at once
+        numbers = [row if self.numbers is None else self.numbers[row] for row in rows]
+        return replace(self, columns=columns, numbers=numbers)
 
 
 def named(header: Sequence[str]) -> dict[int, str]:

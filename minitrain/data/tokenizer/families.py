@@ -1,8 +1,7 @@
 """The kinds of tokenizers that transformers 5 builds anew from a vocabulary, and what each of them fixes.
 
 Normalizer, pre-tokenizer and template come from the kind, whatever `tokenizer.json` says; vocabulary, merges,
-SentencePiece's table of characters and added tokens come from the file. `classes.py` says which class is of which
-kind. No file is read here.
+SentencePiece's table of characters and added tokens come from the file. No file is read here.
 
 Source: transformers 5.23.0, models/*/tokenization_*.py.
 """
@@ -101,8 +100,7 @@ def herbert_pairs(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> Back
     ids = [vocabulary.get(settings[role]) for role in ("cls_token", "sep_token")]
     if ids != [0, 2]:  # the reference writes these ids into its template, whatever the tokens' own are
         raise Unfit(
-            f"the ids of {settings['cls_token']} and {settings['sep_token']} are {ids}, expected 0 and 2",
-            AS_IT_IS,
+            f"the ids of {settings['cls_token']} and {settings['sep_token']} are {ids}, expected 0 and 2", AS_IT_IS
         )
     backend = Backend(BPE(vocabulary, merges, unk_token=settings["unk_token"], end_of_word_suffix="</w>"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
@@ -223,11 +221,7 @@ XLM_ROBERTA = replace(
     vocabulary_files=(),
     sentencepiece="sentencepiece.bpe.model",
 )
-CAMEMBERT = replace(
-    XLM_ROBERTA,
-    build=camembert_pieces,
-    extra=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"),
-)
+CAMEMBERT = replace(XLM_ROBERTA, build=camembert_pieces, extra=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"))
 DEBERTA_V2 = replace(
     BERT,
     build=deberta_v2_pieces,
@@ -265,3 +259,24 @@ HERBERT = replace(
     template="{cls_token}:0 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
     choices={},
 )
+
+# Names without "Tokenizer".
+_CLASSES = (
+    (ALBERT, "Albert"),
+    (BERT, "Bert ConvBert DPRContextEncoder DPRQuestionEncoder Electra LayoutLM Lxmert MobileBert SqueezeBert"),
+    (replace(BERT, model_input_names=WITHOUT_TYPE_IDS), "DPRReader DistilBert"),
+    (CAMEMBERT, "Camembert"),
+    (DEBERTA, "Deberta"),
+    (DEBERTA_V2, "DebertaV2"),
+    (FUNNEL, "Funnel"),
+    (HERBERT, "Herbert"),
+    (MPNET, "MPNet"),
+    (ROBERTA, "Bart LED Longformer Mvp Roberta"),
+    (XLM_ROBERTA, "XLMRoberta"),
+)
+FAMILIES = {f"{name}Tokenizer": family for family, names in _CLASSES for name in names.split()}
+
+
+def family_of(name: str) -> TokenizerFamily | None:
+    """How a class is built; None if tokenizer.json is used as it is."""
+    return FAMILIES.get(name.removesuffix("Fast"))

@@ -25,7 +25,7 @@ from minitrain.data.tokenizer.classes import (
     WORD_PIECES,
     as_it_is_note,
     class_for,
-    family_of,
+    differences_note,
     pads_left,
     way_out,
 )
@@ -36,16 +36,15 @@ from minitrain.data.tokenizer.families import (
     Choices,
     TokenizerFamily,
     Unfit,
+    family_of,
 )
-from minitrain.data.tokenizer.notes import differences_note
 from minitrain.data.tokenizer.special_tokens import TokenizerFiles, add_tokens, special_tokens
 from minitrain.errors import MinitrainError, shown
 from minitrain.storage.files import read_json
 
 PADDED_LEFT = (
-    "rows are padded on the left, as the tokenizer's files say and Trainer does: a head that reads the first "
-    'position sees padding in all but the longest rows ("padding_side": "right" in tokenizer_config.json is '
-    "what encoders are trained with)"
+    "rows are padded on the left, as the tokenizer's files say: a head that reads the first position sees padding "
+    '(encoders are trained with "padding_side": "right" in tokenizer_config.json)'
 )
 UNSET_LENGTH = 1_000_000  # above this, model_max_length means no limit; transformers writes 1e30
 PADDING_SIDES = ("right", "left")
@@ -70,8 +69,7 @@ def read_files(directory: Path) -> tuple[Backend, dict[str, Any], list[str]]:
     name = class_for(named, model.get("model_type"))
     if not isinstance(name, str) or not name.isidentifier():
         raise MinitrainError(
-            f"{directory}: its tokenizer_class is {shown(name)}, expected the name of a class; name it in "
-            "tokenizer_config.json, or leave it out there for that of the model"
+            f"{directory}: its tokenizer_class is {shown(name)}; expected a name, or none, in tokenizer_config.json"
         )
     source = directory / "tokenizer.json"
     notes: list[str] = []
@@ -106,10 +104,7 @@ def _vocabulary_file(directory: Path, name: str, named: Any) -> tuple[str, Path,
         return name, directory / others[0], []
     unnamed = named in (None, "", DEFAULT_CLASS, f"{DEFAULT_CLASS}Fast")
     if unnamed and WORD_PIECES in there and sentencepiece not in there:
-        note = (
-            f"{WORD_PIECES} is the tokenizer's only file: read as the word pieces of {DEFAULT_CLASS}, although "
-            f"transformers 5 uses {name}, which does not read it"
-        )
+        note = f"{WORD_PIECES} is read as word pieces of {DEFAULT_CLASS}; transformers 5 uses {name}"
         return DEFAULT_CLASS, directory / WORD_PIECES, [note]
     needs = "tokenizer.json" + (f" or {' and '.join(others)}" if others else "")
     raise MinitrainError(
@@ -142,15 +137,13 @@ def _settings(config: Mapping[str, Any], name: str, path: Path) -> dict[str, Any
     for key, allowed in {**CHOICES, **choices}.items():
         if (value := config.get(key, allowed[0])) not in allowed:
             raise MinitrainError(
-                f"{path}: {key} is {shown(value)}, expected one of {allowed}; correct it, or leave it out for "
-                f"{allowed[0]!r}"
+                f"{path}: {key} is {shown(value)}, expected one of {allowed}; left out, it is {allowed[0]!r}"
             )
         settings[key] = allowed[allowed.index(value)]
     names = config.get("model_input_names", usual_names)
     if not isinstance(names, list | tuple):
         raise MinitrainError(
-            f"{path}: model_input_names is {shown(names)}, expected a list of names; leave it out for "
-            f"{shown(list(usual_names))}"
+            f"{path}: model_input_names is {shown(names)}, expected a list, or none for {list(usual_names)}"
         )
     settings["model_input_names"] = [key for key in INPUT_NAMES if key in names]
     length = config.get("model_max_length", config.get("max_len"))
@@ -213,8 +206,7 @@ def _check_use(backend: Backend, typed: bool) -> None:
         first, second = sorted(token for token, index in backend.get_vocab().items() if index == twice)[:2]
         raise Unfit(
             f"the id {twice} stands for two tokens, {first!r} and {second!r}",
-            "give one of them another id; if vocab.txt has a word twice, and so fewer words than lines, replace "
-            "the first of the two by a new word, such as [unused1]: no id changes",
+            "give one another id; if vocab.txt has a word twice, replace the first of the two, as by [unused1]",
         )
     if (highest := max(ids, default=-1)) >= 2**31:  # the library accepts ids up to 2**32
         raise ValueError(f"an id is {highest}")

@@ -18,8 +18,7 @@ from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import WordPiece
 
-from minitrain.data.tokenizer.files import PADDING_SIDES as PADDING_SIDES
-from minitrain.data.tokenizer.files import read_files
+from minitrain.data.tokenizer.files import PADDING_SIDES, read_files
 from minitrain.data.tokenizer.special_tokens import SPECIAL_ROLES
 from minitrain.errors import MinitrainError, shown
 from minitrain.storage.files import json_text
@@ -40,8 +39,8 @@ class Encoded:
     """Tokenized rows. truncated, blank: rows cut to max_length, or with a blank text. unknown: [UNK] tokens."""
 
     examples: list[Example]
-    truncated: int
-    blank: int
+    truncated: int = 0
+    blank: int = 0
     unknown: int = 0
 
 
@@ -86,7 +85,6 @@ class Tokenizer:
         texts: Sequence[str],
         pairs: Sequence[str] | None = None,
         max_length: int | None = None,
-        *,
         where: str = "input",
         columns: tuple[str, ...] = ("texts", "pairs"),
         first_row: int = 1,
@@ -152,9 +150,8 @@ class Tokenizer:
             raise MinitrainError(
                 f"{source}: the tokenizer's highest id is {beyond[-1][0]}, but the model has embeddings for ids "
                 f"up to {vocab_size - 1}; do tokenizer.json and config.json belong together? {len(beyond)} tokens "
-                f"have no embedding ({names}): where they were added by hand, take them out of the tokenizer's "
-                "files, or give the model rows for them in transformers, by "
-                "model.resize_token_embeddings(len(tokenizer)), and save both again"
+                f"have no embedding ({names}): take them out of the tokenizer's files, or call transformers' "
+                "model.resize_token_embeddings(len(tokenizer)) and save both again"
             )
 
     def tokens(self, ids: Iterable[int]) -> list[str | None]:
@@ -217,7 +214,7 @@ def truncated_lengths(first: int, second: int, room: int) -> tuple[int, int]:
 def _check_inputs(inputs: Sequence[Sequence[str]], where: str, columns: tuple[str, ...], first_row: int) -> None:
     for values, column in zip(inputs, columns, strict=False):
         check_texts(values, where, column, first_row)
-    if len(inputs) == 2 and len(inputs[0]) != len(inputs[1]):
+    if len(inputs[0]) != len(inputs[-1]):
         raise MinitrainError(
             f"{where}: {len(inputs[0])} texts in {columns[0]!r} but {len(inputs[1])} in {columns[1]!r}; "
             "a pair needs one of each in every row"
