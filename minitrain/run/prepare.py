@@ -65,10 +65,10 @@ def prepare(
         prefetcher: A process that is already reading the data.
         data: Data in memory, as for `train`.
 
-    Raises:
-        MinitrainError: Names the flag, file, row or key at fault.
+    Raises MinitrainError naming the flag, file, row or key at fault.
     """
-    config = complete(config, world := world or World(), data)
+    world = world or World()
+    config = complete(config, world, data)
     device = choose_device(config.device, world)
     if config.dropout_rng == "example" and device.type != "cpu":
         raise MinitrainError(f"--dropout_rng example is for the CPU, not {device.type}")
@@ -92,7 +92,6 @@ def prepare(
         attention_probs_dropout_prob=config.attention_probs_dropout_prob,
         classifier_dropout=config.classifier_dropout,
     )
-    standardized = config.standardize_targets and splits.labels.names is None
     run = PreparedRun(
         config=config,
         directory=directory,
@@ -101,7 +100,7 @@ def prepare(
         model=model.to(device),
         splits=splits,
         max_length=max_length,
-        scale=splits.train.target_scale() if standardized else None,
+        scale=splits.train.target_scale() if config.standardize_targets and splits.labels.names is None else None,
         model_commit=commit_of(source),
     )
     best_by(config, run.new_metric())  # raises for an unknown --metric_for_best_model

@@ -99,8 +99,8 @@ def test_a_positive_label_that_cannot_be_is_an_error_before_training(
 ) -> None:
     three = [("a", "b", "c")[i % 3] for i in range(12)]
     for labels, said in (
-        (words(8), "the classes are 'fraud', 'legit'; expected one of two"),
-        (three, "the classes are 'a', 'b', 'c'; expected one of two"),
+        (words(8), "the classes are 'fraud', 'legit'; expected one of them"),
+        (three, "there are 3 classes, 'a', 'b', 'c', and .*leave it out"),
     ):
         with pytest.raises(MinitrainError, match=f"--positive_label spam: .*{said}"):
             trained(tmp_path, model, labels, positive_label="spam")

@@ -75,13 +75,17 @@ def infer_labels(
         label_map=label_map,
         alphabetical=not numbered and names == ordered and known is None,
     )
+    _check_two_occur(table, column, labels)
+    return with_positive(labels, positive_label)
+
+
+def _check_two_occur(table: Table, column: str, labels: Labels) -> None:
     seen = class_counts(table, column, labels)
-    if len(seen) < 2:
+    if len(seen) < 2 and labels.names is not None:
         raise MinitrainError(
-            f"{table.source}, column {column!r}: every label is {shown(''.join(names[i] for i in seen))}; a "
+            f"{table.source}, column {column!r}: every label is {shown(''.join(labels.names[i] for i in seen))}; a "
             f"classifier needs two classes. The columns are {table.names_shown()}"
         )
-    return with_positive(labels, positive_label)
 
 
 def _with_head(
