@@ -159,7 +159,7 @@ def overlap_notes(
         try:
             rows = list(_texts_and_labels(table, columns))
             common = set(rows).intersection(_texts_and_labels(train, columns))
-        except (MinitrainError, TypeError):  # whoever uses a bad value reports it
+        except (MinitrainError, TypeError):  # the code that uses a bad value reports it
             continue
         if shared := sum(row in common for row in rows):
             notes.append(f"{name}: {shared} of {len(table)} rows stand in the training data too, text and label")

@@ -2,8 +2,8 @@
 
 AdamW moves a weight by about the learning rate per step, so a new head, which starts near 0, would need thousands
 of steps to reach a price of 370. Hence targets are standardized with mean and standard deviation of the training
-rows, and the inverse is folded into the head's last layer: whoever loads the saved folder, transformers included,
-reads the original scale.
+rows, and the inverse is folded into the head's last layer: every program that loads the saved folder, transformers
+included, answers on the original scale.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""A function of a notebook as a module of its own, for processes in which the notebook is not.
+"""Writes a function of a notebook into a module, for processes that do not have the notebook.
 
 The module holds the source of the function, and of the notebook's functions and classes that it names; imports for
 what comes from elsewhere; and plain values as literals. It is a file that a person can read.

@@ -30,7 +30,7 @@ FORMAT = 1  # a checkpoint with a higher number is of a newer minitrain
 FACTS, MANIFEST = "state.json", "manifest.json"
 _NAME = re.compile(r"step-(\d+)")
 _WRITING, _DELETING = ".writing-", ".deleting-"
-_OVERHEAD_BYTES = 1 << 16  # JSON, headers and folders, besides the tensors
+_OVERHEAD_BYTES = 1 << 16  # JSON, headers and folders
 
 
 @dataclass(frozen=True, kw_only=True)

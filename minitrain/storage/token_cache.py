@@ -67,7 +67,7 @@ def cache_folder() -> Path | None:
 
 
 def fingerprint(settings: str, columns: Iterable[Sequence[str]]) -> str:
-    """The name of an entry. settings: all that tokenization depends on besides the texts.
+    """The name of an entry. settings: everything except the texts that tokenization depends on.
 
     columns: pieces of texts, in a fixed order. Raises TypeError or UnicodeEncodeError for values that are not text.
     """

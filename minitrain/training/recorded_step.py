@@ -96,7 +96,7 @@ class RecordedStep:
         try:
             plain.check_finite(result, step, rows)
         except MinitrainError:
-            self._found_inf.zero_()  # whoever is told may mend it
+            self._found_inf.zero_()  # the caller may continue
             state.step = step - 1
             raise
 

@@ -28,7 +28,7 @@ from minitrain.training.schedules import SCHEDULES
 from minitrain.training.step import StepResult, TrainState, train_step
 
 Step = Callable[..., StepResult | PendingResult]  # called as `train_step`
-_states = count()  # made in this process: each agrees on its kernels under a key of its own
+_states = count()  # made in this process: each agrees on its kernels under its own key
 
 
 def make_state(model: SequenceClassifier, config: TrainConfig, world: World | None = None) -> TrainState:
@@ -100,12 +100,12 @@ class Plan:
     warmup_steps: int
 
     def learning_rate(self, step: int) -> float:
-        """Of the step after so many."""
+        """The learning rate of the step after `step` steps."""
         schedule = SCHEDULES[self.config.lr_scheduler_type]
         return self.config.learning_rate * schedule(step, self.total_steps, self.warmup_steps)
 
     def evaluates_after(self, step: int) -> bool:
-        """Whether to evaluate when so many steps are done."""
+        """Whether to evaluate after `step` steps."""
         if self.config.eval_strategy == "no":
             return False
         interval = self.steps_per_epoch if self.config.eval_strategy == "epoch" else self.config.eval_steps

@@ -140,7 +140,7 @@ def train_step(
 
 
 def share_of_loss(logits: Tensor, labels: Tensor | None, examples: int, settings: StepSettings) -> Tensor:
-    """What a micro-batch adds to the mean loss of a step of so many examples, 0-dim."""
+    """What a micro-batch adds to the mean loss of a step of `examples` examples, 0-dim."""
     if labels is None:
         return logits.sum() * 0.0
     divisor = len(labels) if settings.sum_of_means else examples

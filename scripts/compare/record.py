@@ -33,7 +33,7 @@ class Record:
     seconds: float = 0.0
 
     def step(self, loss: float, grad_norm: float, learning_rate: float) -> None:
-        """Add an optimizer step, and write it at once for whoever waits for this side."""
+        """Add an optimizer step, and write it at once: the parent process follows the file."""
         self.steps.append({"loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate})
         with (self.folder / "steps.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(self.steps[-1]) + "\n")

@@ -40,7 +40,7 @@ def test_columns_without_a_name_or_with_one_name_are_left_alone(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("header", "name", "message"),
     [
-        ("text,text,label", "text", "columns 1 and 2 are both called 'text'; give each a name of its own"),
+        ("text,text,label", "text", "columns 1 and 2 are both called 'text'; give each its own name"),
         (",text,label", "", "column 1 has no name; give it one in the header"),
         (",text,label", "body", "it has text, label (column 1 has no name)"),
         ("id, text, label", "body", "has no column 'body'; it has id, ' text', ' label'"),
@@ -176,7 +176,7 @@ def test_lines_that_a_quote_swallows_are_said_with_the_line_where_it_opens(tmp_p
     table = rows_of(tmp_path, tsv(*texts), "a.tsv")
     assert len(table) == 4
     (note,) = table.notes
-    assert "a.tsv, line 4: a double quote opens a field that goes on to line 8 and swallows 5 lines" in note
+    assert "a.tsv, line 4: a double quote opens a field that runs to line 8 and swallows 5 lines" in note
     assert "4 rows were read; pass --quoting none" in note
     assert len(rows_of(tmp_path, tsv(*texts), "a.tsv", quoting="none")) == 8
 

@@ -399,7 +399,7 @@ def test_classes_of_one_name_are_told_apart_and_not_met_by_it() -> None:
     labels = Labels(names=("a", "a", "b"), numbers_are_ids=True)
     assert class_ids(table([0, 1, 2]), "label", labels) == [0, 1, 2]
     assert class_ids(table(["b"]), "label", labels) == [2]
-    assert "the head has 2 classes called 'a'; give each a name of its own" in refused(labels, table(["a"]))
+    assert "the head has 2 classes called 'a'; give each its own name" in refused(labels, table(["a"]))
 
 
 # --- Whole splits ---

@@ -201,5 +201,5 @@ def test_numbers_are_not_matched_with_one_name_of_several_classes(of_words: Path
     config["id2label"] = {"0": "x", "1": "x"}
     (tmp_path / "run/config.json").write_text(json.dumps(config))
     file = write(tmp_path / "numbers.csv", numbers(6))
-    with pytest.raises(MinitrainError, match="the head calls several classes 'x': give each a name of its own"):
+    with pytest.raises(MinitrainError, match="the head calls several classes 'x': give each its own name"):
         evaluate_run(EvaluateConfig(run=str(tmp_path / "run"), eval_file=file))

@@ -29,7 +29,7 @@ from minitrain.data.labels.values import (
 from minitrain.data.tables.table import Table
 from minitrain.errors import MinitrainError, listed
 
-OWN_NAMES = "give each a name of its own in 'id2label' of its config.json, or start a --new_head"
+OWN_NAMES = "give each its own name in 'id2label' of its config.json, or start a --new_head"
 
 
 @dataclass(frozen=True, kw_only=True)

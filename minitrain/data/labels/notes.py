@@ -9,7 +9,7 @@ from minitrain.data.labels.ids import Labels, class_counts
 from minitrain.data.labels.values import Name, alike, is_written_number, label_keys, label_values, whole_number
 from minitrain.data.tables.table import Table
 
-MANY = 50  # classes; so many may be ids or texts, given for labels
+MANY = 50  # classes; more may be ids or texts, given as labels by mistake
 FEW_ROWS = 10  # per class; numbers with no more may be scores
 LONG = 100  # characters; longer labels are texts
 SHOWN = 5  # names or pairs in a note

@@ -221,7 +221,7 @@ class _Rows:
         first, last, count = min(self.swallowed)
         more = f"; {len(self.swallowed) - 1} more fields do" if len(self.swallowed) > 1 else ""
         return (
-            f"{self.source}, line {first}: a double quote opens a field that goes on to line {last} and swallows "
+            f"{self.source}, line {first}: a double quote opens a field that runs to line {last} and swallows "
             f"{count} lines that look like rows{more}. {self.count} rows were read; pass --quoting none if a "
             "double quote is an ordinary character"
         )

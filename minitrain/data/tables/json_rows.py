@@ -84,7 +84,7 @@ def _values(source: str, text: str) -> Iterator[tuple[int, Any]]:
         try:
             value, at = decoder.raw_decode(text, begin)
         except (ValueError, RecursionError) as error:
-            # A value over several lines is broken where the decoder stopped, a line of its own where it begins.
+            # A value over several lines is broken where the decoder stopped, a single line where it begins.
             several = text[begin:].partition("\n")[0].strip()[-1] in "{[,"
             broken = error.lineno if isinstance(error, json.JSONDecodeError) and several else line
             raise MinitrainError(

@@ -25,7 +25,7 @@ class Table:
         untyped: All values are text, because the format has no types (CSV).
         commit: Of the Hub's repository.
         header: The names as the file has them, with blanks and repeats; empty if the same as `columns`.
-        gaps: Column -> the error for whoever asks `column` for it.
+        gaps: Column -> the error that `column` raises for it.
         notes: What the reader decided by itself.
         files: Of several files, each with its number of rows, in order.
         numbers: The original row of each row of a selection, from 0; None for a whole table.
@@ -95,7 +95,7 @@ class Table:
             return f"{self.source}: column {same[0]} has no name; give it one in the header, and ask for that"
         if len(same) > 1:
             places = " and ".join(same)
-            return f"{self.source}: columns {places} are both called {name.strip()!r}; give each a name of its own"
+            return f"{self.source}: columns {places} are both called {name.strip()!r}; give each its own name"
         unnamed = [str(i) for i, other in enumerate(header, start=1) if not other.strip()]
         has = self.names_shown() + (f" (column {', '.join(unnamed)} has no name)" if unnamed else "")
         return f"{self.source}: has no column {name!r}; it has {has}{self._meant(name, header)}"

@@ -199,7 +199,7 @@ def _backend(
 
 
 def _check_use(backend: Backend, typed: bool) -> None:
-    """Use the template and the model once: holes show only in use, and a template may write ids of its own."""
+    """Use the template and the model once: holes show only in use, and a template may write other ids."""
     ids = Counter(backend.get_vocab().values())
     if len(ids) < ids.total():
         twice = ids.most_common(1)[0][0]

@@ -33,7 +33,7 @@ def family_of(raw: Mapping[str, Any]) -> Family:
 
 
 def check_type_ids(config: EncoderConfig, highest: int, where: str = "") -> None:
-    """Raise MinitrainError, beginning with `where`, if the model has embeddings of token types, but not so many."""
+    """Raise MinitrainError, beginning with `where`, if a token type has no embedding."""
     reads_types = "type_vocab_size" in FAMILIES[config.model_type].config_names and config.type_vocab_size > 0
     if reads_types and highest >= config.type_vocab_size:
         raise MinitrainError(
