@@ -1,6 +1,6 @@
 """The whole fine-tuning loop in plain PyTorch: `python examples/minimal.py`, on the embedded model and data.
 
-It computes what `minitrain.train` computes with the same settings, bit for bit.
+It computes what `minitrain.train` computes with `kernels="reference"`, bit for bit. A few minutes on a CPU.
 """
 
 import torch
@@ -33,16 +33,17 @@ def train(name: str, dataset: str, max_steps: int | None = None) -> tuple[Sequen
     steps = [rows for epoch in range(EPOCHS) for rows in sampler.batches(epoch)][:max_steps]
 
     # ---- weights -> model -> optimizer --------------------------------------------------------------------------
-    torch.manual_seed(SEED)
+    torch.manual_seed(SEED)  # the weights of the new head
     model = load_classifier(name, label_names=splits.labels.names, kernels="reference").train()
     optimizer = AdamW(decay_groups(model, weight_decay=0.0), lr=LEARNING_RATE)
 
     # ---- forward, loss, backward, clip, update ------------------------------------------------------------------
-    torch.manual_seed(SEED)
+    torch.manual_seed(SEED)  # dropout, whatever the head drew
     losses = []
     for step, rows in enumerate(steps):
-        batch = collate([splits.train[row] for row in rows], tokenizer.pad_token_id)
-        assert batch.labels is not None
+        examples = [splits.train[row] for row in rows]
+        batch = collate(examples, tokenizer.pad_token_id, padding_side=tokenizer.padding_side)
+        assert batch.labels is not None  # every example of the split has one
         loss_sum, count = cross_entropy(model(**batch.inputs), batch.labels)
         loss = loss_sum / count
         loss.backward()

@@ -1,6 +1,7 @@
 """`TrainConfig`: every setting of a training run, with its default, bounds and help text.
 
-Names and defaults are Trainer's (transformers 5.23, training_args.py). `flags.py` derives the command line from the
+Settings that Trainer has too (transformers 5.23, training_args.py) have its names; docs/differences.md lists the
+defaults that differ. `flags.py` derives the command line from the
 fields. `TRAINER` and `ACCELERATE` define `--match_trainer` and `--match_accelerate`. Nothing here imports torch.
 """
 

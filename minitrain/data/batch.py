@@ -67,6 +67,7 @@ def collate(
     """Pad examples to the longest of them and stack them, as transformers' DataCollatorWithPadding does.
 
     Args:
+        pad_token_id: Of the tokenizer; 0 is BERT's.
         pad_to_multiple_of: Round the length up to a multiple, which some GPU kernels prefer.
 
     Raises:
@@ -81,14 +82,15 @@ def collate(
         examples = _checked_examples(examples)
     length = max(len(example.input_ids) for example in examples)
     if pad_to_multiple_of is not None:
-        length = -(-length // pad_to_multiple_of) * pad_to_multiple_of
+        length = -(-length // pad_to_multiple_of) * pad_to_multiple_of  # rounded up
 
     def pad(rows: list[list[int]], value: int) -> Tensor:
         import numpy  # reads lists four times as fast as torch
 
-        filled = [(row, [value] * (length - len(row))) for row in rows]
-        whole = [row + fill if padding_side == "right" else fill + row for row, fill in filled]
-        return torch.from_numpy(numpy.array(whole, dtype=numpy.int64))
+        padding = [[value] * (length - len(row)) for row in rows]
+        pairs = zip(rows, padding, strict=True)
+        padded = [row + fill if padding_side == "right" else fill + row for row, fill in pairs]
+        return torch.from_numpy(numpy.array(padded, dtype=numpy.int64))
 
     return Batch(
         input_ids=pad([e.input_ids for e in examples], pad_token_id),
@@ -119,7 +121,7 @@ def _label_tensor(labels: Sequence[Any]) -> Tensor | None:
 
 def _check_padding(pad_token_id: Any, multiple: Any, side: str) -> None:
     if not _is_integer(pad_token_id, 0):
-        expected = "expected an integer of at least 0, as tokenizer.pad_token_id"
+        expected = "expected an integer of at least 0, such as tokenizer.pad_token_id"
         raise MinitrainError(f"pad_token_id is {_named(pad_token_id)}; {expected}")
     if multiple is not None and not _is_integer(multiple, 1):
         expected = "expected an integer of at least 1, or None"
@@ -145,12 +147,12 @@ def _checked_examples(examples: Any) -> list[Example]:
         where = f"example {i + 1} of the batch"
         if not isinstance(example, Example):
             raise MinitrainError(
-                f"{where} is {_named(example)}, expected an Example: tokenizer([text]) makes them of texts"
+                f"{where} is {_named(example)}, expected an Example: tokenizer([text]) makes them from texts"
             )
         ids, type_ids = _ids(example.input_ids, where), _ids(example.token_type_ids, where)
         if not 0 < len(ids) == len(type_ids):
             raise MinitrainError(
-                f"{where} has {len(ids)} input_ids and {len(type_ids)} token_type_ids, expected as many, at least 1"
+                f"{where} has {len(ids)} input_ids and {len(type_ids)} token_type_ids, expected equally many, > 0"
             )
         found[i] = replace(example, input_ids=ids, token_type_ids=type_ids)
     return found

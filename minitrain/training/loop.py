@@ -1,7 +1,7 @@
 """The training loop: epochs, batches, steps, evaluations.
 
-The learning rate and the order of the rows are functions of the step; all that changes is in `TrainState`. Not
-here: what is printed (the observer), what is saved and when a signal stops the run (`after_step`).
+The learning rate and the order of the rows are functions of the step; what changes is in `TrainState` and `Best`.
+Not here: what is printed (the observer), what is saved and when a signal stops the run (`after_step`).
 """
 
 import math
@@ -53,19 +53,19 @@ class StepLog:
     examples: int  # in all processes
     padding: float  # share of positions, 0 to 1
     shapes: tuple[tuple[int, int], ...]  # (B, L) of each micro-batch of this process
-    loss: float = nan  # mean over the examples
+    loss: float = nan  # as in `StepResult`
     grad_norm: float = nan  # before clipping
-    seconds: float = nan  # wall time since it began, or since the step before it was done, if that was later
+    seconds: float = nan  # wall time since the later of its start and the end of the previous step
 
 
 class InFlight:
-    """Passes the log of each step to `tell`, at once or `lag` steps later.
+    """Passes the log of each step to `on_log`, at once or `lag` steps later.
 
-    With a lag of 1 a GPU that works by itself has its next step before Python waits for the numbers of the last.
+    With a lag of 1 the next step is queued on the GPU before Python waits for the loss of the previous one.
     """
 
-    def __init__(self, tell: Callable[[StepLog], None], lag: int) -> None:
-        self.tell, self.lag = tell, lag
+    def __init__(self, on_log: Callable[[StepLog], None], lag: int) -> None:
+        self.on_log, self.lag = on_log, lag
         self._waiting: deque[tuple[StepLog, Callable[[], Any], float]] = deque()
         self._ended = 0.0
 
@@ -83,7 +83,7 @@ class InFlight:
             log, read, start = self._waiting.popleft()
             result = read()._asdict()
             seconds, self._ended = time.perf_counter() - max(start, self._ended), time.perf_counter()
-            self.tell(replace(log, **result, seconds=seconds))
+            self.on_log(replace(log, **result, seconds=seconds))
 
 
 class Observer(Protocol):
@@ -113,7 +113,7 @@ def fit(
 ) -> tuple[TrainState, Best]:
     """Train a model in place, evaluating as the configuration says.
 
-    The random stream starts here from `config.seed`, after the head was drawn, as Trainer's does.
+    The random stream is seeded here, after the head was initialized, as in Trainer (unless `config.reseed` is off).
 
     Args:
         new_metric: Makes a metric for each evaluation; by default one for the kind of the labels.
@@ -151,13 +151,14 @@ def train_loop(
     """Train from the step that `state` is at to the last one; the model ends with the weights of `best`, if kept.
 
     `after_step(state, best, epoch_ended=, done=, wait=)` may end the run by raising Stopped, or save: once
-    `wait()` returns, the step is known to be finite.
+    `wait()` returns, loss and norm are known to be finite.
     """
     model, world = state.model.train(), state.world
     steps, sampler = plan(config, len(train), world.size), make_sampler(config, train, world.size)
     settings, take_step = StepSettings.of(config), choose_step(config, device_of(model), world.size)
-    in_flight = InFlight(observer.on_step, lag=0 if take_step is train_step else 1)
-    collate_fn = _collate_fn(train, config, pad_token_id, recorded=take_step is not train_step)
+    recorded = take_step is not train_step
+    in_flight = InFlight(observer.on_step, lag=1 if recorded else 0)
+    collate_fn = _collate_fn(train, config, pad_token_id, recorded)
     patience = config.early_stopping_patience or math.inf
     done = state.step >= steps.total_steps or best.evaluations_since >= patience
     while not done:
@@ -191,14 +192,14 @@ def _collate_fn(
     return partial(
         collate,
         pad_token_id=train.pad_token_id if pad_token_id is None else pad_token_id,
-        # A recording is for one length: fewer lengths are fewer recordings.
+        # A graph is recorded for each length; rounding up makes fewer.
         pad_to_multiple_of=config.pad_to_multiple_of or (LENGTH_MULTIPLE if recorded else None),
         padding_side=train.padding_side,
     )
 
 
 def _epoch_batches(state: TrainState, sampler: Sampler, config: TrainConfig, steps: Plan) -> Iterator[list[int]]:
-    """The rows of each step of the epoch, from the step on at which the state is.
+    """The rows of each step of the epoch, from the state's next step on.
 
     Inside an epoch, as after resuming, the order is drawn again from the random state with which the epoch began.
     """
@@ -208,7 +209,7 @@ def _epoch_batches(state: TrainState, sampler: Sampler, config: TrainConfig, ste
         state.epoch_random = now
     torch.set_rng_state(state.epoch_random)
     if config.dataloader_rng:
-        draw_seed()
+        draw_seed()  # the number that a DataLoader consumes
     batches = sampler.batches(epoch)
     if first:
         torch.set_rng_state(now)
@@ -225,10 +226,10 @@ def step_batches(
     """Collate this process's micro-batches of a step, and make the random streams of their examples, if asked for.
 
     Args:
-        rows: Of the step, in all processes.
+        rows: The row numbers of the step, in all processes.
     """
     own = rank_micro_batches(rows, config.per_device_train_batch_size, state.world.rank, state.world.size)
-    # A process without rows takes part in the exchange of gradients by a batch that does not count.
+    # A process without rows must join the exchange of gradients: it gets a row without its label.
     shares = own or [rows[:1]]
     batches = [collate_fn([train[row] for row in share]) for share in shares]
     if not own:
@@ -237,8 +238,8 @@ def step_batches(
         return batches, []
     lengths = [[train.lengths[row] for row in share] for share in shares]
     return batches, [
-        ExampleStreams(config.seed, state.step, share, of_share, train.padding_side)
-        for share, of_share in zip(shares, lengths, strict=True)
+        ExampleStreams(config.seed, state.step, share, share_lengths, train.padding_side)
+        for share, share_lengths in zip(shares, lengths, strict=True)
     ]
 
 

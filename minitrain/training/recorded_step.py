@@ -59,7 +59,7 @@ class RecordedStep:
         [batch] = micro_batches
         assert batch.labels is not None
         key = batch.input_ids.shape, batch.labels.dtype, settings
-        with explain_oom(batch.input_ids.shape, "training", plain.SMALLER_BATCHES):
+        with explain_oom(batch.input_ids.shape, "training", plain.OOM_ADVICE):
             if key not in self._recorded:
                 static = batch.to(self.device)
                 self._recorded[key] = static, *self._record(lambda: self._compute(state, static, settings))

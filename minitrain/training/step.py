@@ -26,9 +26,9 @@ from minitrain.training.clipping import clip_gradients, grad_norm
 from minitrain.training.loss import loss_of
 from minitrain.training.optim import AdamW
 
-SMALLER_BATCHES = (
-    "lower --per_device_train_batch_size and raise --gradient_accumulation_steps as much, which trains the same, "
-    "or lower --max_length"
+OOM_ADVICE = (
+    "lower --per_device_train_batch_size and raise --gradient_accumulation_steps by the same factor, or lower "
+    "--max_length"
 )
 
 
@@ -40,7 +40,7 @@ class StepSettings:
     label_smoothing: float = 0.0
     max_grad_norm: float = 1.0
     sum_of_means: bool = False  # add up the mean losses of the micro-batches, as Trainer 5.23 does
-    fused_clip: bool = False  # AdamW scales the gradients while it reads them, which spares a pass over memory
+    fused_clip: bool = False  # AdamW scales the gradients while it reads them, which saves a pass over memory
 
     @classmethod
     def of(cls, config: TrainConfig) -> "StepSettings":
@@ -56,19 +56,19 @@ class StepSettings:
 
 
 class StepResult(NamedTuple):
-    """Loss: mean over the examples of the step. Gradient norm: before clipping."""
+    """Loss: mean over the examples of the step, or `StepSettings.sum_of_means`. Norm: before clipping."""
 
     loss: float
     grad_norm: float
 
     def read(self) -> "StepResult":
-        """Itself; the result of a recorded step is waited for here."""
+        """Return itself; the result of a recorded step waits for the GPU here."""
         return self
 
 
 @dataclass
 class TrainState:
-    """Everything that a step changes.
+    """Model, optimizer and progress of a training: what a step uses and changes.
 
     Attributes:
         parallel: The model as a step calls it: wrapped for several processes, its blocks compiled.
@@ -100,12 +100,12 @@ def train_step(
     """Take one optimizer step.
 
     Args:
-        micro_batches: Of this process, at least one; one without labels adds nothing to the loss.
-        rows: Row numbers of the step in all processes; optional in a single process.
+        micro_batches: Those of this process, at least one; one without labels adds nothing to the loss.
+        rows: The row numbers of the step, in all processes; optional in a single process.
         streams: Random streams for the dropout of each micro-batch; by default the process's own.
 
     Raises:
-        MinitrainError: Loss or norm is not finite (the weights are as before the step), or the memory is short.
+        MinitrainError: Loss or norm is not finite (the weights are unchanged), or memory runs out.
     """
     # ---- forward, loss, backward ----------------------------------------------------------------------------
     model, world, device = state.parallel, state.world, device_of(state.model)
@@ -115,7 +115,7 @@ def train_step(
     with casting(state.cast) if state.cast else nullcontext():
         for number, batch in enumerate(micro_batches):
             with (
-                explain_oom(batch.input_ids.shape, "training", SMALLER_BATCHES),
+                explain_oom(batch.input_ids.shape, "training", OOM_ADVICE),
                 sync_gradients(model, wanted=number == len(micro_batches) - 1),
                 drawing_from(streams[number]) if streams else nullcontext(),
             ):
@@ -123,7 +123,7 @@ def train_step(
                 with autocast(device, settings.bf16):
                     logits = model(**batch.inputs)
                 micro_loss = share_of_loss(logits, batch.labels, examples, settings)
-                (micro_loss * world.size).backward()  # averaged over the processes, where their sum is meant
+                (micro_loss * world.size).backward()  # DDP takes the mean over processes; the sum is wanted
             loss += micro_loss.detach()
     world.all_reduce(loss)
 
@@ -142,25 +142,25 @@ def train_step(
 def share_of_loss(logits: Tensor, labels: Tensor | None, examples: int, settings: StepSettings) -> Tensor:
     """What a micro-batch adds to the mean loss of a step of `examples` examples, 0-dim."""
     if labels is None:
-        return logits.sum() * 0.0
+        return logits.sum() * 0.0  # zero, with a backward pass that the other processes wait for
     divisor = len(labels) if settings.sum_of_means else examples
     loss_sum, _ = loss_of(logits, labels, settings.label_smoothing, divisor)
     return loss_sum / divisor
 
 
 def clip(model: nn.Module, settings: StepSettings) -> tuple[Tensor, Tensor | None]:
-    """Clip the gradients: (norm before clipping, what AdamW is to divide them by or None)."""
+    """Clip the gradients, or leave it to AdamW: (norm before clipping, AdamW's divisor or None)."""
     if not settings.fused_clip:
         return clip_gradients(model.parameters(), settings.max_grad_norm), None
-    norm, longest = grad_norm(model.parameters()), settings.max_grad_norm
-    return norm, ((norm + 1e-6) / longest).clamp(min=1.0).float() if 0.0 < longest < math.inf else None
+    norm, max_norm = grad_norm(model.parameters()), settings.max_grad_norm
+    return norm, ((norm + 1e-6) / max_norm).clamp(min=1.0).float() if 0.0 < max_norm < math.inf else None
 
 
 def check_finite(result: StepResult, step: int, rows: Sequence[int]) -> None:
     """Raise MinitrainError, naming step and rows, for a loss or norm that is NaN or infinite."""
     if not all(map(math.isfinite, result)):
         raise MinitrainError(
-            f"step {step}: the loss is {result.loss}, the gradient norm {result.grad_norm}; the weights are as "
-            f"before it. Training rows, counted from 1: {', '.join(str(row + 1) for row in rows) or 'unknown'}. "
+            f"step {step}: the loss is {result.loss}, the gradient norm {result.grad_norm}; the weights are "
+            f"unchanged. Training rows, counted from 1: {', '.join(str(row + 1) for row in rows) or 'unknown'}. "
             "Lower --learning_rate"
         )

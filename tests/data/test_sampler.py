@@ -404,7 +404,7 @@ def test_a_batch_moves_as_one(label: int | None) -> None:
     [
         (
             (None,),
-            "pad_token_id is None (NoneType); expected an integer of at least 0, as tokenizer.pad_token_id",
+            "pad_token_id is None (NoneType); expected an integer of at least 0, such as tokenizer.pad_token_id",
         ),
         (("0",), "pad_token_id is '0' (str)"),
         ((-1,), "pad_token_id is -1 (int)"),
