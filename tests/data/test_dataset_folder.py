@@ -191,7 +191,7 @@ def test_flags_that_datasets_would_not_heed_are_refused(tmp_path: Path) -> None:
     assert contents(load_tables(folder)["train"]) == {"text": ["a", "b"], "label": [0, 1]}
     for source, why in (
         (folder, f"--dataset {folder} is read by `datasets`"),
-        *((name, f"not with --dataset {name}") for name in ("user/reviews", "demo")),
+        *((name, f"--dataset {name} is not") for name in ("user/reviews", "demo")),
     ):
         with pytest.raises(MinitrainError, match=f"^--quoting none: .*{why}"):
             load_tables(source, options=ReadOptions(quoting="none"))

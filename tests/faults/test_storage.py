@@ -425,7 +425,7 @@ def test_signal_saves_and_leaves_and_the_rerun_goes_on(
     assert process.returncode == status
     match = re.fullmatch(
         rf"{number.name}: leaving as soon as all is safe; again to leave now\n"
-        rf"train.py: stopped by {number.name} after step (\d+); saved in .*--resume goes on.*\n",
+        rf"train.py: stopped by {number.name} after step (\d+); saved in .*--resume continues.*\n",
         error,
     )
     assert match is not None, error

@@ -13,7 +13,7 @@ import torch
 from minitrain.data.dataset import Split, flatten
 from minitrain.data.load import CHUNK, tokenize
 from minitrain.data.tables.table import Table
-from minitrain.data.tokenizer.tokenizer import Example, Tokenizer, load_tokenizer
+from minitrain.data.tokenizer.tokenizer import Encoded, Example, Tokenizer, load_tokenizer
 from minitrain.errors import MinitrainError
 from minitrain.storage import token_cache
 from minitrain.storage.token_cache import CHECKSUM, Tokens, cache_folder, cached, fingerprint
@@ -138,7 +138,7 @@ def test_without_a_place_to_write_tokens_stay_in_memory(
 
 def test_two_runs_that_write_the_same_entry_get_the_same_tokens(folder: Path) -> None:
     """The other run writes the whole entry while this one is still at its first chunk."""
-    chunk = flatten([Example(input_ids=[101, 7, 102], token_type_ids=[0, 0, 0])])
+    chunk = flatten(Encoded([Example(input_ids=[101, 7, 102], token_type_ids=[0, 0, 0])]))
     theirs: list[Tokens] = []
 
     def slow() -> Iterator[Tokens]:
@@ -157,9 +157,9 @@ import sys, time
 from pathlib import Path
 from minitrain.storage.token_cache import cached
 from minitrain.data.dataset import flatten
-from minitrain.data.tokenizer.tokenizer import Example
+from minitrain.data.tokenizer.tokenizer import Encoded, Example
 
-chunk = flatten([Example(input_ids=[101, 7, 102], token_type_ids=[0, 0, 0])])
+chunk = flatten(Encoded([Example(input_ids=[101, 7, 102], token_type_ids=[0, 0, 0])]))
 print("ready", flush=True)
 sys.stdin.readline()
 for i in range(40):
