@@ -17,6 +17,7 @@ set -euo pipefail
 folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
+unset PYTHONPATH
 python3 -m venv venv
 venv/bin/pip install --quiet --disable-pip-version-check 'torch==2.13.0' 'numpy==2.4.6'
 cat > show.py <<'PY'

@@ -93,6 +93,8 @@ train(TrainConfig(
 ))
 evaluate_run(EvaluateConfig(run=out))
 predict_run(PredictConfig(run=out, input=f"{folder}/eval.{kind}", output=f"{out}/predictions.jsonl"))
+# The compiler takes most of a second to import, and torch's own optimizers do so.
+assert "torch._dynamo" not in sys.modules
 """
 
 

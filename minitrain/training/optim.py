@@ -143,6 +143,14 @@ class AdamW(torch.optim.Optimizer):
         for moments, parameter in gathered:
             moments.scatter(parameter)
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As torch's, which imports torch._dynamo at its first call: most of a second of a start."""
+        for parameter in self.params:
+            if set_to_none:
+                parameter.grad = None
+            elif parameter.grad is not None:
+                parameter.grad.detach_().zero_()
+
     def state_dict(self) -> dict[str, Tensor]:
         """The whole state as flat names and live tensors: "0.step", "0.exp_avg", "0.exp_avg_sq", ...
 
