@@ -1,6 +1,7 @@
 """The process that reads a run's data while torch is imported: the same splits, the same errors, nothing left."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,9 +16,11 @@ import pytest
 from test_loop import write_tiny_model
 
 from minitrain.config.train_config import TrainConfig
-from minitrain.data.dataset import Split
-from minitrain.data.load import load_splits
-from minitrain.data.tokenizer.tokenizer import load_tokenizer
+from minitrain.data.dataset import Split, Splits
+from minitrain.data.load import load_splits, tokenize_splits
+from minitrain.data.splits import TextSplits
+from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from minitrain.run import load_data
 from minitrain.run.load_data import prefetching
 from minitrain.run.main import train
 from minitrain.run.prepare import prepare
@@ -268,3 +271,28 @@ print(forks())
 def test_without_a_fork_the_context_is_none() -> None:
     with prefetching(TrainConfig()) as ahead:  # torch is here already
         assert ahead is None
+
+
+@pytest.mark.parametrize(("max_length", "times"), [(0, 1), (-1, 2)], ids=["as guessed", "another length"])
+def test_a_request_that_was_guessed_is_answered_without_tokenizing_again(
+    folder: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_length: int, times: int
+) -> None:
+    positions = json.loads((folder / "config.json").read_text())["max_position_embeddings"]
+    parent, child = multiprocessing.Pipe()
+    parent.send((folder, None, positions + max_length))  # waits in the pipe
+    lengths: list[int | None] = []
+
+    def counted(texts: TextSplits, tokenizer: Tokenizer, length: int | None = None) -> Splits:
+        lengths.append(length)
+        return tokenize_splits(texts, tokenizer, length)
+
+    monkeypatch.setattr("minitrain.run.load_data.tokenize_splits", counted)
+    splits = load_data._splits(TrainConfig(**flags_of(folder, rows, tmp_path / "out")), child)
+    assert lengths == [positions, positions + max_length][:times]
+    assert splits.train.checksum() == tokenized_alone(folder, rows, positions + max_length)
+
+
+def tokenized_alone(folder: Path, rows: Path, max_length: int) -> str:
+    tokenizer = load_tokenizer(folder)
+    splits = load_splits(train_file=str(rows), tokenizer=tokenizer, eval_fraction=0.25, max_length=max_length)
+    return splits.train.checksum()
