@@ -10,7 +10,7 @@ import pandas
 import pytest
 from sklearn.metrics import r2_score  # type: ignore[import-untyped]
 from test_json_rows import way_out_of
-from test_loop import reviews, write_tiny_model
+from test_loop import reviews
 from test_predict import predicted as predicted
 from test_tables import contents, error_of, put
 
@@ -19,24 +19,14 @@ from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import Splits
 from minitrain.data.load import load_splits
 from minitrain.data.tables.load import read_file
-from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from minitrain.data.tokenizer.tokenizer import Tokenizer
 from minitrain.errors import MinitrainError
-from minitrain.run import predict as labelling
+from minitrain.run import predict as predict_module
 from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import train
 from minitrain.run.predict import predict_run
 
 Predict = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def tokenizer(model: Path) -> Tokenizer:
-    return load_tokenizer(model)
 
 
 def lines(rows: list[dict[str, Any]]) -> str:
@@ -197,7 +187,7 @@ def test_a_bad_row_of_several_inputs_has_its_number_in_its_file(tmp_path: Path, 
 
 
 def test_several_inputs_are_resumable(tmp_path: Path, words: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labelling, "WINDOWS", (1,))
+    monkeypatch.setattr(predict_module, "WINDOWS", (1,))
     flags: dict[str, Any] = {"run": str(words), "input": write_parts(tmp_path, "bad")}
     flags |= {"output": str(tmp_path / "out.csv"), "per_device_eval_batch_size": 8}
     predict_run(PredictConfig(**flags))
@@ -205,7 +195,7 @@ def test_several_inputs_are_resumable(tmp_path: Path, words: Path, monkeypatch: 
     assert len(whole.splitlines()) == 43
     (tmp_path / "out.csv").unlink()
     with pytest.MonkeyPatch.context() as patch:
-        real, left = labelling.predict, [3]
+        real, left = predict_module.predict, [3]
 
         def stop(*args: Any, **options: Any) -> Any:
             left[0] -= 1
@@ -213,7 +203,7 @@ def test_several_inputs_are_resumable(tmp_path: Path, words: Path, monkeypatch: 
                 raise KeyboardInterrupt
             return real(*args, **options)
 
-        patch.setattr(labelling, "predict", stop)
+        patch.setattr(predict_module, "predict", stop)
         with pytest.raises(KeyboardInterrupt):
             predict_run(PredictConfig(**flags))
     predict_run(PredictConfig(**flags, resume=True))

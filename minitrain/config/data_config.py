@@ -19,7 +19,9 @@ class DataConfig(ReadOptions):
     dataset: str | None = flag(
         None, "Hub id, local folder, or 'demo' (embedded movie reviews); by default nyu-mll/glue"
     )
-    subset: str | None = flag(None, "configuration of the dataset, e.g. a GLUE task; by default mrpc")
+    subset: str | None = flag(
+        None, "configuration of the dataset, e.g. a GLUE task; for nyu-mll/glue mrpc by default"
+    )
     dataset_revision: str | None = flag(None, "branch, tag or commit of a dataset on the Hub")
     train_file: Files | None = flag(
         None, "own training data: .csv, .tsv, .json, .jsonl or .parquet; several as a,b or 'folder/*.csv'"

@@ -191,15 +191,15 @@ class TrainConfig(DataConfig):
 
 def _check_combinations(config: TrainConfig) -> None:
     """Raise MinitrainError for settings that do not go together."""
-    evaluates, in_steps = config.eval_strategy != "no", config.eval_strategy == "steps"
+    evaluates = config.eval_strategy != "no"
     if config.max_steps <= 0 and not 0 < config.num_train_epochs < math.inf:
         raise MinitrainError(
             f"--num_train_epochs is {config.num_train_epochs}; expected a number above 0, or --max_steps"
         )
     if evaluates and not config.do_eval:
         raise MinitrainError("--do_eval false needs --eval_strategy no")
-    if in_steps != (config.eval_steps is not None):
-        raise MinitrainError("--eval_strategy steps needs --eval_steps N, and --eval_steps --eval_strategy steps")
+    if (config.eval_strategy == "steps") != (config.eval_steps is not None):
+        raise MinitrainError("--eval_strategy steps needs --eval_steps N, which goes with no other strategy")
     if (config.save_strategy == "steps") != (config.save_steps is not None):
         raise MinitrainError("--save_strategy steps and --save_steps N go together: pass both or neither")
     if config.resume is not None and config.overwrite_output_dir:
@@ -228,8 +228,10 @@ def with_todays_names(saved: Mapping[str, Any]) -> dict[str, Any]:
     {'decay_all': True, 'seed': 42}
     """
     renamed = {FORMER_NAMES.get(name, name): value for name, value in saved.items()}
-    former = {name: (name, value) for name, value in renamed.items() if name in ("decay_all", "sampler")}
-    return renamed | {name: _FORMER_VALUES.get(key, key[1]) for name, key in former.items()}
+    for (name, former), value in _FORMER_VALUES.items():
+        if renamed.get(name) == former:
+            renamed[name] = value
+    return renamed
 
 
 def _settle(config: TrainConfig) -> None:

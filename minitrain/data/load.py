@@ -47,9 +47,7 @@ def tokenize(
     Raises:
         MinitrainError: A value is not text or not a label; names source, row and column.
     """
-    if not isinstance(table, Table):
-        table = table_in_memory(table, "the data")
-    table, text_columns = join_texts(table, text_columns, join)
+    table, text_columns = join_texts(table_in_memory(table, "the data"), text_columns, join)
     check_columns(text_columns)
     columns = [table.column(name) for name in text_columns]
     if not len(table):

@@ -6,10 +6,9 @@ so later versions and other machines draw the same rows.
 
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
 
 from minitrain.config.data_config import DataConfig
 from minitrain.data.labels.ids import Labels, label_numbers
@@ -154,20 +153,22 @@ def overlap_notes(
 ) -> list[str]:
     """A note on each table with rows (texts and label) that are training rows, too."""
     notes = []
-    columns = (*text_columns, label_column)
     for name, table in evaluation.items():
         try:
-            rows = list(_texts_and_labels(table, columns))
-            common = set(rows).intersection(_texts_and_labels(train, columns))
+            shared = _shared(train, table, text_columns, label_column)
         except (MinitrainError, TypeError):  # the code that uses a bad value reports it
             continue
-        if shared := sum(row in common for row in rows):
+        if shared:
             notes.append(f"{name}: {shared} of {len(table)} rows stand in the training data too, text and label")
     return notes
 
 
-def _texts_and_labels(table: Table, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Texts and label of each row that has some text."""
-    for *texts, label in zip(*(table.column(name)[:] for name in columns), strict=True):
-        if any(texts):
-            yield (*texts, str(label))
+def _shared(train: Table, table: Table, text_columns: Sequence[str], label_column: str) -> int:
+    """How many rows with some text are training rows, too."""
+    ours, theirs = (list(zip(*(t.column(name)[:] for name in text_columns), strict=True)) for t in (train, table))
+    common = set(theirs).intersection(ours)  # labels are looked at only where texts agree: usually nowhere
+    if not common:
+        return 0
+    labels, others = train.column(label_column)[:], table.column(label_column)[:]
+    trained = {(texts, str(label)) for texts, label in zip(ours, labels, strict=True) if texts in common}
+    return sum((texts, str(label)) in trained for texts, label in zip(theirs, others, strict=True) if any(texts))

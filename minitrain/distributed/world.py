@@ -200,7 +200,7 @@ def process_group(device: str = "auto", timeout: float = 600.0) -> Iterator[Worl
         if not _is_first_failure(world):
             time.sleep(1.0)  # torchrun kills all when one ends, and the first must print its error before
             raise PeerError(f"rank {world.rank}: another process failed") from error
-        if world.rank == 0 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        if world.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
             time.sleep(1.0)  # the store ends with this process, and the others must learn from it who failed first
         if isinstance(error, PeerError):
             raise PeerError(

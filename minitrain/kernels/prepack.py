@@ -113,8 +113,10 @@ def unchanged_weights(passes: int) -> AbstractContextManager[None]:
 @torch.no_grad()
 def training_weights(layers: tuple[nn.Linear, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     """Joined weight and bias for a pass with gradients: the step's, or made for this call."""
-    weights = _weights.get()
-    return (weights if isinstance(weights, CastWeights) else PrepackedWeights()).get(layers, dtype)
+    if isinstance(weights := _weights.get(), CastWeights):
+        return weights.get(layers, dtype)
+    biases = [layer.bias for layer in layers if layer.bias is not None]
+    return joined([layer.weight for layer in layers], dtype), joined(biases, dtype) if biases else None
 
 
 def prepacked_weights() -> PrepackedWeights | None:

@@ -181,10 +181,34 @@ def _gelu_python(x: Tensor) -> Tensor:
     return x * 0.5 * (1.0 + torch.erf(x / math.sqrt(2.0)))
 
 
+def _gelu_10(x: Tensor) -> Tensor:
+    return torch.clip(F.gelu(x), -10, 10)
+
+
+def _laplace(x: Tensor) -> Tensor:
+    return 0.5 * (1.0 + torch.erf((x - 0.707107).div(0.282095 * math.sqrt(2.0))))
+
+
+def _linear(x: Tensor) -> Tensor:
+    return x
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+def _relu2(x: Tensor) -> Tensor:
+    return torch.square(F.relu(x))
+
+
+def _sqrtsoftplus(x: Tensor) -> Tensor:
+    return F.softplus(x).sqrt()
+
+
 # All that transformers 5.23 has under a name, except those with parameters (prelu, xielu).
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
-    "gelu_10": lambda x: torch.clip(F.gelu(x), -10, 10),
+    "gelu_10": _gelu_10,
     "gelu_accurate": _gelu_new,
     "gelu_fast": _gelu_fast,
     "gelu_new": _gelu_new,
@@ -192,17 +216,17 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_python_tanh": _gelu_new,
     "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
     "hardswish": F.hardswish,
-    "laplace": lambda x: 0.5 * (1.0 + torch.erf((x - 0.707107).div(0.282095 * math.sqrt(2.0)))),
+    "laplace": _laplace,
     "leaky_relu": F.leaky_relu,
-    "linear": lambda x: x,
+    "linear": _linear,
     "mish": F.mish,
-    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "quick_gelu": _quick_gelu,
     "relu": F.relu,
-    "relu2": lambda x: torch.square(F.relu(x)),
+    "relu2": _relu2,
     "relu6": F.relu6,
     "sigmoid": torch.sigmoid,
     "silu": F.silu,
-    "sqrtsoftplus": lambda x: F.softplus(x).sqrt(),
+    "sqrtsoftplus": _sqrtsoftplus,
     "swish": F.silu,
     "tanh": torch.tanh,
 }

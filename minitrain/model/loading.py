@@ -58,11 +58,13 @@ class KeyMap:
             key = key.removesuffix("gamma") + "weight"
         elif key.endswith(".beta"):
             key = key.removesuffix("beta") + "bias"
+        if not self.bare:
+            return key
         start = self.family.prefix
         inside = {
             name.removeprefix(start).split(".")[0] for name, _ in self.family.key_map if name.startswith(start)
         }
-        return start + key if self.bare and key.split(".")[0] in inside else key
+        return start + key if key.split(".")[0] in inside else key
 
     def in_encoder(self, key: str) -> bool:
         """Whether the key belongs to the encoder, so that ignoring it would change the output."""

@@ -6,7 +6,7 @@ not fit is an error.
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -94,14 +94,16 @@ def load_classifier(
     Raises:
         MinitrainError: The head and the data disagree, or the checkpoint is damaged.
     """
-    directory = resolve_model(name_or_dir)
-    own = read_config(directory)
     dropouts = {
         "hidden_dropout_prob": hidden_dropout_prob,
         "attention_probs_dropout_prob": attention_probs_dropout_prob,
         "classifier_dropout": classifier_dropout,
     }
-    config = _with_labels(_with_dropouts(own, dropouts), num_labels, label_names, problem_type)
+    changes: dict[str, Any] = {name: value for name, value in dropouts.items() if value is not None}
+    _check_arguments(num_labels, label_names, changes)
+    directory = resolve_model(name_or_dir)
+    own = read_config(directory)
+    config = _with_labels(replace(own, **changes), num_labels, label_names, problem_type)
     keys = read_keys(directory, FAMILIES[own.model_type])
     keeps_head = not new_head and keys.has_head(own)
     if keeps_head:
@@ -114,22 +116,21 @@ def load_classifier(
     return model
 
 
-def _with_dropouts(config: EncoderConfig, dropouts: Mapping[str, float | None]) -> EncoderConfig:
-    given: dict[str, Any] = {name: value for name, value in dropouts.items() if value is not None}
-    for name, value in given.items():
+def _check_arguments(num_labels: int | None, label_names: tuple[str, ...] | None, dropouts: dict[str, Any]) -> None:
+    count = num_labels if label_names is None else len(label_names)
+    if count is not None and (count < 1 or num_labels not in (None, count)):
+        raise MinitrainError(
+            f"num_labels is {num_labels}, label_names {label_names}: expected as many names, at least 1"
+        )
+    for name, value in dropouts.items():
         if not 0.0 <= value <= 1.0:
             raise MinitrainError(f"{name} is {value}; expected a probability from 0 to 1")
-    return replace(config, **given)
 
 
 def _with_labels(
     config: EncoderConfig, num_labels: int | None, label_names: tuple[str, ...] | None, problem_type: str | None
 ) -> EncoderConfig:
     count, old_count = num_labels if label_names is None else len(label_names), config.num_labels
-    if count is not None and (count < 1 or num_labels not in (None, count)):
-        raise MinitrainError(
-            f"num_labels is {num_labels}, label_names {label_names}: expected as many names, at least 1"
-        )
     if count is not None and (label_names is not None or count != old_count):
         config = replace(config, num_labels=count, label_names=label_names)
     if problem_type is not None or config.num_labels != old_count:

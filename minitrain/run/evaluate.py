@@ -106,7 +106,7 @@ def _score(
             run.model,
             split,
             metric_for(data.task, labels.num_classes, labels.positive),
-            **run.batching(config),
+            run.eval_settings(config),
             label_smoothing=trained.get("label_smoothing_factor", 0.0),
             world=world,
             on_rows=add,

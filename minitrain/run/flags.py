@@ -18,12 +18,13 @@ from dataclasses import MISSING, Field, fields
 from io import TextIOWrapper
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from minitrain.config.read_options import ReadOptions
 from minitrain.errors import MinitrainError, PeerError, Stopped
 from minitrain.run.known_flags import ANSWERS, RENAMED
 
 Config = TypeVar("Config")
 GRACE = 3.0  # seconds until the other processes end after the one that prints the error
-READING = ("delimiter", "quoting", "encoding")  # last in --help
+READING = {spec.name for spec in fields(ReadOptions)}  # last in --help
 SIMILAR = 0.8  # difflib ratio for which a name counts as a typo: a letter or two
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # with standard output redirected to a file
 

@@ -92,9 +92,14 @@ class LineParser:
         return self._pair(line) if self.pairs else {NAMES[0]: line}
 
     def _detect_format(self, line: str) -> None:
-        if self.asked or _object(line) is not None:
+        if _object(line) is not None:
             self.format = "jsonl"
             return
+        if self.asked:
+            raise MinitrainError(
+                f"{self._where}: expected a JSON object with {listed(self._needed)}, as --text_columns asks, "
+                f"got {shown(line)}; without that flag lines are texts"
+            )
         self.format = "text"
         for delimiter in ("\t", ",", ";"):
             names = [name.strip('"') for name in line.split(delimiter)]

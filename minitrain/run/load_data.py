@@ -97,7 +97,7 @@ def _serve(config: TrainConfig, connection: Connection, theirs: Connection) -> N
     try:
         connection.send(_splits(config, connection))
     except MinitrainError as error:
-        connection.send(error)
+        connection.send(MinitrainError(str(error)))  # subclasses take other arguments when they are unpickled
     except Exception:
         """The parent is gone, or will meet the same error."""
 
@@ -176,10 +176,10 @@ def trained_on(
     own, known = settings.get("train_file") or (), []
     if file is not None:
         pairs = product([own] if isinstance(own, str) else own, files_of(file))
-        known = [other for path, other in pairs if _same_file(path, other)]
+        known = [next((other for path, other in pairs if _same_file(path, other)), "")]
     elif split == "train" and dataset in (None, settings.get("dataset")):
         known = ["split train"]
-    if not known:
+    if not any(known):
         return None
     most = "most of " if file is not None and settings.get("eval_fraction") else ""
     return (

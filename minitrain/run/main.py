@@ -126,7 +126,7 @@ def _fit(
 
 
 def _data_identity(run: PreparedRun) -> dict[str, str]:
-    """What logs the data, tokenizer and labels of a run from others', by the names that an error uses."""
+    """What tells the data, tokenizer and labels of a run from others', by the names that an error uses."""
     identity = {f"the {name} data": split.checksum() for name, split in run.splits.all.items()}
     identity |= {"the tokenizer": run.tokenizer.fingerprint(), "the labels": str(run.splits.labels.names)}
     if run.scale is not None:

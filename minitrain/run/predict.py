@@ -197,7 +197,7 @@ class _Predictor:
         self.counts["rows"] += len(split)
         for name in ("truncated", "blank", "unknown", "text_tokens"):
             self.counts[name] += getattr(split, name)
-        return predict(run.model, split, **run.batching(self.config), on_rows=add, first_row=first_row)
+        return predict(run.model, split, settings=run.eval_settings(self.config), on_rows=add, first_row=first_row)
 
     def print_counts(self) -> None:
         """Print how many texts were cut, blank or of unknown tokens."""

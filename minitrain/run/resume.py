@@ -110,7 +110,7 @@ class Checkpointer:
         if (setting := DEPENDS_ON.get(best.name)) and saved_config.get(setting) != getattr(self.config, setting):
             why = f"--{setting} is another"
         elif self.config.load_best_model_at_end and saved["value"] is not None and not weights:
-            why = "the checkpoint lacks its weights"
+            why = f"the checkpoint lacks its weights ({saved['value']:.4f} at step {saved['step']})"
         if why:
             self.log(f"changed  the best {best.name} so far does not count, as {why}; later ones are compared")
             return
@@ -218,9 +218,11 @@ class Checkpointer:
         if facts is None:
             return None
         received = {
-            name: self.world.broadcast(files.get(name, torch.empty(size, dtype=torch.uint8)))
+            name: self.world.broadcast(files[name] if files else torch.empty(size, dtype=torch.uint8))
             for name, size in facts["sizes"].items()
         }
+        if checkpoint is not None:
+            return checkpoint
         tensors = {name: load(file.numpy().tobytes()) for name, file in received.items()}
         return Checkpoint(tensors=tensors, facts=facts["facts"])
 

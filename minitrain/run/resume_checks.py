@@ -47,9 +47,10 @@ def check_data(old: Mapping[str, str], new: Mapping[str, str]) -> None:
             way = (
                 "give --standardize_targets as it was" if name == TARGETS else "resume with what it was trained on"
             )
+            was, has = ("learns", "learns them") if name == TARGETS else ("is of", "has")
             raise MinitrainError(
-                f"--resume: the checkpoint is of {name} {before}, this run has {now}; {way}, or start another run "
-                "with another --output_dir"
+                f"--resume: the checkpoint {was} {name} {before}, this run {has} {now}; {way}, or start another "
+                "run with another --output_dir"
             )
 
 

@@ -112,7 +112,7 @@ def write_predictions(directory: Path, splits: Splits, final: Mapping[str, Evalu
 
 
 def _records(splits: Splits, table: Table, logits: Tensor) -> Iterator[dict[str, Any]]:
-    labels = splits.labels
+    labels, names = splits.labels, display_names(splits.labels.names or ())
     texts = {f"input_{name}" if name in KEYS else name: table.column(name) for name in splits.text_columns}
     true = label_numbers(table, splits.label_column, labels)
     places = [table.place(row) for row in range(len(table))]
@@ -123,7 +123,7 @@ def _records(splits: Splits, table: Table, logits: Tensor) -> Iterator[dict[str,
             **({"file": source} if several else {}),
             "row": number,
             **{key: values[row] for key, values in texts.items()},
-            "label": label if labels.names is None else display_names(labels.names)[int(label)],
+            "label": label if labels.names is None else names[int(label)],
             "prediction": answer.pop("score" if labels.names is None else "label"),
             **answer,
         }

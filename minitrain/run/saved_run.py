@@ -25,6 +25,7 @@ from minitrain.model.weights import load_classifier, names_or_default, trained_l
 from minitrain.run.run_folder import RESULTS
 from minitrain.storage.files import read_json
 from minitrain.storage.model_folder import what_it_holds
+from minitrain.training.evaluation import EvalSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ class SavedRun:
             )
         return columns
 
-    def batching(self, config: InferenceConfig) -> dict[str, Any]:
+    def eval_settings(self, config: InferenceConfig) -> EvalSettings:
         """How `evaluate` and `predict` form batches: lengths are padded as in training.
 
         Not if that exceeds the positions, or on the left, where it shifts the tokens and changes the results.
@@ -83,7 +84,7 @@ class SavedRun:
         fits = self.model.config.max_length % LENGTH_MULTIPLE == 0 and self.tokenizer.padding_side == "right"
         multiple = LENGTH_MULTIPLE if config.bf16 and config.kernels == "fast" and fits else None
         size = config.per_device_eval_batch_size
-        return {"batch_size": size, "bf16": config.bf16, "pad_to_multiple_of": multiple}
+        return EvalSettings(batch_size=size, bf16=config.bf16, pad_to_multiple_of=multiple)
 
 
 def load_run(config: InferenceConfig, world: World | None = None) -> SavedRun:

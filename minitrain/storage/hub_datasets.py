@@ -95,11 +95,11 @@ def _offline_datasets() -> Iterator[None]:
     import datasets
     from huggingface_hub import constants
 
-    before, level = datasets.config.HF_HUB_OFFLINE, datasets.logging.get_verbosity()
+    before, level = (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE), datasets.logging.get_verbosity()
     try:
         datasets.logging.set_verbosity_error()
         constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
         yield
     finally:
         datasets.logging.set_verbosity(level)
-        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = before
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before

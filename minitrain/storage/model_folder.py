@@ -183,7 +183,7 @@ def _adapter(model: str, merged: str, folder: Path | None = None) -> str:
 
 def _classes_of(file: Path) -> int | None:
     """The number of classes of an adapter's head, which peft must be told."""
-    with suppress(OSError, SafetensorError), safe_open(file, framework="np") as opened:
+    with suppress(OSError, SafetensorError, IndexError), safe_open(file, framework="np") as opened:
         heads = [key for key in opened.keys() if key.endswith(HEADS)]  # noqa: SIM118 - it is no mapping
         return int(opened.get_slice(heads[0]).get_shape()[0]) if heads else None
     return None

@@ -7,7 +7,7 @@ rows, whatever the order of the batches, and the loss is the mean over examples,
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ def predict(
     """Compute the logits of every row of a split.
 
     Args:
-        options: The fields of `EvalSettings`, in place of `settings`.
+        options: Fields of `EvalSettings`, which override those of `settings`.
         world: The processes that share the batches; every one of them gets all logits.
         on_rows: Called after each forward pass with the number of rows that all processes have done since.
         first_row: Number of the split's first row in an error.
@@ -122,7 +122,7 @@ def predict(
     Raises:
         MinitrainError: A logit is NaN or infinite, or the memory is short.
     """
-    settings, split, world = settings or EvalSettings(**options), as_split(split), world or World()
+    settings, split, world = replace(settings or EvalSettings(), **options), as_split(split), world or World()
     check_token_types(model.config, split)
     device, bf16 = device_of(model), settings.bf16
     pad = split.pad_token_id if settings.pad_token_id is None else settings.pad_token_id
@@ -164,16 +164,17 @@ def evaluate(
     Args:
         metric: A fresh one, for the kind of the labels. The other arguments are those of `predict`.
     """
-    settings, split = settings or EvalSettings(**options), as_split(split)
-    if split.labels is None:
+    settings, split = replace(settings or EvalSettings(), **options), as_split(split)
+    labels = split.labels
+    if labels is None:
         raise MinitrainError("the split has no labels to score by; predict(model, split) gives its logits")
     start = time.perf_counter()
     logits = predict(model, split, settings, world=world, on_rows=on_rows)
     losses = torch.empty(len(split))
     for rows in settings.batches(split):
-        loss_sum, count = loss_of(logits[rows], split.labels[rows], settings.label_smoothing)
+        loss_sum, count = loss_of(logits[rows], labels[rows], settings.label_smoothing)
         losses[rows] = (loss_sum / count).float()  # rounded as in Trainer 5.23: each row has the mean of its batch
-    metric.update(predictions_of(logits), split.labels)
+    metric.update(predictions_of(logits), labels)
     return Evaluation(
         loss=float(losses.numpy().mean()),  # numpy, as in Trainer, sums in another order than torch
         metrics=metric.compute(),

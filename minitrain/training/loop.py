@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from math import nan
 from typing import Any, Protocol
 
 import torch
@@ -53,9 +52,9 @@ class StepLog:
     examples: int  # in all processes
     padding: float  # share of positions, 0 to 1
     shapes: tuple[tuple[int, int], ...]  # (B, L) of each micro-batch of this process
-    loss: float = nan  # as in `StepResult`
-    grad_norm: float = nan  # before clipping
-    seconds: float = nan  # wall time since the later of its start and the end of the previous step
+    loss: float = math.nan  # as in `StepResult`
+    grad_norm: float = math.nan  # before clipping
+    seconds: float = math.nan  # wall time since the later of its start and the end of the previous step
 
 
 class InFlight:
@@ -82,7 +81,8 @@ class InFlight:
         while len(self._waiting) > keep:
             log, read, start = self._waiting.popleft()
             result = read()._asdict()
-            seconds, self._ended = time.perf_counter() - max(start, self._ended), time.perf_counter()
+            now = time.perf_counter()
+            seconds, self._ended = now - max(start, self._ended), now
             self.on_log(replace(log, **result, seconds=seconds))
 
 

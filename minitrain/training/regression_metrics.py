@@ -64,7 +64,9 @@ def mean_squared_error(predictions: Tensor, labels: Tensor) -> float:
 
 def root_mean_squared_error(predictions: Tensor, labels: Tensor) -> float:
     """Root of the mean squared difference."""
-    return float(_mean((labels - predictions).square()) ** 0.5)
+    import numpy
+
+    return float(numpy.sqrt(_mean((labels - predictions).square())))  # ** 0.5 of a float32 rounds otherwise
 
 
 def mean_absolute_error(predictions: Tensor, labels: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""What a training starts from: optimizer, compiled or distributed model, random stream, and the kind of step."""
+"""What a training starts from: its state, plain or recorded steps, their plan and order, and the best so far."""
 
 import json
 import math
@@ -25,7 +25,7 @@ from minitrain.training.optim import AdamW
 from minitrain.training.param_groups import decay_groups
 from minitrain.training.recorded_step import PendingResult, RecordedStep
 from minitrain.training.schedules import SCHEDULES
-from minitrain.training.step import StepResult, TrainState, train_step
+from minitrain.training.step import StepResult, StepSettings, TrainState, train_step
 
 Step = Callable[..., StepResult | PendingResult]  # called as `train_step`
 _states = count()  # made in this process: each agrees on its kernels under its own key
@@ -77,7 +77,7 @@ def is_recordable(config: TrainConfig, device: torch.device, processes: int = 1)
 
     A graph cannot hold the exchange between processes, and a profile waits for the device between the phases.
     """
-    fast = config.kernels == "fast" and config.optim == "adamw_torch_fused"
+    fast = StepSettings.of(config).fused_clip
     one_batch = config.gradient_accumulation_steps == 1 and processes == 1 and not config.profile
     return config.cuda_graphs and device.type == "cuda" and fast and one_batch
 
@@ -219,6 +219,7 @@ def best_by(config: TrainConfig, metric: Metric) -> Best:
     if name not in ("loss", *metric.names):
         raise MinitrainError(f"--metric_for_best_model {name}: expected loss, {', '.join(metric.names)}")
     if config.positive_label is not None and "f1" not in metric.names:
-        raise MinitrainError(f"--positive_label {config.positive_label}: the metrics have no f1; leave it out")
+        names = ", ".join(metric.names)
+        raise MinitrainError(f"--positive_label {config.positive_label}: f1 is not among {names}; leave it out")
     greater = config.greater_is_better
     return Best(name=name, greater_is_better=name not in LOWER_IS_BETTER if greater is None else greater)

@@ -49,8 +49,7 @@ class StepSettings:
             bf16=config.bf16,
             label_smoothing=config.label_smoothing_factor,
             max_grad_norm=config.max_grad_norm,
-            # Trainer leaves the division to the model; with label smoothing it divides by all examples itself.
-            sum_of_means=config.accumulation == "sum" and not config.label_smoothing_factor,
+            sum_of_means=config.accumulation == "sum",
             fused_clip=config.kernels == "fast" and config.optim == "adamw_torch_fused",
         )
 
@@ -123,7 +122,8 @@ def train_step(
                 with autocast(device, settings.bf16):
                     logits = model(**batch.inputs)
                 micro_loss = share_of_loss(logits, batch.labels, examples, settings)
-                (micro_loss * world.size).backward()  # DDP takes the mean over processes; the sum is wanted
+                # DDP takes the mean over processes; the sum is wanted.
+                (micro_loss * world.size if world.size > 1 else micro_loss).backward()
             loss += micro_loss.detach()
     world.all_reduce(loss)
 
@@ -143,7 +143,8 @@ def share_of_loss(logits: Tensor, labels: Tensor | None, examples: int, settings
     """What a micro-batch adds to the mean loss of a step of `examples` examples, 0-dim."""
     if labels is None:
         return logits.sum() * 0.0  # zero, with a backward pass that the other processes wait for
-    divisor = len(labels) if settings.sum_of_means else examples
+    # Trainer leaves the division to the model; with label smoothing it divides by all examples itself.
+    divisor = len(labels) if settings.sum_of_means and not settings.label_smoothing else examples
     loss_sum, _ = loss_of(logits, labels, settings.label_smoothing, divisor)
     return loss_sum / divisor
 

@@ -81,6 +81,8 @@ def test_several_lists_are_an_error_whose_command_takes_one_out(tmp_path: Path) 
         ("[1, 2]", ["row 1: expected a JSON object, got int"]),
         ('{"a": 1}\n{"a": 2}{"a": 3}\n', ["line 2: is not valid JSON (Extra data", "one object a line"]),
         ('{\n "a": 1,\n}\n', ["line 3: is not valid JSON"]),
+        ("\u00a0\n{\n}\n", ["line 1: is not valid JSON"]),
+        ('[{"a": 1}]\n\u00a0\n', ["line 2: is not valid JSON"]),
         ('{"a": \n{"a": 1}\n', ["line 1: is not valid JSON"]),
         ('[{"a": 1},\n {"a": }]', ["line 2: is not valid JSON"]),
         ('["x", 0]\n["y", 1]\n', ["line 1: expected a JSON object, got list"]),

@@ -180,6 +180,7 @@ def test_a_split_of_some_classes_more_or_fewer_is_met_by_name() -> None:
     said = refused(labels, table([2, 1], names=("pos", "neutral", "neg")))
     assert "row 2" in said and "it stands for 'neutral' there: leave the row out, or say which class" in said
     assert "--label_map neutral=NAME" in said
+    assert "in GLUE's test splits -1 marks a hidden label" in refused(labels, table([0, -1], names=("neg", "pos")))
     said = refused(labels, table([0, 1], names=("Pos", "Neg")))
     assert "as in --label_map Pos=pos,Neg=neg" in said
 

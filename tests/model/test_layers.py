@@ -1,6 +1,7 @@
 """Activations by all their names, and feed-forward layers in parts: the bits of transformers."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,11 @@ def test_a_function_in_parts_gives_what_the_whole_gives() -> None:
         return part * 2
 
     assert torch.equal(apply_chunking(double, x, 4), x * 2) and seen == [4, 2]
+
+
+def test_a_model_with_any_activation_can_be_pickled() -> None:
+    """As `torch.save(model)` and processes that are spawned do."""
+    for activation in ACTIVATIONS.values():
+        again = pickle.loads(pickle.dumps(activation))
+        x = torch.linspace(-3, 3, 7)
+        assert torch.equal(again(x), activation(x))

@@ -12,7 +12,7 @@ import pandas
 import pytest
 from huggingface_hub import ModelCard
 from sklearn.metrics import f1_score  # type: ignore[import-untyped]
-from test_loop import reviews, write_tiny_model
+from test_loop import reviews
 
 from minitrain.config.inference_config import EvaluateConfig, PredictConfig
 from minitrain.config.train_config import TrainConfig
@@ -38,11 +38,6 @@ def words(count: int) -> list[str]:
 
 def numbers(count: int) -> list[int]:
     return [i % 2 for i in range(count)]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def trained(folder: Path, model: Path, labels: list[Any], **options: Any) -> Path:
@@ -112,7 +107,7 @@ def test_a_positive_label_that_cannot_be_is_an_error_before_training(
 def test_a_positive_label_without_an_f1_is_an_error(model: Path) -> None:
     config = TrainConfig(model=str(model), positive_label="1")
     assert best_by(config, metric_for("mrpc", 2)).name == "accuracy"
-    with pytest.raises(MinitrainError, match="--positive_label 1: the metrics have no f1"):
+    with pytest.raises(MinitrainError, match="--positive_label 1: f1 is not among accuracy"):
         best_by(config, metric_for("sst2", 2))
 
 

@@ -20,10 +20,12 @@ from minitrain.data.dataset import Split, Splits
 from minitrain.data.load import load_splits, tokenize_splits
 from minitrain.data.splits import TextSplits
 from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from minitrain.errors import MinitrainError
 from minitrain.run import load_data
 from minitrain.run.load_data import prefetching
 from minitrain.run.main import train
 from minitrain.run.prepare import prepare
+from minitrain.storage.download import HubError
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
@@ -290,6 +292,27 @@ def test_a_request_that_was_guessed_is_answered_without_tokenizing_again(
     splits = load_data._splits(TrainConfig(**flags_of(folder, rows, tmp_path / "out")), child)
     assert lengths == [positions, positions + max_length][:times]
     assert splits.train.checksum() == tokenized_alone(folder, rows, positions + max_length)
+    monkeypatch.setattr(load_data, "SMALL", 1)  # more rows are not tokenized before the request
+    parent.send((folder, None, positions + max_length))
+    lengths.clear()
+    load_data._splits(TrainConfig(**flags_of(folder, rows, tmp_path / "out")), child)
+    assert lengths == [positions + max_length]
+
+
+def test_an_error_of_the_hub_reaches_the_run_as_it_is(
+    folder: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(config: TrainConfig) -> None:
+        raise HubError("reviews: the Hub keeps answering HTTP 503", "busy")
+
+    monkeypatch.setattr("minitrain.run.load_data.read_tables", fails)
+    flags = flags_of(folder, rows, tmp_path / "out")
+    prefetcher = load_data.DataPrefetcher(TrainConfig(**flags))
+    try:
+        with pytest.raises(MinitrainError, match="^reviews: the Hub keeps answering HTTP 503$"):
+            prefetcher.splits(folder, None, 16)
+    finally:
+        prefetcher.end()
 
 
 def tokenized_alone(folder: Path, rows: Path, max_length: int) -> str:

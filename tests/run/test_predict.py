@@ -27,7 +27,7 @@ from minitrain.data import progress as progress_module
 from minitrain.data.tables.load import read_file
 from minitrain.errors import MinitrainError, Stopped
 from minitrain.run import output_file
-from minitrain.run import predict as labelling
+from minitrain.run import predict as predict_module
 from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import train
 from minitrain.run.predict import predict_run
@@ -71,7 +71,7 @@ def predicted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of two batches."""
-    monkeypatch.setattr(labelling, "WINDOWS", (2,))
+    monkeypatch.setattr(predict_module, "WINDOWS", (2,))
 
 
 def records_of(text: str) -> list[dict[str, Any]]:
@@ -296,7 +296,7 @@ def test_a_line_is_answered_while_the_pipe_stays_open(folder: Path) -> None:
         (
             "good\n",
             {"text_columns": ("text",)},
-            r"line 1: is not valid JSON .*write one object per line",
+            r"line 1: expected a JSON object with text, as --text_columns asks",
         ),
         ("id,text,x\n1,a,b\n", {}, r"line 1: is the header of a table \(id, text, x\)"),
         ("good\n", {"keep_columns": ("id",)}, r"--keep_columns id: standard input has no column 'id'; it has text"),
@@ -370,7 +370,7 @@ class Stop(Exception):
 @pytest.fixture
 def stops_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """Has the prediction end in the midst of a later window."""
-    real = labelling.predict
+    real = predict_module.predict
     left = [1000]
 
     def predict(*words: Any, **flags: Any) -> Any:
@@ -379,7 +379,7 @@ def stops_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Non
             raise Stop
         return real(*words, **flags)
 
-    monkeypatch.setattr(labelling, "predict", predict)
+    monkeypatch.setattr(predict_module, "predict", predict)
 
     def stop_after(windows: int) -> None:
         left[0] = windows
@@ -478,7 +478,7 @@ def test_sigterm_leaves_whole_rows_and_names_them(
     folder: Path, tmp_path: Path, small_windows: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags, before = flags_of_long(folder, tmp_path, ".jsonl"), signal.getsignal(signal.SIGTERM)
-    real = labelling.predict
+    real = predict_module.predict
 
     def predict(model: Any, split: Any, **words: Any) -> Any:
         if words["first_row"] > 8:
@@ -486,7 +486,7 @@ def test_sigterm_leaves_whole_rows_and_names_them(
         return real(model, split, **words)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped) as stopped:
-        patch.setattr(labelling, "predict", predict)
+        patch.setattr(predict_module, "predict", predict)
         predict_run(PredictConfig(**flags))
     assert stopped.value.signal == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is before
     assert "holds the first 8 rows; the same command with --resume" in capsys.readouterr().err
@@ -524,8 +524,10 @@ def test_memory_is_not_that_of_all_rows(folder: Path, tmp_path: Path, small_wind
     flags = flags_of_long(folder, tmp_path, ".jsonl")
     sizes: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
-        real = labelling.predict
-        patch.setattr(labelling, "predict", lambda m, split, **kw: sizes.append(len(split)) or real(m, split, **kw))
+        real = predict_module.predict
+        patch.setattr(
+            predict_module, "predict", lambda m, split, **kw: sizes.append(len(split)) or real(m, split, **kw)
+        )
         predict_run(PredictConfig(**flags))
     assert sizes == [8, 8, 8, 8, 8, 3]
 

@@ -210,8 +210,11 @@ class ClassLookup:
         if type(value) is int and 0 <= value < len(self.own):
             name = self.own[value]
             return f"it stands for {name!r} there: leave the row out, or say which class: {as_flag({name: 'NAME'})}"
+        if value == -1 and self.own:
+            return "in GLUE's test splits -1 marks a hidden label"
         if (old := self._unnamed_numbers(value, raw)) is None:
-            way = f", or say which class: {as_flag({str(value): 'NAME'})}" if len(str(value)) <= 100 else ""
+            place = bool(self.own) and type(value) is int  # a map names labels, not places among names
+            way = "" if place or len(str(value)) > 100 else f", or say which class: {as_flag({str(value): 'NAME'})}"
             return f"the training data has no such label: leave the row out{way}"
         if several := [name for name, count in self.counts.items() if count > 1]:
             return f"the head calls several classes {several[0]!r}: {OWN_NAMES}"
@@ -243,20 +246,30 @@ def label_numbers(table: Table, column: str, labels: Labels) -> list[int] | list
 
 def class_ids(table: Table, column: str, labels: Labels) -> list[int]:
     """The class id of every row. Raises MinitrainError naming source, row, column and value."""
-    values = label_values(table, column, labels.label_map)
-    keys, distinct = label_keys(table, column, values)
-    lookup = ClassLookup(table, column, labels)
-    found = {}
-    for key, value in distinct.items():
-        if (number := lookup.find(value)) is None:
-            lookup.refuse(row_of(values, value), value, raw_values(table, column))
-        found[key] = number
-    return [found[key] for key in keys]
+    keys, ids = _ids_by_key(table, column, labels)
+    return [ids[key] for key in keys]
 
 
 def class_counts(table: Table, column: str, labels: Labels) -> Counter[int]:
     """How many rows each class id has. Raises MinitrainError as `class_ids`."""
-    return Counter(class_ids(table, column, labels))
+    keys, ids = _ids_by_key(table, column, labels)
+    counts: Counter[int] = Counter()
+    for key, count in Counter(keys).items():
+        counts[ids[key]] += count
+    return counts
+
+
+def _ids_by_key(table: Table, column: str, labels: Labels) -> tuple[Sequence[Any], dict[Any, int]]:
+    """The key of every row's label, and the class id of each key."""
+    values = label_values(table, column, labels.label_map)
+    keys, distinct = label_keys(table, column, values)
+    lookup = ClassLookup(table, column, labels)
+    ids = {}
+    for key, value in distinct.items():
+        if (number := lookup.find(value)) is None:
+            lookup.refuse(row_of(values, value), value, raw_values(table, column))
+        ids[key] = number
+    return keys, ids
 
 
 def hidden(table: Table, column: str, labels: Labels | None = None) -> bool:

@@ -83,7 +83,7 @@ def _check_two_occur(table: Table, column: str, labels: Labels) -> None:
     seen = class_counts(table, column, labels)
     if len(seen) < 2 and labels.names is not None:
         raise MinitrainError(
-            f"{table.source}, column {column!r}: every label is {shown(''.join(labels.names[i] for i in seen))}; a "
+            f"{table.source}, column {column!r}: every label is {shown(labels.names[next(iter(seen))])}; a "
             f"classifier needs two classes. The columns are {table.names_shown()}"
         )
 
@@ -170,7 +170,8 @@ def _typed(
         raise MinitrainError(
             f"{table.where(row)}, column {column!r}: the label is {values[row]} (int); expected a class counted "
             f"from 0. Leave out a row without a label; name a class, as in {as_flag(names)}, or pass "
-            f"--problem_type {CLASSIFICATION} to call it {str(values[row])!r}; for scores pass {REGRESSION}"
+            f"--problem_type {CLASSIFICATION} to call it {str(values[row])!r}; for scores pass "
+            f"--problem_type {REGRESSION}"
         )
     return kind, values, False
 

@@ -32,8 +32,7 @@ def label_notes(tables: Mapping[str, Table], column: str, labels: Labels) -> lis
         few = ", ".join(missing[:SHOWN]) + more
         notes.append(f"no training row has the label {few}, which the model cannot learn")
     notes += _alike(names, counts)
-    if len(names) >= MANY or max(map(len, names)) > LONG:
-        notes += _too_many(names, sum(counts.values()), column)
+    notes += _too_many(names, sum(counts.values()), column)
     return [*notes, *(_written_numbers(names) or _joined(names))]
 
 
@@ -74,7 +73,7 @@ def _too_many(names: Sequence[str], rows: int, column: str) -> list[str]:
     longest, another = max(map(len, names)), "--label_column names another"
     if longest > LONG:
         return [f"labels have up to {longest} characters: is {column!r} a column of texts? {another}"]
-    if len(names) * FEW_ROWS <= rows:
+    if len(names) < MANY or len(names) * FEW_ROWS <= rows:
         return []
     said = f"{len(names)} classes in {rows} rows"
     if all(name.removeprefix("-").isdecimal() for name in names):

@@ -17,6 +17,7 @@ from minitrain.config.read_options import COMPRESSED, FILE_KINDS, ReadOptions
 from minitrain.data.tables.parquet_rows import arrow_table
 from minitrain.data.tables.table import Table
 from minitrain.errors import MinitrainError, listed
+from minitrain.storage.hub_datasets import CARD
 
 OURS = ("sep", "delimiter", "encoding")  # options of a README.md that our own reader supports
 # Word of a file's name, in any case -> the split that a person means.
@@ -26,7 +27,6 @@ SPLIT_WORDS = {
     **dict.fromkeys(("valid", "validation", "val", "dev", "eval", "evaluation"), "validation"),
 }
 FLAGS = {"train": "--train_file", "validation": "--eval_file", "test": "--test_file"}
-CARD = "README.md"
 Splits = Mapping[str, Sequence[str]]  # split -> files
 
 
@@ -112,8 +112,8 @@ def check_names(source: str, files: Splits, folder: str = "") -> None:
     for split, other in combinations(sorted(files), 2):
         if twice := [path for path in files[split] if path in files[other]]:
             raise MinitrainError(
-                f"--dataset {source}: {os.path.basename(twice[0])} would be in two splits, {split} and {other}; "
-                f"rename it, or pass the files one by one:\n  {_one_by_one(files)}"
+                f"--dataset {source}: {os.path.basename(twice[0])} would be in two splits, {split} and {other}, "
+                f"as its name has a word of each; rename it, or pass the files one by one:\n  {_one_by_one(files)}"
             )
     for split, paths in files.items():
         pairs = _pairs_of_splits(paths)
@@ -122,7 +122,8 @@ def check_names(source: str, files: Splits, folder: str = "") -> None:
             way = _one_by_one(files, pairs)
             raise MinitrainError(
                 f"--dataset {source}: {names} would all be in one split, {split}: `datasets` knows train, "
-                f"validation and test in lower case; rename them, or pass them one by one:\n  {way}"
+                "validation and test only in lower case and as words by themselves (train.csv, my-test.csv), and "
+                f"takes eval for test; rename them, or pass them one by one:\n  {way}"
             )
 
 

@@ -26,17 +26,12 @@ def read_json_rows(
         MinitrainError: Names the line, or the row of a list.
     """
     columns = _Columns(source, names)
-    start: list[str] = []
-    for line in lines:
-        start.append(line)
-        if line.strip():
-            break
-    try:
-        one_a_line = bool(start) and isinstance(json.loads(start[-1]), dict)
+    start, rest = list(_up_to_text(lines)), list(_up_to_text(lines))
+    try:  # with one line of text alone, that line may hold all rows
+        one_a_line = bool(rest and rest[-1].strip()) and isinstance(json.loads(start[-1]), dict)
     except (ValueError, RecursionError):
         one_a_line = False
-    rest = list(_up_to_text(lines)) if one_a_line else []
-    if not rest or not rest[-1].strip():  # at most one line of text, or values over several lines
+    if not one_a_line:
         return _read_values(source, "".join(chain(start, rest, lines)), columns, asked)
     for number, line in enumerate(chain(start, rest, lines), start=1):
         if not line.isspace():
@@ -61,11 +56,13 @@ def _read_values(source: str, text: str, columns: "_Columns", asked: Sequence[st
     """Read objects one after the other, or the only value, which holds the rows."""
     values = list(_values(source, text))
     if len(values) == 1:
-        line, value = values[0]
+        _, value = values[0]
         if isinstance(value, list):
             return columns.of_list(value)
-        if isinstance(value, dict) and not _is_row(value, asked):
-            return _inside(source, value, columns)
+        if isinstance(value, dict) and not (asked and all(field_of(value, name) is not ABSENT for name in asked)):
+            lists, frame = _lists_of_objects(value), _dataframe_code(value)
+            if lists or frame is not None:
+                return _inside(source, value, columns, lists, str(frame))
     for line, value in values:
         columns.add(value, line)
     return columns.table()
@@ -85,7 +82,7 @@ def _values(source: str, text: str) -> Iterator[tuple[int, Any]]:
             value, at = decoder.raw_decode(text, begin)
         except (ValueError, RecursionError) as error:
             # A value over several lines is broken where the decoder stopped, a single line where it begins.
-            several = text[begin:].partition("\n")[0].strip()[-1] in "{[,"
+            several = text[begin:].partition("\n")[0].rstrip().endswith(("{", "[", ","))
             broken = error.lineno if isinstance(error, json.JSONDecodeError) and several else line
             raise MinitrainError(
                 f"{source}, line {broken}: is not valid JSON ({error}); write one object a line, or all in one list"
@@ -98,16 +95,8 @@ def _line_ends(text: str, start: int, end: int) -> int:
     return text.count("\n", start, end) or text.count("\r", start, end)
 
 
-def _is_row(value: dict[str, Any], asked: Sequence[str]) -> bool:
-    """Whether the only object of a file is a row itself."""
-    if asked and not any(field_of(value, name) is ABSENT for name in asked):
-        return True
-    return not _lists_of_objects(value) and _dataframe_code(value) is None
-
-
-def _inside(source: str, value: dict[str, Any], columns: "_Columns") -> Table:
-    """The rows in the only list of objects of an object."""
-    lists = _lists_of_objects(value)
+def _inside(source: str, value: dict[str, Any], columns: "_Columns", lists: list[str], frame: str) -> Table:
+    """The rows in the only list of objects of an object. Raises MinitrainError if there are several, or columns."""
     if len(lists) == 1:
         return columns.of_list(value[lists[0]], f"{source}: the rows are its list {lists[0]!r}")
     if lists:
@@ -116,10 +105,10 @@ def _inside(source: str, value: dict[str, Any], columns: "_Columns") -> Table:
             f"  python -c \"import json; json.dump(json.load(open('{source}'))['{lists[0]}'], "
             f"open('{lists[0]}.json', 'w'))\""
         )
-    frame = str(_dataframe_code(value)).format(f"json.load(open('{source}'))")
+    code = frame.format(f"json.load(open('{source}'))")
     raise MinitrainError(
         f"{source}: holds columns ({listed(value)}), not rows; write it as lines of objects:\n"
-        f"  python -c \"import json, pandas; {frame}.to_json('rows.jsonl', orient='records', lines=True)\""
+        f"  python -c \"import json, pandas; {code}.to_json('rows.jsonl', orient='records', lines=True)\""
     )
 
 
@@ -163,16 +152,16 @@ class _Columns:
 
     def add(self, row: Any, number: int, unit: str = "line") -> None:
         """Add the row of a line or place. Raises MinitrainError if it is no object, or lacks one of `names`."""
-        place = f"{unit} {number}"
         if type(row) is not dict:
-            kind = type(row).__name__
-            raise MinitrainError(f"{self.source}, {place}: expected a JSON object, got {kind}; write one a row")
+            got = f"expected a JSON object, got {type(row).__name__}"
+            way = 'write rows as {"text": ..., "label": ...}'
+            raise MinitrainError(f"{self.source}, {unit} {number}: {got}; {way}")
         if self.names is not None:
             for name, column in self.columns.items():
-                column.append(row[name] if name in row else self._field(row, name, place))
+                column.append(row[name] if name in row else self._field(row, name, f"{unit} {number}"))
         else:
             if row.keys() != self.columns.keys():
-                self._other_fields(row, place)
+                self._other_fields(row, f"{unit} {number}")
             for name, column in self.columns.items():
                 column.append(row.get(name, ABSENT))
         self.count += 1

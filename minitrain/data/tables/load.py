@@ -113,9 +113,10 @@ def read_file(
     if not files:
         raise MinitrainError(f"{path!r} names no file; expected one, or several as a,b")
     table = concat([_read(Path(part), None if others else columns, columns or (), options) for part in files])
+    table = table.unfolded(columns or ())
     for name in columns or ():
-        table.column(name)
-    return table.unfolded(columns or ())
+        table.column(name)  # raises if it is missing
+    return table
 
 
 def _read(path: Path, names: Sequence[str] | None, asked: Sequence[str], options: ReadOptions) -> Table:

@@ -9,7 +9,8 @@ from minitrain.errors import MinitrainError
 from minitrain.storage.hub_datasets import first_lines
 
 MISSING = (
-    "to `datasets` a cell that is empty or says NA, nan or null is missing; --train_file FILE reads it as it is"
+    "to `datasets` a cell that is empty or says None, NA, nan or null is missing; download the file and pass it as "
+    "--train_file, which reads the cell as it is"
 )
 
 

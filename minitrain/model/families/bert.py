@@ -97,6 +97,7 @@ class BertEmbeddings(nn.Module):
     def forward(
         self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor | None, kernels: Kernels
     ) -> Tensor:
+        # (word + type) + position: another order of the sums gives other last bits.
         x = self.word(input_ids)  # (B, L, size)
         if self.token_type is not None:
             x = x + self.token_type(token_type_ids)
@@ -153,7 +154,7 @@ class BertHead(nn.Module):
 
     def forward(self, x: Tensor, attention_mask: Tensor | None, kernels: Kernels) -> Tensor:
         x = kernels.dropout(x[:, 0], self.input_dropout, self.training)  # (B, H)
-        x = self.activation(self.get_submodule(self.name)(x))
+        x = self.activation(getattr(self, self.name)(x))
         return self.output(kernels.dropout(x, self.dropout, self.training))
 
 
