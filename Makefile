@@ -21,7 +21,7 @@ train: $(VENV)/.ready  ## fine-tune the demo model on movie reviews, into runs/d
 		--output_dir runs/demo --overwrite_output_dir
 
 test: $(VENV)/.ready-test  ## run the tests, which compare with transformers and scikit-learn
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term:skip-covered
 
 # KILLS=200 kills the training run 200 times, at random moments.
 KILLS ?= 15

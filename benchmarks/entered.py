@@ -107,7 +107,7 @@ def entered_by_a_run(folder: Path) -> dict[str, int]:
 
 def entered_by_a_step(folder: Path) -> dict[str, int]:
     """The lines that the second optimizer step of a run enters, by file."""
-    from minitrain.training import setup
+    from minitrain.training import loop, setup
 
     entered, original, steps = Entered(), setup.train_step, 0
 
@@ -119,11 +119,11 @@ def entered_by_a_step(folder: Path) -> dict[str, int]:
         with entered.watch():
             return original(*args, **options)
 
-    setup.train_step = watched
+    setup.train_step = loop.train_step = watched
     try:
         train(folder)
     finally:
-        setup.train_step = original
+        setup.train_step = loop.train_step = original
     return entered.files
 
 

@@ -61,13 +61,13 @@ def seconds_a_step(config: ProcessesConfig, exchange: bool, dropout_rng: str) ->
     }
     times = []
     with process_group("cpu") as world:
-        parts = prepare(TrainConfig(**settings, eval_strategy="no", output_dir="never-written"), world)
-        state, train = make_state(parts.model.train(), parts.config, world), parts.splits.train
-        step_settings = StepSettings.of(parts.config)
-        collate_fn = partial(collate, pad_token_id=parts.tokenizer.pad_token_id)
-        for rows in make_sampler(parts.config, train, world.size).batches(0)[: config.steps]:
+        prepared = prepare(TrainConfig(**settings, eval_strategy="no", output_dir="never-written"), world)
+        state, train = make_state(prepared.model.train(), prepared.config, world), prepared.splits.train
+        step_settings = StepSettings.of(prepared.config)
+        collate_fn = partial(collate, pad_token_id=prepared.tokenizer.pad_token_id)
+        for rows in make_sampler(prepared.config, train, world.size).batches(0)[: config.steps]:
             start = time.perf_counter()
-            batches, streams = step_batches(state, train, rows, parts.config, collate_fn)
+            batches, streams = step_batches(state, train, rows, prepared.config, collate_fn)
             with nullcontext() if exchange else sync_gradients(state.parallel, wanted=False):
                 train_step(state, batches, 5e-5, step_settings, rows=rows, streams=streams)
             times.append(time.perf_counter() - start)

@@ -24,8 +24,8 @@ from pathlib import Path
 from minitrain.config.options import flag
 from minitrain.errors import MinitrainError
 from minitrain.run.flags import command
+from minitrain.run.output_file import check_writable, write_json
 from minitrain.run.report import say
-from minitrain.storage.files import json_text, write_whole
 
 HERE = Path(__file__).resolve().parent.parent
 
@@ -129,6 +129,7 @@ def bootstrap(ratios: list[float], draws: int = 10_000) -> tuple[float, float]:
 
 def measure(config: SlicesConfig) -> None:
     """Measure, print, write."""
+    check_writable(config.json)
     code = HERE if config.old is None else Path(config.old).resolve()
     work = "evaluate" if config.evaluation else "train"
     with ExitStack() as stack:
@@ -145,14 +146,8 @@ def measure(config: SlicesConfig) -> None:
     what = "start-up" if config.start_up else f"{work}, {'bf16' if config.bf16 else 'fp32'}"
     name = "Trainer" if config.old is None else config.old
     say(f"{what}: {statistics.median(ratios):.3f} times as fast as {name} (95% interval {low:.3f} to {high:.3f})")
-    if config.json is not None:
-        facts = {
-            "ratio": statistics.median(ratios),
-            "interval": [low, high],
-            "settings": asdict(config),
-            "pairs": pairs,
-        }
-        write_whole(Path(config.json), json_text(facts))
+    result = {"ratio": statistics.median(ratios), "interval": [low, high], "pairs": pairs}
+    write_json(config.json, result | {"settings": asdict(config)})
 
 
 if __name__ == "__main__":

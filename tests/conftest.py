@@ -15,6 +15,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import pytest
 import torch
 
+from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from minitrain.storage.hub import demo_model_directory
 
 
@@ -37,3 +38,29 @@ def glue() -> Path:
     if named is None:
         pytest.skip("needs real GLUE data: set MINITRAIN_GLUE_DIR to a folder that `load_dataset` can read")
     return Path(named)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny model with random weights and its tokenizer."""
+    from test_loop import write_tiny_model
+
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(model: Path) -> Tokenizer:
+    """The tokenizer of the tiny model."""
+    return load_tokenizer(model)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model and a CSV file of 64 labelled reviews."""
+    from test_loop import write_tiny_model
+    from test_main import named_reviews, write_csv
+
+    folder = tmp_path_factory.mktemp("place")
+    write_tiny_model(folder / "tiny")
+    write_csv(folder / "train.csv", *named_reviews(64))
+    return folder

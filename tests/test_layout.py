@@ -1,4 +1,4 @@
-"""The house stands as it is drawn: who imports whom, and what no file may hold, read from the syntax trees."""
+"""Who imports whom, and what no file may hold, read from the syntax trees."""
 
 import ast
 import sys

@@ -252,7 +252,7 @@ def test_the_parity_table_says_what_the_result_files_say() -> None:
     assert len(rows) == len(list((ROOT / "benchmarks/parity").glob("*.json"))) == 14
     assert "\n".join(rows) in PARITY
     assert parity_row(ROOT / "benchmarks/parity/mrpc-seed42.json").count("1377 of 1377") == 1
-    assert "(MRPC: 1,377 steps)" in README
+    assert "of 1,377 steps on MRPC" in README
 
 
 def test_the_ladder_of_the_readme_is_the_one_that_was_climbed() -> None:

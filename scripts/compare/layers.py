@@ -84,10 +84,10 @@ def walk(config: TrainConfig, threads: int = 1, path: str | None = None) -> bool
         theirs = reference.prepare(config, Record(Path(scratch)))
         settings = arguments(config, scratch, use_cpu=theirs.device.type == "cpu")
         trainer = Trainer(theirs.model, settings, train_dataset=theirs.train, eval_dataset=theirs.evaluation)
-        parts = prepare(replace(config, output_dir=f"{scratch}/run"))
-    modules = modules_of(parts.model)
-    mine = our_step(parts, modules)
-    other = their_step(config, theirs, trainer, modules, rows_of_the_first_step(parts))
+        prepared = prepare(replace(config, output_dir=f"{scratch}/run"))
+    modules = modules_of(prepared.model)
+    mine = our_step(prepared, modules)
+    other = their_step(config, theirs, trainer, modules, rows_of_the_first_step(prepared))
     comparisons = list(compare_steps(mine, other))
     for line in table(comparisons):
         say(line)
@@ -106,17 +106,17 @@ def modules_of(model: SequenceClassifier) -> dict[str, str]:
     return {theirs.rpartition(".")[0]: ours.rpartition(".")[0] for theirs, ours in names.items()}
 
 
-def rows_of_the_first_step(parts: PreparedRun) -> list[int]:
+def rows_of_the_first_step(prepared: PreparedRun) -> list[int]:
     """The rows of the first batch of the first epoch."""
     with torch.random.fork_rng(devices=()):
-        return make_sampler(parts.config, parts.splits.train).batches(0)[0]
+        return make_sampler(prepared.config, prepared.splits.train).batches(0)[0]
 
 
-def our_step(parts: PreparedRun, modules: Mapping[str, str]) -> Step:
+def our_step(prepared: PreparedRun, modules: Mapping[str, str]) -> Step:
     """A training step of minitrain, with dropout."""
-    step, config, model, tokenizer = Step(), parts.config, parts.model.train(), parts.tokenizer
+    step, config, model, tokenizer = Step(), prepared.config, prepared.model.train(), prepared.tokenizer
     device = device_of(model)
-    examples = [parts.splits.train[row] for row in rows_of_the_first_step(parts)]
+    examples = [prepared.splits.train[row] for row in rows_of_the_first_step(prepared)]
     batch = collate(
         examples, tokenizer.pad_token_id, config.pad_to_multiple_of, padding_side=tokenizer.padding_side
     ).to(device)

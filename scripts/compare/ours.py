@@ -30,43 +30,43 @@ class Recorder:
             self.record.evaluations.append({"step": step, "split": split, **result.values})
 
 
-def first_batch(record: Record, parts: PreparedRun, names: dict[str, str]) -> None:
+def first_batch(record: Record, prepared: PreparedRun, names: dict[str, str]) -> None:
     """Logits and gradients of the first rows, before anything is trained."""
-    train, config = parts.splits.train, parts.config
+    train, config = prepared.splits.train, prepared.config
     rows = range(min(len(train), config.per_device_train_batch_size))
-    device = device_of(parts.model)
+    device = device_of(prepared.model)
     examples = [train[row] for row in rows]
-    pad, side = parts.tokenizer.pad_token_id, parts.tokenizer.padding_side
+    pad, side = prepared.tokenizer.pad_token_id, prepared.tokenizer.padding_side
     batch = collate(examples, pad, config.pad_to_multiple_of, padding_side=side).to(device)
 
     def forward() -> tuple[Tensor, Tensor]:
         assert batch.labels is not None
-        logits = parts.model(**batch.inputs)
+        logits = prepared.model(**batch.inputs)
         total, count = loss_of(logits, batch.labels)
         return logits, total / count
 
-    record.first_batch(parts.model, forward, autocast(device, config.bf16), names)
+    record.first_batch(prepared.model, forward, autocast(device, config.bf16), names)
 
 
 def run(config: TrainConfig, folder: Path) -> None:
     """Train as `config` says and write the record."""
     record = Record(folder)
-    parts = prepare(config)
-    splits, model = parts.splits, parts.model
+    prepared = prepare(config)
+    splits, model = prepared.splits, prepared.model
     names = reference_names(model)
     for name, split in {"train": splits.train, **splits.scored}.items():
         examples = [split[row] for row in range(len(split))]
         record.tokens(name, [e.input_ids for e in examples], [e.token_type_ids for e in examples])
-    first_batch(record, parts, names)
+    first_batch(record, prepared, names)
     record.watch(model)
-    pad = parts.tokenizer.pad_token_id
+    pad = prepared.tokenizer.pad_token_id
     started = time.perf_counter()
     fit(
         model,
         splits.train,
         splits.evaluation,
         config,
-        new_metric=parts.new_metric,
+        new_metric=prepared.new_metric,
         observer=Recorder(record),
         pad_token_id=pad,
     )

@@ -122,15 +122,15 @@ def _losses_of_trainer(config: TrainConfig) -> list[float]:
 def _losses(settings: dict[str, Any]) -> list[float]:
     losses = Losses()
     with tempfile.TemporaryDirectory() as scratch:
-        parts = prepare(TrainConfig(**settings, output_dir=f"{scratch}/run"))
-        evaluation = parts.splits.evaluation if parts.config.eval_strategy != "no" else {}
+        prepared = prepare(TrainConfig(**settings, output_dir=f"{scratch}/run"))
+        evaluation = prepared.splits.evaluation if prepared.config.eval_strategy != "no" else {}
         fit(
-            parts.model,
-            parts.splits.train,
+            prepared.model,
+            prepared.splits.train,
             evaluation,
-            parts.config,
-            new_metric=parts.new_metric,
+            prepared.config,
+            new_metric=prepared.new_metric,
             observer=losses,
-            pad_token_id=parts.tokenizer.pad_token_id,
+            pad_token_id=prepared.tokenizer.pad_token_id,
         )
     return losses.values

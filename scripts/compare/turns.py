@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import cycle
 from typing import Any
 
 
@@ -85,8 +84,8 @@ def make_trainer(settings: dict[str, Any], turns: Turns) -> tuple[Any, list[dict
             turns.count()
 
     config, data, model = prepare(settings)
-    columns = {"input_ids": "input_ids", "token_type_ids": "token_type_ids", "label": "label"}
-    rows = [{name: getattr(example, field) for name, field in columns.items()} for example in data.train[:]]
+    names = ("input_ids", "token_type_ids", "label")
+    rows = [{name: getattr(example, name) for name in names} for example in data.train[:]]
     fastest: dict[str, Any] = {"bf16": True, "train_sampling_strategy": "group_by_length"}
     folder = tempfile.mkdtemp()
     save_classifier(model, load_tokenizer(config.model), folder)
@@ -118,7 +117,7 @@ def train_by_trainer(settings: dict[str, Any], turns: Turns) -> None:
 def evaluate_by_trainer(settings: dict[str, Any], turns: Turns) -> None:
     """Trainer's evaluation of its default 8 rows at a time."""
     trainer, rows = make_trainer(settings, turns)
-    for _ in cycle([None]):
+    while True:
         trainer.predict(rows[: 32 * turns.size])
         for _ in range(turns.size):
             turns.count()

@@ -11,14 +11,14 @@ import pandas
 import pyarrow
 import pytest
 import torch
-from test_loop import reviews, write_tiny_model
+from test_loop import reviews
 
 from minitrain.config.inference_config import EvaluateConfig
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
 from minitrain.data.dataset import Split
 from minitrain.data.load import load_splits, tokenize
-from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from minitrain.data.tokenizer.tokenizer import Tokenizer
 from minitrain.errors import MinitrainError
 from minitrain.model.weights import load_classifier
 from minitrain.run.evaluate import evaluate_run
@@ -48,16 +48,6 @@ HOLDERS: dict[str, Callable[[], Any]] = {
     "shuffled twice": lambda: datasets.Dataset.from_list(ROWS[::-1]).select(list(range(24))[::-1]),
     "arrow": lambda: pyarrow.Table.from_pylist(ROWS),
 }
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def tokenizer(model: Path) -> Tokenizer:
-    return load_tokenizer(model)
 
 
 @pytest.fixture(scope="module")

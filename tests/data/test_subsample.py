@@ -9,29 +9,19 @@ from typing import Any
 
 import pytest
 from sklearn.model_selection import StratifiedShuffleSplit  # type: ignore[import-untyped]
-from test_loop import reviews, write_tiny_model
+from test_loop import reviews
 from test_main import config, files_of, named_reviews, read_results, write_csv
 
 from minitrain.config.inference_config import EvaluateConfig, PredictConfig
 from minitrain.data.load import load_splits
 from minitrain.data.subsample import draw_rows
-from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from minitrain.data.tokenizer.tokenizer import Tokenizer
 from minitrain.errors import MinitrainError
 from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import train
 from minitrain.run.predict import predict_run
 
 SORTED = ["bad"] * 60 + ["good"] * 60
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def tokenizer(model: Path) -> Tokenizer:
-    return load_tokenizer(model)
 
 
 @pytest.fixture(scope="module")

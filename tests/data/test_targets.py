@@ -16,7 +16,7 @@ from sklearn.metrics import (  # type: ignore[import-untyped]
     root_mean_squared_error,
 )
 from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
-from test_loop import reviews, write_tiny_model
+from test_loop import reviews
 from test_main import read_log, read_results, write_csv
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -32,11 +32,6 @@ from minitrain.run.main import train
 from minitrain.run.prepare import prepare
 from minitrain.training.evaluation import baseline, predict
 from minitrain.training.metrics import metric_for
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def prices(count: int, seed: int = 0) -> tuple[list[str], list[float]]:

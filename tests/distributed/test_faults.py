@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_loop import write_tiny_model
 from test_main import named_reviews, write_csv
 
 from minitrain.config.train_config import TrainConfig
@@ -24,14 +23,6 @@ from minitrain.run.prepare import prepare
 
 ROOT = Path(__file__).parents[2]
 SOON = 60.0  # seconds that a run may take to end
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("place")
-    write_tiny_model(folder / "tiny")
-    write_csv(folder / "train.csv", *named_reviews(64))
-    return folder
 
 
 def command(place: Path, out: Path, *flags: str) -> list[str]:

@@ -8,21 +8,12 @@ from pathlib import Path
 
 import pytest
 from test_faults import LONG, RUN_IN, SOON, by_hand, command, free_port, torchrun, wait_for_step, worker
-from test_loop import write_tiny_model
-from test_main import named_reviews, read_log, write_csv
+from test_main import read_log
 
 from minitrain.storage.checkpoint import checkpoints_in, load_checkpoint
 
 FIXED = ("--global_batch_size", "12", "--max_steps", "13", "--logging_steps", "1", "--learning_rate", "3e-3")
 SAVING = ("--save_strategy", "steps", "--save_steps", "5")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("place")
-    write_tiny_model(folder / "tiny")
-    write_csv(folder / "train.csv", *named_reviews(64))
-    return folder
 
 
 def trained(place: Path, out: Path, size: int, *flags: str) -> Path:

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 from test_faults import ENVIRONMENT, LONG, ROOT, SOON, command, torchrun, wait_for_step
-from test_loop import write_tiny_model
-from test_main import named_reviews, write_csv
 
 NODES = ("minitrain-a", "minitrain-b")
 ADDRESSES = ("10.0.0.1", "10.0.0.2")
@@ -39,14 +37,6 @@ def nodes() -> Iterator[None]:
     finally:
         for node in NODES:
             subprocess.run(["ip", "netns", "delete", node], capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("place")
-    write_tiny_model(folder / "tiny")
-    write_csv(folder / "train.csv", *named_reviews(64))
-    return folder
 
 
 def documented_command(node: int) -> list[str]:

@@ -254,7 +254,6 @@ PLAUSIBLE: dict[str, list[Any]] = {
     "model_type": ["roberta", "distilbert", "electra", "camembert", "xlm-roberta", "gpt2"], "dropout": [0.1],
     "embedding_size": [1, 2**24], "dim": [8, 0], "n_heads": [2], "n_layers": [1], "hidden_dim": [12],
 }  # fmt: skip
-VALUES = {key: st.sampled_from(values) for key, values in PLAUSIBLE.items()}
 
 
 def config(draw: Draw, base: Path) -> Mutant:

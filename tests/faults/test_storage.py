@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_loop import write_tiny_model
 from test_main import named_reviews, write_csv
 
 from minitrain.errors import MinitrainError
@@ -46,14 +45,6 @@ POINTS = [
     "inside a deletion",
     "after a deletion",
 ]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("place")
-    write_tiny_model(folder / "tiny")
-    write_csv(folder / "train.csv", *named_reviews(64))
-    return folder
 
 
 def command(place: Path, out: Path, *flags: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_loop import reviews, write_tiny_model
+from test_loop import reviews
 from test_main import config, named_reviews, read_results, write_csv, write_rows
 from transformers import pipeline
 
@@ -21,11 +21,6 @@ from minitrain.run.predict import predict_run
 from minitrain.run.saved_run import load_run
 
 Predict = Callable[..., list[dict[str, Any]]]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import ModelCard, ModelCardData
-from test_loop import BAD, VOCABULARY, reviews, split_of, write_tiny_model
+from test_loop import BAD, VOCABULARY, reviews, split_of
 
 from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
@@ -52,11 +52,6 @@ def write_csv(path: Path, texts: list[str], labels: list[Any], header: tuple[str
 def named_reviews(count: int, seed: int = 0, classes: int = 2) -> tuple[list[str], list[str]]:
     texts, labels = reviews(count, seed, classes)
     return texts, [NAMES[label] for label in labels]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

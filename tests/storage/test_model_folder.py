@@ -1,40 +1,24 @@
 """Folders that hold no whole model are told apart, and what the message says is done and works."""
 
-import contextlib
 import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_loop import write_tiny_model
+from test_loading import data as data
+from test_loading import follow, refused
 from test_main import config as run_config
-from test_main import named_reviews, write_csv
 
 from minitrain.config.inference_config import PredictConfig
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
-from minitrain.errors import MinitrainError
 from minitrain.model.weights import load_classifier, load_encoder
 from minitrain.run.main import train
 from minitrain.run.predict import predict_run
 from minitrain.storage.model_folder import what_a_repository_holds, what_it_holds
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    for name in ("train", "eval"):
-        write_csv(folder / f"{name}.csv", *named_reviews(24, seed=len(name)))
-    return folder
 
 
 def copy(model: Path, folder: Path) -> Path:
@@ -50,12 +34,6 @@ def without_weights(model: Path, folder: Path, *others: str) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"something else")
     return folder
-
-
-def refused(call: Callable[[], object]) -> str:
-    with pytest.raises(MinitrainError) as caught:
-        call()
-    return str(caught.value)
 
 
 def refusal(folder: Path, data: Path) -> str:
@@ -81,14 +59,6 @@ def named_model(message: str) -> Path:
     found = re.search(r"--model (\S+?)[;,]?(?:\s|$)", message)
     assert found is not None, message
     return Path(found[1])
-
-
-def follow(message: str, folder: Path) -> None:
-    """Run the command that a message names, in a folder."""
-    (line,) = re.findall(r"^  (python -c .*)$", message, re.MULTILINE)
-    _, _, code = shlex.split(line)
-    with contextlib.chdir(folder):
-        exec(code, {})
 
 
 # One level too high
