@@ -20,7 +20,12 @@ _SHORT.maxlevel = 3
 
 def shown(value: Any) -> str:
     """A value as a message shows it: its repr, without the middle of what is long or the inside of what is deep."""
-    text = _SHORT.repr(value)
+    return cut(_SHORT.repr(value))
+
+
+def cut(text: object) -> str:
+    """A text without the middle of what is long: an error of another library may quote a whole file."""
+    text = str(text)
     return text if len(text) <= 300 else f"{text[:200]}...{text[-97:]}"
 
 

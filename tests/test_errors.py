@@ -1,8 +1,13 @@
 """What messages show: enough to find the place, and nothing that floods or breaks a terminal."""
 
-import pytest
+import json
+from pathlib import Path
 
-from minitrain.errors import listed, shown
+import pytest
+from safetensors import SafetensorError, safe_open
+
+from minitrain.errors import MinitrainError, listed, shown
+from minitrain.storage.safetensors_io import tensor_keys
 
 LONG = {
     "text": "x" * 10**6,
@@ -16,6 +21,17 @@ LONG = {
 def test_a_long_value_is_shown_short(kind: str) -> None:
     text = shown(LONG[kind])
     assert len(text) <= 300 and "..." in text
+
+
+def test_what_another_library_says_is_cut_short(tmp_path: Path) -> None:
+    header = json.dumps({"__metadata__": "x" * 10**5}).encode()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(SafetensorError, match="x{1000}"):
+        safe_open(file, framework="pt")
+    with pytest.raises(MinitrainError, match=r"\(Error .*x\.\.\.x.* at line 1 column \d+\); download") as error:
+        tensor_keys(file)
+    assert len(str(error.value)) < len(str(file)) + 400
 
 
 def test_a_value_deeper_than_repr_goes_is_shown() -> None:

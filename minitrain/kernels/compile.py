@@ -53,8 +53,7 @@ def try_compile(model: nn.Module, blocks: Iterable[nn.Module], length: int, bf16
     try:
         dry_run(model, length, bf16)
     except RuntimeError as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        reason = lines[0] if lines else type(error).__name__
+        reason = next(filter(str.strip, str(error).splitlines()), type(error).__name__)
         warnings.warn(f"--torch_compile: not compiled, since it failed: {reason}", stacklevel=2)
         for block in blocks:
             del block.forward

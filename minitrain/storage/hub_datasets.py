@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, cut
 from minitrain.storage.download import HubError, Repository, without_token
 
 CARD = "README.md"  # declares which files belong to which subset
@@ -51,7 +51,7 @@ def load_hub_dataset(
 def first_lines(error: BaseException) -> str:
     """The start of an error message of `datasets`, without the 200 suffixes it lists."""
     text = " ".join(str(error).splitlines()[:2])
-    return without_token(text.split(" with any supported extension")[0]) or type(error).__name__
+    return cut(without_token(text.split(" with any supported extension")[0])) or type(error).__name__
 
 
 def _data_files(

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from minitrain.errors import MinitrainError, shown
+from minitrain.errors import MinitrainError, cut, shown
 from minitrain.storage.files import read_json, strict_json
 from minitrain.storage.model_folder import convert, what_it_holds
 
@@ -81,7 +81,8 @@ def _opened(file: Path) -> Iterator[Any]:
     except OSError as error:
         raise MinitrainError(f"{file}: cannot be read ({error.strerror or error})") from error
     except SafetensorError as error:
-        raise MinitrainError(f"{file}: is not a valid safetensors file ({error}); download it again") from error
+        what = f"is not a valid safetensors file ({cut(error)}); download it again"
+        raise MinitrainError(f"{file}: {what}") from error
 
 
 def _check_start(file: Path, start: bytes) -> None:

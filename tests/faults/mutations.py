@@ -32,6 +32,9 @@ class Mutant:
     rows: set[int] | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))  # Hypothesis prints every field otherwise, also megabytes of `files`
+
     def note(self, name: str, fatal: bool = False) -> None:
         self.fatal = fatal if not self.done else False  # a second change may undo the first
         self.done.append(name)

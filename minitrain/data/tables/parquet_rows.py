@@ -5,7 +5,7 @@ from typing import Any
 
 from minitrain.data.gc_pause import gc_paused
 from minitrain.data.tables.table import Table, named
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, cut
 from minitrain.storage.hub_datasets import first_lines
 
 MISSING = (
@@ -68,9 +68,8 @@ def _check_values(source: str, name: str, column: Any) -> None:
     except (ValueError, OverflowError) as error:
         row = next((i for i, value in enumerate(column, start=1) if not _can_be_read(value)), None)
         where = source if row is None else f"{source}, row {row}"
-        raise MinitrainError(
-            f"{where}, column {name!r}: is no valid value ({error}); write the file again"
-        ) from error
+        what = f"is no valid value ({cut(error)}); write the file again"
+        raise MinitrainError(f"{where}, column {name!r}: {what}") from error
 
 
 def _can_be_read(value: Any) -> bool:

@@ -39,7 +39,7 @@ from minitrain.data.tokenizer.families import (
     family_of,
 )
 from minitrain.data.tokenizer.special_tokens import TokenizerFiles, add_tokens, special_tokens
-from minitrain.errors import MinitrainError, shown
+from minitrain.errors import MinitrainError, cut, shown
 from minitrain.storage.files import read_json
 
 PADDED_LEFT = (
@@ -86,9 +86,8 @@ def read_files(directory: Path) -> tuple[Backend, dict[str, Any], list[str]]:
         raise
     except BaseException as error:  # tokenizers raises bare Exception, and a panic in Rust is not even that
         remedy = error.remedy if isinstance(error, Unfit) else "get them again from where the model came from"
-        raise MinitrainError(
-            f"{source}: no {name} can be made of it and the files beside it: {str(error)[:300]}; {remedy}"
-        ) from error
+        what = f"no {name} can be made of it and the files beside it: {cut(error)}"
+        raise MinitrainError(f"{source}: {what}; {remedy}") from error
 
 
 def _read_if_there(path: Path, infinite: bool = False) -> dict[str, Any]:
