@@ -32,9 +32,11 @@ both_kinds = pytest.mark.parametrize("kind", ["model", "dataset"])
 
 ASK = """
 import json, sys, time
+from minitrain.storage import download
 from minitrain.storage.hub import resolve_model
 from minitrain.data.tables.load import load_tables
 kind, name, revision = sys.argv[1], sys.argv[2], sys.argv[3] or None
+download.WAITS = tuple(wait * float(sys.argv[4]) for wait in download.WAITS)
 __import__({"model": "huggingface_hub", "dataset": "datasets"}[kind])  # what that costs is not what is measured
 started = time.perf_counter()
 try:
@@ -81,9 +83,18 @@ def environment(home: Path, url: str, **variables: str) -> dict[str, str]:
     return outside | own | variables
 
 
-def ask(kind: str, home: Path, url: str, name: str | None = None, revision: str = "", **variables: str) -> Answer:
+def ask(
+    kind: str,
+    home: Path,
+    url: str,
+    name: str | None = None,
+    revision: str = "",
+    waits: float = 0.1,
+    **variables: str,
+) -> Answer:
+    """Ask for a model or dataset in a process. waits: for a busy Hub, as a share of what users wait."""
     done = subprocess.run(
-        [sys.executable, "-c", ASK, kind, name or NAMES[kind], revision],
+        [sys.executable, "-c", ASK, kind, name or NAMES[kind], revision, str(waits)],
         env=environment(home, url, **variables),
         capture_output=True,
         text=True,
@@ -205,7 +216,7 @@ def test_a_busy_hub_is_asked_again(tmp_path: Path, kind: str) -> None:
 def test_a_hub_that_stays_busy_is_asked_a_few_times_only(tmp_path: Path, kind: str) -> None:
     fault = Fault("GET /api/(models|datasets)/", status=503)
     with serve(REPOSITORIES[kind], faults=(fault,)) as hub:
-        answer = ask(kind, tmp_path, hub.url)
+        answer = ask(kind, tmp_path, hub.url, waits=1)
     assert fault.injected == 4 and 6 < answer.facts["seconds"] < 20
     assert answer.error.startswith(f"HubError: {NAMES[kind]}: the Hub keeps answering HTTP 503 for ")
     assert answer.error.endswith(f"try later; without a network, {WAY_OUT} trains on what is embedded")
