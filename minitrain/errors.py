@@ -37,7 +37,12 @@ def listed(names: Iterable[str]) -> str:
 
 
 def python_command(code: str) -> str:
-    """A line of a message that runs some Python, to be pasted: names in it may come from files of strangers."""
+    """A line of a message that runs some Python, to be pasted: names in it may come from files of strangers.
+
+    A command of more than 1,000 characters is left out.
+    """
+    if len(code) > 1000:
+        return " a script of your own (names here are too long for a command)"
     return f"\n  python -c {shlex.quote(code)}"
 
 

@@ -134,7 +134,7 @@ def test_a_side_that_fails_is_named_with_what_it_said(
     [
         (["--steps", 5, "--warmup", 4], "--warmup is 4"),
         (["--rounds", 0], "--rounds is 0"),
-        (["--json", "nowhere/result.json"], "--json nowhere/result.json"),
+        (["--json", "/dev/null/result.json"], "--json /dev/null/result.json"),
     ],
 )
 def test_wrong_flags_are_refused_before_anything_runs(

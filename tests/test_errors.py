@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError, safe_open
 
-from minitrain.errors import MinitrainError, listed, shown
+from minitrain.config.label_map import as_flag
+from minitrain.errors import MinitrainError, listed, python_command, shown
 from minitrain.storage.safetensors_io import tensor_keys
 
 LONG = {
@@ -41,6 +42,12 @@ def test_a_value_deeper_than_repr_goes_is_shown() -> None:
     with pytest.raises(RecursionError):
         repr(deep)
     assert shown(deep) == "[[[[...]]]]"
+
+
+def test_a_command_or_map_too_long_for_a_message_is_left_out() -> None:
+    assert python_command("print(1)") == "\n  python -c 'print(1)'"
+    assert "too long for a command" in python_command(f"print({'x' * 1000!r})")
+    assert as_flag({"x" * 1000: "a"}) == "--label_map FILE.json"
 
 
 def test_names_are_listed_up_to_twenty_and_short() -> None:

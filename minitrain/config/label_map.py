@@ -40,12 +40,13 @@ def read_label_map(given: str | Path | Mapping[Any, Any] | None) -> dict[str, st
 
 
 def as_flag(pairs: Mapping[str, str]) -> str:
-    """The map as a flag that a shell takes.
+    """The map as a flag that a shell takes; what is too long for a message belongs into a file.
 
     >>> print(as_flag({" bad": "bad"}))
     --label_map '" bad"=bad'
     """
-    return f"--label_map {shlex.quote(','.join(f'{_quoted(old)}={_quoted(new)}' for old, new in pairs.items()))}"
+    text = shlex.quote(",".join(f"{_quoted(old)}={_quoted(new)}" for old, new in pairs.items()))
+    return f"--label_map {text if len(text) <= 1000 else 'FILE.json'}"
 
 
 def _quoted(name: str) -> str:

@@ -153,8 +153,7 @@ def _glue_task(tables: Tables) -> str | None:
 
 def _find_columns(train: Table, config: DataConfig, task: str | None) -> tuple[tuple[str, ...], str]:
     """The names of the text columns and the label column, as the table writes them."""
-    label_column = config.label_column or LABEL
-    label_column = train.find(label_column) or label_column
+    label_column = train.find(config.label_column or LABEL) or config.label_column or LABEL
     columns = config.text_columns or (GLUE_COLUMNS[task] if task else _only_text_column(train, label_column))
     columns = tuple(train.find(name) or name for name in columns)
     check_label_column(label_column, columns)
@@ -214,15 +213,12 @@ def with_default_data(config: TrainConfig) -> TrainConfig:
 
 
 def _only_text_column(table: Table, label_column: str) -> tuple[str, ...]:
-    texts = [
-        name
-        for name, values in table.columns.items()
-        if name != label_column and all(type(value) is str for value in values[:1])
-    ]
+    first = {name: values[:1] for name, values in table.columns.items() if name != label_column}
+    texts = [name for name, values in first.items() if all(type(value) is str for value in values)]
     if len(texts) > 1:  # prefer a field that no row lacks
         texts = [name for name in texts if name not in table.gaps] or texts
     if len(texts) != 1:
-        missing = "" if table.find(label_column) else f"has no column {label_column!r} of labels; "
-        ways = "pass --text_columns a or a,b (and --label_column); the columns are"
-        raise MinitrainError(f"{table.source}: {missing}{ways} {table.names_shown()}")
+        columns = f"{table.source}: the columns are {table.names_shown()}"
+        what = columns if table.find(label_column) else table.lacks(label_column)
+        raise MinitrainError(f"{what}; pass --text_columns a or a,b (and --label_column)")
     return (texts[0],)

@@ -113,7 +113,7 @@ class Subsampler:
             there, left = Counter(numbers), {numbers[row] for row in rows}
             missing = [(names[int(i)], n) for i, n in sorted(there.items()) if i not in left]
             for name, n in missing[:5]:
-                self.notes.append(f"WARNING class {name!r} has 0 of its {n} rows in {split}")
+                self.notes.append(f"WARNING class {shown(name)} has 0 of its {n} rows in {split}")
             if more := missing[5:]:
                 self.notes.append(f"WARNING {len(more)} more classes have no row in {split}")
             if which is not None and len(left) == 1:

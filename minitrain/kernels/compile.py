@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minitrain.errors import MinitrainError
+from minitrain.errors import MinitrainError, cut
 from minitrain.kernels.precision import autocast, device_of
 
 
@@ -53,7 +53,7 @@ def try_compile(model: nn.Module, blocks: Iterable[nn.Module], length: int, bf16
     try:
         dry_run(model, length, bf16)
     except RuntimeError as error:
-        reason = next(filter(str.strip, str(error).splitlines()), type(error).__name__)
+        reason = cut(next(filter(str.strip, str(error).splitlines()), type(error).__name__))
         warnings.warn(f"--torch_compile: not compiled, since it failed: {reason}", stacklevel=2)
         for block in blocks:
             del block.forward

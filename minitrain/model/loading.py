@@ -132,7 +132,7 @@ def _check_family(prefix: str, family: Family) -> None:
     start, own = literal(prefix), literal(prefix.removesuffix(end) + family.prefix)
     renamed = rewrite_command(f"({own} + k.removeprefix({start}) if k.startswith({start}) else k): v")
     raise MinitrainError(
-        f"the keys stand behind {prefix!r}, as a {other}'s do, and config.json says {family.model_type}: make "
+        f"the keys stand behind {shown(prefix)}, as a {other}'s do, and config.json says {family.model_type}: make "
         f"'model_type' {other} if the weights are; or, if they are a {family.model_type}'s by another name, "
         f"rename them, with (in their folder){renamed}"
     )
@@ -183,10 +183,10 @@ class LoadReport:
 
     def line(self) -> str:
         """As in a run's header: 37 loaded, 2 ignored (qa_outputs.weight, qa_outputs.bias), 2 new (...)."""
-        prefix = f" from behind {self.prefix!r}" if self.prefix else ""
+        prefix = f" from behind {shown(self.prefix)}" if self.prefix else ""
         among = "among them " if len(self.unusual) < len(self.ignored) else ""
-        ignored = f" ({among}{', '.join(_shortened(self.unusual, 6))})" if self.unusual else ""
-        new = f"{len(self.new)} new ({', '.join(self.new)})" if self.new else "none new"
+        ignored = f" ({among}{listed(_shortened(self.unusual, 6))})" if self.unusual else ""
+        new = f"{len(self.new)} new ({listed(self.new)})" if self.new else "none new"
         return f"{len(self.loaded)} loaded{prefix}, {len(self.ignored)} ignored{ignored}, {new}"
 
 

@@ -26,7 +26,7 @@ from minitrain.data.tables.table import Table
 from minitrain.distributed.world import World, process_group
 from minitrain.errors import MinitrainError
 from minitrain.run.load_data import saved_run_splits, subsampler_of, trained_on
-from minitrain.run.output_file import output_file, write_json
+from minitrain.run.output_file import check_writable, output_file, write_json
 from minitrain.run.output_rows import SPLIT, TRUE, RowWriter
 from minitrain.run.report import class_table, finite_values, result_lines, say
 from minitrain.run.run_folder import PREDICTIONS
@@ -42,7 +42,8 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:
         MinitrainError: Names the flag, file or row that is wrong.
     """
     with process_group(config.device) as world, ExitStack() as stack:
-        # Opened first, so that an output that cannot be written fails before the work.
+        # First, so that an output that cannot be written fails before the work.
+        check_writable(config.json if world.is_main else None)
         wanted = config.output is not None and world.is_main
         file = stack.enter_context(output_file(config.output)) if wanted else None
         run = load_run(config, world)
@@ -57,9 +58,7 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:
             check_label_map(list(data.tables.values()), data.label_column, config.label_map)
         added = (SPLIT, TRUE) if len(data.tables) > 1 else (TRUE,)
         writer = None if file is None else RowWriter(file, config.format, run.labels, added)
-        results = {}
-        for name in data.tables:
-            results[name] = _score(config, run, data, world, name, writer)
+        results = {name: _score(config, run, data, world, name, writer) for name in data.tables}
         if world.is_main:
             write_json(config.json, {name: finite_values(result) for name, result in results.items()})
     return results

@@ -156,10 +156,7 @@ def _add(parser: argparse.ArgumentParser, spec: Field[Any], hint: Any) -> None:
 
 
 def parse(
-    config: type[Config],
-    description: str,
-    arguments: Sequence[str] | None = None,
-    positional: tuple[str, ...] = (),
+    config: type[Config], description: str, arguments: Sequence[str] | None = None, positional: tuple[str, ...] = ()
 ) -> Config:
     """Build `config`, a dataclass of `options.flag` fields, from command-line flags.
 
@@ -192,10 +189,7 @@ def parse(
 
 
 def command(
-    config: type[Config],
-    function: Callable[[Config], object],
-    description: str,
-    positional: tuple[str, ...] = (),
+    config: type[Config], function: Callable[[Config], object], description: str, positional: tuple[str, ...] = ()
 ) -> None:
     """The main function of a script: parse the flags and call `function` with the configuration.
 

@@ -9,7 +9,7 @@ import os
 import select
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -78,11 +78,11 @@ class LineParser:
             ) from error
 
     def _row(self, line: str) -> dict[str, Any] | None:
-        if self.format is None:
+        if self.format is None and (line.strip() or not self.asked):
             self._detect_format(line)
         if self.format == "text" and self.pairs is None:
             self.pairs = "\t" in line
-        if self.format == "jsonl":
+        if self.format != "text":
             return self._fields_of(line) if line.strip() else None
         if not self._is_told and (found := _object(line)) and set(self._needed) <= set(self._unfolded(found)):
             raise MinitrainError(
@@ -92,7 +92,7 @@ class LineParser:
         return self._pair(line) if self.pairs else {NAMES[0]: line}
 
     def _detect_format(self, line: str) -> None:
-        if _object(line) is not None:
+        if _object(line) is not None or (self.asked and line.lstrip().startswith("{")):  # it may be broken
             self.format = "jsonl"
             return
         if self.asked:
@@ -159,13 +159,11 @@ class LineParser:
 
 
 def _object(line: str) -> dict[str, Any] | None:
-    if not line.lstrip().startswith("{"):
-        return None
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+    found: dict[str, Any] | None = None
+    if line.lstrip().startswith("{"):
+        with suppress(ValueError, RecursionError):
+            found = json.loads(line)
+    return found
 
 
 def arriving(stream: BinaryIO, sizes: Iterator[int]) -> Iterator[list[bytes]]:

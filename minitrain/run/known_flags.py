@@ -36,8 +36,8 @@ gradient_clipping clip_grad_norm: max_grad_norm
 optimizer: optim
 dropout: hidden_dropout_prob
 patience: early_stopping_patience
-group_by_length train_sampling_strategy shuffle_train_dataset: sampler
-no_cuda use_cpu use_mps_device gpu cuda: device
+train_sampling_strategy shuffle_train_dataset: sampler
+use_mps_device gpu cuda: device
 max_validation_samples: max_eval_samples
 resume_from_checkpoint: resume
 ignore_mismatched_sizes: new_head
@@ -62,6 +62,7 @@ optim_args optim_target_modules: AdamW has --adam_beta1, --adam_beta2, --adam_ep
 average_tokens_across_devices: the loss is the mean over the examples of all processes
 fp16 fp16_opt_level half_precision_backend mixed_precision bf16_full_eval fp16_full_eval:
     --bf16 computes in bfloat16, evaluations too, and needs no loss scaling
+no_cuda use_cpu: --device cpu leaves a GPU alone
 tf32: --bf16 is the fast arithmetic of a GPU
 activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs
     auto_find_batch_size torch_empty_cache_steps:
@@ -104,7 +105,7 @@ dataloader_num_workers dataloader_persistent_workers dataloader_prefetch_factor
 dataloader_pin_memory: batches for a GPU are always pinned
 remove_unused_columns: only --text_columns and --label_column are used
 label_names: --label_column names the column of labels; class names come from the data
-length_column_name: --sampler bucket sorts by length in tokens
+group_by_length length_column_name: --sampler bucket sorts by length in tokens
 ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend:
     DistributedDataParallel runs with PyTorch's defaults, over gloo (CPU) or NCCL (GPU)
 debug: --profile shows where the time goes; a NaN loss is reported with its rows

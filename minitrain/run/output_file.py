@@ -220,8 +220,10 @@ def _standard_output() -> Stream:
 def check_writable(path: str | None) -> None:
     """Raise MinitrainError, before the work, if `--json PATH` cannot be written."""
     if path is not None:
-        with naming_os_errors(f"--json {path}: cannot be written"), tempfile.TemporaryFile(dir=Path(path).parent):
-            pass
+        folder = next(folder for folder in Path(path).absolute().parents if folder.exists())  # the others are made
+        with naming_os_errors(f"--json {path}: cannot be written"), tempfile.TemporaryFile(dir=folder):
+            if Path(path).is_dir():
+                raise IsADirectoryError("it is a folder")
 
 
 def write_json(path: str | None, facts: Mapping[str, Any]) -> None:

@@ -164,8 +164,7 @@ def duration(seconds: float) -> str:
 
 def peak_memory_mb() -> float:
     """The largest resident set size of this process so far, in MB (10**6 bytes)."""
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size / 1e6 if sys.platform == "darwin" else size * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def interval(share: float, count: int) -> tuple[float, float]:
@@ -183,15 +182,12 @@ def interval(share: float, count: int) -> tuple[float, float]:
 
 def metric_name(name: str, positive: str | None, width: int = 60) -> str:
     """The name to print for a metric: f1 -> f1 of 'spam', at most `width` characters."""
-    if name != "f1" or positive is None:
-        return name
-    return f"f1 of '{plain(positive, width - 8)}'"
+    return f"f1 of '{plain(positive, width - 8)}'" if name == "f1" and positive is not None else name
 
 
 def _short(value: float, width: int) -> str:
     """0.1235, or 1.2346e+09 if four decimals are wider than `width`."""
-    text = f"{value:.4f}"
-    return text if len(text) <= width else f"{value:.4e}"
+    return text if len(text := f"{value:.4f}") <= width else f"{value:.4e}"
 
 
 def result_lines(

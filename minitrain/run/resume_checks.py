@@ -13,9 +13,8 @@ from typing import Any
 
 from minitrain.config.train_config import TrainConfig, with_todays_names
 from minitrain.errors import MinitrainError
-from minitrain.run.run_folder import CHECKPOINTS, RESULTS, held_files, is_finished
+from minitrain.run.run_folder import CHECKPOINTS, RESULTS, held_files, is_finished, read_results
 from minitrain.storage.checkpoint import Checkpoint, checkpoints_in
-from minitrain.storage.files import read_json
 from minitrain.training.setup import global_batch
 
 # Settings that a resumed run may change: they change no float of the training.
@@ -170,11 +169,10 @@ def _ways(directory: Path) -> str:
 
 def _results(directory: Path) -> dict[str, Any]:
     """The contents of `results.json`, checked to be a run's."""
-    path = directory / RESULTS
-    results = read_json(path)
-    if not isinstance(results.get("steps"), int) or not isinstance(results.get("config"), dict):
+    results = read_results(directory)
+    if not isinstance(results.get("steps"), int) or "config" not in results:
         raise MinitrainError(
-            f"{path}: has no 'steps' and 'config', so no run of minitrain saved it; pass another --output_dir, or "
-            "--overwrite_output_dir instead of --resume to replace what is there"
+            f"{directory / RESULTS}: has no 'steps' and 'config', so no run of minitrain saved it; pass another "
+            "--output_dir, or --overwrite_output_dir instead of --resume to replace what is there"
         )
     return results

@@ -4,16 +4,31 @@ import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from minitrain.config.read_options import data_name
 from minitrain.config.train_config import TrainConfig
-from minitrain.errors import MinitrainError, naming_os_errors
+from minitrain.errors import MinitrainError, naming_os_errors, shown
+from minitrain.storage.files import read_json
 
 RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl"
 LOG = "log.jsonl"  # called log.jsonl.part until the run is saved
 CHECKPOINTS = "checkpoints"
+# Types of what is used of RESULTS.
+TYPES = dict(config=dict, text_columns=list, max_length=int, label_column=str, positive_label=str, join=str)
 OWN_FILES = (RESULTS, PREDICTIONS, LOG, "config.json", "model.safetensors", "README.md")
+
+
+def read_results(directory: Path) -> dict[str, Any]:
+    """The contents of `results.json`, {} without one. Raises MinitrainError for an entry that is no run's."""
+    path = directory / RESULTS
+    results = read_json(path) if path.is_file() else {}
+    for key, kind in TYPES.items():
+        if not isinstance(results.get(key), kind | None):
+            what = f"{key!r} is {shown(results[key])}, expected {kind.__name__} as train.py writes it"
+            raise MinitrainError(f"{path}: {what}; get the file again, or take it away to go without what it says")
+    return results
 
 
 def output_path(config: TrainConfig) -> Path:

@@ -22,8 +22,7 @@ from minitrain.distributed.world import World, choose_device
 from minitrain.errors import MinitrainError, listed
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.weights import load_classifier, names_or_default, trained_labels
-from minitrain.run.run_folder import RESULTS
-from minitrain.storage.files import read_json
+from minitrain.run.run_folder import read_results
 from minitrain.storage.model_folder import what_it_holds
 from minitrain.training.evaluation import EvalSettings
 
@@ -43,8 +42,7 @@ class SavedRun:
     @property
     def trained_config(self) -> dict[str, Any]:
         """The settings of its training; {} if unknown."""
-        config: dict[str, Any] = self.run_info.get("config", {})
-        return config
+        return dict(self.run_info.get("config") or {})
 
     @property
     def text_columns(self) -> tuple[str, ...] | None:
@@ -106,7 +104,7 @@ def load_run(config: InferenceConfig, world: World | None = None) -> SavedRun:
     model = load_classifier(source, kernels=config.kernels).to(choose_device(config.device, world or World()))
     tokenizer = load_tokenizer(source)
     tokenizer.check_fits(model.config.vocab_size, source)
-    run_info = read_json(source / RESULTS) if (source / RESULTS).is_file() else {}
+    run_info = read_results(source)
     remembered = None if config.max_length is not None else run_info.get("max_length")
     return SavedRun(
         directory=directory,

@@ -22,7 +22,7 @@ ANSWER_SECONDS = 10.0  # timeout of the first answer: without a network the cach
 WAITS = (1.0, 2.0, 4.0)  # seconds before a busy Hub is asked again
 LONGEST_WAIT = 60.0  # of a Retry-After header
 BUSY = (408, 429, 500, 502, 503, 504)
-WAY_OUT = "without a network, `--model demo --dataset demo` trains on what is embedded"
+WAY_OUT = "`--model demo --dataset demo`, or `--model demo` with files of your own, needs no network"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -1,6 +1,7 @@
 """JSON as people have it: lines, lists, lists inside of an object, nested fields, fields that come and go."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -54,10 +55,9 @@ def test_one_object_that_has_what_is_asked_for_is_a_row(tmp_path: Path) -> None:
 
 def way_out_of(path: Path) -> None:
     """Run the command that the error names, in the folder of the file."""
-    message = error_of(path)
-    command = message.split("\n  ")[1].replace("python -c ", "", 1).strip().strip('"')
-    command = command.replace(path.name, str(path))
-    subprocess.run([sys.executable, "-c", command], cwd=path.parent, check=True)
+    python, *words = shlex.split(error_of(path).split("\n  ")[1])
+    assert python == "python"
+    subprocess.run([sys.executable, *words], cwd=path.parent, check=True)
 
 
 def test_columns_instead_of_rows_are_an_error_whose_command_mends_it(tmp_path: Path) -> None:
@@ -73,6 +73,14 @@ def test_several_lists_are_an_error_whose_command_takes_one_out(tmp_path: Path) 
     assert "a.json: holds several lists of objects, train, test" in error_of(path)
     way_out_of(path)
     assert contents(read_file(tmp_path / "train.json")) == COLUMNS
+
+
+def test_names_in_a_file_are_no_shell_code_in_the_command(tmp_path: Path) -> None:
+    path = put(tmp_path / "it's.json", json.dumps({"$(touch ran)": ROWS, "b": ROWS}))
+    subprocess.run(error_of(path).split("\n  ")[1].replace("python", sys.executable, 1), shell=True, cwd=tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"it's.json", "$(touch ran).json"}
+    way_out_of(put(tmp_path / "it's columns.json", json.dumps(COLUMNS)))
+    assert contents(read_file(tmp_path / "rows.jsonl")) == COLUMNS
 
 
 @pytest.mark.parametrize(

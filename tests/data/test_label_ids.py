@@ -180,7 +180,7 @@ def test_a_split_of_some_classes_more_or_fewer_is_met_by_name() -> None:
     said = refused(labels, table([2, 1], names=("pos", "neutral", "neg")))
     assert "row 2" in said and "it stands for 'neutral' there: leave the row out, or say which class" in said
     assert "--label_map neutral=NAME" in said
-    assert "in GLUE's test splits -1 marks a hidden label" in refused(labels, table([0, -1], names=("neg", "pos")))
+    assert "-1 marks a hidden label: leave the row out" in refused(labels, table([0, -1], names=("neg", "pos")))
     said = refused(labels, table([0, 1], names=("Pos", "Neg")))
     assert "as in --label_map Pos=pos,Neg=neg" in said
 
@@ -325,7 +325,7 @@ def test_a_map_renames_the_classes_of_a_dataset_and_keeps_their_ids() -> None:
 def test_a_target_that_is_no_class_is_named_with_its_origin() -> None:
     labels = infer_labels(table(["bad", "good"]), "label", label_map={"0": "goood"})
     assert "the label is 'goood' (str); expected one of 'bad', 'good'" in refused(labels, table([0]))
-    assert "(--label_map made it of 0)" in refused(labels, table([0]))
+    assert refused(labels, table([0])).endswith("(--label_map made it of 0)")
 
 
 @pytest.mark.parametrize(("problem_type", "labels"), [("regression", [0, 1]), (None, [0.5, 1.5])])

@@ -208,7 +208,7 @@ def test_a_missing_column_lists_those_there_are() -> None:
     for problem_type in (None, CLASSES):
         with pytest.raises(
             MinitrainError,
-            match=r"reviews\.jsonl: has no column 'label'; it has text, stars \(--label_column says which",
+            match=r"reviews\.jsonl: has no column 'label'; it has text, stars; --label_column names",
         ):
             infer_labels(table([0, 1]), "label", problem_type)
     with pytest.raises(MinitrainError, match="has no column 'label'; it has text, stars"):
@@ -320,5 +320,20 @@ def test_a_test_split_without_the_column_counts_as_hidden() -> None:
 
 def test_a_table_without_the_label_column_says_so_though_no_text_column_is_plain(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,warm,cold\na text,0,1\nanother,1,0\n")
-    with pytest.raises(MinitrainError, match="has no column 'label' of labels; pass --text_columns a or a,b"):
+    with pytest.raises(MinitrainError, match="has no column 'label'; it has .*; pass --text_columns a or a,b"):
         load_splits(tokenizer=None, train_file=str(tmp_path / "a.csv"))  # type: ignore[arg-type]
+
+
+def test_columns_that_are_not_named_are_asked_for(tmp_path: Path, demo_model: Path) -> None:
+    (tmp_path / "a.csv").write_text("title,body,topic\na,b,x\nc,d,y\n")
+    (tmp_path / "a.jsonl").write_text('{"text": {"body": "a"}, "label": 1}\n{"text": {"body": "b"}, "label": 0}\n')
+
+    def said(file: str, **flags: Any) -> str:
+        with pytest.raises(MinitrainError) as error:
+            load_splits(tokenizer=read_tokenizer(demo_model), train_file=str(tmp_path / file), **flags)
+        return str(error.value)
+
+    has = "it has title, body, topic; "
+    assert f"has no column 'label'; {has}--label_column names" in said("a.csv", text_columns=("title",))
+    assert f"has no column 'topik'; {has}did you mean 'topic'?; pass --text" in said("a.csv", label_column="topik")
+    assert "name a field inside, as text.NAME, or convert" in said("a.jsonl", text_columns=("text",))

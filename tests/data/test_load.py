@@ -157,7 +157,7 @@ def test_the_only_text_column_is_found_and_two_must_be_named(tmp_path: Path, tok
     one = jsonl(tmp_path / "one.jsonl", [{"id": i, "review": f"r {i}", "label": "ab"[i]} for i in range(2)])
     assert load_splits(tokenizer=tokenizer, train_file=one).text_columns == ("review",)
     two = jsonl(tmp_path / "two.jsonl", [{"title": "t", "body": "b", "label": i} for i in range(2)])
-    with pytest.raises(MinitrainError, match=r"two\.jsonl: pass --text_columns .* columns are title, body, label"):
+    with pytest.raises(MinitrainError, match="the columns are title, body, label; pass --text_columns a"):
         load_splits(tokenizer=tokenizer, train_file=two)
     splits = load_splits(tokenizer=tokenizer, train_file=two, text_columns=("body", "title"))
     assert texts_of(splits.train, tokenizer) == ["b [SEP] t"] * 2

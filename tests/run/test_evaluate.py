@@ -223,8 +223,9 @@ def test_output_that_cannot_be_written_is_named_at_once(run: Path, tmp_path: Pat
     with pytest.raises(MinitrainError, match=r"--output .*folder: cannot be written \(Is a directory\)"):
         predict_run(PredictConfig(run=str(run), input=str(tmp_path / "new.txt"), output=str(tmp_path / "folder")))
     assert {path.name for path in tmp_path.iterdir()} == {"file", "folder", "new.txt"}
-    with pytest.raises(MinitrainError, match=r"--json .*file/x\.json: cannot be written"):
-        evaluate_run(EvaluateConfig(run=str(run), json=str(tmp_path / "file/x.json")))
+    for path, why in (("file/x.json", "Not a directory"), ("folder", "it is a folder")):
+        with pytest.raises(MinitrainError, match=rf"--json .*{path}: cannot be written \({why}\)"):
+            evaluate_run(EvaluateConfig(run="/nowhere", json=str(tmp_path / path)))
 
 
 @pytest.mark.parametrize(

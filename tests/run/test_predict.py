@@ -298,6 +298,7 @@ def test_a_line_is_answered_while_the_pipe_stays_open(folder: Path) -> None:
             {"text_columns": ("text",)},
             r"line 1: expected a JSON object with text, as --text_columns asks",
         ),
+        ('{"text": "good", }\n', {"text_columns": ("text",)}, r"line 1: is not valid JSON \(.*column 18"),
         ("id,text,x\n1,a,b\n", {}, r"line 1: is the header of a table \(id, text, x\)"),
         ("good\n", {"keep_columns": ("id",)}, r"--keep_columns id: standard input has no column 'id'; it has text"),
         (
@@ -318,6 +319,8 @@ def test_the_ways_out_of_these_errors_work(folder: Path, predicted: Predict) -> 
     single = folder / "single"
     (record,) = records_of(predicted(single, '{"txt": "good"}\n', text_columns=("txt",)))
     assert record["txt"] == "good"
+    (same,) = records_of(predicted(single, '\n{"txt": "good"}\n', text_columns=("txt",)))
+    assert same == record
     braces = ['{"text": "good"}', "{not JSON", "{}", "id,text"]
     records = records_of(predicted(single, "\n".join(braces), input_format="text"))
     assert [record["text"] for record in records] == braces

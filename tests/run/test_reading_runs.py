@@ -1,7 +1,9 @@
 """A run on files as people have them: trained on, written down, scored and labelled again."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_tables import put
@@ -12,6 +14,7 @@ from minitrain.errors import MinitrainError
 from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import train
 from minitrain.run.predict import predict_run
+from minitrain.run.saved_run import load_run
 
 READING = {"delimiter": ";", "encoding": "latin-1"}
 SPAM = [("ham", "caf\xe9 at nine"), ("spam", "win \xa3100"), ("ham", "see you"), ("spam", "call now")]
@@ -42,6 +45,23 @@ def test_results_and_card_name_every_file(run: Path) -> None:
     assert results["dataset"] == results["config"]["train_file"] == names
     assert results["text_columns"] == ["v2"]
     assert ", ".join(names) in (run / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "expected"),
+    [("config", "x", "dict"), ("text_columns", "text", "list"), ("max_length", "9", "int"), ("join", 1, "str")],
+)
+def test_an_entry_of_another_type_in_results_is_named(
+    run: Path, tmp_path: Path, entry: str, value: Any, expected: str
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run/results.json"
+    results = json.loads(path.read_text()) | {entry: value}
+    path.write_text(json.dumps(results))
+    with pytest.raises(MinitrainError, match=rf"results\.json: '{entry}' is .*, expected {expected} as train\.py"):
+        evaluate_run(EvaluateConfig(run=str(tmp_path / "run")))
+    path.unlink()  # the way out
+    assert load_run(EvaluateConfig(run=str(tmp_path / "run"))).run_info == {}
 
 
 def test_a_run_is_scored_on_its_own_files_as_it_read_them(run: Path) -> None:

@@ -90,7 +90,7 @@ def saved_labels(names: tuple[str, ...] | None, facts: Mapping[str, Any]) -> Lab
         names=names,
         positive=names.index(positive) if len(names) == 2 and names.count(positive) == 1 else 1,
         numbers_are_ids=facts.get("numbers_are_ids") is True,
-        label_map=facts.get("config", {}).get("label_map"),
+        label_map=(facts.get("config") or {}).get("label_map"),
     )
 
 
@@ -196,22 +196,22 @@ class ClassLookup:
         """Raise MinitrainError for the label of a row that is no class. raw: the column as the data has it."""
         ids = f", or an id from 0 to {len(self.own or self.names) - 1}" if self.own or self.by_place else ""
         expected = f"one of {quoted(self.names)}{ids}"
-        if not is_missing(value) and isinstance(value, str | int | float):
-            expected += f"; {self._remedy(value, raw)}"
         if type(value) is Name:
             value, expected = str(value), f"{expected} (--label_map made it of {raw[row]!r})"
+        elif not is_missing(value) and isinstance(value, str | int | float):
+            expected += f"; {self._remedy(value, raw)}"
         bad_label(self.table, self.column, row, value, expected)
 
     def _remedy(self, value: Any, raw: Sequence[Any]) -> str:
         if isinstance(value, str) and (same := self._alike(str(value))) is not None:
             others = [v for v in dict.fromkeys(raw) if isinstance(v, str) and v not in self.by_name]
-            joined = as_flag({v: name for v in others[:20] if (name := self._alike(v)) is not None})
-            return f"it differs from {same!r} by blanks, case or Unicode's form alone: {joined} takes it for that"
+            flag = as_flag({v: name for v in others[:20] if (name := self._alike(v)) is not None})
+            return f"it differs from {same!r:.99} by blanks, case or Unicode's form alone: {flag} takes it for that"
         if type(value) is int and 0 <= value < len(self.own):
-            name = self.own[value]
-            return f"it stands for {name!r} there: leave the row out, or say which class: {as_flag({name: 'NAME'})}"
+            flag = as_flag({(name := self.own[value]): "NAME"})
+            return f"it stands for {name!r:.99} there: leave the row out, or say which class: {flag}"
         if value == -1 and self.own:
-            return "in GLUE's test splits -1 marks a hidden label"
+            return "in GLUE's test splits -1 marks a hidden label: leave the row out"
         if (old := self._unnamed_numbers(value, raw)) is None:
             place = bool(self.own) and type(value) is int  # a map names labels, not places among names
             way = "" if place or len(str(value)) > 100 else f", or say which class: {as_flag({str(value): 'NAME'})}"

@@ -50,7 +50,7 @@ def infer_labels(
     ('bad', 'good')
     """
     if table.find(column) is None and column.split(".")[0] not in table.columns:
-        raise MinitrainError(f"{table.lacks(column)} (--label_column says which one holds the labels)")
+        raise MinitrainError(table.lacks(column))
     if problem_type == REGRESSION:
         return _scores_only(label_map, positive_label)
     if not len(table):

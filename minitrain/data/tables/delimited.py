@@ -8,7 +8,7 @@ import csv
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from itertools import chain, islice
 from typing import Any
 
@@ -85,10 +85,8 @@ def _delimiter(
 def _sampled(sample: list[str], delimiter: str, plain: bool) -> list[list[str]]:
     """The complete rows of the sample, with its header."""
     rows: list[list[str]] = []
-    try:
+    with suppress(csv.Error):  # usually because the sample ends inside a field
         rows.extend(row for row in _reader(sample, delimiter, plain) if row)
-    except csv.Error:  # usually because the sample ends inside a field
-        return rows
     return rows
 
 
@@ -209,12 +207,14 @@ class _Rows:
 
     def _look_for_swallowed(self, first: int, block: list[list[str]], whole: list[tuple[str, ...]]) -> None:
         """Record the fields of several lines, each of which looks like a row. whole: the columns of the block."""
+        numbered: list[NumberedRow] = []
         for place, column in enumerate(whole) if len(whole) > 1 else ():
             if "\n" not in (fields := "".join(column)) and "\r" not in fields:  # quicker than one by one
                 continue
             for at in [i for i, field in enumerate(column) if "\n" in field or "\r" in field]:
                 if count := _rows_inside(whole, at, place, self.delimiter):
-                    self.swallowed.append((*self._numbered(first, block)[at][:2], count))
+                    numbered = numbered or self._numbered(first, block)
+                    self.swallowed.append((*numbered[at][:2], count))
 
     def swallowed_note(self) -> str:
         """A note on the first of the swallowed rows."""

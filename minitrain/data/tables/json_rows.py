@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from minitrain.data.tables.table import ABSENT, Table, field_of, named, writable
-from minitrain.errors import MinitrainError, listed, shown
+from minitrain.errors import MinitrainError, listed, literal, python_command, shown
 
 
 def read_json_rows(
@@ -99,16 +99,17 @@ def _inside(source: str, value: dict[str, Any], columns: "_Columns", lists: list
     """The rows in the only list of objects of an object. Raises MinitrainError if there are several, or columns."""
     if len(lists) == 1:
         return columns.of_list(value[lists[0]], f"{source}: the rows are its list {lists[0]!r}")
+    whole = f"json.load(open({literal(source)}))"
     if lists:
+        one = literal(lists[0])
         raise MinitrainError(
-            f"{source}: holds several lists of objects, {listed(lists)}; write each to a file of its own:\n"
-            f"  python -c \"import json; json.dump(json.load(open('{source}'))['{lists[0]}'], "
-            f"open('{lists[0]}.json', 'w'))\""
+            f"{source}: holds several lists of objects, {listed(lists)}; write each to a file of its own:"
+            + python_command(f"import json; json.dump({whole}[{one}], open({one} + '.json', 'w'))")
         )
-    code = frame.format(f"json.load(open('{source}'))")
+    code = f"{frame.format(whole)}.to_json('rows.jsonl', orient='records', lines=True)"
     raise MinitrainError(
-        f"{source}: holds columns ({listed(value)}), not rows; write it as lines of objects:\n"
-        f"  python -c \"import json, pandas; {code}.to_json('rows.jsonl', orient='records', lines=True)\""
+        f"{source}: holds columns ({listed(value)}), not rows; write it as lines of objects:"
+        + python_command(f"import json, pandas; {code}")
     )
 
 

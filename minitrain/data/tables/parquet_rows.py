@@ -9,8 +9,8 @@ from minitrain.errors import MinitrainError, cut
 from minitrain.storage.hub_datasets import first_lines
 
 MISSING = (
-    "to `datasets` a cell that is empty or says None, NA, nan or null is missing; download the file and pass it as "
-    "--train_file, which reads the cell as it is"
+    "to `datasets` a cell that is empty or says None, NA, nan or null is missing; fill it in, leave the row out, "
+    "or pass the file itself as --train_file, which reads words such as NA as they are"
 )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from minitrain.errors import MinitrainError, listed
+from minitrain.errors import MinitrainError, listed, shown
 
 BETWEEN = (",", ";", "\t", "|")  # delimiters that are detected
 ABSENT: Any = object()  # in a column, if the row has no such field
@@ -94,18 +94,19 @@ class Table:
         if same and not name.strip():
             return f"{self.source}: column {same[0]} has no name; give it one in the header, and ask for that"
         if len(same) > 1:
-            places = " and ".join(same)
-            return f"{self.source}: columns {places} are both called {name.strip()!r}; give each its own name"
+            both = " and ".join(same)
+            return f"{self.source}: columns {both} are both called {name.strip()!r}; give each its own name"
         unnamed = [str(i) for i, other in enumerate(header, start=1) if not other.strip()]
         has = self.names_shown() + (f" (column {', '.join(unnamed)} has no name)" if unnamed else "")
-        return f"{self.source}: has no column {name!r}; it has {has}{self._meant(name, header)}"
+        return f"{self.source}: has no column {shown(name)}; it has {has}{self._meant(name, header)}"
 
     def _meant(self, name: str, header: Sequence[str]) -> str:
         if len(header) == 1 and self.untyped and (between := [c for c in BETWEEN if c in header[0]]):
             return f"; if {between[0]!r} stands between its columns, pass --delimiter {between[0]!r}"
         lower = {other.strip().lower(): other.strip() for other in header if other.strip()}
         near = difflib.get_close_matches(name.strip().lower(), lower, n=1, cutoff=0.75)
-        return f"; did you mean {lower[near[0]]!r}?" if near else ""
+        other = "; --label_column names the column of labels" if name == "label" else ""
+        return f"; did you mean {lower[near[0]]!r}?" if near else other
 
     def names_shown(self) -> str:
         """The names of the columns for a message, in quotes if blanks or commas would mislead."""

@@ -165,7 +165,7 @@ def _differences(saved: Mapping[str, Any], backend: Backend) -> Iterator[str]:
     for key, value in saved["model"].items():
         own = getattr(backend.model, key, value) if key != "unk_token" else value  # the one of the files counts
         if (own or None) != (value or None):
-            yield f"{key} ({own!r}, there {value!r})"
+            yield f"{key} ({own!r:.100}, there {value!r:.100})"
     if saved.get("post_processor"):
         for pair in (False, True):
             ours, there = _template(backend, backend, pair), _template(theirs, backend, pair)

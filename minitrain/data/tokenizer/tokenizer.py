@@ -146,7 +146,7 @@ class Tokenizer:
         """Raise MinitrainError if a model with `vocab_size` word embeddings lacks one for some token."""
         vocabulary = self.backend.get_vocab(with_added_tokens=True)
         if beyond := sorted((index, token) for token, index in vocabulary.items() if index >= vocab_size):
-            names = ", ".join(f"{token!r} {index}" for index, token in beyond[:3])
+            names = ", ".join(f"{shown(token)} {index}" for index, token in beyond[:3])
             raise MinitrainError(
                 f"{source}: the tokenizer's highest id is {beyond[-1][0]}, but the model has embeddings for ids "
                 f"up to {vocab_size - 1}; do tokenizer.json and config.json belong together? {len(beyond)} tokens "
@@ -230,9 +230,10 @@ def check_texts(values: Sequence[str], where: str, column: str, first_row: int) 
         )
     for row, value in enumerate(values, start=first_row):
         if not isinstance(value, str):
+            inner = f"name a field inside, as {column}.NAME, or " if isinstance(value, dict) else ""
             raise MinitrainError(
                 f"{where}, row {row}, column {column!r}: expected text, got {type(value).__name__} "
-                f"({shown(value)}); convert the column to text, and fill in or drop rows without one"
+                f"({shown(value)}); {inner}convert the column to text, and fill in or drop rows without one"
             )
         try:
             value.encode("utf-8")
