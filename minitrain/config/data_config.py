@@ -9,6 +9,7 @@ from minitrain.config.read_options import Files, ReadOptions
 from minitrain.errors import MinitrainError
 
 GLUE_REPOSITORY = "nyu-mll/glue"  # the default dataset, with the subset mrpc
+LABEL = "label"  # the column of the labels by default
 SAMPLES = ("random", "first")
 
 

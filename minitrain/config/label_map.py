@@ -40,7 +40,7 @@ def read_label_map(given: str | Path | Mapping[Any, Any] | None) -> dict[str, st
 
 
 def as_flag(pairs: Mapping[str, str]) -> str:
-    """The map as a flag that a shell takes; what is too long for a message belongs into a file.
+    """The map as a flag that a shell takes; what is too long for a message belongs in a file.
 
     >>> print(as_flag({" bad": "bad"}))
     --label_map '" bad"=bad'

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from minitrain.config.data_config import GLUE_REPOSITORY, DataConfig
+from minitrain.config.data_config import GLUE_REPOSITORY, LABEL, DataConfig
 from minitrain.config.options import check_label_column
 from minitrain.config.problem_types import REGRESSION
 from minitrain.config.train_config import TrainConfig
@@ -20,7 +20,6 @@ from minitrain.data.tables.table import Table
 from minitrain.errors import MinitrainError
 
 HALVES = ("train", "validation")  # what --eval_fraction makes of the training data
-LABEL = "label"  # the column of the labels by default
 # The text columns of each task; Wang et al. 2018, arXiv 1804.07461, as stored in nyu-mll/glue.
 GLUE_COLUMNS: dict[str, tuple[str, ...]] = {
     "cola": ("sentence",),
@@ -153,7 +152,8 @@ def _glue_task(tables: Tables) -> str | None:
 
 def _find_columns(train: Table, config: DataConfig, task: str | None) -> tuple[tuple[str, ...], str]:
     """The names of the text columns and the label column, as the table writes them."""
-    label_column = train.find(config.label_column or LABEL) or config.label_column or LABEL
+    label_column = config.label_column or LABEL
+    label_column = train.find(label_column) or label_column
     columns = config.text_columns or (GLUE_COLUMNS[task] if task else _only_text_column(train, label_column))
     columns = tuple(train.find(name) or name for name in columns)
     check_label_column(label_column, columns)

@@ -78,7 +78,7 @@ class LineParser:
             ) from error
 
     def _row(self, line: str) -> dict[str, Any] | None:
-        if self.format is None and (line.strip() or not self.asked):
+        if self.format is None and (line.strip() or not self.asked):  # blank lines may come before JSON
             self._detect_format(line)
         if self.format == "text" and self.pairs is None:
             self.pairs = "\t" in line

@@ -173,23 +173,23 @@ def trained_on(
     settings: Mapping[str, Any], file: Files | None, dataset: str | None, split: str | None
 ) -> str | None:
     """A warning if the data to be scored, as evaluate.py is told, are what the run was trained on."""
-    own, known = settings.get("train_file") or (), []
+    own = settings.get("train_file") or ()
+    known: str | None = None
     if file is not None:
         pairs = product([own] if isinstance(own, str) else own, files_of(file))
-        known = [next((other for path, other in pairs if _same_file(path, other)), "")]
+        known = next((other for path, other in pairs if _same_file(path, other)), None)
     elif split == "train" and dataset in (None, settings.get("dataset")):
-        known = ["split train"]
-    if not any(known):
+        known = "split train"
+    if known is None:
         return None
     most = "most of " if file is not None and settings.get("eval_fraction") else ""
     return (
-        f"{known[0]}: the run was trained on {most}these rows; the values say how well it knows them, not what it "
+        f"{known}: the run was trained on {most}these rows; the values say how well it knows them, not what it "
         "makes of new ones"
     )
 
 
 def _same_file(path: str, other: str) -> bool:
-    try:
+    with suppress(OSError):
         return os.path.samefile(path, other) or filecmp.cmp(path, other, shallow=False)
-    except OSError:
-        return False
+    return False

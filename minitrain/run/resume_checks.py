@@ -170,7 +170,7 @@ def _ways(directory: Path) -> str:
 def _results(directory: Path) -> dict[str, Any]:
     """The contents of `results.json`, checked to be a run's."""
     results = read_results(directory)
-    if not isinstance(results.get("steps"), int) or "config" not in results:
+    if not isinstance(results.get("steps"), int) or results.get("config") is None:
         raise MinitrainError(
             f"{directory / RESULTS}: has no 'steps' and 'config', so no run of minitrain saved it; pass another "
             "--output_dir, or --overwrite_output_dir instead of --resume to replace what is there"

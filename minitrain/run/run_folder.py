@@ -15,8 +15,8 @@ RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl"
 LOG = "log.jsonl"  # called log.jsonl.part until the run is saved
 CHECKPOINTS = "checkpoints"
-# Types of what is used of RESULTS.
-TYPES = dict(config=dict, text_columns=list, max_length=int, label_column=str, positive_label=str, join=str)
+# Entries of RESULTS that are used again, and their types.
+USED_RESULTS = dict(config=dict, text_columns=list, max_length=int, label_column=str, positive_label=str, join=str)
 OWN_FILES = (RESULTS, PREDICTIONS, LOG, "config.json", "model.safetensors", "README.md")
 
 
@@ -24,7 +24,7 @@ def read_results(directory: Path) -> dict[str, Any]:
     """The contents of `results.json`, {} without one. Raises MinitrainError for an entry that is no run's."""
     path = directory / RESULTS
     results = read_json(path) if path.is_file() else {}
-    for key, kind in TYPES.items():
+    for key, kind in USED_RESULTS.items():
         if not isinstance(results.get(key), kind | None):
             what = f"{key!r} is {shown(results[key])}, expected {kind.__name__} as train.py writes it"
             raise MinitrainError(f"{path}: {what}; get the file again, or take it away to go without what it says")

@@ -160,8 +160,7 @@ def exclusive_lock(directory: Path) -> Iterator[None]:
 
 
 def _named(holder: Path) -> str:
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads(holder.read_text(encoding="utf-8"))
         return f"process {found['pid']} on {found['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+    return "another process"

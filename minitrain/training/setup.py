@@ -216,10 +216,10 @@ def best_by(config: TrainConfig, metric: Metric) -> Best:
         MinitrainError: `metric` has no such value (the message lists them), or no F1 for `positive_label`.
     """
     name = (config.metric_for_best_model or metric.names[0]).removeprefix("eval_")
+    names = ", ".join(metric.names)
     if name not in ("loss", *metric.names):
-        raise MinitrainError(f"--metric_for_best_model {name}: expected loss, {', '.join(metric.names)}")
+        raise MinitrainError(f"--metric_for_best_model {name}: expected loss, {names}")
     if config.positive_label is not None and "f1" not in metric.names:
-        names = ", ".join(metric.names)
         raise MinitrainError(f"--positive_label {config.positive_label}: f1 is not among {names}; leave it out")
     greater = config.greater_is_better
     return Best(name=name, greater_is_better=name not in LOWER_IS_BETTER if greater is None else greater)

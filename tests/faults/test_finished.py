@@ -171,7 +171,9 @@ def test_model_without_results_and_checkpoints_is_not_trained_over(
     assert contents(out) == before
 
 
-@pytest.mark.parametrize("text", ['{"steps": "14"}', '{"steps": 14, "config": []}', "{", "[]"])
+@pytest.mark.parametrize(
+    "text", ['{"steps": "14"}', '{"steps": 14, "config": []}', '{"steps": 14, "config": null}', "{", "[]"]
+)
 def test_results_of_something_else_are_named(place: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "results.json").write_text(text, encoding="utf-8")
     with pytest.raises(MinitrainError, match=r"results\.json: "):

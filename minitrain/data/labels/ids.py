@@ -27,7 +27,7 @@ from minitrain.data.labels.values import (
     whole_number,
 )
 from minitrain.data.tables.table import Table
-from minitrain.errors import MinitrainError, listed
+from minitrain.errors import MinitrainError, listed, shown
 
 OWN_NAMES = "give each its own name in 'id2label' of its config.json, or start a --new_head"
 
@@ -205,11 +205,11 @@ class ClassLookup:
     def _remedy(self, value: Any, raw: Sequence[Any]) -> str:
         if isinstance(value, str) and (same := self._alike(str(value))) is not None:
             others = [v for v in dict.fromkeys(raw) if isinstance(v, str) and v not in self.by_name]
-            flag = as_flag({v: name for v in others[:20] if (name := self._alike(v)) is not None})
-            return f"it differs from {same!r:.99} by blanks, case or Unicode's form alone: {flag} takes it for that"
+            way = as_flag({v: name for v in others[:20] if (name := self._alike(v)) is not None})
+            return f"it differs from {shown(same)} by blanks, case or Unicode's form alone: {way} takes it for that"
         if type(value) is int and 0 <= value < len(self.own):
             flag = as_flag({(name := self.own[value]): "NAME"})
-            return f"it stands for {name!r:.99} there: leave the row out, or say which class: {flag}"
+            return f"it stands for {shown(name)} there: leave the row out, or say which class: {flag}"
         if value == -1 and self.own:
             return "in GLUE's test splits -1 marks a hidden label: leave the row out"
         if (old := self._unnamed_numbers(value, raw)) is None:

@@ -62,7 +62,7 @@ def _read_values(source: str, text: str, columns: "_Columns", asked: Sequence[st
         if isinstance(value, dict) and not (asked and all(field_of(value, name) is not ABSENT for name in asked)):
             lists, frame = _lists_of_objects(value), _dataframe_code(value)
             if lists or frame is not None:
-                return _inside(source, value, columns, lists, str(frame))
+                return _inside(source, value, columns, lists, frame or "")
     for line, value in values:
         columns.add(value, line)
     return columns.table()

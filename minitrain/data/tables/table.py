@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from minitrain.config.data_config import LABEL
 from minitrain.errors import MinitrainError, listed, shown
 
 BETWEEN = (",", ";", "\t", "|")  # delimiters that are detected
@@ -94,8 +95,8 @@ class Table:
         if same and not name.strip():
             return f"{self.source}: column {same[0]} has no name; give it one in the header, and ask for that"
         if len(same) > 1:
-            both = " and ".join(same)
-            return f"{self.source}: columns {both} are both called {name.strip()!r}; give each its own name"
+            places = " and ".join(same)
+            return f"{self.source}: columns {places} are both called {name.strip()!r}; give each its own name"
         unnamed = [str(i) for i, other in enumerate(header, start=1) if not other.strip()]
         has = self.names_shown() + (f" (column {', '.join(unnamed)} has no name)" if unnamed else "")
         return f"{self.source}: has no column {shown(name)}; it has {has}{self._meant(name, header)}"
@@ -105,7 +106,7 @@ class Table:
             return f"; if {between[0]!r} stands between its columns, pass --delimiter {between[0]!r}"
         lower = {other.strip().lower(): other.strip() for other in header if other.strip()}
         near = difflib.get_close_matches(name.strip().lower(), lower, n=1, cutoff=0.75)
-        other = "; --label_column names the column of labels" if name == "label" else ""
+        other = "; --label_column names the column of labels" if name == LABEL else ""
         return f"; did you mean {lower[near[0]]!r}?" if near else other
 
     def names_shown(self) -> str:
