@@ -28,7 +28,8 @@ from transformers import (
     get_scheduler,
 )
 
-from minitrain.config.train_config import ACCELERATE, DEFAULTS, TRAINER, TrainConfig
+from minitrain.config.optimization import DEFAULTS
+from minitrain.config.train_config import ACCELERATE, TRAINER, TrainConfig
 from minitrain.data.batch import collate
 from minitrain.data.dataset import Split
 from minitrain.data.tokenizer.tokenizer import load_tokenizer

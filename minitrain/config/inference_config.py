@@ -5,9 +5,9 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from minitrain.config.label_map import read_label_map
+from minitrain.config.optimization import ARITHMETICS
 from minitrain.config.options import flag
 from minitrain.config.read_options import Files, ReadOptions, files_of
-from minitrain.config.train_config import ARITHMETICS
 from minitrain.errors import MinitrainError
 from minitrain.storage.files import is_device
 

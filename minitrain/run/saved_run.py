@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from minitrain.config.inference_config import InferenceConfig
+from minitrain.config.optimization import LENGTH_MULTIPLE
 from minitrain.config.read_options import Files, ReadOptions
-from minitrain.config.train_config import LENGTH_MULTIPLE
 from minitrain.data.labels.ids import Labels, saved_labels
 from minitrain.data.load import length_limit
 from minitrain.data.tables.load import read_file

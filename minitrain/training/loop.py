@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 import torch
 
-from minitrain.config.train_config import LENGTH_MULTIPLE, TrainConfig
+from minitrain.config.optimization import LENGTH_MULTIPLE
+from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import Batch, collate
 from minitrain.data.dataset import Split, as_split
 from minitrain.data.sampler import draw_seed, padding_share, rank_micro_batches

@@ -9,7 +9,8 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from minitrain.config.train_config import LENGTH_MULTIPLE, TrainConfig
+from minitrain.config.optimization import LENGTH_MULTIPLE
+from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import Split
 from minitrain.data.sampler import BucketBatchSampler, GlobalRngBatchSampler, RandomBatchSampler, count_steps
 from minitrain.distributed.world import World, ddp

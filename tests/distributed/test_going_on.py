@@ -82,7 +82,7 @@ def test_torchrun_restarts_from_the_newest_checkpoint(place: Path, tmp_path: Pat
         printed, error = agent.communicate(timeout=2 * SOON)
     assert agent.returncode == 0, error
     assert "Signal 9" in error or "-9" in error  # it was killed
-    assert printed.count("minitrain 0.") == 2  # it was started twice, and no more
+    assert printed.count("minitrain 0.") == 2, error  # it was started twice, and no more
     [step] = re.findall(r"^resumed  at step (\d+), from", printed, re.MULTILINE)
     assert int(step) >= 15 and int(step) % 5 == 0
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
