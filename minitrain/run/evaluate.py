@@ -32,6 +32,7 @@ from minitrain.run.report import class_table, finite_values, result_lines, say
 from minitrain.run.run_folder import PREDICTIONS
 from minitrain.run.saved_run import SavedRun, load_run, print_notes, read_rows
 from minitrain.training.evaluation import Evaluation, evaluate
+from minitrain.training.loss import Loss
 from minitrain.training.metrics import metric_for
 
 
@@ -106,7 +107,7 @@ def _score(
             split,
             metric_for(data.task, labels.num_classes, labels.positive),
             run.eval_settings(config),
-            label_smoothing=trained.get("label_smoothing_factor", 0.0),
+            loss=Loss(label_smoothing=trained.get("label_smoothing_factor", 0.0)),
             world=world,
             on_rows=add,
         )

@@ -28,7 +28,7 @@ from minitrain.kernels.reference import REFERENCE
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.encoder_config import EncoderConfig
 from minitrain.model.families import check_type_ids
-from minitrain.training.loss import loss_of
+from minitrain.training.loss import Loss, mean_loss
 from minitrain.training.metrics import Confusion, Metric
 from minitrain.training.regression_metrics import mean_absolute_error, root_mean_squared_error
 
@@ -67,7 +67,9 @@ class EvalSettings:
         order: "length" batches rows of similar length, "rows" takes them in order; padding moves the last bits.
         pad_token_id: By default that of the split's tokenizer.
         pad_to_multiple_of: As in `collate`.
-        label_smoothing: Of the loss, as in training.
+        loss: As in training; `evaluate(..., label_smoothing=0.1)` is short for `loss=Loss(label_smoothing=0.1)`.
+        mean_of_means: The loss is the mean over rows of the mean of their batch, as Trainer 5.23's: another number
+            if its examples do not count alike, as with class weights.
     """
 
     batch_size: int = 32
@@ -75,10 +77,11 @@ class EvalSettings:
     bf16: bool = False
     pad_token_id: int | None = None
     pad_to_multiple_of: int | None = None
-    label_smoothing: float = 0.0
+    loss: Loss = field(default_factory=Loss)
+    mean_of_means: bool = False
 
     @classmethod
-    def of(cls, config: TrainConfig, pad_token_id: int | None = None) -> "EvalSettings":
+    def of(cls, config: TrainConfig, pad_token_id: int | None = None, loss: Loss | None = None) -> "EvalSettings":
         """The settings of a run."""
         return cls(
             batch_size=config.per_device_eval_batch_size,
@@ -86,7 +89,8 @@ class EvalSettings:
             bf16=config.bf16,
             pad_token_id=pad_token_id,
             pad_to_multiple_of=config.pad_to_multiple_of,
-            label_smoothing=config.label_smoothing_factor,
+            loss=loss or Loss(label_smoothing=config.label_smoothing_factor),
+            mean_of_means=config.accumulation == "sum",
         )
 
     def batches(self, split: Split) -> Batches:
@@ -164,19 +168,19 @@ def evaluate(
     Args:
         metric: A fresh one, for the kind of the labels. The other arguments are those of `predict`.
     """
+    if "label_smoothing" in options:
+        options["loss"] = Loss(label_smoothing=options.pop("label_smoothing"))
     settings, split = replace(settings or EvalSettings(), **options), as_split(split)
     labels = split.labels
     if labels is None:
         raise MinitrainError("the split has no labels to score by; predict(model, split) gives its logits")
     start = time.perf_counter()
     logits = predict(model, split, settings, world=world, on_rows=on_rows)
-    losses = torch.empty(len(split))
-    for rows in settings.batches(split):
-        loss_sum, count = loss_of(logits[rows], labels[rows], settings.label_smoothing)
-        losses[rows] = (loss_sum / count).float()  # rounded as in Trainer 5.23: each row has the mean of its batch
     metric.update(predictions_of(logits), labels)
     return Evaluation(
-        loss=float(losses.numpy().mean()),  # numpy, as in Trainer, sums in another order than torch
+        loss=mean_loss(
+            logits, labels, settings.batches(split), settings.loss, settings.mean_of_means, device_of(model)
+        ),
         metrics=metric.compute(),
         confusion=metric.confusion,
         examples=len(split),
@@ -192,10 +196,11 @@ def evaluate_all(
     new_metric: Callable[[], Metric],
     pad_token_id: int | None = None,
     world: World | None = None,
+    loss: Loss | None = None,
 ) -> dict[str, Evaluation]:
-    """Score a model on several splits as the configuration says; the loss is smoothed as in training."""
+    """Score a model on several splits as the configuration says; the loss is that of the training."""
     world, results = world or World(), {}
-    settings = EvalSettings.of(config, pad_token_id)
+    settings = EvalSettings.of(config, pad_token_id, loss)
     for name, split in splits.items():
         if config.dataloader_rng:
             draw_seed()

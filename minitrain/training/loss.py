@@ -1,7 +1,8 @@
 """Cross-entropy and mean squared error, each as (sum over the examples, number of examples).
 
 The caller divides, since only it knows how many examples the whole optimizer step has: dividing the sum over all
-micro-batches and ranks once makes the gradient independent of how a batch is split.
+micro-batches and ranks once makes the gradient independent of how a batch is split. With class weights the count is
+the sum of the weights of the labels; a function of the user returns its own (`own_loss.py`).
 
 Not here: no example is skipped; a label outside the classes, -100 included, is an error.
 
@@ -9,15 +10,41 @@ Source: the loss of BertForSequenceClassification and Trainer's LabelSmoother (`
 5.23. Label smoothing: Szegedy et al. 2015, arXiv 1512.00567, section 7.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from minitrain.data.batch import Batch
+from minitrain.distributed.world import World
 from minitrain.errors import MinitrainError
+from minitrain.training.own_loss import over_processes, own_loss
 
 # F.cross_entropy skips labels equal to `ignore_index`, by default -100. No label can be this number, so that a
 # -100 raises as any other label out of range.
 _IGNORE_NOTHING = torch.iinfo(torch.int64).min
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """What a run minimizes; by default cross-entropy for classes and squared error for scores.
+
+    Attributes:
+        label_smoothing: Share of the target of a cross-entropy, in [0, 1), spread evenly over all classes.
+        class_weights: Of each class, by id; the loss is the mean weighted by those of the labels.
+        function: (logits, labels) -> (sum, count) instead, as `own_loss` says.
+    """
+
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
+    function: Callable[[Tensor, Tensor], Any] | None = None
+
+
+PLAIN = Loss()
 
 
 def cross_entropy(
@@ -82,6 +109,57 @@ def _smoothed(logits: Tensor, labels: Tensor, epsilon: float, examples: int) -> 
     return ((1 - epsilon) * nll + epsilon * uniform).double() * examples
 
 
+def weighted_cross_entropy(
+    logits: Tensor, labels: Tensor, class_weights: Sequence[float], label_smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy weighted by the classes of the labels, 0-dim in nats, and the sum of the weights of the labels.
+
+    The quotient has the bits of `nn.CrossEntropyLoss(weight=class_weights, label_smoothing=label_smoothing)`, where
+    smoothing weights the log-likelihood of each class by its own weight.
+
+    Args:
+        logits: (B, C), any float dtype; computed in float32.
+        labels: (B,) int64.
+        class_weights: (C,), by class id.
+
+    >>> total, count = weighted_cross_entropy(torch.zeros(2, 2), torch.tensor([0, 1]), (1.0, 3.0))  # 4 * ln(2), 4
+    >>> print(f"{total:.4f} {count:.1f}")
+    2.7726 4.0
+    """
+    cross_entropy(logits.detach(), labels)  # checks both
+    if len(class_weights) != logits.size(1):
+        raise MinitrainError(f"got {len(class_weights)} class weights for {logits.size(1)} classes")
+    weight, log_p = weights_on(tuple(class_weights), logits.device), F.log_softmax(logits.float(), dim=-1)
+    # F.nll_loss with the sum of the weights that it divides by: weights[labels].sum() may have another last bit.
+    nll, count = torch.ops.aten.nll_loss_forward(log_p, labels, weight, 2, _IGNORE_NOTHING)
+    if label_smoothing == 0.0:
+        return nll, count
+    mean = F.cross_entropy(
+        logits.float(), labels, weight, ignore_index=_IGNORE_NOTHING, label_smoothing=label_smoothing
+    )
+    return mean.double() * count.double(), count  # as in `_smoothed`: dividing gives the bits of the mean back
+
+
+@lru_cache(maxsize=8)
+def weights_on(weights: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Weights as a tensor. Made once: a CUDA graph cannot record a copy from the host."""
+    return torch.tensor(weights, dtype=dtype, device=device)
+
+
+def total_weight(loss: Loss, micro_batches: Sequence[Batch], world: World) -> float:
+    """The sum of the class weights of the labels of a whole step, in all processes."""
+    assert loss.class_weights is not None
+    weights = weights_on(loss.class_weights, torch.device("cpu"), torch.float64)
+    total = 0.0
+    for labels in (batch.labels for batch in micro_batches if batch.labels is not None):
+        try:
+            total += weights[labels.cpu()].sum().item()
+        except IndexError:
+            _check_classes(labels, len(weights))
+            raise
+    return over_processes(total, world)
+
+
 def mean_squared_error(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
     """Sum of the squared errors of logits (B, 1) against float labels (B,), 0-dim float32, and B.
 
@@ -99,15 +177,54 @@ def mean_squared_error(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
     return F.mse_loss(logits.float().squeeze(-1), labels.float(), reduction="sum"), len(labels)
 
 
-def loss_of(
-    logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, examples: int | None = None
-) -> tuple[Tensor, int]:
-    """Cross-entropy for classes (int64), squared error for scores (float): (sum of losses, number of examples)."""
-    if not labels.dtype.is_floating_point:
-        return cross_entropy(logits, labels, label_smoothing, examples)
-    if label_smoothing:
-        raise MinitrainError(
-            f"--label_smoothing_factor {label_smoothing} spreads a target over classes, but these labels are "
-            "scores: leave it out"
-        )
-    return mean_squared_error(logits, labels)
+def loss_of(logits: Tensor, labels: Tensor, loss: Loss = PLAIN, examples: int | None = None) -> tuple[Tensor, Any]:
+    """Cross-entropy of classes (int64), squared error of scores (float), or as `loss` says: (sum, count)."""
+    if loss.class_weights is not None or loss.function is not None or labels.dtype.is_floating_point:
+        return _other_loss(logits, labels, loss)
+    return cross_entropy(logits, labels, loss.label_smoothing, examples)
+
+
+def _other_loss(logits: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Any]:
+    if loss.function is not None:
+        return own_loss(loss.function, logits, labels)
+    if labels.dtype.is_floating_point:
+        for flag, value in (
+            ("label_smoothing_factor", loss.label_smoothing),
+            ("class_weights", loss.class_weights),
+        ):
+            if value:
+                raise MinitrainError(
+                    f"--{flag} {value} is about classes, but these labels are scores: leave it out"
+                )
+        return mean_squared_error(logits, labels)
+    assert loss.class_weights is not None
+    return weighted_cross_entropy(logits, labels, loss.class_weights, loss.label_smoothing)
+
+
+def mean_loss(
+    logits: Tensor,
+    labels: Tensor,
+    batches: Sequence[list[int]],
+    loss: Loss,
+    mean_of_means: bool,
+    device: torch.device,
+) -> float:
+    """The loss of a whole split: the mean over its rows, or their sum divided by their count if `loss` has its own.
+
+    Args:
+        logits: (N, C) float32 on the CPU; labels: (N,).
+        batches: Row numbers, each once. The last bit depends on them.
+        mean_of_means: As in `EvalSettings`.
+        device: Where a function of the user computes.
+    """
+    losses, total, counted = torch.empty(len(labels)), 0.0, 0.0
+    for rows in batches:
+        on = labels.device if loss.function is None else device
+        loss_sum, count = loss_of(logits[rows].to(on), labels[rows].to(on), loss)
+        total, counted = total + float(loss_sum), counted + float(count)
+        losses[rows] = (loss_sum / count).float()  # rounded as in Trainer 5.23: each row has the mean of its batch
+    if loss.function is None and (mean_of_means or loss.class_weights is None):
+        return float(losses.numpy().mean())  # numpy, as in Trainer, sums in another order than torch
+    if counted == 0.0:
+        raise MinitrainError("the loss returned the count 0 for a whole split; expected a number above 0")
+    return total / counted

@@ -1,15 +1,15 @@
 """One optimizer step: forward and backward over micro-batches, clipping, update.
 
-The loss is divided by the examples of the whole step, over all micro-batches and processes, so that the gradient
-does not depend on how a step is cut up. Not here: which rows, at which learning rate (`loop.py`); how the state is
-made (`setup.py`); the same step recorded by a GPU (`recorded_step.py`).
+The loss is divided by the examples, or their class weights, of the whole step, over all micro-batches and
+processes, so that the gradient does not depend on how a step is cut up. Not here: which rows, at which learning
+rate (`loop.py`); how the state is made (`setup.py`); the same step recorded by a GPU (`recorded_step.py`).
 """
 
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,9 @@ from minitrain.kernels.precision import autocast, device_of, explain_oom
 from minitrain.kernels.prepack import CastWeights, casting
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.training.clipping import clip_gradients, grad_norm
-from minitrain.training.loss import loss_of
+from minitrain.training.loss import Loss, loss_of, total_weight
 from minitrain.training.optim import AdamW
+from minitrain.training.own_loss import divide_by_counts
 
 OOM_ADVICE = (
     "lower --per_device_train_batch_size and raise --gradient_accumulation_steps by the same factor, or lower "
@@ -37,17 +38,17 @@ class StepSettings:
     """How a step computes; `max_grad_norm` 0 leaves the gradient as it is."""
 
     bf16: bool = False
-    label_smoothing: float = 0.0
+    loss: Loss = field(default_factory=Loss)
     max_grad_norm: float = 1.0
     sum_of_means: bool = False  # add up the mean losses of the micro-batches, as Trainer 5.23 does
     fused_clip: bool = False  # AdamW scales the gradients while it reads them, which saves a pass over memory
 
     @classmethod
-    def of(cls, config: TrainConfig) -> "StepSettings":
+    def of(cls, config: TrainConfig, loss: Loss | None = None) -> "StepSettings":
         """The settings of a run."""
         return cls(
             bf16=config.bf16,
-            label_smoothing=config.label_smoothing_factor,
+            loss=loss or Loss(label_smoothing=config.label_smoothing_factor),
             max_grad_norm=config.max_grad_norm,
             sum_of_means=config.accumulation == "sum",
             fused_clip=config.kernels == "fast" and config.optim == "adamw_torch_fused",
@@ -106,11 +107,29 @@ def train_step(
     Raises:
         MinitrainError: Loss or norm is not finite (the weights are unchanged), or memory runs out.
     """
-    # ---- forward, loss, backward ----------------------------------------------------------------------------
-    model, world, device = state.parallel, state.world, device_of(state.model)
-    assert rows or world.size == 1
+    assert rows or state.world.size == 1
     examples = len(rows) or sum(len(batch) for batch in micro_batches)
-    loss = torch.zeros((), device=device)
+    loss = _backward(state, micro_batches, examples, settings, streams)
+    norm, grad_scale = clip(state.model, settings)
+    result = StepResult(loss.item(), norm.item())
+    check_finite(result, state.step + 1, rows)
+    state.optimizer.step(learning_rate, grad_scale=grad_scale)
+    state.optimizer.zero_grad()
+    state.step += 1
+    return result
+
+
+def _backward(
+    state: TrainState,
+    micro_batches: Sequence[Batch],
+    examples: int,
+    settings: StepSettings,
+    streams: Sequence[ExampleStreams],
+) -> Tensor:
+    """Forward and backward pass of each micro-batch; returns the loss of the step, in all processes, 0-dim."""
+    model, world, device = state.parallel, state.world, device_of(state.model)
+    divisor = total_weight(settings.loss, micro_batches, world) if settings.loss.class_weights else examples
+    loss, counts = torch.zeros((), device=device), []
     with casting(state.cast) if state.cast else nullcontext():
         for number, batch in enumerate(micro_batches):
             with (
@@ -121,32 +140,27 @@ def train_step(
                 batch = batch.to(device)
                 with autocast(device, settings.bf16):
                     logits = model(**batch.inputs)
-                micro_loss = share_of_loss(logits, batch.labels, examples, settings)
+                micro_loss, count = share_of_loss(logits, batch.labels, divisor, settings)
                 # DDP takes the mean over processes; the sum is wanted.
                 (micro_loss * world.size if world.size > 1 else micro_loss).backward()
             loss += micro_loss.detach()
+            counts.append(count)
     world.all_reduce(loss)
-
-    # ---- clip, check ----------------------------------------------------------------------------------------
-    norm, grad_scale = clip(state.model, settings)
-    result = StepResult(loss.item(), norm.item())
-    check_finite(result, state.step + 1, rows)
-
-    # ---- update ---------------------------------------------------------------------------------------------
-    state.optimizer.step(learning_rate, grad_scale=grad_scale)
-    state.optimizer.zero_grad()
-    state.step += 1
-    return result
+    if settings.loss.function is not None:
+        divide_by_counts(model, loss, counts, examples, world)
+    return loss
 
 
-def share_of_loss(logits: Tensor, labels: Tensor | None, examples: int, settings: StepSettings) -> Tensor:
-    """What a micro-batch adds to the mean loss of a step of `examples` examples, 0-dim."""
+def share_of_loss(
+    logits: Tensor, labels: Tensor | None, divisor: Any, settings: StepSettings
+) -> tuple[Tensor, Any]:
+    """What a micro-batch adds to the loss of a step, 0-dim, and its count. divisor: Of the step, if another."""
     if labels is None:
-        return logits.sum() * 0.0  # zero, with a backward pass that the other processes wait for
+        return logits.sum() * 0.0, 0  # zero, with a backward pass that the other processes wait for
+    loss_sum, count = loss_of(logits, labels, settings.loss, divisor)
     # Trainer leaves the division to the model; with label smoothing it divides by all examples itself.
-    divisor = len(labels) if settings.sum_of_means and not settings.label_smoothing else examples
-    loss_sum, _ = loss_of(logits, labels, settings.label_smoothing, divisor)
-    return loss_sum / divisor
+    means = settings.sum_of_means and (settings.loss.class_weights or not settings.loss.label_smoothing)
+    return loss_sum / (count if means or divisor is None else divisor), count
 
 
 def clip(model: nn.Module, settings: StepSettings) -> tuple[Tensor, Tensor | None]:

@@ -24,7 +24,7 @@ from minitrain.errors import MinitrainError
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.weights import load_classifier, save_classifier
 from minitrain.training.evaluation import baseline, evaluate, predict, predictions_of
-from minitrain.training.loss import loss_of
+from minitrain.training.loss import Loss, loss_of
 from minitrain.training.metrics import metric_for
 
 
@@ -146,7 +146,7 @@ def test_order_that_there_is_not_is_an_error(model: SequenceClassifier, split: S
 
 def test_scores_are_not_smoothed() -> None:
     with pytest.raises(MinitrainError, match=r"--label_smoothing_factor 0\.1 spreads .* these labels are scores"):
-        loss_of(torch.zeros(2, 1), torch.zeros(2), 0.1)
+        loss_of(torch.zeros(2, 1), torch.zeros(2), Loss(label_smoothing=0.1))
 
 
 def test_order_of_evaluation_moves_last_bits_alone(model: SequenceClassifier, split: Split) -> None:
