@@ -19,10 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minitrain.data.batch import Batch
-from minitrain.distributed.world import World
 from minitrain.errors import MinitrainError
-from minitrain.training.own_loss import over_processes, own_loss
+from minitrain.training.own_loss import own_loss
 
 # F.cross_entropy skips labels equal to `ignore_index`, by default -100. No label can be this number, so that a
 # -100 raises as any other label out of range.
@@ -75,7 +73,7 @@ def cross_entropy(
         else:
             loss = _smoothed(logits.float(), labels, label_smoothing, examples or len(labels))
     except (IndexError, RuntimeError):
-        _check_classes(labels, logits.shape[1])
+        check_classes(labels, logits.shape[1])
         raise
     return loss, len(labels)
 
@@ -88,7 +86,7 @@ def _check_tensors(where: str, logits: Tensor, labels: Tensor) -> None:
             )
 
 
-def _check_classes(labels: Tensor, classes: int) -> None:
+def check_classes(labels: Tensor, classes: int) -> None:
     """Name the first label that is not a class. Runs after a failure only: a GPU would have to wait."""
     if labels.device.type != "cpu":
         return
@@ -144,20 +142,6 @@ def weighted_cross_entropy(
 def weights_on(weights: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
     """Weights as a tensor. Made once: a CUDA graph cannot record a copy from the host."""
     return torch.tensor(weights, dtype=dtype, device=device)
-
-
-def total_weight(loss: Loss, micro_batches: Sequence[Batch], world: World) -> float:
-    """The sum of the class weights of the labels of a whole step, in all processes."""
-    assert loss.class_weights is not None
-    weights = weights_on(loss.class_weights, torch.device("cpu"), torch.float64)
-    total = 0.0
-    for labels in (batch.labels for batch in micro_batches if batch.labels is not None):
-        try:
-            total += weights[labels.cpu()].sum().item()
-        except IndexError:
-            _check_classes(labels, len(weights))
-            raise
-    return over_processes(total, world)
 
 
 def mean_squared_error(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:

@@ -1,21 +1,17 @@
-"""A loss of the user's own, (logits, labels) -> (sum, count): called, checked, divided by the step's total count.
+"""A loss of the user's own, (logits, labels) -> (sum, count): called, and checked.
 
-The count of a step is known only after its forward passes. So the backward passes run on sums divided by the number
-of examples, and loss and gradients are multiplied by examples / count afterwards.
-
-Here too: sums over the processes. Not here: the losses of minitrain (`loss.py`).
+Not here: its division by the count of the step (`loss_count.py`); the losses of minitrain (`loss.py`).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from minitrain.config.options import plain
-from minitrain.distributed.world import World
 from minitrain.errors import MinitrainError, shown
 
 EXPECTED = "expected (sum, count): a 0-dim float tensor with a gradient, and a number"
@@ -62,31 +58,6 @@ def own_loss(function: Callable[[Tensor, Tensor], Any], logits: Tensor, labels: 
             f"the loss {name} returned as the count {shown(count)}; expected a finite number above 0"
         )
     return total, float(number)
-
-
-def divide_by_counts(model: nn.Module, loss: Tensor, counts: Sequence[Any], examples: int, world: World) -> None:
-    """Turn loss and gradients that were divided by `examples` into those divided by the counts, in place.
-
-    Args:
-        counts: Those of the micro-batches of this process.
-
-    Raises:
-        MinitrainError: The counts of all micro-batches and processes sum to 0.
-    """
-    total = over_processes(math.fsum(counts), world)
-    if total == 0.0:
-        raise MinitrainError("the loss returned the count 0 for a whole step; expected a number above 0")
-    if total == examples:
-        return  # a mean over the examples keeps its bits
-    loss *= examples / total
-    for parameter in model.parameters():
-        if parameter.grad is not None:
-            parameter.grad *= examples / total
-
-
-def over_processes(value: float, world: World) -> float:
-    """The sum of a number over all processes."""
-    return world.all_reduce(torch.tensor(value, dtype=torch.float64)).item()
 
 
 def name_of(function: Callable[..., Any] | None) -> str | None:

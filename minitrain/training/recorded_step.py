@@ -94,7 +94,7 @@ class RecordedStep:
 
     def _check(self, state: TrainState, step: int, rows: Sequence[int], result: StepResult) -> None:
         try:
-            plain.check_finite(result, step, rows)
+            plain.checked_finite(result, step, rows)
         except MinitrainError:
             self._found_inf.zero_()  # the caller may continue
             state.step = step - 1

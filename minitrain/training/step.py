@@ -23,9 +23,9 @@ from minitrain.kernels.precision import autocast, device_of, explain_oom
 from minitrain.kernels.prepack import CastWeights, casting
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.training.clipping import clip_gradients, grad_norm
-from minitrain.training.loss import Loss, loss_of, total_weight
+from minitrain.training.loss import Loss, loss_of
+from minitrain.training.loss_count import rescale, total_weight
 from minitrain.training.optim import AdamW
-from minitrain.training.own_loss import divide_by_counts
 
 OOM_ADVICE = (
     "lower --per_device_train_batch_size and raise --gradient_accumulation_steps by the same factor, or lower "
@@ -107,27 +107,9 @@ def train_step(
     Raises:
         MinitrainError: Loss or norm is not finite (the weights are unchanged), or memory runs out.
     """
-    assert rows or state.world.size == 1
-    examples = len(rows) or sum(len(batch) for batch in micro_batches)
-    loss = _backward(state, micro_batches, examples, settings, streams)
-    norm, grad_scale = clip(state.model, settings)
-    result = StepResult(loss.item(), norm.item())
-    check_finite(result, state.step + 1, rows)
-    state.optimizer.step(learning_rate, grad_scale=grad_scale)
-    state.optimizer.zero_grad()
-    state.step += 1
-    return result
-
-
-def _backward(
-    state: TrainState,
-    micro_batches: Sequence[Batch],
-    examples: int,
-    settings: StepSettings,
-    streams: Sequence[ExampleStreams],
-) -> Tensor:
-    """Forward and backward pass of each micro-batch; returns the loss of the step, in all processes, 0-dim."""
+    # ---- forward, loss, backward ----------------------------------------------------------------------------
     model, world, device = state.parallel, state.world, device_of(state.model)
+    examples = len(rows) or sum(len(batch) for batch in micro_batches)
     divisor = total_weight(settings.loss, micro_batches, world) if settings.loss.class_weights else examples
     loss, counts = torch.zeros((), device=device), []
     with casting(state.cast) if state.cast else nullcontext():
@@ -147,8 +129,15 @@ def _backward(
             counts.append(count)
     world.all_reduce(loss)
     if settings.loss.function is not None:
-        divide_by_counts(model, loss, counts, examples, world)
-    return loss
+        rescale(model, loss, counts, examples, world)
+    # ---- clip, check ----------------------------------------------------------------------------------------
+    norm, grad_scale = clip(state.model, settings)
+    result = checked_finite(StepResult(loss.item(), norm.item()), state.step + 1, rows)
+    # ---- update ---------------------------------------------------------------------------------------------
+    state.optimizer.step(learning_rate, grad_scale=grad_scale)
+    state.optimizer.zero_grad()
+    state.step += 1
+    return result
 
 
 def share_of_loss(
@@ -171,11 +160,12 @@ def clip(model: nn.Module, settings: StepSettings) -> tuple[Tensor, Tensor | Non
     return norm, ((norm + 1e-6) / max_norm).clamp(min=1.0).float() if 0.0 < max_norm < math.inf else None
 
 
-def check_finite(result: StepResult, step: int, rows: Sequence[int]) -> None:
-    """Raise MinitrainError, naming step and rows, for a loss or norm that is NaN or infinite."""
+def checked_finite(result: StepResult, step: int, rows: Sequence[int]) -> StepResult:
+    """The result. Raises MinitrainError, naming step and rows, for a loss or norm that is NaN or infinite."""
     if not all(map(math.isfinite, result)):
         raise MinitrainError(
             f"step {step}: the loss is {result.loss}, the gradient norm {result.grad_norm}; the weights are "
             f"unchanged. Training rows, counted from 1: {', '.join(str(row + 1) for row in rows) or 'unknown'}. "
             "Lower --learning_rate"
         )
+    return result
