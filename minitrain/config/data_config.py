@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from minitrain.config.label_map import read_label_map
+from minitrain.config.long_texts import LONG_TEXTS, MAX_WINDOWS, POOLINGS, LongTexts, check_windows
 from minitrain.config.options import check_columns, flag
 from minitrain.config.problem_types import PROBLEM_TYPES
 from minitrain.config.read_options import Files, ReadOptions
@@ -40,6 +41,14 @@ class DataConfig(ReadOptions):
     )
     positive_label: str | None = flag(None, "the class that f1 is about; by default the second of two")
     problem_type: str | None = flag(None, "what the labels are; by default inferred from the data", PROBLEM_TYPES)
+    long_texts: str = flag(
+        "head", "of texts longer than --max_length, read the head, tail, both, or all in windows", LONG_TEXTS
+    )
+    stride: int | None = flag(
+        None, "tokens that neighbouring windows share; by default a quarter of a window", bounds=(0, None)
+    )
+    max_windows: int | None = flag(None, "windows of a text to read", bounds=(1, None), shown=MAX_WINDOWS)
+    window_pooling: str | None = flag(None, "a text's logits from its windows'", POOLINGS, shown=POOLINGS[0])
     max_train_samples: int | None = flag(None, "use only this many training examples", bounds=(1, None))
     max_eval_samples: int | None = flag(None, "use only this many examples of each other split", bounds=(1, None))
     sample: str = flag("random", "examples that --max_*_samples keeps", SAMPLES)
@@ -56,3 +65,14 @@ class DataConfig(ReadOptions):
             raise MinitrainError(f"--subset {self.subset}: only a dataset on the Hub or in a folder has subsets")
         if self.dataset_revision is not None and self.train_file is not None:
             raise MinitrainError("--dataset_revision needs a dataset on the Hub; --train_file has no revision")
+        check_windows(self.long_texts, self.stride, self.max_windows, self.window_pooling)
+
+    @property
+    def long_text_options(self) -> LongTexts:
+        """What becomes of texts that are too long."""
+        return LongTexts(
+            long_texts=self.long_texts,
+            stride=self.stride,
+            max_windows=self.max_windows,
+            window_pooling=self.window_pooling,
+        )

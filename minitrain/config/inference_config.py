@@ -5,6 +5,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from minitrain.config.label_map import read_label_map
+from minitrain.config.long_texts import LONG_TEXTS, POOLINGS
 from minitrain.config.optimization import ARITHMETICS
 from minitrain.config.options import flag
 from minitrain.config.read_options import Files, ReadOptions, files_of
@@ -23,6 +24,10 @@ class InferenceConfig(ReadOptions):
     text_columns: tuple[str, ...] | None = flag(None, "columns with the text or the two texts; default: the run's")
     join: str | None = flag(None, "join the text columns with this, as in training; default: as the run")
     max_length: int | None = flag(None, "cut texts to this many tokens; default: the run's", bounds=(1, None))
+    long_texts: str | None = flag(None, "part of longer texts that is read; default: as the run", LONG_TEXTS)
+    stride: int | None = flag(None, "tokens that windows share; default: as the run", bounds=(0, None))
+    max_windows: int | None = flag(None, "windows of a text to read; default: as the run", bounds=(1, None))
+    window_pooling: str | None = flag(None, "a text's logits from its windows'; default: as the run", POOLINGS)
     per_device_eval_batch_size: int = flag(32, "examples per forward pass", bounds=(1, None))
     bf16: bool = flag(False, "compute in bfloat16")
     device: str = flag("auto", "auto uses a GPU if there is one", ("auto", "cpu", "cuda"))

@@ -152,6 +152,8 @@ def _check_combinations(config: TrainConfig) -> None:
         raise MinitrainError("--data_seed has no effect with --sampler global_rng: pass --seed alone")
     if config.dropout_rng == "example" and config.kernels != "fast":
         raise MinitrainError(f"--dropout_rng example needs --kernels fast, not {config.kernels}")
+    if config.long_texts == "windows" and (config.match_trainer or config.match_accelerate):
+        raise MinitrainError("--long_texts windows: the references have no windows to match; pass head or tail")
     if config.torch_compile and (config.match_trainer or config.match_accelerate):
         raise MinitrainError("--torch_compile changes the last bits, which a match keeps: pass one of the two")
     if config.match_accelerate and config.bf16 and config.pad_to_multiple_of != 8:

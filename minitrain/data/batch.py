@@ -5,7 +5,8 @@ Labels are classes (int64) or scores (float32), of Python, numpy or torch; a bat
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from numbers import Integral, Real
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from minitrain.config.options import plain
 from minitrain.data.tokenizer.files import PADDING_SIDES
 from minitrain.data.tokenizer.tokenizer import Example
+from minitrain.data.windows import Document
 from minitrain.errors import MinitrainError, shown
 
 LARGEST_CLASS = torch.iinfo(torch.int64).max
@@ -25,15 +27,19 @@ class Batch:
     """The tensors of one forward pass, on one device.
 
     input_ids, attention_mask, token_type_ids: (B, L) int64. labels: (B,) int64 classes or float32 scores, or None.
+    windows: Rows of each example if long texts are cut into windows: input_ids etc. are then (W, L), a row for each
+    window, and `pool_windows(logits, windows, pooling)` makes (B, C) of the logits (W, C).
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     token_type_ids: Tensor
     labels: Tensor | None = None
+    windows: tuple[int, ...] | None = field(default=None, kw_only=True)
+    pooling: str = field(default="mean", kw_only=True)
 
     def __len__(self) -> int:
-        return self.input_ids.size(0)
+        return len(self.windows or self.input_ids)
 
     @property
     def inputs(self) -> dict[str, Tensor]:
@@ -44,7 +50,7 @@ class Batch:
         """Copy to a device; to a GPU asynchronously, from pinned memory."""
         pin = torch.device(device).type == "cuda" and self.input_ids.device.type == "cpu"
         moved = [(tensor.pin_memory() if pin else tensor).to(device, non_blocking=pin) for tensor in self._tensors]
-        return Batch(*moved)
+        return Batch(*moved, windows=self.windows, pooling=self.pooling)
 
     def fill(self, other: "Batch") -> None:
         """Overwrite these tensors in place with those of a batch of the same shape; to a GPU as `to` does."""
@@ -70,6 +76,8 @@ def collate(
         pad_token_id: Of the tokenizer; 0 is BERT's.
         pad_to_multiple_of: Round the length up to a multiple, which some GPU kernels prefer.
 
+    A `Document` of a split with windows becomes its windows, as many rows of the batch.
+
     Raises:
         MinitrainError: An argument or example is invalid, or a batch mixes kinds of labels.
 
@@ -78,8 +86,10 @@ def collate(
     ([[101, 7, 102], [101, 102, 0]], [[1, 1, 1], [1, 1, 0]], [1, 0])
     """
     _check_padding(pad_token_id, pad_to_multiple_of, padding_side)
-    if not (isinstance(examples, list) and examples and all(map(_is_plain, examples))):
-        examples = _checked_examples(examples)
+    plain = isinstance(examples, list) and bool(examples) and all(map(_is_plain, examples))
+    examples = examples if plain else _checked_examples(examples)
+    labels = _label_tensor([example.label for example in examples])
+    examples, windows, pooling = (examples, None, "mean") if plain else _in_windows(examples)
     length = max(len(example.input_ids) for example in examples)
     if pad_to_multiple_of is not None:
         length = -(-length // pad_to_multiple_of) * pad_to_multiple_of  # rounded up
@@ -96,7 +106,9 @@ def collate(
         input_ids=pad([e.input_ids for e in examples], pad_token_id),
         attention_mask=pad([[1] * len(e.input_ids) for e in examples], 0),
         token_type_ids=pad([e.token_type_ids for e in examples], 0),
-        labels=_label_tensor([e.label for e in examples]),
+        labels=labels,
+        windows=windows,
+        pooling=pooling,
     )
 
 
@@ -105,6 +117,17 @@ def _is_plain(example: Any) -> bool:
     if type(example) is not Example or type(example.input_ids) is not list:
         return False
     return type(example.token_type_ids) is list and 0 < len(example.input_ids) == len(example.token_type_ids)
+
+
+def _in_windows(examples: Sequence[Example]) -> tuple[Sequence[Example], tuple[int, ...] | None, str]:
+    """The windows of long texts in the place of the texts, the number of each text's windows, and their pooling."""
+    settings = {example.windows for example in examples if isinstance(example, Document)}
+    if not settings:
+        return examples, None, "mean"
+    if len(settings) > 1:
+        raise MinitrainError("the texts of a batch are cut into windows in different ways: cut all of them alike")
+    parts = [example.examples() if isinstance(example, Document) else [example] for example in examples]
+    return list(chain.from_iterable(parts)), tuple(map(len, parts)), settings.pop().pooling
 
 
 def _label_tensor(labels: Sequence[Any]) -> Tensor | None:

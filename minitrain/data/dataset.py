@@ -18,6 +18,7 @@ from minitrain.data.labels.ids import Labels
 from minitrain.data.tables.table import Table
 from minitrain.data.targets import TargetScale, scale_of
 from minitrain.data.tokenizer.tokenizer import Encoded, Example
+from minitrain.data.windows import Document, WindowRows, Windows
 from minitrain.errors import MinitrainError, shown
 from minitrain.storage.token_cache import Tokens
 
@@ -33,10 +34,12 @@ class Split:
         labels: int64 classes or float32 scores, as arrays of type q and f.
         pad_token_id, padding_side: How its tokenizer pads.
         special: Tokens that the template adds to each row.
+        windows: How rows longer than a window are read; None if they were cut to the maximal length.
 
     Attributes:
         lengths: Tokens of each row.
-        truncated, blank: Rows cut to the maximal length, and rows with a blank text.
+        truncated, blank: Rows of which only a part is read, and rows with a blank text.
+        removed: Tokens of texts that are not read.
         unknown, text_tokens: Unknown tokens, and all tokens without those of the template.
         scale: Undoes the standardization of the labels; None if they are not standardized.
     """
@@ -49,13 +52,18 @@ class Split:
         pad_token_id: int = 0,
         padding_side: str = "right",
         special: int = 0,
+        windows: Windows | None = None,
     ) -> None:
-        self._tokens, self._labels = tokens, labels
+        self._tokens, self._labels, self.windows = tokens, labels, windows
         self.scale: TargetScale | None = None
         self.pad_token_id, self.padding_side = pad_token_id, padding_side
         self.lengths: list[int] = tokens.lengths.tolist()
         self._ends = array("q", accumulate(self.lengths))
         self.truncated, self.blank, self.unknown = tokens.truncated, tokens.blank, tokens.unknown
+        self.removed, self.special = tokens.removed, special
+        if windows is not None:
+            left_out = [length - special - windows.read(length) for length in self.lengths]
+            self.truncated, self.removed = sum(map(bool, left_out)), sum(left_out)
         self.text_tokens = sum(self.lengths) - special * len(self.lengths)
 
     @property
@@ -118,7 +126,31 @@ class Split:
         end = self._ends[row]
         part = slice(end - self.lengths[row], end)
         label = None if self._labels is None else self._labels[row]
-        return Example(self._tokens.input_ids[part].tolist(), self._tokens.type_ids[part].tolist(), label)
+        ids, type_ids = self._tokens.input_ids[part].tolist(), self._tokens.type_ids[part].tolist()
+        if self.windows is not None and self.windows.all(len(ids)) > 1:
+            return Document(ids, type_ids, label, windows=self.windows)
+        return Example(ids, type_ids, label)
+
+    @cached_property
+    def window_rows(self) -> WindowRows | None:
+        """The windows of all rows as rows of their own; None if no row is cut into windows."""
+        if self.windows is None:
+            return None
+        return WindowRows(self._views, self.lengths, self.windows)
+
+    def names_and_lengths(self, rows: Sequence[int]) -> tuple[list[int | str], list[int]]:
+        """Of each example or window of these rows: a name, by which its dropout is drawn, and its tokens."""
+        if self.windows is None:
+            return list(rows), [self.lengths[row] for row in rows]
+        lengths = [self.windows.lengths(self.lengths[row]) for row in rows]
+        names: list[int | str] = []
+        for row, windows in zip(rows, lengths, strict=True):
+            names += [row, *(f"{row}.{number}" for number in range(1, len(windows)))]
+        return names, list(chain.from_iterable(lengths))
+
+    def _views(self, row: int) -> list[memoryview]:
+        part = slice(self._ends[row] - self.lengths[row], self._ends[row])
+        return [self._tokens.input_ids[part], self._tokens.type_ids[part]]
 
 
 def flatten(rows: Encoded) -> Tokens:
@@ -136,6 +168,7 @@ def flatten(rows: Encoded) -> Tokens:
         rows.truncated,
         rows.blank,
         rows.unknown,
+        rows.removed,
     )
 
 
@@ -157,7 +190,11 @@ def as_split(rows: "Split | Sequence[Example]") -> Split:
     if (unlabelled := labels.count(None)) not in (0, len(labels)):
         raise MinitrainError(f"{unlabelled} of {len(labels)} Examples have no label; give all of them one, or none")
     are_scores = any(isinstance(label, float) for label in labels)
-    return Split(flatten(Encoded(list(rows))), None if unlabelled else array("f" if are_scores else "q", labels))
+    cut = {row.windows for row in rows if isinstance(row, Document)}
+    if len(cut) > 1:
+        raise MinitrainError("the texts are cut into windows in different ways: cut all of them alike")
+    numbers = None if unlabelled else array("f" if are_scores else "q", labels)
+    return Split(flatten(Encoded(list(rows))), numbers, windows=cut.pop() if cut else None)
 
 
 @dataclass(frozen=True, kw_only=True)

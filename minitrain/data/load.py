@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from minitrain.config.data_config import DataConfig
+from minitrain.config.long_texts import LongTexts
 from minitrain.config.options import check_columns
 from minitrain.data.dataset import Split, Splits, SplitsInfo, flatten
 from minitrain.data.labels.ids import Labels, label_numbers
@@ -19,6 +20,7 @@ from minitrain.data.splits import TextSplits, join_texts, read_tables, tables_of
 from minitrain.data.tables.in_memory import table_in_memory
 from minitrain.data.tables.table import Table
 from minitrain.data.tokenizer.tokenizer import Tokenizer
+from minitrain.data.windows import windows_of
 from minitrain.errors import MinitrainError
 from minitrain.storage.token_cache import Tokens, cached, fingerprint, in_memory
 
@@ -35,6 +37,7 @@ def tokenize(
     max_length: int | None = None,
     cache: bool = False,
     join: str | None = None,
+    long_texts: LongTexts | None = None,
 ) -> Split:
     """Tokenize a table's texts, one column or a pair of them, and number its labels.
 
@@ -43,9 +46,11 @@ def tokenize(
         labels: Of the split; without them it has none.
         cache: Keep the tokens on disk for the next run.
         join: Put between the text columns to make one text of them.
+        long_texts: What becomes of texts longer than `max_length`; by default their head is kept.
 
     Raises:
-        MinitrainError: A value is not text or not a label; names source, row and column.
+        MinitrainError: A value is not text or not a label; names source, row and column. Or windows are asked for
+            that cannot be cut.
     """
     table, text_columns = join_texts(table_in_memory(table, "the data"), text_columns, join)
     check_columns(text_columns)
@@ -55,7 +60,10 @@ def tokenize(
     numbers: array[int] | array[float] | None = None
     if labels is not None and label_column is not None:
         numbers = array("f" if labels.names is None else "q", label_numbers(table, label_column, labels))
-    chunks = _Chunks(table, tokenizer, text_columns, columns, max_length)
+    long_texts = long_texts or LongTexts()
+    by_window = long_texts.long_texts == "windows"
+    windows = windows_of(long_texts, tokenizer, max_length, text_columns) if by_window else None
+    chunks = _Chunks(table, tokenizer, text_columns, columns, max_length, long_texts.long_texts)
     name = chunks.fingerprint() if cache else None
     return Split(
         in_memory(chunks) if name is None else cached(name, chunks),
@@ -63,6 +71,7 @@ def tokenize(
         pad_token_id=tokenizer.pad_token_id,
         padding_side=tokenizer.padding_side,
         special=tokenizer.num_special_tokens(pair=len(columns) == 2),
+        windows=windows,
     )
 
 
@@ -75,6 +84,7 @@ class _Chunks:
     names: tuple[str, ...]
     columns: Sequence[Sequence[str]]
     max_length: int | None
+    long_texts: str
 
     def __iter__(self) -> Iterator[Tokens]:
         silent = os.environ.get("LOCAL_RANK", "0") != "0"  # one process per machine shows progress
@@ -82,13 +92,18 @@ class _Chunks:
             for source, first_row, rows in self.table.pieces(CHUNK):
                 texts, *pairs = [column[rows] for column in self.columns]
                 second = pairs[0] if pairs else None
-                yield flatten(self.tokenizer.encode(texts, second, self.max_length, source, self.names, first_row))
+                encoded = self.tokenizer.encode(
+                    texts, second, self.max_length, source, self.names, first_row, self.long_texts
+                )
+                yield flatten(encoded)
                 add(len(texts))
 
     def fingerprint(self) -> str | None:
         """None if a value is not text, which tokenizing reports."""
         limit = self.tokenizer.max_length if self.max_length is None else self.max_length
-        settings = f"{self.tokenizer.fingerprint()} {limit} {len(self.columns)}"
+        # Windows are cut later, of whole texts: an entry serves any length and overlap of them.
+        kept = {"head": f"{limit}", "windows": "whole"}.get(self.long_texts, f"{limit} {self.long_texts}")
+        settings = f"{self.tokenizer.fingerprint()} {kept} {len(self.columns)}"
         pieces = (column[rows] for *_, rows in self.table.pieces(CHUNK) for column in self.columns)
         try:
             return fingerprint(settings, pieces)
@@ -163,15 +178,20 @@ def load_splits(
     if not named and train is not None:
         raise MinitrainError("the first argument and train are two sets of training data: pass one")
     tables = read_tables(config) if given is None else tables_of_data(config, given, evaluation, test)
-    return tokenize_splits(text_splits(tables, config, known_labels), tokenizer, max_length)
+    return tokenize_splits(
+        text_splits(tables, config, known_labels), tokenizer, max_length, config.long_text_options
+    )
 
 
-def tokenize_splits(texts: TextSplits, tokenizer: Tokenizer, max_length: int | None = None) -> Splits:
+def tokenize_splits(
+    texts: TextSplits, tokenizer: Tokenizer, max_length: int | None = None, long_texts: LongTexts | None = None
+) -> Splits:
     """Tokenize every table and number its labels. Raises MinitrainError as `tokenize`."""
     columns, label_column = texts.text_columns, texts.label_column
 
     def split(table: Table) -> Split:
-        return tokenize(table, tokenizer, columns, label_column, texts.labels, max_length, True, texts.join)
+        labels, join = texts.labels, texts.join
+        return tokenize(table, tokenizer, columns, label_column, labels, max_length, True, join, long_texts)
 
     def kept(table: Table) -> Table:
         return replace(table, columns={name: list(table.column(name)[:]) for name in (*columns, label_column)})

@@ -11,6 +11,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from minitrain.data.windows import WindowRows
 from minitrain.errors import MinitrainError
 
 Batches = list[list[int]]  # row numbers from 0
@@ -141,12 +142,19 @@ def batches_by_row(count: int, batch_size: int) -> Batches:
     return _cut(torch.arange(count), batch_size)
 
 
-def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
+def padding_share(
+    lengths: Sequence[int], batches: Sequence[Sequence[int]], windows: WindowRows | None = None
+) -> float:
     """The share of positions, 0 to 1, that is padding in these batches.
+
+    Args:
+        windows: Those of the rows, if the rows are cut into windows.
 
     >>> padding_share([3, 1, 2], [[0, 1], [2]])
     0.25
     """
+    if windows is not None:
+        lengths, batches = windows.lengths, [windows.of(batch) for batch in batches]
     positions = sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
     return 1.0 - sum(lengths[row] for batch in batches for row in batch) / positions
 

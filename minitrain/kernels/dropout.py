@@ -25,13 +25,13 @@ class ExampleStreams:
     Args:
         seed: The run's.
         step: Optimizer steps done.
-        rows: Row in the training data of each example.
+        rows: Row in the training data of each example; or a name, as for the windows of a long text.
         lengths: Tokens of each example without padding, which draws nothing.
         padding_side: "right" or "left".
     """
 
     def __init__(
-        self, seed: int, step: int, rows: Sequence[int], lengths: Sequence[int], padding_side: str = "right"
+        self, seed: int, step: int, rows: Sequence[int | str], lengths: Sequence[int], padding_side: str = "right"
     ) -> None:
         self.lengths, self.padding_side = lengths, padding_side
         self.generators = [torch.Generator().manual_seed(_seed(seed, step, row)) for row in rows]
@@ -48,7 +48,7 @@ class ExampleStreams:
         return bits
 
 
-def _seed(seed: int, step: int, row: int) -> int:
+def _seed(seed: int, step: int, row: int | str) -> int:
     """Hashed, because PyTorch's CPU generator uses 32 bits of it: neighbours must differ in these."""
     return int.from_bytes(blake2b(f"{seed} {step} {row}".encode(), digest_size=8).digest(), "little", signed=True)
 

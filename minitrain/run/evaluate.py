@@ -25,6 +25,7 @@ from minitrain.data.tables.load import load_tables
 from minitrain.data.tables.table import Table
 from minitrain.distributed.world import World, process_group
 from minitrain.errors import MinitrainError
+from minitrain.run.length_notes import counts_of, length_notes
 from minitrain.run.load_data import saved_run_splits, subsampler_of, trained_on
 from minitrain.run.output_file import check_writable, output_file, write_json
 from minitrain.run.output_rows import SPLIT, TRUE, RowWriter
@@ -98,8 +99,10 @@ def _score(
     labels = _labels_to_score(config, run, table, label_column)
     notes = numbers_as_ids({name: table}, label_column, labels)
     table = subsampler_of(trained, columns, label_column, labels).sample(name, table, limit)
-    split = tokenize(table, run.tokenizer, columns, label_column, labels, run.max_length, join=run.join)
+    length, join, long_texts = run.max_length, run.join, run.long_texts
+    split = tokenize(table, run.tokenizer, columns, label_column, labels, length, join=join, long_texts=long_texts)
     if world.is_main:
+        print_notes(table.source, *length_notes(counts_of([split]), length, long_texts, run.tokenizer))
         print_notes(config.run, unknown_warning({table.source: (split.unknown, split.text_tokens)}))
     with progress(f"evaluating {name}", len(split), silent=not world.is_main) as add:
         result = evaluate(

@@ -135,7 +135,8 @@ def _guess(config: TrainConfig, tables: Tables) -> tuple[Request, Splits] | None
 
 def _tokenize(config: TrainConfig, tables: Tables, request: Request) -> Splits:
     source, known_labels, max_length = request
-    return tokenize_splits(choose_splits(config, tables, known_labels), load_tokenizer(source), max_length)
+    texts = choose_splits(config, tables, known_labels)
+    return tokenize_splits(texts, load_tokenizer(source), max_length, config.long_text_options)
 
 
 def saved_run_splits(run_info: Mapping[str, Any], known_labels: tuple[str, ...] | None) -> TextSplits:

@@ -27,6 +27,7 @@ from minitrain.data.tables.table import Table
 from minitrain.distributed.world import world_from_environment
 from minitrain.errors import MinitrainError, listed, naming_os_errors
 from minitrain.run.input_lines import LineParser, arriving, opened, whole_lines
+from minitrain.run.length_notes import counts_of, length_notes
 from minitrain.run.output_file import OutputFile, output_file
 from minitrain.run.output_rows import RowWriter, kept_columns
 from minitrain.run.run_folder import RESULTS
@@ -193,17 +194,18 @@ class _Predictor:
     def _logits(self, table: Table, texts: tuple[str, ...], first_row: int, add: Add) -> Tensor:
         """(rows, C) logits of a window."""
         run = self.run
-        split = tokenize(table, run.tokenizer, texts, max_length=run.max_length, join=run.join)
-        self.counts["rows"] += len(split)
-        for name in ("truncated", "blank", "unknown", "text_tokens"):
+        length, join, long_texts = run.max_length, run.join, run.long_texts
+        split = tokenize(table, run.tokenizer, texts, max_length=length, join=join, long_texts=long_texts)
+        self.counts = counts_of([split], self.counts)
+        for name in ("blank", "unknown", "text_tokens"):
             self.counts[name] += getattr(split, name)
         return predict(run.model, split, settings=run.eval_settings(self.config), on_rows=add, first_row=first_row)
 
     def print_counts(self) -> None:
         """Print how many texts were cut, blank or of unknown tokens."""
         rows, source = self.counts["rows"], self.config.input or "standard input"
-        if cut := self.counts["truncated"]:
-            print_notes(source, f"{cut} of {rows} rows are longer than {self.run.max_length} tokens and were cut")
+        run = self.run
+        print_notes(source, *length_notes(self.counts, run.max_length, run.long_texts, run.tokenizer))
         if blank := self.counts["blank"]:
             print_notes(source, f"{blank} of {rows} rows have a text with nothing in it")
         unknown, tokens = self.counts["unknown"], self.counts["text_tokens"]

@@ -117,7 +117,9 @@ def _load_data(
     tokenizer.check_fits(encoder.vocab_size, source)
     max_length = length_limit(config.max_length, tokenizer, encoder.max_length, config.pad_to_multiple_of or 1)
     splits = prefetcher and prefetcher.splits(source, _known_labels(config, source), max_length)
-    splits = splits or tokenize_splits(rows_of(config, source, data), tokenizer, max_length)
+    splits = splits or tokenize_splits(
+        rows_of(config, source, data), tokenizer, max_length, config.long_text_options
+    )
     for split in splits.all.values():
         check_token_types(encoder, split, source)
     return tokenizer, max_length, splits

@@ -7,7 +7,7 @@ none, it would overwrite what was learned since. That is refused before anything
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,8 @@ def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
     Args:
         old, new: With "config", and "global_batch" if the number of processes is known.
     """
-    before = with_todays_names(old["config"])
+    # What an earlier version did not know is as it was without the flag.
+    before = {spec.name: spec.default for spec in fields(TrainConfig)} | with_todays_names(old["config"])
     settings = [(name, before.get(name), value) for name, value in new["config"].items() if name not in FREE]
     if "global_batch" in old:
         settings.append(("examples a step, in all processes", old["global_batch"], new["global_batch"]))

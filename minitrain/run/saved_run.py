@@ -5,12 +5,13 @@ Any classifier in the Hub's layout will do; a run's folder also knows its text c
 
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from minitrain.config.inference_config import InferenceConfig
+from minitrain.config.long_texts import LongTexts
 from minitrain.config.optimization import LENGTH_MULTIPLE
 from minitrain.config.read_options import Files, ReadOptions
 from minitrain.data.labels.ids import Labels, saved_labels
@@ -37,6 +38,7 @@ class SavedRun:
     labels: Labels
     run_info: dict[str, Any]
     max_length: int
+    long_texts: LongTexts = LongTexts()
     join: str | None = None  # joins several text columns to one text
 
     @property
@@ -113,8 +115,21 @@ def load_run(config: InferenceConfig, world: World | None = None) -> SavedRun:
         labels=saved_labels(None if model.config.is_regression else names_or_default(model.config), run_info),
         run_info=run_info,
         max_length=remembered or length_limit(config.max_length, tokenizer, model.config.max_length),
+        long_texts=long_texts_of(config, run_info),
         join=run_info.get("join") if config.join is None else config.join,
     )
+
+
+def long_texts_of(config: InferenceConfig, run_info: Mapping[str, Any]) -> LongTexts:
+    """What becomes of too long texts: as in training, but for what the flags say.
+
+    Raises:
+        MinitrainError: A setting of windows is given, and neither the flags nor the run ask for windows.
+    """
+    trained = run_info.get("config") or {}
+    names = [spec.name for spec in fields(LongTexts)]
+    own = LongTexts(**{name: trained[name] for name in names if name in trained})
+    return own.changed(**{name: getattr(config, name) for name in names})
 
 
 def read_rows(

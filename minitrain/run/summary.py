@@ -15,6 +15,7 @@ from minitrain.data.load import unknown_warning
 from minitrain.data.sampler import padding_share, rank_micro_batches
 from minitrain.data.targets import TargetScale
 from minitrain.kernels.matmul import onednn_supports
+from minitrain.run.length_notes import counts_of, length_notes
 from minitrain.run.prepare import PreparedRun
 from minitrain.run.report import class_table, duration, metric_name, result_lines
 from minitrain.training.evaluation import Evaluation
@@ -35,7 +36,7 @@ def header(run: PreparedRun, processes: int = 1) -> list[str]:
         *(f"         {note}" for note in splits.notes),
         "labels   " + _label_counts(splits),
         *_targets(run.scale),
-        *_lengths(splits, _padding(config, splits, processes)),
+        *_lengths(run, _padding(config, splits, processes)),
         f"weights  {config.model}: {run.model.load_report.line()}",
         f"plan     {_plan(config, len(splits.train), processes)}",
         "",
@@ -60,11 +61,14 @@ def _padding(config: TrainConfig, splits: Splits, processes: int) -> str:
     with torch.random.fork_rng(devices=()):  # --sampler global_rng draws from the global generator
         steps = make_sampler(config, splits.train, processes).batches(0)[:1000]
     batches = [b for step in steps for b in rank_micro_batches(step, config.per_device_train_batch_size)]
-    return f"{padding_share(splits.train.lengths, batches):.1%} padding ({config.sampler} sampler)"
+    windows = splits.train.window_rows
+    most = f", up to {max(len(windows.of(batch)) for batch in batches)} windows a forward pass" if windows else ""
+    return f"{padding_share(splits.train.lengths, batches, windows):.1%} padding ({config.sampler} sampler){most}"
 
 
-def _lengths(splits: Splits, padding: str) -> list[str]:
+def _lengths(run: PreparedRun, padding: str) -> list[str]:
     """Lengths in tokens, the shares of truncated texts and unknown tokens, and warnings about them."""
+    splits, long_texts = run.splits, run.config.long_text_options
     every, ordered = splits.all.values(), sorted(splits.train.lengths)
     rows = sum(len(split) for split in every)
     truncated = sum(split.truncated for split in every)
@@ -75,11 +79,11 @@ def _lengths(splits: Splits, padding: str) -> list[str]:
         f"{truncated / rows:.1%} truncated, {unknown:.1%} unknown"
         f"{f', {blank} with a blank text' if blank else ''}; {padding}"
     ]
-    if truncated > MANY_TRUNCATED * rows:
-        lines.append(
-            f"         {truncated} of {rows} texts are longer than {ordered[-1]} tokens, and the model does not "
-            "read the rest: put what matters first, or split the texts"
-        )
+    notes = length_notes(counts_of(every), run.max_length, long_texts, run.tokenizer)
+    if truncated > MANY_TRUNCATED * rows and splits.train.windows is None:
+        other = "tail and head_tail read other parts" + ("" if splits.is_pair else ", windows all of it")
+        notes.append(f"the model does not read the rest: --long_texts {other}")
+    lines += [f"         {note}" for note in notes]
     warning = unknown_warning({name: (split.unknown, split.text_tokens) for name, split in splits.all.items()})
     return lines if warning is None else [*lines, f"         {warning}"]
 

@@ -23,9 +23,9 @@ from typing import IO, Any, Literal
 from minitrain.errors import MinitrainError
 from minitrain.storage.files import whole_files
 
-FORMAT = 3  # of an entry; part of the fingerprint
+FORMAT = 4  # of an entry; part of the fingerprint
 CODES: dict[str, Literal["i", "B"]] = {"input_ids": "i", "lengths": "i", "type_ids": "B"}  # int32, uint8
-COUNTS = ("truncated", "blank", "unknown")
+COUNTS = ("truncated", "blank", "unknown", "removed")
 # An entry: CRC-32 of all that follows; bytes of each array; counts; the arrays.
 CHECKSUM, NUMBERS = struct.Struct("<Q"), struct.Struct(f"<{len(CODES) + len(COUNTS)}Q")
 BLOCK = 2**20  # bytes read or copied at once
@@ -35,8 +35,8 @@ BLOCK = 2**20  # bytes read or copied at once
 class Tokens:
     """Rows laid end to end: input_ids int32 and type_ids uint8, (tokens,), and lengths int32, (rows,).
 
-    truncated, blank: rows cut to the maximal length, and rows with a blank text. unknown: unknown tokens. entry:
-    the file that is mapped; None for tokens in memory.
+    truncated, blank: rows cut to the maximal length, and rows with a blank text. unknown: unknown tokens.
+    removed: tokens that were cut off. entry: the file that is mapped; None for tokens in memory.
     """
 
     input_ids: memoryview
@@ -45,6 +45,7 @@ class Tokens:
     truncated: int = 0
     blank: int = 0
     unknown: int = 0
+    removed: int = 0
     entry: Path | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:

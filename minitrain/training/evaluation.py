@@ -20,6 +20,7 @@ from minitrain.data.dataset import Split, as_split
 from minitrain.data.progress import progress
 from minitrain.data.sampler import Batches, batches_by_length, batches_by_row, draw_seed
 from minitrain.data.tokenizer.tokenizer import Example
+from minitrain.data.windows import WindowRows
 from minitrain.distributed.world import World
 from minitrain.errors import MinitrainError
 from minitrain.kernels.precision import autocast, device_of, explain_oom
@@ -30,6 +31,7 @@ from minitrain.model.encoder_config import EncoderConfig
 from minitrain.model.families import check_type_ids
 from minitrain.training.loss import Loss, mean_loss
 from minitrain.training.metrics import Confusion, Metric
+from minitrain.training.pooling import pool_windows
 from minitrain.training.regression_metrics import mean_absolute_error, root_mean_squared_error
 
 SMALLER_BATCHES = "lower --per_device_eval_batch_size or --max_length"
@@ -63,7 +65,7 @@ class EvalSettings:
     """How a split is scored.
 
     Attributes:
-        batch_size: Rows of a forward pass.
+        batch_size: Rows of a forward pass; windows of long texts are rows of their own.
         order: "length" batches rows of similar length, "rows" takes them in order; padding moves the last bits.
         pad_token_id: By default that of the split's tokenizer.
         pad_to_multiple_of: As in `collate`.
@@ -93,7 +95,7 @@ class EvalSettings:
             mean_of_means=config.accumulation == "sum",
         )
 
-    def batches(self, split: Split) -> Batches:
+    def batches(self, split: Split | WindowRows) -> Batches:
         """The row numbers of each forward pass."""
         if self.order == "length":
             return batches_by_length(split.lengths, self.batch_size)
@@ -121,7 +123,7 @@ def predict(
         first_row: Number of the split's first row in an error.
 
     Returns:
-        (N, C) float32 on the CPU, in the order of the rows.
+        (N, C) float32 on the CPU, in the order of the rows; of a text in windows, pooled.
 
     Raises:
         MinitrainError: A logit is NaN or infinite, or the memory is short.
@@ -130,20 +132,24 @@ def predict(
     check_token_types(model.config, split)
     device, bf16 = device_of(model), settings.bf16
     pad = split.pad_token_id if settings.pad_token_id is None else settings.pad_token_id
-    logits = torch.zeros(len(split), model.config.num_labels)
-    batches = settings.batches(split)
+    passes = split.window_rows or split  # the rows that the model sees
+    logits = torch.zeros(len(passes), model.config.num_labels)
+    batches = settings.batches(passes)
     own = range(world.rank, len(batches), world.size)
     with _evaluating(model, len(own)), autocast(device, bf16), _bias_in_float32(model, bf16) as bias:
         for number in own:
             rows = batches[number]
-            examples = [split[row] for row in rows]
+            examples = [passes[row] for row in rows]
             batch = collate(examples, pad, settings.pad_to_multiple_of, padding_side=split.padding_side)
             with explain_oom(batch.input_ids.shape, "evaluation", SMALLER_BATCHES):
                 out = model(**batch.to(device).inputs).float()
                 logits[rows] = (out if bias is None else out + bias).cpu()
             if on_rows is not None:
-                on_rows(sum(map(len, batches[number - world.rank : number - world.rank + world.size])))
+                done = batches[number - world.rank : number - world.rank + world.size]
+                on_rows(sum(map(passes.begun, done) if isinstance(passes, WindowRows) else map(len, done)))
     world.all_reduce(logits)  # each row is zero in all processes but one, so the sum is exact
+    if isinstance(passes, WindowRows):
+        logits = pool_windows(logits, passes.counts, passes.pooling)
     broken = (~logits.isfinite().all(-1)).nonzero()
     if len(broken):
         raise MinitrainError(

@@ -52,7 +52,7 @@ class StepLog:
     learning_rate: float
     examples: int  # in all processes
     padding: float  # share of positions, 0 to 1
-    shapes: tuple[tuple[int, int], ...]  # (B, L) of each micro-batch of this process
+    shapes: tuple[tuple[int, int], ...]  # (B, L), or (W, L) of windows, of each micro-batch of this process
     loss: float = math.nan  # as in `StepResult`
     grad_norm: float = math.nan  # before clipping
     seconds: float = math.nan  # wall time since the later of its start and the end of the previous step
@@ -156,7 +156,8 @@ def train_loop(
     """
     model, world = state.model.train(), state.world
     steps, sampler = plan(config, len(train), world.size), make_sampler(config, train, world.size)
-    settings, take_step = StepSettings.of(config), choose_step(config, device_of(model), world.size)
+    settings = StepSettings.of(config)
+    take_step = choose_step(config, device_of(model), world.size, train.windows is not None)
     recorded = take_step is not train_step
     in_flight = InFlight(observer.on_step, lag=1 if recorded else 0)
     collate_fn = _collate_fn(train, config, pad_token_id, recorded)
@@ -237,10 +238,9 @@ def step_batches(
         batches = [replace(batch, labels=None) for batch in batches]
     if config.dropout_rng == "process":
         return batches, []
-    lengths = [[train.lengths[row] for row in share] for share in shares]
     return batches, [
-        ExampleStreams(config.seed, state.step, share, share_lengths, train.padding_side)
-        for share, share_lengths in zip(shares, lengths, strict=True)
+        ExampleStreams(config.seed, state.step, *train.names_and_lengths(share), train.padding_side)
+        for share in shares
     ]
 
 
@@ -257,6 +257,8 @@ def _step_log(
         epoch=state.epoch,
         learning_rate=learning_rate,
         examples=len(rows),
-        padding=padding_share(train.lengths, rank_micro_batches(rows, config.per_device_train_batch_size)),
-        shapes=tuple((len(batch), batch.input_ids.size(1)) for batch in batches),
+        padding=padding_share(
+            train.lengths, rank_micro_batches(rows, config.per_device_train_batch_size), train.window_rows
+        ),
+        shapes=tuple((batch.input_ids.size(0), batch.input_ids.size(1)) for batch in batches),
     )

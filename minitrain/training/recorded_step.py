@@ -83,7 +83,7 @@ class RecordedStep:
         with casting(state.cast) if state.cast else nullcontext():
             with autocast(self.device, settings.bf16):
                 logits = state.parallel(**batch.inputs)
-            loss, _ = plain.share_of_loss(logits, batch.labels, None, settings)
+            loss, _ = plain.share_of_loss(logits, batch, None, settings)
             loss.backward()
         norm, grad_scale = plain.clip(state.model, settings)
         outcome = torch.stack([loss.detach().float(), norm])

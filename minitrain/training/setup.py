@@ -83,9 +83,9 @@ def is_recordable(config: TrainConfig, device: torch.device, processes: int = 1)
     return config.cuda_graphs and device.type == "cuda" and fast and one_batch
 
 
-def choose_step(config: TrainConfig, device: torch.device, processes: int) -> Step:
-    """`train_step`, or the same recorded by the GPU."""
-    return RecordedStep(device) if is_recordable(config, device, processes) else train_step
+def choose_step(config: TrainConfig, device: torch.device, processes: int, windows: bool = False) -> Step:
+    """`train_step`, or the same recorded by the GPU. windows: Batches have any number of rows, too many shapes."""
+    return RecordedStep(device) if not windows and is_recordable(config, device, processes) else train_step
 
 
 Sampler = BucketBatchSampler | RandomBatchSampler | GlobalRngBatchSampler

@@ -26,6 +26,7 @@ from minitrain.training.clipping import clip_gradients, grad_norm
 from minitrain.training.loss import Loss, loss_of
 from minitrain.training.loss_count import rescale, total_weight
 from minitrain.training.optim import AdamW
+from minitrain.training.pooling import pool_windows
 
 OOM_ADVICE = (
     "lower --per_device_train_batch_size and raise --gradient_accumulation_steps by the same factor, or lower "
@@ -122,7 +123,7 @@ def train_step(
                 batch = batch.to(device)
                 with autocast(device, settings.bf16):
                     logits = model(**batch.inputs)
-                micro_loss, count = share_of_loss(logits, batch.labels, divisor, settings)
+                micro_loss, count = share_of_loss(logits, batch, divisor, settings)
                 # DDP takes the mean over processes; the sum is wanted.
                 (micro_loss * world.size if world.size > 1 else micro_loss).backward()
             loss += micro_loss.detach()
@@ -140,13 +141,13 @@ def train_step(
     return result
 
 
-def share_of_loss(
-    logits: Tensor, labels: Tensor | None, divisor: Any, settings: StepSettings
-) -> tuple[Tensor, Any]:
+def share_of_loss(logits: Tensor, batch: Batch, divisor: Any, settings: StepSettings) -> tuple[Tensor, Any]:
     """What a micro-batch adds to the loss of a step, 0-dim, and its count. divisor: Of the step, if another."""
-    if labels is None:
+    if batch.labels is None:
         return logits.sum() * 0.0, 0  # zero, with a backward pass that the other processes wait for
-    loss_sum, count = loss_of(logits, labels, settings.loss, divisor)
+    if batch.windows:  # a long text has several rows
+        logits = pool_windows(logits, batch.windows, batch.pooling)
+    loss_sum, count = loss_of(logits, batch.labels, settings.loss, divisor)
     # Trainer leaves the division to the model; with label smoothing it divides by all examples itself.
     means = settings.sum_of_means and (settings.loss.class_weights or not settings.loss.label_smoothing)
     return loss_sum / (count if means or divisor is None else divisor), count

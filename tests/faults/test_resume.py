@@ -149,6 +149,11 @@ def test_settings_that_a_run_of_version_0_1_0_saved_are_read_under_todays_names(
         "sampler": "stream",
     }
     assert changed_settings({"config": former}, {"config": config}) == []
+    del former["long_texts"]  # a setting that it does not know is at its default
+    assert changed_settings({"config": former}, {"config": config}) == []
+    assert changed_settings({"config": former}, {"config": config | {"long_texts": "tail"}}) == [
+        "long_texts: head -> tail"
+    ]
     former["decay"] = "matrices"
     assert changed_settings({"config": former}, {"config": config}) == ["decay_all: False -> True"]
 

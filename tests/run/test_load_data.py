@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from test_loop import write_tiny_model
 
+from minitrain.config.long_texts import LongTexts
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import Split, Splits
 from minitrain.data.load import load_splits, tokenize_splits
@@ -284,9 +285,9 @@ def test_a_request_that_was_guessed_is_answered_without_tokenizing_again(
     parent.send((folder, None, positions + max_length))  # waits in the pipe
     lengths: list[int | None] = []
 
-    def counted(texts: TextSplits, tokenizer: Tokenizer, length: int | None = None) -> Splits:
+    def counted(texts: TextSplits, tokenizer: Tokenizer, length: int, long_texts: LongTexts) -> Splits:
         lengths.append(length)
-        return tokenize_splits(texts, tokenizer, length)
+        return tokenize_splits(texts, tokenizer, length, long_texts)
 
     monkeypatch.setattr("minitrain.run.load_data.tokenize_splits", counted)
     splits = load_data._splits(TrainConfig(**flags_of(folder, rows, tmp_path / "out")), child)

@@ -635,7 +635,7 @@ def test_blank_and_cut_texts_are_counted(folder: Path, predicted: Predict, capsy
         patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"good\n\n" + b"good " * 99)))
         predict_run(PredictConfig(run=str(folder / "single"), max_length=8))
     assert capsys.readouterr().err == (
-        "standard input: 1 of 3 rows are longer than 8 tokens and were cut\n"
+        "standard input: 1 of 3 texts is longer than 8 tokens; head keeps 6% of their tokens\n"
         "standard input: 1 of 3 rows have a text with nothing in it\n"
     )
 

@@ -24,6 +24,10 @@ from minitrain.errors import MinitrainError, shown
 from minitrain.storage.files import json_text
 from minitrain.storage.hub import resolve_model
 
+# Where --long_texts cuts; head as the tokenizer's files say. "middle" keeps a quarter as the head, the rest as the
+# tail: 128 and 382 of 510 tokens, as in Sun et al. 2019, "How to Fine-Tune BERT", arXiv 1905.05583, section 5.3.1.
+SIDES = {"tail": "left", "head_tail": "middle"}
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -36,12 +40,16 @@ class Example:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokenized rows. truncated, blank: rows cut to max_length, or with a blank text. unknown: [UNK] tokens."""
+    """Tokenized rows. truncated, blank: rows cut to max_length, or with a blank text. unknown: [UNK] tokens.
+
+    removed: tokens that were cut off.
+    """
 
     examples: list[Example]
     truncated: int = 0
     blank: int = 0
     unknown: int = 0
+    removed: int = 0
 
 
 class Tokenizer:
@@ -88,12 +96,15 @@ class Tokenizer:
         where: str = "input",
         columns: tuple[str, ...] = ("texts", "pairs"),
         first_row: int = 1,
+        long_texts: str = "head",
     ) -> Encoded:
-        """Tokenize rows. A row that is too long loses tokens from the end of its longer text.
+        """Tokenize rows. A row that is too long loses tokens of its longer text, by default from the end.
 
         Args:
             max_length: Tokens per row, special ones included; None for the tokenizer's own limit.
             where, columns, first_row: What errors call the file, its columns, and the number of texts[0] in it.
+            long_texts: The part that is kept, as in `LongTexts`; "head" cuts on the side that the tokenizer's
+                files name, nearly always the right, and "windows" cuts nothing.
 
         Raises:
             MinitrainError: A value that is not text, lists of unequal length, or a max_length that leaves no room.
@@ -103,14 +114,14 @@ class Tokenizer:
         rows = list(zip(*inputs, strict=True))
         special = self.num_special_tokens(pair=pairs is not None)
         limit = self._limit(max_length, special, pair=pairs is not None)
-        side, typed = self.settings["truncation_side"], "token_type_ids" in self.settings["model_input_names"]
-        examples, truncated, blank = [], 0, 0
+        side, typed = SIDES.get(long_texts), "token_type_ids" in self.settings["model_input_names"]
+        examples, truncated, blank, removed = [], 0, 0, 0
         # The fast variant leaves out the character offsets, which nothing here reads.
         for number, encoding in enumerate(self.backend.encode_batch_fast(list(texts) if pairs is None else rows)):
             ids, type_ids = encoding.ids, encoding.type_ids
-            if limit is not None and len(ids) > limit:
-                ids, type_ids = truncate(encoding, limit - special, side)
-                truncated += 1
+            if limit is not None and len(ids) > limit and long_texts != "windows":
+                truncated, removed = truncated + 1, removed + len(ids) - limit
+                ids, type_ids = truncate(encoding, limit - special, side or self.settings["truncation_side"])
             if not ids:
                 raise MinitrainError(
                     f"{where}, row {first_row + number}: gives no token, and this tokenizer adds no special ones; "
@@ -119,7 +130,7 @@ class Tokenizer:
             blank += len(ids) == special or any(not text or text.isspace() for text in rows[number])
             examples.append(Example(ids, type_ids if typed else [0] * len(ids)))
         unknown = sum(example.input_ids.count(self._unknown_id) for example in examples)
-        return Encoded(examples, truncated, blank, unknown)
+        return Encoded(examples, truncated, blank, unknown, removed)
 
     def _limit(self, max_length: int | None, special: int, pair: bool) -> int | None:
         limit = self.max_length if max_length is None else max_length
@@ -141,6 +152,13 @@ class Tokenizer:
     def num_special_tokens(self, pair: bool) -> int:
         """How many tokens the template adds to a text or a pair."""
         return self.backend.num_special_tokens_to_add(pair)
+
+    def template(self) -> tuple[int, int]:
+        """How many special tokens stand before and after a single text."""
+        for text in ("a", *self.backend.get_vocab(with_added_tokens=False)):
+            if 0 in (sequences := self.backend.encode(text).sequence_ids):
+                return sequences.index(0), sequences[::-1].index(0)
+        raise MinitrainError("the tokenizer makes no token of any word of its vocabulary: is tokenizer.json whole?")
 
     def check_fits(self, vocab_size: int, source: Path) -> None:
         """Raise MinitrainError if a model with `vocab_size` word embeddings lacks one for some token."""
@@ -189,6 +207,8 @@ def _unknown_id(backend: Backend) -> int:
 def truncate(encoding: Encoding, room: int, side: str) -> tuple[list[int], list[int]]:
     """Ids and type ids of a text or pair cut to `room` tokens beside the template's.
 
+    side: Where tokens are cut off: "right", "left", or "middle", which keeps both ends.
+
     The same as the library's strategy longest_first, which keeps every combination of the pieces it cuts off a
     pair: two texts of 20,000 words cut to 128 tokens take it half a minute and 8 GB.
     """
@@ -196,7 +216,8 @@ def truncate(encoding: Encoding, room: int, side: str) -> tuple[list[int], list[
     places = [[i for i, sequence in enumerate(sequences) if sequence == text] for text in (0, 1)]
     keep = [True] * len(sequences)
     for own, count in zip(places, truncated_lengths(len(places[0]), len(places[1]), room), strict=True):
-        for i in own[count:] if side == "right" else own[: len(own) - count]:
+        head = {"right": count, "left": 0, "middle": -(-count // 4)}[side]
+        for i in own[head : head + len(own) - count]:
             keep[i] = False
     return list(compress(encoding.ids, keep)), list(compress(encoding.type_ids, keep))
 
