@@ -78,7 +78,9 @@ def test_the_page_has_commands() -> None:
 def test_a_command_of_the_page_reads_its_rows(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     config = parse(TrainConfig, "", shlex.split(command)[2:])
-    splits = tokenize_splits(choose_splits(config, read_tables(config), None), load_tokenizer("demo"))
+    texts = choose_splits(config, read_tables(config), None)
+    splits = tokenize_splits(texts, load_tokenizer("demo"), config.max_length, config.long_text_options)
+    assert (splits.train.windows is not None) == (config.long_texts == "windows")
     several = isinstance(config.train_file, str) and ("," in config.train_file or "*" in config.train_file)
     rows = 20 if several else 8 if config.eval_fraction else 10
     assert len(splits.train) == min(rows, config.max_train_samples or rows)

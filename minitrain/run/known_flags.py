@@ -24,6 +24,8 @@ dataset_config_name task_name: subset
 validation_file valid_file dev_file eval_data val_file: eval_file
 train_data: train_file
 max_seq_length: max_length
+truncation_side truncation_strategy truncation sliding_window return_overflowing_tokens: long_texts
+doc_stride: stride
 per_gpu_train_batch_size train_batch_size batch_size: per_device_train_batch_size
 per_gpu_eval_batch_size eval_batch_size: per_device_eval_batch_size
 total_train_batch_size: global_batch_size

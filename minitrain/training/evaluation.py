@@ -150,13 +150,17 @@ def predict(
     world.all_reduce(logits)  # each row is zero in all processes but one, so the sum is exact
     if isinstance(passes, WindowRows):
         logits = pool_windows(logits, passes.counts, passes.pooling)
+    _check_finite(logits, first_row)
+    return logits
+
+
+def _check_finite(logits: Tensor, first_row: int) -> None:
     broken = (~logits.isfinite().all(-1)).nonzero()
     if len(broken):
         raise MinitrainError(
             f"row {int(broken[0]) + first_row}: the model's output is NaN or infinite, so its weights are broken; "
             "if training broke them, lower --learning_rate"
         )
-    return logits
 
 
 def evaluate(

@@ -12,6 +12,7 @@ from workers import gradients_with_and_without_dropout, logits, train_runs
 from minitrain.distributed.launcher import launch
 
 SIZES = (64, 65, 67, 5)
+WINDOWS: dict[str, Any] = {"long_texts": "windows", "max_length": 12}
 DROPOUT: dict[str, dict[str, Any]] = {
     "off": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.0},
     "of each example": {"dropout_rng": "example"},
@@ -36,13 +37,14 @@ def runs(place: Path) -> dict[int, list[list[dict[str, Any]]]]:
             "model": str(place / "tiny"),
             "train_file": str(place / f"train-{size}.csv"),
             "eval_file": str(place / "eval.csv"),
-            "output_dir": str(place / f"{size}-{name}"),
+            "output_dir": str(place / f"{size}-{name}-{len(reading)}"),
             "global_batch_size": 12,
             "learning_rate": 3e-3,
             "num_train_epochs": 2,
+            **reading,
             **dropout,
         }
-        for size in SIZES
+        for size, reading in [*((size, {}) for size in SIZES), (65, WINDOWS)]
         for name, dropout in DROPOUT.items()
     ]
     return {processes: launch(train_runs, (flags,), processes) for processes in (1, 2, 3, 4)}

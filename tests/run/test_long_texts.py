@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 from test_loop import NO_DROPOUT, reviews, write_tiny_model
 from test_main import read_log, read_results
-from workers import train_runs
 
 from minitrain.config.inference_config import EvaluateConfig, PredictConfig
 from minitrain.config.train_config import TrainConfig
-from minitrain.distributed.launcher import launch
 from minitrain.errors import MinitrainError
 from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import train
@@ -88,8 +86,8 @@ def test_evaluate_and_predict_read_as_the_run_did(
     results = read_results(run)
     assert {name: results["config"][name] for name in FLAGS} == FLAGS
     scored = evaluate_run(EvaluateConfig(run=str(run), output=str(tmp_path / "rows.jsonl")))
-    assert scored["validation"].examples == 40
-    assert scored["validation"].values == results["results"]["validation"]
+    assert scored["eval.csv"].examples == 40
+    assert {**scored["eval.csv"].values, "examples": 40} == results["results"]["validation"]
     assert "40 texts are read in" in capsys.readouterr().err
     kept = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     output = tmp_path / "labelled.jsonl"
@@ -103,7 +101,7 @@ def test_evaluate_and_predict_read_as_the_run_did(
 
 def test_other_readings_and_lengths_can_be_asked_for(place: Path, run: Path) -> None:
     def loss(**flags: Any) -> float:
-        return evaluate_run(EvaluateConfig(run=str(run), **flags))["validation"].loss
+        return evaluate_run(EvaluateConfig(run=str(run), **flags))["eval.csv"].loss
 
     trained = loss()
     whole = loss(max_length=64)  # every text fits
@@ -141,13 +139,3 @@ def test_a_resumed_run_has_the_same_bits_and_other_windows_are_refused(
     assert (out / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
     losses = [[line["loss"] for line in read_log(folder) if line["event"] == "step"] for folder in (out, run)]
     assert losses[0] == losses[1][3:] and len(losses[0]) == 3
-
-
-def test_two_processes_have_the_losses_and_metrics_of_one(place: Path, tmp_path: Path) -> None:
-    # 40 rows and 12 a step: in the last step one process has no row.
-    flags = flags_of(place, tmp_path / "out", global_batch_size=12, dropout_rng="example", max_steps=-1)
-    runs = [flags | {"num_train_epochs": 1, "hidden_dropout_prob": 0.1}]
-    [[alone]], [[found], _] = (launch(train_runs, (runs,), size) for size in (1, 2))
-    assert found["losses"] == pytest.approx(alone["losses"], abs=1e-5) and len(found["losses"]) == 4
-    for name, value in alone["results"]["validation"].items():
-        assert found["results"]["validation"][name] == pytest.approx(value, abs=1e-6)
