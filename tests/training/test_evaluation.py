@@ -145,7 +145,9 @@ def test_order_that_there_is_not_is_an_error(model: SequenceClassifier, split: S
 
 
 def test_scores_are_not_smoothed() -> None:
-    with pytest.raises(MinitrainError, match=r"--label_smoothing_factor 0\.1 is about classes, but these labels are scores"):
+    with pytest.raises(
+        MinitrainError, match=r"--label_smoothing_factor 0\.1 is about classes, but these labels are scores"
+    ):
         loss_of(torch.zeros(2, 1), torch.zeros(2), Loss(label_smoothing=0.1))
 
 
