@@ -136,13 +136,13 @@ def windows_of(options: LongTexts, tokenizer: Tokenizer, max_length: int | None,
             f"--long_texts windows cuts single texts, and these are pairs ({columns[0]}, {columns[1]}): pass "
             "--join ' ' to make one text of both, or --long_texts tail or head_tail"
         )
-    limit = tokenizer.max_length if max_length is None else max_length
+    limit = tokenizer.limit(max_length, pair=False)
     if limit is None:
         raise MinitrainError("--long_texts windows needs the length of a window: pass --max_length")
     prefix, suffix = tokenizer.template()
     room = limit - prefix - suffix
     stride = room // 4 if options.stride is None else options.stride
-    if room > 0 and stride >= room:  # no room at all is an error of `encode`
+    if stride >= room:
         raise MinitrainError(
             f"--stride {stride}: a window of {limit} tokens holds {room} of a text beside special ones, and may "
             f"share {room - 1} with the next: lower --stride, or raise --max_length"

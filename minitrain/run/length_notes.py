@@ -24,7 +24,7 @@ def counts_of(splits: Iterable[Split], before: Counter[str] | None = None) -> Co
             windows = [*split.window_rows.counts] or windows
             counts["windows"] += sum(windows)
         counts.update(rows=len(split), truncated=split.truncated, removed=split.removed, kept=read)
-        counts["most"] = max(counts["most"], *windows)
+        counts["most"] = max(counts["most"], max(windows))
     return counts
 
 

@@ -189,6 +189,8 @@ def test_documents_are_kept_whole_on_the_disk_whatever_the_windows(
     whole, entries = kept(**MANY)
     assert whole.lengths == [20, 4] and entries == 1
     assert kept(max_length=5, long_texts="windows", stride=1, window_pooling="max")[1] == 1
+    with pytest.raises(MinitrainError, match="--max_length is 2, but a text needs 2 special"):
+        kept(max_length=2, long_texts="windows")  # also of tokens that are on the disk
     assert [kept(long_texts=kind)[1] for kind in ("head", "tail", "head_tail", "tail")] == [2, 3, 4, 4]
     head, tail = kept(long_texts="head")[0], kept(long_texts="tail")[0]
     assert head[0] != tail[0] and head.removed == tail.removed == 10

@@ -12,9 +12,13 @@ from test_loop import NO_DROPOUT, reviews, write_tiny_model
 from test_main import read_log, read_results
 
 from minitrain.config.inference_config import EvaluateConfig, PredictConfig
+from minitrain.config.long_texts import LongTexts
 from minitrain.config.train_config import TrainConfig
+from minitrain.data.load import tokenize
+from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
 from minitrain.run.evaluate import evaluate_run
+from minitrain.run.length_notes import counts_of, length_notes
 from minitrain.run.main import train
 from minitrain.run.predict import predict_run
 
@@ -139,3 +143,13 @@ def test_a_resumed_run_has_the_same_bits_and_other_windows_are_refused(
     assert (out / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
     losses = [[line["loss"] for line in read_log(folder) if line["event"] == "step"] for folder in (out, run)]
     assert losses[0] == losses[1][3:] and len(losses[0]) == 3
+
+
+def test_a_head_that_is_the_end_by_the_tokenizers_files_is_called_so() -> None:
+    tokenizer = load_tokenizer("demo")
+    tokenizer.settings["truncation_side"] = "left"
+    split = tokenize({"text": ["the " * 20]}, tokenizer, ("text",), max_length=12)
+    assert length_notes(counts_of([split]), 12, LongTexts(), tokenizer) == [
+        "1 of 1 texts is longer than 12 tokens; head (the end, as the tokenizer's truncation_side says) keeps 50% "
+        "of their tokens"
+    ]

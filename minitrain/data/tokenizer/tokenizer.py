@@ -113,7 +113,7 @@ class Tokenizer:
         _check_inputs(inputs, where, columns, first_row)
         rows = list(zip(*inputs, strict=True))
         special = self.num_special_tokens(pair=pairs is not None)
-        limit = self._limit(max_length, special, pair=pairs is not None)
+        limit = self.limit(max_length, pair=pairs is not None)
         side, typed = SIDES.get(long_texts), "token_type_ids" in self.settings["model_input_names"]
         examples, truncated, blank, removed = [], 0, 0, 0
         # The fast variant leaves out the character offsets, which nothing here reads.
@@ -132,7 +132,9 @@ class Tokenizer:
         unknown = sum(example.input_ids.count(self._unknown_id) for example in examples)
         return Encoded(examples, truncated, blank, unknown, removed)
 
-    def _limit(self, max_length: int | None, special: int, pair: bool) -> int | None:
+    def limit(self, max_length: int | None, pair: bool) -> int | None:
+        """Tokens kept of a text or pair: as asked, or all the tokenizer takes. Raises MinitrainError."""
+        special = self.num_special_tokens(pair)
         limit = self.max_length if max_length is None else max_length
         if limit is not None and (not isinstance(limit, int) or limit <= special):
             raise MinitrainError(
