@@ -28,10 +28,13 @@ from transformers import (
     get_scheduler,
 )
 
+from minitrain.config.long_texts import LongTexts
 from minitrain.config.optimization import DEFAULTS
 from minitrain.config.train_config import ACCELERATE, TRAINER, TrainConfig
 from minitrain.data.batch import collate
 from minitrain.data.dataset import Split
+from minitrain.data.labels.ids import Labels
+from minitrain.data.load import tokenize
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.distributed.launcher import launch
 from minitrain.distributed.world import process_group
@@ -160,6 +163,34 @@ def test_evaluation_and_the_training_that_follows(restless: Bench, tmp_path: Pat
         restless.fit(match_trainer=True, **flags, **when)[0].losses for when in ({"eval_strategy": "no"}, often)
     ]
     assert matching == [theirs, evaluated]
+
+
+def test_windows_that_trainer_counts_one_by_one(still: Bench, tmp_path: Path) -> None:
+    texts, labels = reviews(22)
+    reference = AutoTokenizer.from_pretrained(still.folder)
+    cut: dict[str, Any] = {"truncation": True, "max_length": 10, "stride": 3, "return_overflowing_tokens": True}
+    encoded = reference(texts, **cut)
+    documents = encoded.pop("overflow_to_sample_mapping")
+    rows = [
+        {name: values[i] for name, values in encoded.items()} | {"label": labels[document]}
+        for i, document in enumerate(documents)
+    ]
+    trainer = trainer_of(still, tmp_path)
+    found = trainer.predict(rows)  # type: ignore[arg-type]
+    assert len(found.predictions) == len(rows) > len(texts)
+    windows = LongTexts(long_texts="windows", stride=3)
+    table = {"text": texts, "label": labels}
+    names = Labels(names=("no", "yes"))
+    columns: Any = (load_tokenizer(still.folder), ("text",), "label", names)
+    split = tokenize(table, *columns, max_length=10, long_texts=windows)
+    torch.manual_seed(42)
+    ours = evaluate(load_classifier(still.folder, 2), split, metric_for(None, 2))
+    theirs = torch.from_numpy(found.predictions)
+    pooled = torch.stack([theirs[torch.tensor(documents) == row].mean(0) for row in range(len(texts))])
+    assert torch.allclose(ours.logits, pooled, atol=1e-6) and ours.examples == len(texts)
+    loss = torch.nn.functional.cross_entropy(pooled, torch.tensor(labels)).item()
+    assert ours.loss == pytest.approx(loss, abs=1e-6)
+    assert abs(found.metrics["test_loss"] - loss) > 1e-3
 
 
 @pytest.fixture(scope="module")
