@@ -58,6 +58,19 @@ class OptimizationConfig(DataConfig):
     num_train_epochs: float = flag(3.0, "passes over the training data")
     max_steps: int = flag(-1, "optimizer steps; if positive, overrides --num_train_epochs")
     learning_rate: float = flag(5e-5, "peak learning rate of AdamW", bounds=(0.0, None))
+    layerwise_lr_decay: float = flag(
+        1.0, "learning rate of a layer as a share of that of the layer above it", bounds=(0.0, 1.0)
+    )
+    head_learning_rate: float | None = flag(
+        None, "peak learning rate of the head; by default --learning_rate", bounds=(0.0, None)
+    )
+    freeze: str | int | None = flag(
+        None, "do not train: embeddings, encoder (all but the head), or the embeddings and the N lowest layers"
+    )
+    frozen_dropout: bool | None = flag(
+        None, "dropout in frozen layers; by default true, or false with --keep_activations"
+    )
+    keep_activations: bool = flag(False, "compute the output of the frozen layers once and keep it on disk")
     lr_scheduler_type: str = flag(
         "linear", "learning rate schedule after warm-up", ("linear", "cosine", "constant", "constant_with_warmup")
     )

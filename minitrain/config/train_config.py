@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from minitrain.config.freezing import check_freezing, has_layer_rates
 from minitrain.config.optimization import (
     ARITHMETICS,
     DEFAULTS,
@@ -123,6 +124,7 @@ class TrainConfig(OptimizationConfig):
         super().__post_init__()
         if self.do_eval is None:
             object.__setattr__(self, "do_eval", self.eval_strategy != "no")
+        check_freezing(self)
         _check_combinations(self)
 
 
@@ -156,6 +158,13 @@ def _check_combinations(config: TrainConfig) -> None:
         raise MinitrainError("--long_texts windows: the references have no windows to match; pass head or tail")
     if config.torch_compile and (config.match_trainer or config.match_accelerate):
         raise MinitrainError("--torch_compile changes the last bits, which a match keeps: pass one of the two")
+    if config.keep_activations and (config.match_trainer or config.match_accelerate):
+        raise MinitrainError("--keep_activations changes the last bits, which a match keeps: pass one of the two")
+    if config.match_accelerate and (config.freeze is not None or has_layer_rates(config)):
+        raise MinitrainError(
+            "--match_accelerate: the example trains all layers at one rate: drop --freeze, --layerwise_lr_decay "
+            "and --head_learning_rate, or pass --match_trainer"
+        )
     if config.match_accelerate and config.bf16 and config.pad_to_multiple_of != 8:
         raise MinitrainError("--match_accelerate: in bf16 the example pads to 8; pass --pad_to_multiple_of 8")
 

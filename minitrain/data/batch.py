@@ -49,18 +49,18 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """Copy to a device; to a GPU asynchronously, from pinned memory."""
         pin = torch.device(device).type == "cuda" and self.input_ids.device.type == "cpu"
-        moved = [(tensor.pin_memory() if pin else tensor).to(device, non_blocking=pin) for tensor in self._tensors]
-        return Batch(*moved, windows=self.windows, pooling=self.pooling)
+        tensors = {name: tensor.pin_memory() if pin else tensor for name, tensor in self._tensors.items()}
+        return replace(self, **{name: tensor.to(device, non_blocking=pin) for name, tensor in tensors.items()})
 
     def fill(self, other: "Batch") -> None:
         """Overwrite these tensors in place with those of a batch of the same shape; to a GPU as `to` does."""
-        for own, new in zip(self._tensors, other._tensors, strict=True):
+        for own, new in zip(self._tensors.values(), other._tensors.values(), strict=True):
             pin = own.device.type == "cuda" and new.device.type == "cpu"
             own.copy_(new.pin_memory() if pin else new, non_blocking=pin)
 
     @property
-    def _tensors(self) -> list[Tensor]:
-        return [*self.inputs.values(), *([] if self.labels is None else [self.labels])]
+    def _tensors(self) -> dict[str, Tensor]:
+        return self.inputs | ({} if self.labels is None else {"labels": self.labels})
 
 
 def collate(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, overload
 
 from minitrain.data.labels.ids import Labels
 from minitrain.data.tables.table import Table
@@ -24,6 +24,15 @@ from minitrain.storage.token_cache import Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class Kept(Protocol):
+    """Hidden states by row, and what computes logits from them."""
+
+    model: Any
+
+    def attach(self, batch: Any, rows: Sequence[int]) -> Any:
+        """Give a batch the hidden states of its rows."""
 
 
 class Split:
@@ -42,6 +51,7 @@ class Split:
         removed: Tokens of texts that are not read.
         unknown, text_tokens: Unknown tokens, and all tokens without those of the template.
         scale: Undoes the standardization of the labels; None if they are not standardized.
+        kept: The output of frozen layers for each row (`training/kept_activations.py`); None if it is not kept.
     """
 
     def __init__(
@@ -56,6 +66,7 @@ class Split:
     ) -> None:
         self._tokens, self._labels, self.windows = tokens, labels, windows
         self.scale: TargetScale | None = None
+        self.kept: Kept | None = None
         self.pad_token_id, self.padding_side = pad_token_id, padding_side
         self.lengths: list[int] = tokens.lengths.tolist()
         self._ends = array("q", accumulate(self.lengths))

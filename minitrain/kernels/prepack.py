@@ -67,8 +67,10 @@ class CastWeights(PrepackedWeights):
 
     def _join(self, parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         whole = joined(parts, dtype)
-        self._parts += whole.split([len(part) for part in parts])
-        self._parameters += parts
+        for view, part in zip(whole.split([len(part) for part in parts]), parts, strict=True):
+            if part.requires_grad:  # frozen ones never change
+                self._parts.append(view)
+                self._parameters.append(part)
         return whole
 
 

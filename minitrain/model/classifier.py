@@ -32,6 +32,16 @@ class Encoder(nn.Module):
         # The names `shared` and `final` stand in the checkpoints of runs.
         self.shared = family.per_forward(config) if family.per_forward else None
         self.final = family.final_norm(config) if family.final_norm else None
+        # Set by `freezing.py`: parameters that it froze, and modules that stay in evaluation mode.
+        self.frozen: tuple[nn.Parameter, ...] = ()
+        self.without_dropout: tuple[nn.Module, ...] = ()
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """As torch's, except that `without_dropout` stays in evaluation mode."""
+        super().train(mode)
+        for module in self.without_dropout:
+            module.eval()
+        return self
 
     @property
     def word_embeddings(self) -> nn.Embedding:

@@ -17,6 +17,7 @@ from minitrain.distributed.world import World, choose_device
 from minitrain.errors import MinitrainError
 from minitrain.kernels.compile import check_compilable
 from minitrain.model.classifier import SequenceClassifier
+from minitrain.model.freezing import freeze_layers
 from minitrain.model.weights import load_classifier, read_config, trained_labels
 from minitrain.run.load_data import DataPrefetcher
 from minitrain.run.run_folder import output_directory, output_path
@@ -24,6 +25,7 @@ from minitrain.storage.download import commit_of
 from minitrain.storage.hub import resolve_model
 from minitrain.storage.safetensors_io import weight_files
 from minitrain.training.evaluation import check_token_types
+from minitrain.training.kept_activations import check_keepable
 from minitrain.training.metrics import Metric, metric_for
 from minitrain.training.setup import best_by, with_per_device_batch_size
 
@@ -97,7 +99,7 @@ def prepare(
         directory=directory,
         device=device,
         tokenizer=tokenizer,
-        model=model.to(device),
+        model=_frozen(model, config, splits).to(device),
         splits=splits,
         max_length=max_length,
         scale=splits.train.target_scale() if config.standardize_targets and splits.labels.names is None else None,
@@ -105,6 +107,13 @@ def prepare(
     )
     best_by(config, run.new_metric())  # raises for an unknown --metric_for_best_model
     return run
+
+
+def _frozen(model: SequenceClassifier, config: TrainConfig, splits: Splits) -> SequenceClassifier:
+    freeze_layers(model, config.freeze, bool(config.frozen_dropout))
+    if config.keep_activations:
+        check_keepable(model, [splits.train, *splits.evaluation.values()])
+    return model
 
 
 def _load_data(

@@ -31,8 +31,8 @@ class Profiler:
         self.model, self.device, self.observer = state.model, device_of(state.model), observer
         self.totals: defaultdict[str, float] = defaultdict(float)
         self._last = self._first_forward = 0.0
-        self.model.register_forward_pre_hook(lambda *_: self._forward_begins())
-        self.model.register_forward_hook(lambda *_: self._ended("forward"))
+        state.parallel.register_forward_pre_hook(lambda *_: self._forward_begins())
+        state.parallel.register_forward_hook(lambda *_: self._ended("forward"))
         weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         torch.autograd.graph.register_multi_grad_hook(weights, lambda _: self._ended("backward"))
         state.optimizer.register_step_pre_hook(lambda *_: self._ended("clip"))

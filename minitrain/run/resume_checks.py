@@ -60,12 +60,13 @@ def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
         old, new: With "config", and "global_batch" if the number of processes is known.
     """
     # What an earlier version did not know is as it was without the flag.
-    before = {spec.name: spec.default for spec in fields(TrainConfig)} | with_todays_names(old["config"])
+    plain = {spec.name: spec.default for spec in fields(TrainConfig)} | {"frozen_dropout": True}
+    before = plain | with_todays_names(old["config"])
     settings = [(name, before.get(name), value) for name, value in new["config"].items() if name not in FREE]
     if "global_batch" in old:
         settings.append(("examples a step, in all processes", old["global_batch"], new["global_batch"]))
-    plain = [(name, was, json.loads(json.dumps(value))) for name, was, value in settings]
-    return [f"{name}: {was} -> {value}" for name, was, value in plain if was != value]
+    as_json = [(name, was, json.loads(json.dumps(value))) for name, was, value in settings]
+    return [f"{name}: {was} -> {value}" for name, was, value in as_json if was != value]
 
 
 def check_settings(
@@ -78,8 +79,20 @@ def check_settings(
             f"--resume: the run was trained with other settings: {changed}. Give the same ones, or pass "
             "--resume_changed to continue with the new ones"
         )
+    groups = [_grouping(asdict(TrainConfig()) | found["config"]) for found in (old, new)]
+    if groups[0] != groups[1]:
+        raise MinitrainError(
+            f"--resume: AdamW's moments in the checkpoint are of other parameters or groups ({changed}): resume "
+            "with --freeze, --layerwise_lr_decay and --head_learning_rate as they were, or start another run with "
+            "another --output_dir"
+        )
     if changed:
         log(f"changed  {changed}")
+
+
+def _grouping(config: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What decides which parameters AdamW has, and in which groups."""
+    return config["freeze"], config["layerwise_lr_decay"] != 1.0 or config["head_learning_rate"] is not None
 
 
 def other_machine(old: Mapping[str, str], new: Mapping[str, str]) -> str:

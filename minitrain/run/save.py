@@ -19,6 +19,7 @@ from minitrain.data.labels.ids import Labels, display_names, label_numbers
 from minitrain.data.labels.notes import plain
 from minitrain.data.tables.table import Table
 from minitrain.errors import MinitrainError
+from minitrain.model.freezing import count_parameters
 from minitrain.model.weights import save_classifier
 from minitrain.run.prepare import LIBRARIES, PreparedRun
 from minitrain.run.report import answers, as_json, finite_values
@@ -64,6 +65,7 @@ def run_info(run: PreparedRun, state: TrainState, best: Best, final: Mapping[str
         "held_out": splits.held_out,
         "labels": splits.labels.names,
         "weights": run.model.load_report.facts(),
+        "parameters": dict(zip(("trained", "all"), count_parameters(run.model), strict=True)),
         "positive_label": splits.labels.positive_label,
         "numbers_are_ids": splits.labels.numbers_are_ids,
         "max_length": run.max_length,

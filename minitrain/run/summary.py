@@ -15,6 +15,7 @@ from minitrain.data.load import unknown_warning
 from minitrain.data.sampler import padding_share, rank_micro_batches
 from minitrain.data.targets import TargetScale
 from minitrain.kernels.matmul import onednn_supports
+from minitrain.run.layer_lines import layer_lines
 from minitrain.run.length_notes import counts_of, length_notes
 from minitrain.run.prepare import PreparedRun
 from minitrain.run.report import class_table, duration, metric_name, result_lines
@@ -38,6 +39,7 @@ def header(run: PreparedRun, processes: int = 1) -> list[str]:
         *_targets(run.scale),
         *_lengths(run, _padding(config, splits, processes)),
         f"weights  {config.model}: {run.model.load_report.line()}",
+        *layer_lines(config, run.model, [splits.train, *splits.evaluation.values()]),
         f"plan     {_plan(config, len(splits.train), processes)}",
         "",
     ]

@@ -28,6 +28,7 @@ from minitrain.kernels.dropout import ExampleStreams
 from minitrain.kernels.precision import device_of
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.training.evaluation import Evaluation, check_token_types, evaluate_all
+from minitrain.training.kept_activations import keep_activations
 from minitrain.training.metrics import Metric, metric_for
 from minitrain.training.setup import (
     Best,
@@ -155,6 +156,8 @@ def train_loop(
     `wait()` returns, loss and norm are known to be finite.
     """
     model, world = state.model.train(), state.world
+    if config.keep_activations:
+        train, splits = keep_activations(state, train, splits, config, pad_token_id)
     steps, sampler = plan(config, len(train), world.size), make_sampler(config, train, world.size)
     settings = StepSettings.of(config)
     take_step = choose_step(config, device_of(model), world.size, train.windows is not None)
@@ -168,7 +171,7 @@ def train_loop(
             start, learning_rate = time.perf_counter(), steps.learning_rate(state.step)
             batches, streams = step_batches(state, train, rows, config, collate_fn)
             with world.naming_lost_peers(f"step {state.step + 1}"):
-                result = take_step(state, batches, learning_rate, settings, rows=rows, streams=streams)
+                result = take_step(state, batches, steps.rates(state), settings, rows=rows, streams=streams)
             state.epoch = state.step / steps.steps_per_epoch
             in_flight.add(_step_log(state, train, rows, batches, learning_rate, config), result.read, start)
 
@@ -234,6 +237,8 @@ def step_batches(
     # A process without rows must join the exchange of gradients: it gets a row without its label.
     shares = own or [rows[:1]]
     batches = [collate_fn([train[row] for row in share]) for share in shares]
+    if train.kept is not None:
+        batches = [train.kept.attach(batch, share) for batch, share in zip(batches, shares, strict=True)]
     if not own:
         batches = [replace(batch, labels=None) for batch in batches]
     if config.dropout_rng == "process":

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from minitrain.errors import MinitrainError
 from minitrain.kernels.sparse_moments import SparseMoments
-from minitrain.training.param_groups import as_groups, checked_group, checked_rate, checked_settings, plain_number
+from minitrain.training.param_groups import as_groups, checked_group, checked_rates, checked_settings, plain_number
 
 # weight, gradient, exp_avg, exp_avg_sq, step; an update changes all but the gradient in place.
 _Update = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -85,7 +85,7 @@ class AdamW(torch.optim.Optimizer):
     @torch.no_grad()
     def step(  # type: ignore[override]
         self,
-        lr: float | Tensor | Callable[[], Any] | None = None,
+        lr: float | Tensor | list[float] | list[Tensor] | Callable[[], Any] | None = None,
         closure: Callable[[], Any] | None = None,
         *,
         grad_scale: Tensor | None = None,
@@ -94,7 +94,7 @@ class AdamW(torch.optim.Optimizer):
         """Update every parameter that has a gradient.
 
         Args:
-            lr: For all groups, by default each group's own; in a CUDA graph, a tensor.
+            lr: For all groups, or a list with one for each; by default each group's own. In a CUDA graph, tensors.
             closure: Computes loss and gradients first, and is what `step` returns; may be the first argument.
             grad_scale: 0-dim float32 that gradients are divided by. Needs `fused`.
             found_inf: 0-dim float32 on the device: 1 skips the update. Needs `fused`.
@@ -107,7 +107,7 @@ class AdamW(torch.optim.Optimizer):
                 loss = closure()
         rates: list[Any] = [group["lr"] if lr is None else lr for group in self.param_groups]
         if not all(isinstance(rate, float) and 0.0 <= rate < math.inf for rate in rates):
-            rates = [checked_rate(rate, of_group=lr is None) for rate in rates]
+            rates = checked_rates(lr, self.param_groups)
         for group, rate in zip(self.param_groups, rates, strict=True):
             self._step_group(group, rate, grad_scale=grad_scale, found_inf=found_inf)
         return loss

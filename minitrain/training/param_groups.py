@@ -193,6 +193,16 @@ def checked_rate(lr: Any, of_group: bool) -> Any:
     return lr
 
 
+def checked_rates(lr: Any, groups: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The learning rate of each group for one step: its own for None, else `lr`, or its share of a list."""
+    rates = lr if isinstance(lr, list) else [group["lr"] if lr is None else lr for group in groups]
+    if len(rates) != len(groups):
+        raise MinitrainError(
+            f"AdamW.step got {len(rates)} learning rates for {len(groups)} groups; give one for each"
+        )
+    return [checked_rate(rate, of_group=lr is None) for rate in rates]
+
+
 def _require_at_least_zero(**numbers: float) -> None:
     for name, number in numbers.items():
         if not 0.0 <= number < math.inf:  # false for NaN too

@@ -37,7 +37,7 @@ class RecordedStep:
 
     def __init__(self, device: torch.device) -> None:
         self.device, self._warm = device, False
-        self._learning_rate, self._found_inf = (torch.zeros((), device=device) for _ in range(2))
+        self._rates, self._found_inf = torch.zeros(0, device=device), torch.zeros((), device=device)
         self._pool: Any = None  # memory that all graphs share: one is replayed at a time
         self._recorded: dict[Any, Recording] = {}
 
@@ -45,7 +45,7 @@ class RecordedStep:
         self,
         state: TrainState,
         micro_batches: Sequence[Batch],
-        learning_rate: float,
+        learning_rate: float | list[float],
         settings: StepSettings,
         *,
         rows: Sequence[int] = (),
@@ -54,7 +54,8 @@ class RecordedStep:
         """Launch a step and do not wait for it. The first is not recorded, as it sets up libraries and moments."""
         if not self._warm:
             result = plain.train_step(state, micro_batches, learning_rate, settings, rows=rows, streams=streams)
-            self._warm = True
+            groups = len(learning_rate) if isinstance(learning_rate, list) else 1
+            self._rates, self._warm = self._rates.new_zeros(groups), True
             return result
         [batch] = micro_batches
         assert batch.labels is not None
@@ -65,7 +66,10 @@ class RecordedStep:
                 self._recorded[key] = static, *self._record(lambda: self._compute(state, static, settings))
             static, outcome, replay = self._recorded[key]
             static.fill(batch)
-            self._learning_rate.fill_(learning_rate)
+            if isinstance(learning_rate, list):
+                self._rates.copy_(torch.tensor(learning_rate))
+            else:
+                self._rates.fill_(learning_rate)
             replay()
         state.step += 1
         return PendingResult(outcome, partial(self._check, state, state.step, rows))
@@ -88,7 +92,9 @@ class RecordedStep:
         norm, grad_scale = plain.clip(state.model, settings)
         outcome = torch.stack([loss.detach().float(), norm])
         self._found_inf.copy_(torch.maximum(self._found_inf, (~outcome.isfinite()).any()))
-        state.optimizer.step(self._learning_rate, grad_scale=grad_scale, found_inf=self._found_inf)
+        rates = list(self._rates.unbind())
+        lr = rates if len(rates) > 1 else rates[0]
+        state.optimizer.step(lr, grad_scale=grad_scale, found_inf=self._found_inf)
         state.optimizer.zero_grad()
         return outcome
 

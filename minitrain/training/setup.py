@@ -20,10 +20,12 @@ from minitrain.kernels.matmul import choose_matmul, chosen_matmul
 from minitrain.kernels.precision import compute_dtype, device_of
 from minitrain.kernels.prepack import CastWeights
 from minitrain.model.classifier import SequenceClassifier
+from minitrain.model.freezing import freeze_layers
 from minitrain.training.evaluation import Evaluation
+from minitrain.training.kept_activations import UpperLayers
+from minitrain.training.layer_rates import optimizer_groups
 from minitrain.training.metrics import Metric
 from minitrain.training.optim import AdamW
-from minitrain.training.param_groups import decay_groups
 from minitrain.training.recorded_step import PendingResult, RecordedStep
 from minitrain.training.schedules import SCHEDULES
 from minitrain.training.step import StepResult, StepSettings, TrainState, train_step
@@ -43,8 +45,9 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
         torch.manual_seed(config.seed + world.rank)
     # Sparse spares zeroing, measuring and applying a gradient of 30,000 rows. A GPU coalesces too slowly for it.
     model.encoder.word_embeddings.sparse = config.kernels == "fast" and device.type == "cpu"
+    freeze_layers(model, config.freeze, bool(config.frozen_dropout))
     optimizer = AdamW(
-        model.parameters() if config.decay_all else decay_groups(model, config.weight_decay),
+        optimizer_groups(model, config),
         weight_decay=config.weight_decay,
         lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
@@ -55,7 +58,7 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
     if config.torch_compile:
         check_compilable(config.kernels, device)
         try_compile(model, model.encoder.blocks, length, config.bf16)
-    parallel = ddp(model, world)
+    parallel = ddp(UpperLayers(model) if config.keep_activations else model, world)
     if world.size > 1:
         chosen = json.dumps(chosen_matmul(compute_dtype(config.bf16)))
         choose_matmul(json.loads(world.broadcast_text(f"products {next(_states)}", chosen)))
@@ -100,10 +103,18 @@ class Plan:
     total_steps: int
     warmup_steps: int
 
-    def learning_rate(self, step: int) -> float:
-        """The learning rate of the step after `step` steps."""
+    def learning_rate(self, step: int, base: float | None = None) -> float:
+        """The learning rate of the step after `step` steps. base: At its peak; by default `learning_rate`."""
         schedule = SCHEDULES[self.config.lr_scheduler_type]
-        return self.config.learning_rate * schedule(step, self.total_steps, self.warmup_steps)
+        base = self.config.learning_rate if base is None else base
+        return base * schedule(step, self.total_steps, self.warmup_steps)
+
+    def rates(self, state: TrainState) -> float | list[float]:
+        """The learning rate of the state's next step, or of each group of its optimizer if they have their own."""
+        groups = state.optimizer.param_groups
+        if "base_lr" not in groups[0]:
+            return self.learning_rate(state.step)
+        return [self.learning_rate(state.step, group["base_lr"]) for group in groups]
 
     def evaluates_after(self, step: int) -> bool:
         """Whether to evaluate after `step` steps."""

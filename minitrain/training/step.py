@@ -92,7 +92,7 @@ class TrainState:
 def train_step(
     state: TrainState,
     micro_batches: Sequence[Batch],
-    learning_rate: float,
+    learning_rate: float | list[float],
     settings: StepSettings,
     *,
     rows: Sequence[int] = (),

@@ -53,7 +53,7 @@ class Record:
         autocast: AbstractContextManager[None],
         names: Mapping[str, str] | None = None,
     ) -> None:
-        """Record one batch's logits and the gradients of its loss, without dropout; the model is unchanged.
+        """Record one batch's logits and its loss's gradients (frozen weights have none), without dropout.
 
         `forward` returns logits and mean loss; `names` maps the reference's parameter names to the model's.
         """
@@ -64,8 +64,9 @@ class Record:
         self.tensors["logits"] = logits.detach().clone()
         parameters = dict(model.named_parameters())
         for name, own in (names or {name: name for name in parameters}).items():
-            gradient = parameters[own].grad
-            assert gradient is not None, name
+            if (gradient := parameters[own].grad) is None:
+                assert not parameters[own].requires_grad, name
+                continue
             self.tensors[f"gradients/{name}"] = gradient
             parameters[own].grad = None
 

@@ -31,6 +31,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from compare import layer_groups
 from compare.record import Record
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.labels.ids import label_numbers
@@ -107,6 +108,7 @@ def prepare(config: TrainConfig, record: Record) -> Reference:
         **dropouts,
     )
     model = copied(loaded)
+    layer_groups.freeze(model, config)
     reference = Reference(
         model=model,
         collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=config.pad_to_multiple_of),

@@ -3,14 +3,17 @@
 import tempfile
 import time
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from compare.layer_groups import LayerRatesTrainer
 from compare.record import Record
 from compare.reference import finish, prepare
+from minitrain.config.freezing import has_layer_rates
 from minitrain.config.train_config import TrainConfig
 
 OWN = {
@@ -65,7 +68,8 @@ def run(config: TrainConfig, folder: Path) -> None:
     record = Record(folder)
     reference = prepare(config, record)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = Trainer(
+        kind = partial(LayerRatesTrainer, config) if has_layer_rates(config) else Trainer
+        trainer = kind(
             reference.model,
             arguments(config, scratch, use_cpu=reference.device.type == "cpu"),
             data_collator=reference.collator,
