@@ -2,7 +2,8 @@
 
 Both sides stay alive as processes and take turns: ten optimizer steps of one, ten of the other, thirty turns each,
 the order reversed every second turn. Each pair of slices gives a ratio, the other side's seconds by ours: above 1,
-this checkout is faster. Printed are the median of the ratios and its 95% bootstrap interval. A load on the machine
+this checkout is faster; with `--freeze 4`, a training of frozen layers whose output is kept is faster than one of
+all layers. Printed are the median of the ratios and its 95% bootstrap interval. A load on the machine
 hits both sides of a pair, so that the ratios hold where seconds do not. Without `--old` the other side is Trainer.
 
 `--start_up` measures whole processes that train a single step (`scripts/train.py --max_steps 1`) the same way.
@@ -40,6 +41,7 @@ class SlicesConfig:
     subset: str | None = flag(None, "configuration of the dataset, e.g. mrpc")
     per_device_train_batch_size: int = flag(8, "examples of an optimizer step", bounds=(1, None))
     bf16: bool = flag(False, "measure in bfloat16; Trainer then has its fastest flags")
+    freeze: str | None = flag(None, "measure --freeze with --keep_activations against training all layers")
     evaluation: bool = flag(False, "measure evaluation instead of training")
     start_up: bool = flag(False, "measure whole processes that train a single step")
     slice: int = flag(10, "optimizer steps, or evaluation batches of 32 rows, in a slice", bounds=(1, None))
@@ -54,6 +56,10 @@ class SlicesConfig:
             )
         if self.start_up and self.old is None:
             raise MinitrainError("--start_up compares two checkouts: pass --old")
+        if self.freeze is not None and (self.old is not None or self.evaluation or self.start_up):
+            raise MinitrainError(
+                "--freeze compares two trainings of this checkout: pass it without the other modes"
+            )
 
 
 def environment(code: Path, config: SlicesConfig) -> dict[str, str]:
@@ -64,9 +70,10 @@ def environment(code: Path, config: SlicesConfig) -> dict[str, str]:
 class Side:
     """A process that works for a slice at a time."""
 
-    def __init__(self, code: Path, work: str, config: SlicesConfig) -> None:
+    def __init__(self, code: Path, work: str, config: SlicesConfig, ours: bool = False) -> None:
         self.work = work
-        settings = json.dumps(asdict(config) | {"work": work})
+        flags = {} if config.freeze is None or not ours else {"freeze": config.freeze, "keep_activations": True}
+        settings = json.dumps(asdict(config) | {"work": work, "flags": flags})
         self.process = subprocess.Popen(
             # -P: do not import from the folder of the file.
             [sys.executable, "-P", str(HERE / "scripts/compare/turns.py"), settings],
@@ -136,15 +143,15 @@ def measure(config: SlicesConfig) -> None:
         if config.start_up:
             pairs = alternate(lambda: start_up(HERE, config), lambda: start_up(code, config), config.turns)
         else:
-            ours = Side(HERE, work, config)
+            ours = Side(HERE, work, config, ours=True)
             stack.callback(ours.close)
-            other = Side(code, work if config.old else f"{work} by Trainer", config)
+            other = Side(code, work if config.old or config.freeze else f"{work} by Trainer", config)
             stack.callback(other.close)
             pairs = alternate(ours.slice, other.slice, config.turns)
     ratios = [other / ours for ours, other in pairs]
     low, high = bootstrap(ratios)
     what = "start-up" if config.start_up else f"{work}, {'bf16' if config.bf16 else 'fp32'}"
-    name = "Trainer" if config.old is None else config.old
+    name = config.old or ("the training of all layers" if config.freeze else "Trainer")
     say(f"{what}: {statistics.median(ratios):.3f} times as fast as {name} (95% interval {low:.3f} to {high:.3f})")
     result = {"ratio": statistics.median(ratios), "interval": [low, high], "pairs": pairs}
     write_json(config.json, result | {"settings": asdict(config)})

@@ -10,7 +10,11 @@ import pytest
 from test_layout import ROOT
 
 
-@pytest.mark.parametrize("words", [("--old", str(ROOT)), ("--evaluation", "--bf16")], ids=["checkout", "Trainer"])
+@pytest.mark.parametrize(
+    "words",
+    [("--old", str(ROOT)), ("--evaluation", "--bf16"), ("--freeze", "encoder")],
+    ids=["checkout", "Trainer", "frozen"],
+)
 def test_sides_take_turns_and_the_ratio_is_written(words: tuple[str, ...], tmp_path: Path) -> None:
     result = tmp_path / "result.json"
     flags = ["--turns", "3", "--slice", "1", "--threads", "1", *words, "--json", str(result)]

@@ -71,7 +71,8 @@ def freeze_layers(model: SequenceClassifier, freeze: str | int | None, dropout: 
         for parameter in encoder.frozen:
             parameter.requires_grad_(False)
         if not dropout:
-            encoder.without_dropout = encoder.embeddings, *encoder.blocks[:highest]
+            shared = [encoder.shared] if encoder.shared is not None and highest > 0 else []  # DeBERTa's convolution
+            encoder.without_dropout = encoder.embeddings, *encoder.blocks[:highest], *shared
     encoder.train(encoder.training)
 
 

@@ -13,8 +13,9 @@ import torch
 from minitrain.kernels.matmul import MATMULS, available_matmuls
 from minitrain.kernels.precision import device_of
 from minitrain.model.classifier import SequenceClassifier
-from minitrain.model.families import FAMILIES
+from minitrain.model.freezing import frozen_layers
 from minitrain.training.evaluation import Evaluation
+from minitrain.training.kept_activations import UpperLayers
 from minitrain.training.loop import Observer, StepLog
 from minitrain.training.step import TrainState
 
@@ -31,6 +32,7 @@ class Profiler:
         self.model, self.device, self.observer = state.model, device_of(state.model), observer
         self.totals: defaultdict[str, float] = defaultdict(float)
         self._last = self._first_forward = 0.0
+        self.kept = isinstance(state.parallel, UpperLayers)
         state.parallel.register_forward_pre_hook(lambda *_: self._forward_begins())
         state.parallel.register_forward_hook(lambda *_: self._ended("forward"))
         weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -57,7 +59,7 @@ class Profiler:
         self.totals["steps"] += 1
         self.totals["step"] += log.seconds
         self.totals["data"] += self._first_forward - began
-        self.totals["flops"] += sum(training_flops(self.model, *shape) for shape in log.shapes)
+        self.totals["flops"] += sum(training_flops(self.model, *shape, kept=self.kept) for shape in log.shapes)
         self._first_forward = 0.0
         self.observer.on_step(log)
 
@@ -65,10 +67,11 @@ class Profiler:
         self.observer.on_evaluation(step, epoch, results, is_best)
 
 
-def training_flops(model: SequenceClassifier, rows: int, length: int) -> float:
+def training_flops(model: SequenceClassifier, rows: int, length: int, kept: bool = False) -> float:
     """Operations of the matrix products of one padded batch, forward and backward; multiplying and adding are two.
 
-    Backward has two products for each of forward. Embeddings and head are left out: less than a hundredth.
+    Backward has two products for each of forward; frozen layers have none, and nothing at all if their output is
+    kept. Embeddings and head are left out: less than a hundredth.
     """
     config = model.config
     hidden, tokens = config.hidden_size, rows * length
@@ -78,9 +81,11 @@ def training_flops(model: SequenceClassifier, rows: int, length: int) -> float:
         keys_and_values, others = 2 * hidden**2 * tokens, (2 * hidden**2 + feed_forward) * queries
         return keys_and_values + others + 2 * hidden * length * queries
 
-    blocks = len(FAMILIES[config.model_type].layer_order(config))
-    multiplications = (blocks - 1) * block(tokens) + block(rows if model.cls_only else tokens)
-    return 3.0 * 2.0 * multiplications
+    layers, frozen = len(model.encoder.layer_order), frozen_layers(model.encoder) if model.encoder.frozen else 0
+    products = [(0 if kept else 1) if layer < frozen else 3 for layer in range(layers)]
+    *lower, last = products
+    multiplications = sum(lower) * block(tokens) + last * block(rows if model.cls_only else tokens)
+    return 2.0 * multiplications
 
 
 def matrix_ceiling(dtype: torch.dtype, device: torch.device, size: int = 2048, repeats: int = 5) -> float:

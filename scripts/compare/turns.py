@@ -45,7 +45,10 @@ def prepare(settings: dict[str, Any]) -> tuple[Any, Any, Any]:
 
     names = ("model", "dataset", "subset", "per_device_train_batch_size", "bf16")
     config = TrainConfig(
-        **{name: settings[name] for name in names}, max_steps=10_000, eval_strategy="no", device="cpu"
+        **{name: settings[name] for name in names} | settings.get("flags", {}),
+        max_steps=10_000,
+        eval_strategy="no",
+        device="cpu",
     )
     data = load_splits(config.dataset, config.subset, tokenizer=load_tokenizer(config.model))
     torch.manual_seed(config.seed)

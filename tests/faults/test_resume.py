@@ -29,6 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "streams of examples": {"dropout_rng": "example"},
     "best and patience": {"load_best_model_at_end": True, "early_stopping_patience": 2},
     "bf16": {"bf16": True},
+    "frozen and kept, rates by layer": {"freeze": 1, "keep_activations": True, "layerwise_lr_decay": 0.5},
 }
 
 

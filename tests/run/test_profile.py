@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from minitrain.config.train_config import TrainConfig
 from minitrain.kernels import matmul
 from minitrain.kernels.matmul import MATMULS
+from minitrain.model.freezing import freeze_layers
 from minitrain.model.weights import load_classifier
 from minitrain.run.main import train
 from minitrain.run.profile import PHASES, matrix_ceiling, profile_lines, training_flops
@@ -47,6 +48,16 @@ def test_operations_are_those_that_pytorch_counts(
     rows, length = inputs["input_ids"].shape
     ours = training_flops(model, rows, length)
     assert abs(ours / counter.get_total_flops() - 1) < 0.02
+
+
+def test_frozen_layers_have_no_backward_and_kept_ones_no_forward(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, num_hidden_layers=3, **WIDE)
+    model = load_classifier(tmp_path, kernels="reference")
+    whole = training_flops(model, 4, 16)
+    for layers in (1, 2, 3):
+        freeze_layers(model, layers)
+        assert training_flops(model, 4, 16) == pytest.approx(whole * (1 - layers / 3 * 2 / 3))
+        assert training_flops(model, 4, 16, kept=True) == pytest.approx(whole * (1 - layers / 3))
 
 
 def test_the_ceiling_is_a_rate_that_a_product_reaches() -> None:

@@ -243,6 +243,26 @@ def test_rate_of_the_call_holds_for_all_groups() -> None:
     assert ours.param_groups[3]["lr"] == 5e-4
 
 
+@both_kernels
+def test_list_of_rates_has_one_for_each_group(fused: bool) -> None:
+    nets, rates = (model(), model()), [1e-3, 2e-3, 0.0, 5e-4]
+    ours, theirs = make(nets[0], True, fused), make(nets[1], False, fused)
+    for step in range(3):
+        for group, rate in zip(theirs.param_groups, rates, strict=True):
+            group["lr"] = rate / (step + 1)
+        for net in nets:
+            loss_of(net, step).backward()
+        ours.step([rate / (step + 1) for rate in rates])
+        theirs.step()
+        for net in nets:
+            net.zero_grad()
+    assert all(map(torch.equal, weights(nets[0]), weights(nets[1])))
+    with pytest.raises(MinitrainError, match="got 2 learning rates for 4 groups"):
+        ours.step([1e-3, 1e-3])
+    with pytest.raises(MinitrainError, match="lr is -1.0"):
+        ours.step([1e-3, -1.0, 1e-3, 1e-3])
+
+
 def test_scaled_gradients_train_as_in_torch_and_a_broken_step_is_left_out() -> None:
     nets = model(), model()
     nets[0][0].sparse = True

@@ -89,6 +89,28 @@ def test_a_recorded_step_computes_what_a_step_does(folder: Path) -> None:
         assert torch.allclose(weight, recorded.model.get_parameter(name), atol=1e-6), name
 
 
+def test_a_recorded_step_takes_a_rate_for_each_group(folder: Path) -> None:
+    config: dict[str, Any] = {"learning_rate": 1e-3, "layerwise_lr_decay": 0.5, "head_learning_rate": 1e-2}
+    torch.manual_seed(0)
+    states = [
+        make_state(load_classifier(folder, 2, **NO_DROPOUT).train(), TrainConfig(**config, seed=7))
+        for _ in range(2)
+    ]
+    plain, recorded = states
+    recorded.model.load_state_dict(plain.model.state_dict())
+    recorded.model.encoder.word_embeddings.sparse = False
+    step, rates = recorded_step(), [group["base_lr"] for group in plain.optimizer.param_groups]
+    assert len(set(rates)) > 2
+    for number, batch in enumerate(batches_of(folder, 5)):
+        now = [rate / (number + 1) for rate in rates]
+        expected = train_step(plain, [batch], now, SETTINGS)
+        assert step(recorded, [batch], now, SETTINGS).read() == pytest.approx(expected, rel=1e-4)
+    for name, weight in weights_of(plain.model).items():
+        assert name.endswith("key.bias") or torch.allclose(weight, recorded.model.get_parameter(name), atol=1e-6), (
+            name
+        )
+
+
 def test_the_first_step_is_not_recorded_and_each_setting_has_its_own_recording(folder: Path) -> None:
     (batch, *_), (step, state) = batches_of(folder, 1), recorded_on_cpu(folder)
     step(state, [batch], 1e-3, SETTINGS)
