@@ -31,6 +31,9 @@ per_gpu_eval_batch_size eval_batch_size: per_device_eval_batch_size
 total_train_batch_size: global_batch_size
 num_epochs epochs: num_train_epochs
 lr: learning_rate
+llrd lr_decay layer_decay layerwise_learning_rate_decay: layerwise_lr_decay
+head_lr classifier_learning_rate: head_learning_rate
+freeze_layers: freeze
 lr_scheduler scheduler: lr_scheduler_type
 warmup_ratio num_warmup_steps: warmup_steps
 label_smoothing: label_smoothing_factor
@@ -124,7 +127,8 @@ metric_name: the labels decide the metrics; --metric_for_best_model chooses one 
 num_labels: the training data decide the number of labels
 verbose: a run prints everything already, and log.jsonl has the numbers
 version: pip show minitrain prints it, and so does the first line of a run
-freeze freeze_encoder freeze_layers: in a loop of your own, call parameter.requires_grad_(False)
+freeze_encoder: pass --freeze encoder, or --freeze N for the lowest N layers
+freeze_embeddings: pass --freeze embeddings
 class_weights class_weight:
     in a loop of your own, call torch.nn.functional.cross_entropy(logits, labels, weight=...)
 lora use_peft: in a loop of your own, wrap the model in peft.get_peft_model

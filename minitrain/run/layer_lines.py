@@ -26,7 +26,7 @@ def _frozen(config: TrainConfig, model: SequenceClassifier, splits: Sequence[Spl
         return []
     trained, every = count_parameters(model)
     level = frozen_level(model, config.freeze)
-    layers = f"the {level} lowest of {len(model.encoder.blocks)} layers"
+    layers = f"the {f'{level} ' if level > 1 else ''}lowest of {len(model.encoder.blocks)} layers"
     parts = "the embeddings" if config.freeze == EMBEDDINGS else f"the embeddings and {layers}"
     dropout = "" if config.frozen_dropout else ", without dropout"
     lines = [f"training {trained / 1e6:.1f} M of {every / 1e6:.1f} M parameters; frozen: {parts}{dropout}"]

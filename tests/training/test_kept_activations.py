@@ -176,7 +176,7 @@ def test_run_says_what_it_trains_and_keeps(place: Path, tmp_path: Path, capsys: 
     more = {"freeze": 1, "keep_activations": True, "layerwise_lr_decay": 0.5, "output_dir": str(tmp_path / "run")}
     results = train(TrainConfig(**flags_of(place, **more, max_steps=2)))
     out = capsys.readouterr().out
-    assert "M parameters; frozen: the embeddings and the 1 lowest of 2 layers, without dropout" in out
+    assert "M parameters; frozen: the embeddings and the lowest of 2 layers, without dropout" in out
     assert f"keeping  0.00 GB of frozen layers' output in {os.environ['MINITRAIN_CACHE']}: " in out
     assert "rates    layers 0.0015, head 0.003" in out
     model = load_classifier(tmp_path / "run")
