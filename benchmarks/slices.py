@@ -39,6 +39,9 @@ class SlicesConfig:
     model: str = flag("demo", "Hub id, local folder, or 'demo'")
     dataset: str = flag("demo", "Hub id, local folder, or 'demo'")
     subset: str | None = flag(None, "configuration of the dataset, e.g. mrpc")
+    rows: int | None = flag(
+        None, "training rows; by default all, whose frozen layers' output takes minutes", bounds=(1, None)
+    )
     per_device_train_batch_size: int = flag(8, "examples of an optimizer step", bounds=(1, None))
     bf16: bool = flag(False, "measure in bfloat16; Trainer then has its fastest flags")
     freeze: str | None = flag(None, "measure --freeze with --keep_activations against training all layers")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from compare import check_libraries
 
+from minitrain.config.freezing import has_layer_rates
 from minitrain.config.options import flag
 from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
@@ -44,10 +45,11 @@ class ParityConfig(TrainConfig):
                 "and whole --num_train_epochs (or --max_steps)"
             )
         plain = not self.label_smoothing_factor and self.gradient_accumulation_steps == 1
+        plain = plain and self.freeze is None and not has_layer_rates(self)
         if self.layers and (self.match_accelerate or not plain):
             raise MinitrainError(
                 "--layers walks through one pass of Trainer's model and its own loss: drop --match_accelerate, "
-                "--label_smoothing_factor and --gradient_accumulation_steps"
+                "--label_smoothing_factor, --gradient_accumulation_steps, --freeze and rates by layer"
             )
 
 

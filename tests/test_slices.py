@@ -12,7 +12,7 @@ from test_layout import ROOT
 
 @pytest.mark.parametrize(
     "words",
-    [("--old", str(ROOT)), ("--evaluation", "--bf16"), ("--freeze", "encoder")],
+    [("--old", str(ROOT)), ("--evaluation", "--bf16"), ("--freeze", "encoder", "--rows", "64")],
     ids=["checkout", "Trainer", "frozen"],
 )
 def test_sides_take_turns_and_the_ratio_is_written(words: tuple[str, ...], tmp_path: Path) -> None:

@@ -158,8 +158,11 @@ def _check_combinations(config: TrainConfig) -> None:
         raise MinitrainError("--long_texts windows: the references have no windows to match; pass head or tail")
     if config.torch_compile and (config.match_trainer or config.match_accelerate):
         raise MinitrainError("--torch_compile changes the last bits, which a match keeps: pass one of the two")
-    if config.keep_activations and (config.match_trainer or config.match_accelerate):
-        raise MinitrainError("--keep_activations changes the last bits, which a match keeps: pass one of the two")
+    if not config.frozen_dropout and (config.match_trainer or config.match_accelerate):
+        raise MinitrainError(
+            "--keep_activations and --frozen_dropout false have no dropout in frozen layers, where the references "
+            "have it: drop them, or the match"
+        )
     if config.match_accelerate and (config.freeze is not None or has_layer_rates(config)):
         raise MinitrainError(
             "--match_accelerate: the example trains all layers at one rate: drop --freeze, --layerwise_lr_decay "

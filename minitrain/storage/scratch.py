@@ -23,10 +23,10 @@ def scratch(size: int) -> mmap.mmap:
         MinitrainError: The disk has no room, or the folder cannot be written.
     """
     folder = cache_folder()
-    if folder is None:
-        return mmap.mmap(-1, size)
     check_room(size)
     try:
+        if folder is None:
+            return mmap.mmap(-1, size)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):
@@ -35,8 +35,9 @@ def scratch(size: int) -> mmap.mmap:
                 file.truncate(size)
             return mmap.mmap(file.fileno(), size)
     except OSError as error:
+        why = error.strerror or error
         raise MinitrainError(
-            f"{folder}: {size / 1e9:.2f} GB of hidden states cannot be kept ({error.strerror or error}); {WAY_OUT}"
+            f"{folder or 'memory'}: {size / 1e9:.2f} GB of hidden states cannot be kept ({why}); {WAY_OUT}"
         ) from error
 
 

@@ -60,7 +60,8 @@ def train(settings: dict[str, Any], turns: Turns) -> None:
     from minitrain import fit
 
     config, data, model = prepare(settings)
-    fit(model, data.train, {}, config, observer=turns)
+    rows = settings.get("rows")
+    fit(model, data.train if rows is None else data.train[:rows], {}, config, observer=turns)
 
 
 def evaluate(settings: dict[str, Any], turns: Turns) -> None:

@@ -147,7 +147,11 @@ WRONG: dict[str, dict[str, Any]] = {
     "--keep_activations keeps the output of frozen layers": {"freeze": "embeddings", "keep_activations": True},
     "drop --frozen_dropout true": {"freeze": 2, "keep_activations": True, "frozen_dropout": True},
     "--frozen_dropout false is about frozen layers": {"frozen_dropout": False},
-    "--keep_activations changes the last bits": {"freeze": 2, "keep_activations": True, "match_trainer": True},
+    "have no dropout in frozen layers, where the references": {
+        "freeze": 2,
+        "keep_activations": True,
+        "match_trainer": True,
+    },
     "--match_accelerate: the example trains all layers": {"freeze": 2, "match_accelerate": True},
 }
 

@@ -197,6 +197,22 @@ def test_every_float_of_a_run_of_every_family_is_trainers(
     assert_all_equal(comparisons, 16)
 
 
+@pytest.mark.parametrize("family", ["roberta", "distilbert", "modernbert", "albert"])
+def test_rates_by_layer_and_frozen_layers_of_other_families_are_trainers(
+    tmp_path: Path, beside: ProcessPoolExecutor, files: dict[str, dict[str, Any]], family: str, demo_model: Path
+) -> None:
+    model = write_pretrained(tmp_path / "pretrained", family, demo_model)
+    flags: dict[str, Any] = {
+        "model": str(model),
+        "learning_rate": 1e-3,
+        "weight_decay": 0.1,
+        "max_train_samples": 24,
+    }
+    flags |= {"layerwise_lr_decay": 0.7, "freeze": "embeddings" if family == "albert" else 1}
+    comparisons = compare(tmp_path, beside, trainer.run, **files["pairs"], **flags, match_trainer=True)
+    assert_all_equal(comparisons, 6)
+
+
 def trained_head(tiny: Path, folder: Path, names: tuple[str, ...]) -> str:
     torch.manual_seed(5)
     save_classifier(load_classifier(tiny, label_names=names), load_tokenizer(tiny), folder)

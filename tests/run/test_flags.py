@@ -64,6 +64,7 @@ def test_every_field_is_a_flag_of_the_same_name() -> None:
             special: dict[str, tuple[str, Any]] = {
                 "lr_scheduler_type": ("cosine", "cosine"),
                 "ddp_timeout": ("1.5", 1.5),
+                "freeze": ("5", "5"),
                 "output": ("rows.csv", "rows.csv"),
                 "delimiter": (";", ";"),
                 "encoding": ("ascii", "ascii"),
@@ -72,6 +73,7 @@ def test_every_field_is_a_flag_of_the_same_name() -> None:
             partners: dict[str, tuple[str, ...]] = {
                 "eval_steps": ("--eval_strategy", "steps"),
                 "save_steps": ("--save_strategy", "steps"),
+                "keep_activations": ("--freeze", "5"),
                 "keep_columns": ("--output", "rows.csv"),
                 "output_format": ("--output", "rows.csv"),
             }
@@ -175,7 +177,7 @@ def test_a_part_of_a_flag_and_a_slip_in_another_programs_are_understood(
     assert f"did you mean --{meant}?" in refusal(capsys, wrong, "5")
 
 
-TRIED = ["report_to", "do_train", "version", "freeze", "quiet", "gradient_checkpointing", "auto_find_batch_size"]
+TRIED = ["report_to", "do_train", "version", "quiet", "gradient_checkpointing", "auto_find_batch_size"]
 TRIED += ["class_weights", "fp16", "push_to_hub", "logging_dir", "deepspeed", "fsdp", "num_workers", "do_predict"]
 
 
