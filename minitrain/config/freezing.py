@@ -13,8 +13,6 @@ def check_freezing(config: OptimizationConfig) -> None:
         raise MinitrainError(
             f"--freeze is {shown(freeze)}; expected embeddings, encoder, or how many of the lowest layers, as 4"
         )
-    if config.layerwise_lr_decay == 0.0:
-        raise MinitrainError("--layerwise_lr_decay is 0, which trains the head alone: pass --freeze encoder")
     if config.keep_activations and freeze in (None, EMBEDDINGS):
         raise MinitrainError(
             "--keep_activations keeps the output of frozen layers: pass --freeze N or --freeze encoder too"

@@ -59,7 +59,7 @@ class OptimizationConfig(DataConfig):
     max_steps: int = flag(-1, "optimizer steps; if positive, overrides --num_train_epochs")
     learning_rate: float = flag(5e-5, "peak learning rate of AdamW", bounds=(0.0, None))
     layerwise_lr_decay: float = flag(
-        1.0, "learning rate of a layer as a share of that of the layer above it", bounds=(0.0, 1.0)
+        1.0, "learning rate of a layer as a share of that of the layer above it", bounds=(0.01, 1.0)
     )
     head_learning_rate: float | None = flag(
         None, "peak learning rate of the head; by default --learning_rate", bounds=(0.0, None)

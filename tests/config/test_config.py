@@ -99,9 +99,10 @@ def test_every_flag_has_help_and_a_default_among_its_choices(config: type[Any]) 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_number_has_bounds(config: type[Any]) -> None:
     numbers = {spec.name: spec for spec in fields(config) if "int" in str(spec.type) or "float" in str(spec.type)}
-    # These two are looked at together: epochs do not matter where there are steps, and steps of -1 are none.
+    # --freeze is text too. The others are looked at together: epochs do not matter where there are steps, and steps
+    # of -1 are none.
     assert [n for n, s in numbers.items() if s.metadata["bounds"] is None] == [
-        name for name in numbers if name in ("num_train_epochs", "max_steps")
+        name for name in numbers if name in ("num_train_epochs", "max_steps", "freeze")
     ]
 
 

@@ -141,7 +141,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "--freeze is 'bottom'; expected embeddings, encoder": {"freeze": "bottom"},
     "--freeze is '0'; expected": {"freeze": 0},
     "--freeze is '-1'; expected": {"freeze": "-1"},
-    "--layerwise_lr_decay is 0, which trains the head alone": {"layerwise_lr_decay": 0.0},
+    "--layerwise_lr_decay is 0.0; expected at least 0.01 and at most 1.0": {"layerwise_lr_decay": 0.0},
     "--layerwise_lr_decay is 1.5; expected": {"layerwise_lr_decay": 1.5},
     "--head_learning_rate is -1": {"head_learning_rate": -1},
     "--keep_activations keeps the output of frozen layers": {"freeze": "embeddings", "keep_activations": True},
