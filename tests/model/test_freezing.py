@@ -145,6 +145,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "--layerwise_lr_decay is 1.5; expected": {"layerwise_lr_decay": 1.5},
     "--head_learning_rate is -1": {"head_learning_rate": -1},
     "--keep_activations keeps the output of frozen layers": {"freeze": "embeddings", "keep_activations": True},
+    "keeps no windows of long texts": {"freeze": 2, "keep_activations": True, "long_texts": "windows"},
     "drop --frozen_dropout true": {"freeze": 2, "keep_activations": True, "frozen_dropout": True},
     "--frozen_dropout false is about frozen layers": {"frozen_dropout": False},
     "have no dropout in frozen layers, where the references": {

@@ -233,6 +233,7 @@ def two_validations(folder: Path) -> Path:
     return folder
 
 
+SIXTY_STEPS: dict[str, Any] = {"num_train_epochs": 20, "eval_strategy": "no", "do_eval": True}
 ODD: dict[str, dict[str, Any]] = {
     "a new head for other classes": {"model": ("a", "b", "c"), "new_head": True},
     "a trained head": {"model": ("awful", "lovely")},
@@ -243,7 +244,7 @@ ODD: dict[str, dict[str, Any]] = {
     "other numbers of AdamW": {"adam_epsilon": 1e-6, "adam_beta1": 0.8, "adam_beta2": 0.99},
     "two evaluation splits": {"subset": "mnli"},
     "padding on the left": {},
-    "rates by layer": {"layerwise_lr_decay": 0.7, "weight_decay": 0.1, "warmup_steps": 2},
+    "rates by layer": {"layerwise_lr_decay": 0.7, "weight_decay": 0.1, "warmup_steps": 2} | SIXTY_STEPS,
     "rates by layer and of the head, plain AdamW": {
         "layerwise_lr_decay": 0.9,
         "head_learning_rate": 1e-3,
@@ -252,7 +253,7 @@ ODD: dict[str, dict[str, Any]] = {
         "gradient_accumulation_steps": 2,
     },
     "frozen embeddings": {"freeze": "embeddings"},
-    "a frozen layer, plain AdamW": {"freeze": 1, "optim": "adamw_torch", "weight_decay": 0.1},
+    "a frozen layer, plain AdamW": {"freeze": 1, "optim": "adamw_torch", "weight_decay": 0.1} | SIXTY_STEPS,
     "a frozen encoder": {"freeze": "encoder", "head_learning_rate": 1e-3, "lr_scheduler_type": "cosine"},
     "large batches": {"per_device_train_batch_size": 64, "per_device_eval_batch_size": 64},
 }
