@@ -18,7 +18,9 @@ def check_freezing(config: OptimizationConfig) -> None:
             "--keep_activations keeps the output of frozen layers: pass --freeze N or --freeze encoder too"
         )
     if config.keep_activations and config.long_texts == "windows":
-        raise MinitrainError("--keep_activations keeps no windows of long texts: leave it out, or --long_texts windows")
+        raise MinitrainError(
+            "--keep_activations keeps no windows of long texts: leave it out, or --long_texts windows"
+        )
     if config.keep_activations and config.frozen_dropout:
         raise MinitrainError(
             "--keep_activations computes the frozen layers once, without dropout: drop --frozen_dropout true, or "

@@ -50,7 +50,8 @@ class Batch:
         """Copy to a device; to a GPU asynchronously, from pinned memory."""
         pin = torch.device(device).type == "cuda" and self.input_ids.device.type == "cpu"
         tensors = {name: tensor.pin_memory() if pin else tensor for name, tensor in self._tensors.items()}
-        return replace(self, **{name: tensor.to(device, non_blocking=pin) for name, tensor in tensors.items()})
+        moved: Any = {name: tensor.to(device, non_blocking=pin) for name, tensor in tensors.items()}
+        return replace(self, **moved)
 
     def fill(self, other: "Batch") -> None:
         """Overwrite these tensors in place with those of a batch of the same shape; to a GPU as `to` does."""

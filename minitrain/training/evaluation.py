@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from minitrain.config.train_config import TrainConfig
-from minitrain.data.batch import Batch, collate
+from minitrain.data.batch import collate
 from minitrain.data.dataset import Split, as_split
 from minitrain.data.progress import progress
 from minitrain.data.sampler import Batches, batches_by_length, batches_by_row, draw_seed
@@ -136,11 +136,12 @@ def predict(
     logits = torch.zeros(len(passes), model.config.num_labels)
     batches = settings.batches(passes)
     own = range(world.rank, len(batches), world.size)
-    forward = model if split.kept is None else split.kept.model
+    forward, side = model if split.kept is None else split.kept.model, split.padding_side
     with _evaluating(model, len(own)), autocast(device, bf16), _bias_in_float32(model, bf16) as bias:
         for number in own:
             rows = batches[number]
-            batch = _batch(passes, rows, pad, settings.pad_to_multiple_of)
+            batch = collate([passes[row] for row in rows], pad, settings.pad_to_multiple_of, padding_side=side)
+            batch = batch if split.kept is None else split.kept.attach(batch, rows)
             with explain_oom(batch.input_ids.shape, "evaluation", SMALLER_BATCHES):
                 out = forward(**batch.to(device).inputs).float()
                 logits[rows] = (out if bias is None else out + bias).cpu()
@@ -161,12 +162,6 @@ def _check_finite(logits: Tensor, first_row: int) -> None:
             f"row {int(broken[0]) + first_row}: the model's output is NaN or infinite, so its weights are broken; "
             "if training broke them, lower --learning_rate"
         )
-
-
-def _batch(split: Split | WindowRows, rows: list[int], pad_token_id: int, multiple: int | None) -> Batch:
-    batch = collate([split[row] for row in rows], pad_token_id, multiple, padding_side=split.padding_side)
-    kept = split.kept if isinstance(split, Split) else None
-    return batch if kept is None else kept.attach(batch, rows)
 
 
 def evaluate(

@@ -118,7 +118,9 @@ class KeptStates:
         states = self.states.new_zeros(len(rows), length, self.states.size(1))
         for place, row in zip(states, rows, strict=True):
             place[: self.lengths[row]] = self._of(row)
-        return KeptBatch(**batch.inputs, labels=batch.labels, hidden_states=states)
+        return KeptBatch(
+            batch.input_ids, batch.attention_mask, batch.token_type_ids, batch.labels, hidden_states=states
+        )
 
     def _of(self, row: int) -> Tensor:
         return self.states[self.ends[row] - self.lengths[row] : self.ends[row]]
