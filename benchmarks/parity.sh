@@ -24,6 +24,9 @@ epoch="--num_train_epochs 1"
     compare stsb $glue --subset stsb $epoch
     compare decay-warmup-cosine $mrpc $epoch --weight_decay 0.01 --warmup_steps 46 --lr_scheduler_type cosine
     compare label-smoothing $mrpc $epoch --label_smoothing_factor 0.1
+    compare class-weights $mrpc $epoch --class_weights balanced
+    compare class-weights-accumulation $mrpc $epoch --class_weights balanced --per_device_train_batch_size 4 \
+        --gradient_accumulation_steps 2
     compare batch16-length64 $mrpc $epoch --per_device_train_batch_size 16 --max_length 64
     compare evaluation-every-50 $mrpc $epoch --eval_strategy steps --eval_steps 50
     compare accumulation $mrpc $epoch --per_device_train_batch_size 4 --gradient_accumulation_steps 4
@@ -32,6 +35,8 @@ epoch="--num_train_epochs 1"
         --warmup_steps 100 --per_device_train_batch_size 16 --per_device_eval_batch_size 32
     compare single-sentence --dataset demo $epoch
     "$python" benchmarks/three_classes.py "$three"
+    compare class-weights-three-classes --train_file "$three/train.csv" --eval_file "$three/validation.csv" $epoch \
+        --class_weights negative=2,neutral=0.5,positive=1.25
     compare three-classes --train_file "$three/train.csv" --eval_file "$three/validation.csv" $epoch
     compare mrpc-seed1 $mrpc --seed 1
     compare mrpc-seed2 $mrpc --seed 2

@@ -1,4 +1,4 @@
-"""--label_map: new names for labels, as pairs, as JSON, or in a .json file.
+"""--label_map: new names for labels, as pairs, as JSON, or in a .json file; and the pairs of other flags.
 
 Only parsed here; `data/labels/values.py` applies the map to the labels of every split.
 """
@@ -29,14 +29,25 @@ def read_label_map(given: str | Path | Mapping[Any, Any] | None) -> dict[str, st
     >>> read_label_map('0=good, " bad"=bad')
     {'0': 'good', ' bad': 'bad'}
     """
-    if given is None:
-        return None
+    return None if given is None else _checked(read_pairs(given, "--label_map", EXPECTED, '{"old": "new", ...}'))
+
+
+def read_pairs(
+    given: str | Path | Mapping[Any, Any], flag: str, expected: str, expected_json: str
+) -> list[tuple[Any, Any]]:
+    """Parse a flag of pairs: `a=b,c=d`, a JSON object, the name of a .json file, or a dict.
+
+    Raises:
+        MinitrainError: Says what is wrong with the value of `flag` and what was `expected`.
+    """
     if isinstance(given, Mapping):
-        return _checked(list(given.items()))
+        return list(given.items())
     text = str(given)
     if text.endswith(".json"):
-        return _checked(_pairs_of_json(_file(text), f"--label_map {text}"))
-    return _checked(_pairs_of_json(text, "--label_map") if text.lstrip().startswith("{") else _pairs(text))
+        return _pairs_of_json(_file(text, flag), f"{flag} {text}", expected_json)
+    if text.lstrip().startswith("{"):
+        return _pairs_of_json(text, flag, expected_json)
+    return _pairs(text, flag, expected)
 
 
 def as_flag(pairs: Mapping[str, str]) -> str:
@@ -45,45 +56,46 @@ def as_flag(pairs: Mapping[str, str]) -> str:
     >>> print(as_flag({" bad": "bad"}))
     --label_map '" bad"=bad'
     """
-    text = shlex.quote(",".join(f"{_quoted(old)}={_quoted(new)}" for old, new in pairs.items()))
+    text = shlex.quote(",".join(f"{quoted(old)}={quoted(new)}" for old, new in pairs.items()))
     return f"--label_map {text if len(text) <= 1000 else 'FILE.json'}"
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name as it stands in a flag of pairs."""
     plain = name.isprintable() and not re.search('^$|^[{ ]| $|[",=]', name)
     return name if plain else json.dumps(name, ensure_ascii=not name.isprintable())
 
 
-def _file(name: str) -> str:
+def _file(name: str, flag: str) -> str:
     try:
         return Path(name).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise MinitrainError(f"--label_map {name}: is not UTF-8; save it as UTF-8") from error
+        raise MinitrainError(f"{flag} {name}: is not UTF-8; save it as UTF-8") from error
     except OSError as error:
-        raise MinitrainError(f"--label_map {name}: cannot be read ({error.strerror or error})") from error
+        raise MinitrainError(f"{flag} {name}: cannot be read ({error.strerror or error})") from error
 
 
-def _pairs_of_json(text: str, where: str) -> list[tuple[Any, Any]]:
+def _pairs_of_json(text: str, where: str, expected: str) -> list[tuple[Any, Any]]:
     try:
         pairs = json.loads(text, object_pairs_hook=tuple)  # keeps duplicate keys
     except (ValueError, RecursionError) as error:
-        raise MinitrainError(f'{where}: is not valid JSON ({error}); write {{"old": "new", ...}}') from error
+        raise MinitrainError(f"{where}: is not valid JSON ({error}); write {expected}") from error
     if not isinstance(pairs, tuple):
-        raise MinitrainError(f'{where}: is {shown(pairs)}; expected an object, {{"old": "new", ...}}')
+        raise MinitrainError(f"{where}: is {shown(pairs)}; expected an object, {expected}")
     return list(pairs)
 
 
-def _pairs(text: str) -> list[tuple[Any, Any]]:
+def _pairs(text: str, flag: str, expected: str) -> list[tuple[Any, Any]]:
     pairs: list[tuple[Any, Any]] = []
     at = 0
     while at < len(text) or not pairs:
         found = _PAIR.match(text, at)
         if found is None or (found[3] and found.end() == len(text)):
-            raise MinitrainError(f"--label_map {text}: {EXPECTED}")
+            raise MinitrainError(f"{flag} {text}: {expected}")
         try:
             old, new = (json.loads(name) if name[0] == '"' else name for name in (found[1], found[2]))
         except ValueError as error:
-            raise MinitrainError(f"--label_map {text}: a quoted name is not valid JSON ({error})") from error
+            raise MinitrainError(f"{flag} {text}: a quoted name is not valid JSON ({error})") from error
         pairs.append((old, new))
         at = found.end()
     return pairs

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from minitrain.config.class_weights import read_class_weights
 from minitrain.config.data_config import SAMPLES, DataConfig
 from minitrain.config.options import Bounds, flag
 
@@ -82,6 +83,9 @@ class OptimizationConfig(DataConfig):
     adam_epsilon: float = flag(1e-8, "added to AdamW's denominator", bounds=(0.0, None))
     max_grad_norm: float = setting("max_grad_norm", "clip the gradient norm to this; 0: never", bounds=(0.0, None))
     label_smoothing_factor: float = flag(0.0, "label smoothing of the cross-entropy", bounds=(0.0, 0.9999999))
+    class_weights: dict[str, float] | str | None = flag(
+        None, "weights of the classes in the loss: balanced, or name=weight,..., or a .json file"
+    )
     standardize_targets: bool = setting("standardize_targets", "scale regression targets to mean 0, deviation 1")
     accumulation: str = setting(
         "accumulation", "a step's loss: mean over examples, or sum of micro-batches' means", ("mean", "sum")
@@ -96,3 +100,7 @@ class OptimizationConfig(DataConfig):
     device: str = flag("auto", "auto: a GPU if there is one", ("auto", "cpu", "cuda"))
     cuda_graphs: bool = flag(True, "on a GPU, record a step for each length and replay it")
     torch_compile: bool = flag(False, "compile the model: for long runs on a GPU with large batches")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "class_weights", read_class_weights(self.class_weights))

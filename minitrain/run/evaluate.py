@@ -32,8 +32,8 @@ from minitrain.run.output_rows import SPLIT, TRUE, RowWriter
 from minitrain.run.report import class_table, finite_values, result_lines, say
 from minitrain.run.run_folder import PREDICTIONS
 from minitrain.run.saved_run import SavedRun, load_run, print_notes, read_rows
+from minitrain.training.class_weights import saved_loss
 from minitrain.training.evaluation import Evaluation, evaluate
-from minitrain.training.loss import Loss
 from minitrain.training.metrics import metric_for
 
 
@@ -53,7 +53,7 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:
         if world.is_main:
             notes = dict.fromkeys(note for table in data.tables.values() for note in table.notes)
             warning = trained_on(run.trained_config, config.eval_file, config.dataset, config.split)
-            print_notes(config.run, *run.tokenizer.notes)
+            print_notes(config.run, *run.tokenizer.notes, _other_loss(run))
             for line in (*notes, *([f"WARNING  {warning}"] if warning else [])):
                 print(line, file=sys.stderr)
         if run.labels.names is not None:  # scores have no names, as an error says below
@@ -110,7 +110,7 @@ def _score(
             split,
             metric_for(data.task, labels.num_classes, labels.positive),
             run.eval_settings(config),
-            loss=Loss(label_smoothing=trained.get("label_smoothing_factor", 0.0)),
+            loss=saved_loss(run.run_info, run.labels.names),
             world=world,
             on_rows=add,
         )
@@ -124,6 +124,14 @@ def _score(
         truth = [names[label] if names else label for label in split.labels.tolist()]
         writer.write(table, result.logits, [[name] * len(table), truth] if SPLIT in writer.added else [truth])
     return result
+
+
+def _other_loss(run: SavedRun) -> str | None:
+    name = run.run_info.get("loss_function")
+    if name is None:
+        return None
+    own = "squared error" if run.labels.names is None else "cross-entropy"
+    return f"was trained with the loss function {name}, which it does not hold: the loss below is {own}"
 
 
 def _labels_to_score(config: EvaluateConfig, run: SavedRun, table: Table, column: str) -> Labels:

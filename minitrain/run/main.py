@@ -7,6 +7,8 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.targets import fold, unfold
 from minitrain.distributed.signals import StopRequests
@@ -24,16 +26,25 @@ from minitrain.run.summary import footer, header
 from minitrain.storage.files import exclusive_lock
 from minitrain.training.evaluation import evaluate_all
 from minitrain.training.loop import train_loop
+from minitrain.training.own_loss import name_of
 from minitrain.training.setup import Best, best_by, make_state, plan
 from minitrain.training.step import TrainState
 
 
-def train(config: TrainConfig, prefetcher: DataPrefetcher | None = None, *, data: Any = None) -> dict[str, Any]:
+def train(
+    config: TrainConfig,
+    prefetcher: DataPrefetcher | None = None,
+    *,
+    data: Any = None,
+    loss: Callable[[Tensor, Tensor], Any] | None = None,
+) -> dict[str, Any]:
     """Train, evaluate and save; under torchrun or `launch`, every process calls this.
 
     Args:
         prefetcher: A process that is already reading the data of this run.
         data: Data in memory instead of a dataset or files, as for `load_splits`: all splits, or the training rows.
+        loss: (logits, labels) -> (sum, count), instead of cross-entropy or squared error: see `own_loss`. It is
+            not saved, so `--resume` takes it again.
 
     Returns:
         The contents of `results.json`.
@@ -42,22 +53,30 @@ def train(config: TrainConfig, prefetcher: DataPrefetcher | None = None, *, data
         MinitrainError: Names the flag, file, row or key at fault; before the training wherever possible.
     """
     with process_group(config.device, config.ddp_timeout) as world:
-        return _train(config, world, prefetcher, data)
+        return _train(config, world, prefetcher, data, loss)
 
 
-def _train(config: TrainConfig, world: World, prefetcher: DataPrefetcher | None, data: Any) -> dict[str, Any]:
+def _train(
+    config: TrainConfig,
+    world: World,
+    prefetcher: DataPrefetcher | None,
+    data: Any,
+    loss: Callable[[Tensor, Tensor], Any] | None,
+) -> dict[str, Any]:
     started = time.perf_counter()
     log = partial(say, silent=not world.is_main)
     config = complete(config, world, data)
-    if finished := _finished(config, world):
+    if finished := _finished(config, world, name_of(loss)):
         log(f"finished {output_path(config)}: this run went to its end; there is nothing to resume")
         return finished
-    run = prepare(config, world, prefetcher, data)
+    run = prepare(config, world, prefetcher, data, loss)
     log(*header(run, world.size))
     with exclusive_lock(run.directory) if world.is_main else nullcontext(), StopRequests() as stop:
         state, best, training_seconds, totals = _fit(run, world, log, stop)
         with world.naming_lost_peers("the final evaluation"):
-            final = evaluate_all(run.model, run.splits.scored, run.config, run.new_metric, world=world)
+            final = evaluate_all(
+                run.model, run.splits.scored, run.config, run.new_metric, world=world, loss=run.loss
+            )
         results = {
             **run_info(run, state, best, final),
             "training_seconds": training_seconds,
@@ -74,11 +93,11 @@ def _train(config: TrainConfig, world: World, prefetcher: DataPrefetcher | None,
     return results
 
 
-def _finished(config: TrainConfig, world: World) -> dict[str, Any]:
+def _finished(config: TrainConfig, world: World, loss: str | None) -> dict[str, Any]:
     """The results of the run that `--resume` names, if it is already finished; else an empty dict."""
     if config.resume is None:
         return {}
-    found = finished_run(output_path(config), config, world.size) if world.is_main else {}
+    found = finished_run(output_path(config), config, world.size, loss) if world.is_main else {}
     results: dict[str, Any] = json.loads(world.broadcast_text("finished run", json.dumps(found)))
     return results
 
@@ -103,7 +122,9 @@ def _fit(
         positive=run.splits.labels.positive_label,
     )
     data = partial(_data_identity, run)
-    checkpoints = Checkpointer(run.directory, config, data, world, log, console.resume_from, stop)
+    checkpoints = Checkpointer(
+        run.directory, config, data, world, log, console.resume_from, stop, name_of(run.loss.function)
+    )
     try:
         state, best = make_state(model.train(), config, world), best_by(config, run.new_metric())
         checkpoints.restore(state, best, total_steps)
@@ -117,6 +138,7 @@ def _fit(
             run.new_metric,
             profiler or console,
             after_step=checkpoints.after_step,
+            loss=run.loss,
         )
     finally:
         console.close()

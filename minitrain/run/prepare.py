@@ -1,11 +1,13 @@
 """Everything that a run needs before its first step, found and checked; nothing is written."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import Splits
@@ -24,8 +26,10 @@ from minitrain.run.run_folder import output_directory, output_path
 from minitrain.storage.download import commit_of
 from minitrain.storage.hub import resolve_model
 from minitrain.storage.safetensors_io import weight_files
+from minitrain.training.class_weights import loss_of_run
 from minitrain.training.evaluation import check_token_types
 from minitrain.training.kept_activations import check_keepable
+from minitrain.training.loss import Loss
 from minitrain.training.metrics import Metric, metric_for
 from minitrain.training.setup import best_by, with_per_device_batch_size
 
@@ -45,6 +49,7 @@ class PreparedRun:
     max_length: int
     scale: TargetScale | None  # mean and standard deviation of standardized regression targets
     model_commit: str | None  # of a model from the Hub
+    loss: Loss
 
     def new_metric(self) -> Metric:
         """A fresh metric: the GLUE task's, or accuracy and F1, or correlations, by the labels."""
@@ -58,14 +63,18 @@ def complete(config: TrainConfig, world: World, data: Any = None) -> TrainConfig
 
 
 def prepare(
-    config: TrainConfig, world: World | None = None, prefetcher: DataPrefetcher | None = None, data: Any = None
+    config: TrainConfig,
+    world: World | None = None,
+    prefetcher: DataPrefetcher | None = None,
+    data: Any = None,
+    loss: Callable[[Tensor, Tensor], Any] | None = None,
 ) -> PreparedRun:
     """Load and check the model, the tokenizer and the data, the cheapest checks first.
 
     Args:
         world: The processes that train together. The first of each node downloads for the others.
         prefetcher: A process that is already reading the data.
-        data: Data in memory, as for `train`.
+        data, loss: Data in memory and a loss function, as for `train`.
 
     Raises MinitrainError naming the flag, file, row or key at fault.
     """
@@ -80,13 +89,15 @@ def prepare(
     with world.local_main_first("data"):
         source = resolve_model(config.model, config.model_revision)
         tokenizer, max_length, splits = _load_data(config, source, prefetcher, data)
+    names = splits.labels.names
     if world.size > 1:
         world.check_agreement(_must_agree(config, source, splits))
+    minimized = loss_of_run(config, names, splits.train.labels, loss)
     torch.manual_seed(config.seed)  # for the new head
     model = load_classifier(
         source,
         splits.labels.num_labels,
-        label_names=splits.labels.names,
+        label_names=names,
         problem_type=splits.labels.problem_type,
         new_head=config.new_head,
         kernels=config.kernels,
@@ -102,8 +113,9 @@ def prepare(
         model=_frozen(model, config, splits).to(device),
         splits=splits,
         max_length=max_length,
-        scale=splits.train.target_scale() if config.standardize_targets and splits.labels.names is None else None,
+        scale=splits.train.target_scale() if config.standardize_targets and names is None else None,
         model_commit=commit_of(source),
+        loss=minimized,
     )
     best_by(config, run.new_metric())  # raises for an unknown --metric_for_best_model
     return run

@@ -38,7 +38,7 @@ from minitrain.training.setup import Best, global_batch
 from minitrain.training.step import TrainState
 
 # Metrics whose values depend on a setting: with another one the best value so far does not count.
-DEPENDS_ON = {"f1": "positive_label", "loss": "label_smoothing_factor"}
+DEPENDS_ON = {"f1": ("positive_label",), "loss": ("label_smoothing_factor", "class_weights")}
 BEST_FIELDS = ("name", "greater_is_better", "value", "step", "epoch", "evaluations_since")
 
 
@@ -51,6 +51,7 @@ class Checkpointer:
         log: Prints a line.
         on_restore: Called with the step at which a run resumes; 0 if there is no checkpoint yet.
         stop: Signals that ask the run to stop.
+        loss: The name of the user's loss function, if the run has one.
     """
 
     def __init__(
@@ -62,9 +63,10 @@ class Checkpointer:
         log: Callable[[str], None],
         on_restore: Callable[[int], None],
         stop: StopRequests | None = None,
+        loss: str | None = None,
     ) -> None:
         self.folder, self.config, self.data, self.world = folder / CHECKPOINTS, config, cache(data), world
-        self.log, self.on_restore, self.stop = log, on_restore, stop
+        self.log, self.on_restore, self.stop, self.loss = log, on_restore, stop, loss
         self.saved_step: int | None = None  # the newest
 
     def restore(self, state: TrainState, best: Best, total_steps: int) -> None:
@@ -107,8 +109,11 @@ class Checkpointer:
         if (saved["name"], saved["greater_is_better"]) != (best.name, best.greater_is_better):
             return
         why = ""
-        if (setting := DEPENDS_ON.get(best.name)) and saved_config.get(setting) != getattr(self.config, setting):
-            why = f"--{setting} is another"
+        depends = DEPENDS_ON.get(best.name, ())
+        if other := [name for name in depends if saved_config.get(name) != getattr(self.config, name)]:
+            why = f"--{other[0]} is another"
+        elif best.name == "loss" and checkpoint.facts.get("loss_function") != self.loss:
+            why = "the loss function is another"
         elif self.config.load_best_model_at_end and saved["value"] is not None and not weights:
             why = f"the checkpoint lacks its weights ({saved['value']:.4f} at step {saved['step']})"
         if why:
@@ -200,6 +205,7 @@ class Checkpointer:
             "global_batch": global_batch(self.config, self.world.size),
             "processes": self.world.size,
             "config": asdict(self.config),
+            "loss_function": self.loss,
             "data": dict(self.data()),
             "versions": {name: version(name) for name in ("minitrain", "torch")}
             | {"python": platform.python_version()},

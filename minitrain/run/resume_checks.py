@@ -57,12 +57,14 @@ def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
     """The settings that differ and may change the training, as "name: before -> now".
 
     Args:
-        old, new: With "config", and "global_batch" if the number of processes is known.
+        old, new: With "config", "loss_function" if it is the user's, and "global_batch" if the number of processes
+            is known.
     """
     # What an earlier version did not know is as it was without the flag.
     plain = {spec.name: spec.default for spec in fields(TrainConfig)} | {"frozen_dropout": True}
     before = plain | with_todays_names(old["config"])
     settings = [(name, before.get(name), value) for name, value in new["config"].items() if name not in FREE]
+    settings.append(("the loss function", old.get("loss_function"), new.get("loss_function")))
     if "global_batch" in old:
         settings.append(("examples a step, in all processes", old["global_batch"], new["global_batch"]))
     as_json = [(name, was, json.loads(json.dumps(value))) for name, was, value in settings]
@@ -107,8 +109,11 @@ def other_machine(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     return f"changed  {', '.join(differing)}{way}: last bits differ from those of a run that never stopped"
 
 
-def finished_run(directory: Path, config: TrainConfig, processes: int) -> dict[str, Any]:
+def finished_run(directory: Path, config: TrainConfig, processes: int, loss: str | None = None) -> dict[str, Any]:
     """The results of the folder's run if `--resume` has nothing left to do, else {}.
+
+    Args:
+        loss: The name of the user's loss function, if there is one.
 
     Raises:
         MinitrainError: A finished run is to continue with other settings, but has no checkpoint of its end, or
@@ -117,7 +122,7 @@ def finished_run(directory: Path, config: TrainConfig, processes: int) -> dict[s
     if config.resume != "newest" or not is_finished(directory):
         return {}
     results = _results(directory)
-    now = {"config": asdict(config), "global_batch": global_batch(config, processes)}
+    now = {"config": asdict(config), "global_batch": global_batch(config, processes), "loss_function": loss}
     changed = changed_settings(results, now)
     if not changed:
         return results

@@ -25,7 +25,9 @@ from minitrain.run.prepare import LIBRARIES, PreparedRun
 from minitrain.run.report import answers, as_json, finite_values
 from minitrain.run.run_folder import LOG, PREDICTIONS, RESULTS
 from minitrain.storage.files import json_text, whole_text_file, write_whole
+from minitrain.training.class_weights import loss_line, weights_by_name
 from minitrain.training.evaluation import Evaluation, baseline
+from minitrain.training.own_loss import name_of
 from minitrain.training.setup import Best, global_batch
 from minitrain.training.step import TrainState
 
@@ -37,7 +39,7 @@ BODY = """
 `{config.model}` fine-tuned on `{dataset}` with minitrain: {steps} steps, learning rate {rate}, batch size
 {batch_size}, seed {config.seed}.
 
-Labels: {labels}.
+Labels: {labels}.{loss}
 
 ```python
 from transformers import pipeline
@@ -67,6 +69,8 @@ def run_info(run: PreparedRun, state: TrainState, best: Best, final: Mapping[str
         "weights": run.model.load_report.facts(),
         "parameters": dict(zip(("trained", "all"), count_parameters(run.model), strict=True)),
         "positive_label": splits.labels.positive_label,
+        "class_weights": weights_by_name(run.loss, splits.labels.names),
+        "loss_function": name_of(run.loss.function),  # the user's, which is not saved
         "numbers_are_ids": splits.labels.numbers_are_ids,
         "max_length": run.max_length,
         "targets": None if run.scale is None else asdict(run.scale),
@@ -85,7 +89,8 @@ def run_info(run: PreparedRun, state: TrainState, best: Best, final: Mapping[str
 def save_run(run: PreparedRun, final: Mapping[str, Evaluation], results: Mapping[str, Any]) -> None:
     """Write the files of the finished run over those of an earlier one."""
     directory = run.directory
-    card = model_card(run.config, run.splits.labels, results["steps"], final, directory.name)
+    how = loss_line(run.loss, run.splits.labels.names)
+    card = model_card(run.config, run.splits.labels, results["steps"], final, directory.name, how)
     try:
         save_classifier(run.model, run.tokenizer, directory)
         write_whole(directory / "README.md", card)
@@ -132,7 +137,12 @@ def _records(splits: Splits, table: Table, logits: Tensor) -> Iterator[dict[str,
 
 
 def model_card(
-    config: TrainConfig, labels: Labels, steps: int, results: Mapping[str, Evaluation], title: str
+    config: TrainConfig,
+    labels: Labels,
+    steps: int,
+    results: Mapping[str, Evaluation],
+    title: str,
+    loss: str | None = None,
 ) -> str:
     """The text of README.md: YAML front matter with one EvalResult a split and metric, then a description."""
     from huggingface_hub import EvalResult, ModelCardData
@@ -166,6 +176,7 @@ def model_card(
     )
     size = config.per_device_train_batch_size * config.gradient_accumulation_steps
     text = {"title": title, "dataset": dataset, "labels": _named(labels), "steps": steps}
+    text["loss"] = "" if loss is None else f" Trained with {plain(loss)}."
     body = BODY.format(config=config, rate=config.learning_rate, batch_size=size, **text)
     return f"---\n{data.to_yaml()}\n---\n{body}"
 

@@ -19,6 +19,7 @@ from minitrain.run.layer_lines import layer_lines
 from minitrain.run.length_notes import counts_of, length_notes
 from minitrain.run.prepare import PreparedRun
 from minitrain.run.report import class_table, duration, metric_name, result_lines
+from minitrain.training.class_weights import loss_line
 from minitrain.training.evaluation import Evaluation
 from minitrain.training.setup import Best, global_batch, make_sampler, plan
 
@@ -36,6 +37,7 @@ def header(run: PreparedRun, processes: int = 1) -> list[str]:
         "data     " + ", ".join(f"{name} {len(split)}" for name, split in splits.all.items()),
         *(f"         {note}" for note in splits.notes),
         "labels   " + _label_counts(splits),
+        *([f"loss     {how}"] if (how := loss_line(run.loss, splits.labels.names)) else []),
         *_targets(run.scale),
         *_lengths(run, _padding(config, splits, processes)),
         f"weights  {config.model}: {run.model.load_report.line()}",

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from minitrain.config.optimization import LENGTH_MULTIPLE
 from minitrain.config.train_config import TrainConfig
@@ -27,8 +28,11 @@ from minitrain.errors import MinitrainError
 from minitrain.kernels.dropout import ExampleStreams
 from minitrain.kernels.precision import device_of
 from minitrain.model.classifier import SequenceClassifier
+from minitrain.model.weights import names_or_default
+from minitrain.training.class_weights import loss_of_run
 from minitrain.training.evaluation import Evaluation, check_token_types, evaluate_all
 from minitrain.training.kept_activations import keep_activations
+from minitrain.training.loss import Loss
 from minitrain.training.metrics import Metric, metric_for
 from minitrain.training.setup import (
     Best,
@@ -112,6 +116,7 @@ def fit(
     observer: Observer | None = None,
     pad_token_id: int | None = None,
     world: World | None = None,
+    loss: Callable[[Tensor, Tensor], Any] | None = None,
 ) -> tuple[TrainState, Best]:
     """Train a model in place, evaluating as the configuration says.
 
@@ -122,9 +127,11 @@ def fit(
         pad_token_id: By default that of the splits' tokenizer.
         world: The processes that train together, from `process_group`: each calls this with the same arguments
             and ends with the same weights.
+        loss: (logits, labels) -> (sum, count), instead of cross-entropy or squared error: see `own_loss`.
 
     Raises:
-        MinitrainError: No split to evaluate on, token types that the model does not know, or a failed step.
+        MinitrainError: No split to evaluate on, token types that the model does not know, class weights that are
+            not of its classes, or a failed step.
     """
     world, train, splits = world or World(), as_split(train), {name: as_split(x) for name, x in evaluation.items()}
     if not splits and config.eval_strategy != "no":
@@ -133,9 +140,11 @@ def fit(
         check_token_types(model.config, split)
     classes = None if model.config.is_regression else model.config.num_labels
     new_metric = new_metric or partial(metric_for, None, classes)
+    names = None if classes is None else names_or_default(model.config)
+    minimized = loss_of_run(config, names, train.labels, loss)
     config = with_per_device_batch_size(config, world.size)
     state, best = make_state(model.train(), config, world), best_by(config, new_metric())
-    train_loop(state, best, train, splits, config, new_metric, observer or _Silent(), pad_token_id)
+    train_loop(state, best, train, splits, config, new_metric, observer or _Silent(), pad_token_id, loss=minimized)
     return state, best
 
 
@@ -149,6 +158,7 @@ def train_loop(
     observer: Observer,
     pad_token_id: int | None = None,
     after_step: Callable[..., None] = lambda *_, **__: None,
+    loss: Loss | None = None,
 ) -> None:
     """Train from the step that `state` is at to the last one; the model ends with the weights of `best`, if kept.
 
@@ -159,8 +169,8 @@ def train_loop(
     if config.keep_activations:
         train, splits = keep_activations(state, train, splits, config, pad_token_id)
     steps, sampler = plan(config, len(train), world.size), make_sampler(config, train, world.size)
-    settings = StepSettings.of(config)
-    take_step = choose_step(config, device_of(model), world.size, train.windows is not None)
+    settings = StepSettings.of(config, loss)
+    take_step = choose_step(config, device_of(model), world.size, train.windows is not None, loss)
     recorded = take_step is not train_step
     in_flight = InFlight(observer.on_step, lag=1 if recorded else 0)
     collate_fn = _collate_fn(train, config, pad_token_id, recorded)
@@ -179,7 +189,7 @@ def train_loop(
             if steps.evaluates_after(state.step):
                 in_flight.drain()
                 with world.naming_lost_peers(f"the evaluation after step {state.step}"), folded(model, train.scale):
-                    results = evaluate_all(model, splits, config, new_metric, pad_token_id, world)
+                    results = evaluate_all(model, splits, config, new_metric, pad_token_id, world, loss)
                 is_best = best.remember(results, model, state.step, state.epoch, config.load_best_model_at_end)
                 observer.on_evaluation(state.step, state.epoch, results, is_best)
                 done = done or best.evaluations_since >= patience

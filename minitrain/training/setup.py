@@ -24,6 +24,7 @@ from minitrain.model.freezing import freeze_layers
 from minitrain.training.evaluation import Evaluation
 from minitrain.training.kept_activations import UpperLayers
 from minitrain.training.layer_rates import optimizer_groups
+from minitrain.training.loss import Loss
 from minitrain.training.metrics import Metric
 from minitrain.training.optim import AdamW
 from minitrain.training.recorded_step import PendingResult, RecordedStep
@@ -86,9 +87,12 @@ def is_recordable(config: TrainConfig, device: torch.device, processes: int = 1)
     return config.cuda_graphs and device.type == "cuda" and fast and one_batch
 
 
-def choose_step(config: TrainConfig, device: torch.device, processes: int, windows: bool = False) -> Step:
+def choose_step(
+    config: TrainConfig, device: torch.device, processes: int, windows: bool = False, loss: Loss | None = None
+) -> Step:
     """`train_step`, or the same recorded by the GPU. windows: Batches have any number of rows, too many shapes."""
-    return RecordedStep(device) if not windows and is_recordable(config, device, processes) else train_step
+    recordable = not windows and is_recordable(config, device, processes, loss)
+    return RecordedStep(device) if recordable else train_step
 
 
 Sampler = BucketBatchSampler | RandomBatchSampler | GlobalRngBatchSampler

@@ -38,25 +38,23 @@ def _layers(model: Any) -> int:
 
 
 class LayerRatesTrainer(Trainer):
-    """Trainer with the learning rates of `config`, by the hook that its documentation names."""
+    """Trainer with the learning rates of `settings`, by the hook that its documentation names."""
 
-    def __init__(self, config: TrainConfig, *args: Any, **kwargs: Any) -> None:
-        self.config = config
-        super().__init__(*args, **kwargs)
+    settings: TrainConfig
 
     def create_optimizer(self, model: Any = None) -> Any:
         """One group for each layer and kind of decay; Trainer logs the rate of the first group, which is empty."""
         model = model or self.model
         layers, decaying = _layers(model), set(self.get_decay_parameter_names(model))
-        groups: list[dict[str, Any]] = [{"params": [], "lr": self.config.learning_rate}]
+        groups: list[dict[str, Any]] = [{"params": [], "lr": self.settings.learning_rate}]
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 continue
             place = depth(name, layers)
-            rate = self.config.learning_rate * self.config.layerwise_lr_decay ** (layers + 1 - place)
-            if place == layers + 1 and self.config.head_learning_rate is not None:
-                rate = self.config.head_learning_rate
-            decay = self.config.weight_decay if name in decaying else 0.0
+            rate = self.settings.learning_rate * self.settings.layerwise_lr_decay ** (layers + 1 - place)
+            if place == layers + 1 and self.settings.head_learning_rate is not None:
+                rate = self.settings.head_learning_rate
+            decay = self.settings.weight_decay if name in decaying else 0.0
             group = next((g for g in groups[1:] if (g["lr"], g["weight_decay"]) == (rate, decay)), None)
             if group is None:
                 groups.append(group := {"params": [], "lr": rate, "weight_decay": decay})

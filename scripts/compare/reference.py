@@ -58,6 +58,7 @@ class Reference:
     scored: dict[str, Dataset]
     metrics: Callable[[Any, Any], dict[str, float]]
     device: torch.device
+    class_names: tuple[str, ...] | None
 
     def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         """The callback of Trainer."""
@@ -117,6 +118,7 @@ def prepare(config: TrainConfig, record: Record) -> Reference:
         scored=scored,
         metrics=_metrics(rows),
         device=choose_device(config.device, world_from_environment()),
+        class_names=rows.labels.names,
     )
     _first_batch(record, reference, config)
     record.watch(model)

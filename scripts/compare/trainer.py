@@ -3,16 +3,18 @@
 import tempfile
 import time
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
+from sklearn.utils.class_weight import compute_class_weight
+from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from compare.layer_groups import LayerRatesTrainer
 from compare.record import Record
-from compare.reference import finish, prepare
+from compare.reference import Reference, finish, prepare
 from minitrain.config.freezing import has_layer_rates
 from minitrain.config.train_config import TrainConfig
 
@@ -26,6 +28,33 @@ OWN = {
     "save_steps",
     "save_total_limit",
 }
+
+
+class WeightedTrainer(Trainer):
+    """The subclass that the documentation of Trainer gives for class weights."""
+
+    weight: Tensor
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        logits = outputs.get("logits")
+        weight = self.weight.to(logits.device)
+        loss_fct = nn.CrossEntropyLoss(weight=weight, label_smoothing=self.args.label_smoothing_factor)
+        loss = loss_fct(logits.view(-1, model.config.num_labels), labels.view(-1))
+        return (loss, outputs) if return_outputs else loss
+
+
+def class_weights(config: TrainConfig, reference: Reference) -> Tensor:
+    """(C,) float32, by scikit-learn or by the names of the classes."""
+    assert reference.class_names is not None
+    if isinstance(config.class_weights, dict):
+        return torch.tensor([config.class_weights[name] for name in reference.class_names])
+    classes = numpy.arange(len(reference.class_names))
+    weights = compute_class_weight(config.class_weights, classes=classes, y=numpy.array(reference.train["label"]))
+    return torch.tensor(weights, dtype=torch.float32)
 
 
 class Recorder(TrainerCallback):
@@ -68,8 +97,9 @@ def run(config: TrainConfig, folder: Path) -> None:
     record = Record(folder)
     reference = prepare(config, record)
     with tempfile.TemporaryDirectory() as scratch:
-        kind = partial(LayerRatesTrainer, config) if has_layer_rates(config) else Trainer
-        trainer = kind(
+        rated = LayerRatesTrainer if has_layer_rates(config) else Trainer
+        bases = (WeightedTrainer, rated) if config.class_weights else (rated,)
+        trainer = type("ReferenceTrainer", bases, {"settings": config})(
             reference.model,
             arguments(config, scratch, use_cpu=reference.device.type == "cpu"),
             data_collator=reference.collator,
@@ -78,6 +108,8 @@ def run(config: TrainConfig, folder: Path) -> None:
             compute_metrics=reference.compute_metrics,
             callbacks=[Recorder(record)],
         )
+        if isinstance(trainer, WeightedTrainer):
+            trainer.weight = class_weights(config, reference)
         trainer.remove_callback(PrinterCallback)
         started = time.perf_counter()
         trainer.train()

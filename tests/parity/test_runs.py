@@ -256,6 +256,18 @@ ODD: dict[str, dict[str, Any]] = {
     "a frozen layer, plain AdamW": {"freeze": 1, "optim": "adamw_torch", "weight_decay": 0.1} | SIXTY_STEPS,
     "a frozen encoder": {"freeze": "encoder", "head_learning_rate": 1e-3, "lr_scheduler_type": "cosine"},
     "large batches": {"per_device_train_batch_size": 64, "per_device_eval_batch_size": 64},
+    "class weights": {"class_weights": "balanced"},
+    "class weights, three classes, accumulation": {
+        "class_weights": {"so-so": 1.7, "awful": 0.3, "lovely": 5.1},
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+    },
+    "class weights, bf16, accumulation": {
+        "class_weights": "lovely=3.3,awful=0.7",
+        "bf16": True,
+        "gradient_accumulation_steps": 2,
+    },
+    "class weights, smoothed": {"class_weights": "balanced", "label_smoothing_factor": 0.1},
 }
 
 
@@ -263,7 +275,8 @@ ODD: dict[str, dict[str, Any]] = {
 def test_odd_runs_of_a_tiny_model_are_trainers(tmp_path: Path, beside: ProcessPoolExecutor, kind: str) -> None:
     tiny = write_tiny_model(tmp_path / "tiny")
     for name, count in (("train", 21), ("eval", 9)):
-        write_csv(tmp_path / f"{name}.csv", *named_reviews(count, seed=len(name)))
+        classes = 3 if "three classes" in kind else 2
+        write_csv(tmp_path / f"{name}.csv", *named_reviews(count, seed=len(name), classes=classes))
     flags = {"model": str(tiny), **{f"{name}_file": str(tmp_path / f"{name}.csv") for name in ("train", "eval")}}
     flags |= {"per_device_train_batch_size": 8, "num_train_epochs": 2} | ODD[kind]
     if kind == "two evaluation splits":
