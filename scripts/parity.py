@@ -45,14 +45,13 @@ class ParityConfig(TrainConfig):
                 "and whole --num_train_epochs (or --max_steps)"
             )
         weighted = self.class_weights is not None
-        if self.match_accelerate and weighted:
-            raise MinitrainError("--match_accelerate: the example has no class weights; compare them with Trainer")
         plain = not self.label_smoothing_factor and self.gradient_accumulation_steps == 1 and not weighted
         plain = plain and self.freeze is None and not has_layer_rates(self)
         if self.layers and (self.match_accelerate or not plain):
             raise MinitrainError(
                 "--layers walks through one pass of Trainer's model and its own loss: drop --match_accelerate, "
-                "--label_smoothing_factor, --class_weights, --gradient_accumulation_steps, --freeze and rates by layer"
+                "--label_smoothing_factor, --class_weights, --gradient_accumulation_steps, --freeze and the "
+                "rates by layer"
             )
 
 

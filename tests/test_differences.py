@@ -138,6 +138,34 @@ def test_loss_and_gradient_of_an_accumulated_step(still: Bench, tmp_path: Path) 
     assert summed.steps[0].loss == pytest.approx(logged(halves, "loss")[0], rel=1e-6)
 
 
+def test_the_documented_subclass_for_class_weights_depends_on_how_a_step_is_cut(
+    still: Bench, tmp_path: Path
+) -> None:
+    class Weighted(Trainer):
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            labels = inputs.pop("labels")
+            outputs = model(**inputs)
+            loss = torch.nn.CrossEntropyLoss(weight=torch.tensor([0.3, 5.1]))(outputs.logits, labels)
+            return (loss, outputs) if return_outputs else loss
+
+    flags: dict[str, Any] = {"max_steps": 1, "learning_rate": 1e-3}
+    theirs, ours = [], []
+    for cut, scaled in (({"per_device_train_batch_size": 8}, None), (PAIRED, None), (PAIRED, False)):
+        trainer = trainer_of(still, tmp_path, **cut, **flags)
+        trainer.__class__ = Weighted
+        trainer.loss_is_scaled_for_ga = scaled
+        trainer.train()
+        theirs.append(logged(trainer, "loss")[0])
+        weights = {"class_weights": {"LABEL_0": 0.3, "LABEL_1": 5.1}}
+        ours.append(still.fit(sampler="random", **cut, **flags, **weights)[0].losses[0])
+    whole, summed, averaged = theirs
+    assert ours == pytest.approx([whole] * 3, rel=1e-5)
+    assert summed == pytest.approx(2 * averaged, rel=1e-6)  # no division, or a plain mean of weighted means
+    assert abs(averaged / whole - 1) > 1e-3
+
+
 def test_accumulation_is_right_in_trainer_when_labels_are_smoothed(still: Bench, tmp_path: Path) -> None:
     flags: dict[str, Any] = {"max_steps": 1, "learning_rate": 1e-3, "label_smoothing_factor": 0.1}
     losses = [

@@ -1,6 +1,6 @@
 """--class_weights: a weight for each class by its name, or "balanced".
 
-Only parsed here; `training/class_weights.py` finds the classes, and counts their rows.
+Only parsed here; `training/run_loss.py` finds the classes, and counts their rows.
 """
 
 import math

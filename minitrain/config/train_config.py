@@ -168,6 +168,10 @@ def _check_combinations(config: TrainConfig) -> None:
             "--match_accelerate: the example trains all layers at one rate: drop --freeze, --layerwise_lr_decay "
             "and --head_learning_rate, or pass --match_trainer"
         )
+    if config.match_accelerate and config.class_weights is not None:
+        raise MinitrainError(
+            "--match_accelerate: the example has no class weights; --match_trainer compares with them"
+        )
     if config.match_accelerate and config.bf16 and config.pad_to_multiple_of != 8:
         raise MinitrainError("--match_accelerate: in bf16 the example pads to 8; pass --pad_to_multiple_of 8")
 

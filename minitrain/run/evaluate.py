@@ -32,9 +32,9 @@ from minitrain.run.output_rows import SPLIT, TRUE, RowWriter
 from minitrain.run.report import class_table, finite_values, result_lines, say
 from minitrain.run.run_folder import PREDICTIONS
 from minitrain.run.saved_run import SavedRun, load_run, print_notes, read_rows
-from minitrain.training.class_weights import saved_loss
 from minitrain.training.evaluation import Evaluation, evaluate
 from minitrain.training.metrics import metric_for
+from minitrain.training.run_loss import saved_loss
 
 
 def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:

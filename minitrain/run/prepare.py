@@ -26,11 +26,11 @@ from minitrain.run.run_folder import output_directory, output_path
 from minitrain.storage.download import commit_of
 from minitrain.storage.hub import resolve_model
 from minitrain.storage.safetensors_io import weight_files
-from minitrain.training.class_weights import loss_of_run
 from minitrain.training.evaluation import check_token_types
 from minitrain.training.kept_activations import check_keepable
 from minitrain.training.loss import Loss
 from minitrain.training.metrics import Metric, metric_for
+from minitrain.training.run_loss import loss_of_run
 from minitrain.training.setup import best_by, with_per_device_batch_size
 
 LIBRARIES = ("torch", "tokenizers", "datasets", "safetensors", "huggingface-hub")

@@ -25,9 +25,9 @@ from minitrain.run.prepare import LIBRARIES, PreparedRun
 from minitrain.run.report import answers, as_json, finite_values
 from minitrain.run.run_folder import LOG, PREDICTIONS, RESULTS
 from minitrain.storage.files import json_text, whole_text_file, write_whole
-from minitrain.training.class_weights import loss_line, weights_by_name
 from minitrain.training.evaluation import Evaluation, baseline
 from minitrain.training.own_loss import name_of
+from minitrain.training.run_loss import loss_line, weights_by_name
 from minitrain.training.setup import Best, global_batch
 from minitrain.training.step import TrainState
 

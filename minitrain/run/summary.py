@@ -19,8 +19,8 @@ from minitrain.run.layer_lines import layer_lines
 from minitrain.run.length_notes import counts_of, length_notes
 from minitrain.run.prepare import PreparedRun
 from minitrain.run.report import class_table, duration, metric_name, result_lines
-from minitrain.training.class_weights import loss_line
 from minitrain.training.evaluation import Evaluation
+from minitrain.training.run_loss import loss_line
 from minitrain.training.setup import Best, global_batch, make_sampler, plan
 
 MANY_TRUNCATED = 0.1  # share of the texts from which a warning is printed

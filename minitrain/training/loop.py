@@ -29,11 +29,11 @@ from minitrain.kernels.dropout import ExampleStreams
 from minitrain.kernels.precision import device_of
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.weights import names_or_default
-from minitrain.training.class_weights import loss_of_run
 from minitrain.training.evaluation import Evaluation, check_token_types, evaluate_all
 from minitrain.training.kept_activations import keep_activations
 from minitrain.training.loss import Loss
 from minitrain.training.metrics import Metric, metric_for
+from minitrain.training.run_loss import loss_of_run
 from minitrain.training.setup import (
     Best,
     Plan,

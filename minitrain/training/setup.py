@@ -77,11 +77,14 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
     )
 
 
-def is_recordable(config: TrainConfig, device: torch.device, processes: int = 1) -> bool:
-    """Whether a GPU can record the steps: fast kernels, one process, one micro-batch a step, no profile.
+def is_recordable(config: TrainConfig, device: torch.device, processes: int = 1, loss: Loss | None = None) -> bool:
+    """Whether a GPU can record the steps: fast kernels, one process, one micro-batch a step, no profile, own loss.
 
-    A graph cannot hold the exchange between processes, and a profile waits for the device between the phases.
+    A graph cannot hold the exchange between processes, nor the numbers that a loss function of the user returns,
+    and a profile waits for the device between the phases.
     """
+    if loss is not None and loss.function is not None:
+        return False
     fast = StepSettings.of(config).fused_clip
     one_batch = config.gradient_accumulation_steps == 1 and processes == 1 and not config.profile
     return config.cuda_graphs and device.type == "cuda" and fast and one_batch

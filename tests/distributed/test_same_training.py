@@ -13,6 +13,8 @@ from minitrain.distributed.launcher import launch
 
 SIZES = (64, 65, 67, 5)
 WINDOWS: dict[str, Any] = {"long_texts": "windows", "max_length": 12}
+# The same loss twice: a function whose counts are known after the forward pass, and a weight for each class.
+WEIGHTED: tuple[dict[str, Any], ...] = ({"own_loss": True}, {"class_weights": {"lovely": 5.0, "awful": 1.0}})
 DROPOUT: dict[str, dict[str, Any]] = {
     "off": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.0},
     "of each example": {"dropout_rng": "example"},
@@ -47,6 +49,8 @@ def runs(place: Path) -> dict[int, list[list[dict[str, Any]]]]:
         for size, reading in [*((size, {}) for size in SIZES), (65, WINDOWS)]
         for name, dropout in DROPOUT.items()
     ]
+    for one, loss in zip(flags[2:4], WEIGHTED, strict=True):
+        flags.append(one | loss | {"output_dir": f"{one['output_dir']}-weighted"})
     return {processes: launch(train_runs, (flags,), processes) for processes in (1, 2, 3, 4)}
 
 
@@ -66,6 +70,7 @@ def test_losses_and_metrics_do_not_depend_on_the_number_of_processes(
             assert {**ours, "loss": None} == {**theirs, "loss": None}  # counts, so exactly
         for rank in ranks[1:]:
             assert [run["results"] for run in rank] == [run["results"] for run in ranks[0]]
+    assert abs(alone[2]["losses"][0] - alone[-2]["losses"][0]) > 1e-2  # the weights were there
     # Dropout was there, where it was asked for, and the losses moved.
     for without, with_dropout in zip(alone[::2], alone[1::2], strict=True):
         assert len(set(without["losses"])) == len(without["losses"])
