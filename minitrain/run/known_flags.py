@@ -37,6 +37,7 @@ freeze_layers: freeze
 lr_scheduler scheduler: lr_scheduler_type
 warmup_ratio num_warmup_steps: warmup_steps
 label_smoothing: label_smoothing_factor
+class_weight: class_weights
 gradient_clipping clip_grad_norm: max_grad_norm
 optimizer: optim
 dropout: hidden_dropout_prob
