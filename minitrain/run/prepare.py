@@ -81,10 +81,7 @@ def prepare(
     world = world or World()
     config = complete(config, world, data)
     device = choose_device(config.device, world)
-    if config.dropout_rng == "example" and device.type != "cpu":
-        raise MinitrainError(f"--dropout_rng example is for the CPU, not {device.type}")
-    if config.torch_compile:
-        check_compilable(config.kernels, device)
+    _check_device(config, device)
     directory = output_directory(config) if world.is_main else output_path(config)
     with world.local_main_first("data"):
         source = resolve_model(config.model, config.model_revision)
@@ -126,6 +123,13 @@ def _frozen(model: SequenceClassifier, config: TrainConfig, splits: Splits) -> S
     if config.keep_activations:
         check_keepable(model, [splits.train, *splits.evaluation.values()])
     return model
+
+
+def _check_device(config: TrainConfig, device: torch.device) -> None:
+    if config.dropout_rng == "example" and device.type != "cpu":
+        raise MinitrainError(f"--dropout_rng example is for the CPU, not {device.type}")
+    if config.torch_compile:
+        check_compilable(config.kernels, device)
 
 
 def _load_data(
