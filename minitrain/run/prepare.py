@@ -90,24 +90,12 @@ def prepare(
     if world.size > 1:
         world.check_agreement(_must_agree(config, source, splits))
     minimized = loss_of_run(config, names, splits.train.labels, loss)
-    torch.manual_seed(config.seed)  # for the new head
-    model = load_classifier(
-        source,
-        splits.labels.num_labels,
-        label_names=names,
-        problem_type=splits.labels.problem_type,
-        new_head=config.new_head,
-        kernels=config.kernels,
-        hidden_dropout_prob=config.hidden_dropout_prob,
-        attention_probs_dropout_prob=config.attention_probs_dropout_prob,
-        classifier_dropout=config.classifier_dropout,
-    )
     run = PreparedRun(
         config=config,
         directory=directory,
         device=device,
         tokenizer=tokenizer,
-        model=_frozen(model, config, splits).to(device),
+        model=_load_model(config, source, splits).to(device),
         splits=splits,
         max_length=max_length,
         scale=splits.train.target_scale() if config.standardize_targets and names is None else None,
@@ -118,7 +106,19 @@ def prepare(
     return run
 
 
-def _frozen(model: SequenceClassifier, config: TrainConfig, splits: Splits) -> SequenceClassifier:
+def _load_model(config: TrainConfig, source: Path, splits: Splits) -> SequenceClassifier:
+    torch.manual_seed(config.seed)  # for the new head
+    model = load_classifier(
+        source,
+        splits.labels.num_labels,
+        label_names=splits.labels.names,
+        problem_type=splits.labels.problem_type,
+        new_head=config.new_head,
+        kernels=config.kernels,
+        hidden_dropout_prob=config.hidden_dropout_prob,
+        attention_probs_dropout_prob=config.attention_probs_dropout_prob,
+        classifier_dropout=config.classifier_dropout,
+    )
     freeze_layers(model, config.freeze, bool(config.frozen_dropout))
     if config.keep_activations:
         check_keepable(model, [splits.train, *splits.evaluation.values()])

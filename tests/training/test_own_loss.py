@@ -152,7 +152,7 @@ def test_an_own_loss_is_not_recorded_by_a_gpu() -> None:
     assert is_recordable(TrainConfig(), cuda)
     assert is_recordable(TrainConfig(), cuda, loss=Loss(class_weights=(1.0, 2.0)))
     assert not is_recordable(TrainConfig(), cuda, loss=Loss(function=plain))
-    assert choose_step(TrainConfig(), cuda, 1, Loss(function=plain)) is train_step
+    assert choose_step(TrainConfig(), cuda, 1, loss=Loss(function=plain)) is train_step
 
 
 def test_an_evaluation_that_counts_nothing_is_refused(folder: Path, split: Split) -> None:
