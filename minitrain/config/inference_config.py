@@ -29,6 +29,7 @@ class InferenceConfig(ReadOptions):
     max_windows: int | None = flag(None, "windows of a text to read; default: as the run", bounds=(1, None))
     window_pooling: str | None = flag(None, "a text's logits from its windows'; default: as the run", POOLINGS)
     per_device_eval_batch_size: int = flag(32, "examples per forward pass", bounds=(1, None))
+    calibrated: bool = flag(False, "apply the temperature and thresholds that train.py --calibrate fitted")
     bf16: bool = flag(False, "compute in bfloat16")
     device: str = flag("auto", "auto uses a GPU if there is one", ("auto", "cpu", "cuda"))
     kernels: str = flag("fast", "arithmetic", ARITHMETICS)

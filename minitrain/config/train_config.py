@@ -106,6 +106,7 @@ class TrainConfig(OptimizationConfig):
     early_stopping_patience: int | None = flag(
         None, "evaluations without improvement to stop after", bounds=(1, None)
     )
+    calibrate: bool = flag(False, "fit temperature and thresholds on the evaluation split, for --calibrated")
     logging_steps: int | None = flag(None, "steps per log line; by default 1% of the run", bounds=(1, None))
     profile: bool = flag(False, "print where the time of a step goes, at the end")
     output_dir: str | None = flag(None, "folder of the run; by default runs/<data>-<model>")
@@ -137,6 +138,8 @@ def _check_combinations(config: TrainConfig) -> None:
         )
     if evaluates and not config.do_eval:
         raise MinitrainError("--do_eval false needs --eval_strategy no")
+    if config.calibrate and not config.do_eval:
+        raise MinitrainError("--calibrate is fitted on the last evaluation: pass --do_eval, or leave it out")
     if (config.eval_strategy == "steps") != (config.eval_steps is not None):
         raise MinitrainError("--eval_strategy steps needs --eval_steps N, which goes with no other strategy")
     if (config.save_strategy == "steps") != (config.save_steps is not None):

@@ -25,6 +25,7 @@ from minitrain.data.tables.load import load_tables
 from minitrain.data.tables.table import Table
 from minitrain.distributed.world import World, process_group
 from minitrain.errors import MinitrainError
+from minitrain.run.calibration import calibrated_evaluation, on_fitted_rows
 from minitrain.run.length_notes import counts_of, length_notes
 from minitrain.run.load_data import saved_run_splits, subsampler_of, trained_on
 from minitrain.run.output_file import check_writable, output_file, write_json
@@ -53,13 +54,13 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:
         if world.is_main:
             notes = dict.fromkeys(note for table in data.tables.values() for note in table.notes)
             warning = trained_on(run.trained_config, config.eval_file, config.dataset, config.split)
-            print_notes(config.run, *run.tokenizer.notes, _other_loss(run))
+            print_notes(config.run, *run.tokenizer.notes, _other_loss(run), on_fitted_rows(config))
             for line in (*notes, *([f"WARNING  {warning}"] if warning else [])):
                 print(line, file=sys.stderr)
         if run.labels.names is not None:  # scores have no names, as an error says below
             check_label_map(list(data.tables.values()), data.label_column, config.label_map)
         added = (SPLIT, TRUE) if len(data.tables) > 1 else (TRUE,)
-        writer = None if file is None else RowWriter(file, config.format, run.labels, added)
+        writer = None if file is None else RowWriter(file, config.format, run.labels, added, run.calibration)
         results = {name: _score(config, run, data, world, name, writer) for name in data.tables}
         if world.is_main:
             write_json(config.json, {name: finite_values(result) for name, result in results.items()})
@@ -115,6 +116,10 @@ def _score(
             on_rows=add,
         )
     lines = result_lines(name, result, None, labels.positive_label)
+    if run.calibration is not None:
+        metric = metric_for(data.task, labels.num_classes, labels.positive)
+        result = calibrated_evaluation(result, split, run.calibration, metric)
+        lines += ["", *result_lines(f"{name}, calibrated", result, None, labels.positive_label)]
     say(*notes, *lines, *class_table(result, labels.names), silent=not world.is_main)
     if writer is not None:
         assert split.labels is not None and result.logits is not None

@@ -14,6 +14,7 @@ from minitrain.data.targets import fold, unfold
 from minitrain.distributed.signals import StopRequests
 from minitrain.distributed.world import World, process_group
 from minitrain.kernels.precision import compute_dtype
+from minitrain.run.calibration import fit_calibration
 from minitrain.run.load_data import DataPrefetcher
 from minitrain.run.prepare import PreparedRun, complete, prepare
 from minitrain.run.profile import Profiler, matrix_ceiling, profile_lines
@@ -77,16 +78,18 @@ def _train(
             final = evaluate_all(
                 run.model, run.splits.scored, run.config, run.new_metric, world=world, loss=run.loss
             )
+        calibration = fit_calibration(run.config, run.splits, final)
         results = {
             **run_info(run, state, best, final),
+            **({} if calibration is None else {"calibration": calibration.facts()}),
             "training_seconds": training_seconds,
             "total_seconds": time.perf_counter() - started,
             "peak_memory_mb": peak_memory_mb(),
         }
         if world.is_main:
-            save_run(run, final, results)
+            save_run(run, final, results, calibration)
     world.barrier("saving the run")  # when any process returns, the run is saved
-    log(*footer(run, best, final, results))
+    log(*footer(run, best, final, results, calibration))
     if config.profile:
         ceiling = matrix_ceiling(compute_dtype(config.bf16), run.device)
         log("", *profile_lines(totals, ceiling, "bf16" if config.bf16 else "fp32"))

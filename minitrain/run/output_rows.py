@@ -21,6 +21,7 @@ from minitrain.errors import MinitrainError, listed
 from minitrain.run.output_file import OutputFile
 from minitrain.run.report import answers, as_json
 from minitrain.run.saved_run import print_notes
+from minitrain.training.calibration import Calibration
 
 OUTPUTS = ("label", "probability", "probabilities", "score")  # of a prediction
 TRUE = "true_label"  # added by an evaluation
@@ -104,8 +105,16 @@ class RowWriter:
     `format` is jsonl, csv or tsv; `added` names further values of a row: `TRUE` and `SPLIT` in an evaluation.
     """
 
-    def __init__(self, file: OutputFile, format: str, labels: Labels, added: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        file: OutputFile,
+        format: str,
+        labels: Labels,
+        added: tuple[str, ...] = (),
+        calibration: Calibration | None = None,
+    ) -> None:
         self.file, self.format, self.labels, self.added = file, format, labels, added
+        self.calibration = calibration
         # The input columns of all rows; None takes those of each table, which only JSON lines can.
         self.columns: tuple[str, ...] | None = None
         nested = format == "jsonl" or labels.names is None
@@ -146,11 +155,11 @@ class RowWriter:
         if self.format == "jsonl":
             return "".join(
                 _json_line(self._kept(names, row) | dict(zip(self.added, more, strict=True)) | answer)
-                for (row, more), answer in zip(rows, answers(logits, self.labels), strict=True)
+                for (row, more), answer in zip(rows, answers(logits, self.labels, self.calibration), strict=True)
             )
         return self._csv(
             [*map(_cell, row), *map(_cell, more), *map(_cell, _flat(answer))]
-            for (row, more), answer in zip(rows, answers(logits, self.labels), strict=True)
+            for (row, more), answer in zip(rows, answers(logits, self.labels, self.calibration), strict=True)
         )
 
     def _kept(self, names: tuple[str, ...], row: tuple[Any, ...]) -> dict[str, Any]:

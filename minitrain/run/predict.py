@@ -30,7 +30,7 @@ from minitrain.run.input_lines import LineParser, arriving, opened, whole_lines
 from minitrain.run.length_notes import counts_of, length_notes
 from minitrain.run.output_file import OutputFile, output_file
 from minitrain.run.output_rows import RowWriter, kept_columns
-from minitrain.run.run_folder import RESULTS
+from minitrain.run.run_folder import CALIBRATION, RESULTS
 from minitrain.run.saved_run import SavedRun, load_run, print_notes, read_rows
 from minitrain.storage.files import is_device, sha256_of
 from minitrain.storage.hub import MODEL_FILES
@@ -80,7 +80,7 @@ def _is_complete(config: PredictConfig) -> bool:
     output = Path(os.path.realpath(config.output or ""))
     if not output.is_file() or output.with_name(f"{output.name}.part").exists():
         return False
-    sources = [*_model_files(config.run), *_input_files(config)]
+    sources = [*_model_files(config), *_input_files(config)]
     return all(path.exists() and path.stat().st_mtime <= output.stat().st_mtime for path in sources)
 
 
@@ -88,16 +88,16 @@ def _input_files(config: PredictConfig) -> list[Path]:
     return list(map(Path, files_of(config.input))) if config.input is not None else []
 
 
-def _model_files(run: str) -> list[Path]:
-    patterns = (*MODEL_FILES, RESULTS)
-    return sorted(path for path in Path(run).glob("*") if any(fnmatch(path.name, each) for each in patterns))
+def _model_files(config: PredictConfig) -> list[Path]:
+    patterns = (*MODEL_FILES, RESULTS, *([CALIBRATION] if config.calibrated else []))
+    return sorted(path for path in Path(config.run).glob("*") if any(fnmatch(path.name, each) for each in patterns))
 
 
 def _made_by(config: PredictConfig) -> dict[str, str]:
     """Everything that the bits of the output depend on, by names that a user knows."""
     paths = ("run", "input", "output", "resume")
     flags = {f"--{name}": repr(value) for name, value in asdict(config).items() if name not in paths}
-    files = {f"{path.name} in the run": sha256_of(path) for path in _model_files(config.run)}
+    files = {f"{path.name} in the run": sha256_of(path) for path in _model_files(config)}
     data = {"--input": " ".join(map(sha256_of, _input_files(config)))}
     return {**data, **files, **flags, "version of torch": torch.__version__}
 
@@ -107,7 +107,7 @@ class _Predictor:
 
     def __init__(self, config: PredictConfig, run: SavedRun, out: OutputFile) -> None:
         self.config, self.run, self.out = config, run, out
-        self.writer = RowWriter(out, config.format, run.labels)
+        self.writer = RowWriter(out, config.format, run.labels, calibration=run.calibration)
         self.counts: Counter[str] = Counter()
 
     def predict_file(self) -> None:

@@ -21,6 +21,7 @@ from minitrain.kernels.compile import check_compilable
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.freezing import freeze_layers
 from minitrain.model.weights import load_classifier, read_config, trained_labels
+from minitrain.run.calibration import check_calibratable
 from minitrain.run.load_data import DataPrefetcher
 from minitrain.run.run_folder import output_directory, output_path
 from minitrain.storage.download import commit_of
@@ -147,6 +148,7 @@ def _load_data(
     )
     for split in splits.all.values():
         check_token_types(encoder, split, source)
+    check_calibratable(config, splits)
     return tokenizer, max_length, splits
 
 

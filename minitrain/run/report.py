@@ -22,6 +22,7 @@ from minitrain.data.labels.ids import Labels, display_names
 from minitrain.data.labels.notes import in_table, plain
 from minitrain.errors import naming_os_errors
 from minitrain.run.run_folder import LOG
+from minitrain.training.calibration import Calibration
 from minitrain.training.evaluation import Evaluation
 from minitrain.training.loop import StepLog
 
@@ -231,17 +232,19 @@ def class_table(result: Evaluation, names: Sequence[str] | None) -> list[str]:
     return [f"  {line}".rstrip() for line in lines]
 
 
-def answers(logits: Tensor, labels: Labels) -> Iterator[dict[str, Any]]:
+def answers(logits: Tensor, labels: Labels, calibration: Calibration | None = None) -> Iterator[dict[str, Any]]:
     """What the model says of each row: its label and the probabilities of all classes, or its score.
 
     Args:
         logits: (rows, C).
+        calibration: Its temperature and thresholds are applied.
     """
     if labels.names is None:
         yield from ({"score": score} for score in logits[:, 0].tolist())
         return
-    names = display_names(labels.names)
-    for best, row in zip(logits.argmax(-1).tolist(), logits.double().softmax(-1).tolist(), strict=True):
+    names, applied = display_names(labels.names), calibration or Calibration()
+    predictions = logits.argmax(-1) if calibration is None else calibration.predictions(logits)
+    for best, row in zip(predictions.tolist(), applied.probabilities(logits).tolist(), strict=True):
         probabilities = dict(zip(names, row, strict=True))
         yield {"label": names[best], "probability": row[best], "probabilities": probabilities}
 

@@ -29,6 +29,7 @@ FREE = {
     "logging_steps",
     "profile",
     "do_eval",
+    "calibrate",
     "ddp_timeout",
     "per_device_train_batch_size",  # these three are compared as one: examples a step
     "gradient_accumulation_steps",
@@ -124,6 +125,8 @@ def finished_run(directory: Path, config: TrainConfig, processes: int, loss: str
     results = _results(directory)
     now = {"config": asdict(config), "global_batch": global_batch(config, processes), "loss_function": loss}
     changed = changed_settings(results, now)
+    if not changed and config.calibrate and "calibration" not in results:
+        raise _refusal(directory, results, "it was trained without --calibrate")
     if not changed:
         return results
     steps = (int(path.name.removeprefix("step-")) for path in checkpoints_in(directory / CHECKPOINTS))

@@ -13,6 +13,7 @@ from minitrain.storage.files import read_json
 
 RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl"
+CALIBRATION = "calibration.json"
 LOG = "log.jsonl"  # called log.jsonl.part until the run is saved
 CHECKPOINTS = "checkpoints"
 # Entries of RESULTS that are used again, and their types.

@@ -21,9 +21,10 @@ from minitrain.data.tables.table import Table
 from minitrain.errors import MinitrainError
 from minitrain.model.freezing import count_parameters
 from minitrain.model.weights import save_classifier
+from minitrain.run.calibration import FittedCalibration, save_calibration
 from minitrain.run.prepare import LIBRARIES, PreparedRun
 from minitrain.run.report import answers, as_json, finite_values
-from minitrain.run.run_folder import LOG, PREDICTIONS, RESULTS
+from minitrain.run.run_folder import CALIBRATION, LOG, PREDICTIONS, RESULTS
 from minitrain.storage.files import json_text, whole_text_file, write_whole
 from minitrain.training.evaluation import Evaluation, baseline
 from minitrain.training.own_loss import name_of
@@ -86,13 +87,20 @@ def run_info(run: PreparedRun, state: TrainState, best: Best, final: Mapping[str
     }
 
 
-def save_run(run: PreparedRun, final: Mapping[str, Evaluation], results: Mapping[str, Any]) -> None:
+def save_run(
+    run: PreparedRun,
+    final: Mapping[str, Evaluation],
+    results: Mapping[str, Any],
+    calibration: FittedCalibration | None = None,
+) -> None:
     """Write the files of the finished run over those of an earlier one."""
     directory = run.directory
     how = loss_line(run.loss, run.splits.labels.names)
     card = model_card(run.config, run.splits.labels, results["steps"], final, directory.name, how)
     try:
+        (directory / CALIBRATION).unlink(missing_ok=True)  # of an earlier model
         save_classifier(run.model, run.tokenizer, directory)
+        save_calibration(directory, calibration, run.splits.labels)
         write_whole(directory / "README.md", card)
         write_predictions(directory, run.splits, final)
         write_whole(directory / RESULTS, json_text(as_json(results)))

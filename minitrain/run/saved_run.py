@@ -23,8 +23,10 @@ from minitrain.distributed.world import World, choose_device
 from minitrain.errors import MinitrainError, listed
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.weights import load_classifier, names_or_default, trained_labels
+from minitrain.run.calibration import load_calibration
 from minitrain.run.run_folder import read_results
 from minitrain.storage.model_folder import what_it_holds
+from minitrain.training.calibration import Calibration
 from minitrain.training.evaluation import EvalSettings
 
 
@@ -40,6 +42,7 @@ class SavedRun:
     max_length: int
     long_texts: LongTexts = LongTexts()
     join: str | None = None  # joins several text columns to one text
+    calibration: Calibration | None = None  # with --calibrated
 
     @property
     def trained_config(self) -> dict[str, Any]:
@@ -108,15 +111,17 @@ def load_run(config: InferenceConfig, world: World | None = None) -> SavedRun:
     tokenizer.check_fits(model.config.vocab_size, source)
     run_info = read_results(source)
     remembered = None if config.max_length is not None else run_info.get("max_length")
+    labels = saved_labels(None if model.config.is_regression else names_or_default(model.config), run_info)
     return SavedRun(
         directory=directory,
         model=model,
         tokenizer=tokenizer,
-        labels=saved_labels(None if model.config.is_regression else names_or_default(model.config), run_info),
+        labels=labels,
         run_info=run_info,
         max_length=remembered or length_limit(config.max_length, tokenizer, model.config.max_length),
         long_texts=long_texts_of(config, run_info),
         join=run_info.get("join") if config.join is None else config.join,
+        calibration=load_calibration(directory, labels) if config.calibrated else None,
     )
 
 

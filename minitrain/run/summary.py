@@ -15,6 +15,7 @@ from minitrain.data.load import unknown_warning
 from minitrain.data.sampler import padding_share, rank_micro_batches
 from minitrain.data.targets import TargetScale
 from minitrain.kernels.matmul import onednn_supports
+from minitrain.run.calibration import FittedCalibration
 from minitrain.run.layer_lines import layer_lines
 from minitrain.run.length_notes import counts_of, length_notes
 from minitrain.run.prepare import PreparedRun
@@ -118,7 +119,13 @@ def _label_counts(splits: Splits) -> str:
     return f"{shown}{more}; majority {max(counts.values()) / len(labels):.1%}"
 
 
-def footer(run: PreparedRun, best: Best, final: Mapping[str, Evaluation], results: Mapping[str, Any]) -> list[str]:
+def footer(
+    run: PreparedRun,
+    best: Best,
+    final: Mapping[str, Evaluation],
+    results: Mapping[str, Any],
+    calibration: FittedCalibration | None = None,
+) -> list[str]:
     """The final metrics, times, and commands to type next."""
     labels, directory = run.splits.labels, run.directory
     lines = [""]
@@ -126,6 +133,8 @@ def footer(run: PreparedRun, best: Best, final: Mapping[str, Evaluation], result
         lines += result_lines(name, result, results["baseline"][name], labels.positive_label)
         if labels.names is not None and len(labels.names) <= 20:
             lines += [*class_table(result, labels.names), ""]
+    if calibration is not None:
+        lines += [*([""] if lines[-1] else []), *calibration.lines()]
     if best.value is not None:
         kept = bool(best.weights) or best.step == results["steps"]
         saved = "that is saved" if kept else "the last step is saved (--load_best_model_at_end keeps the best)"
