@@ -49,6 +49,7 @@ class DataConfig(ReadOptions):
     )
     max_windows: int | None = flag(None, "windows of a text to read", bounds=(1, None), shown=MAX_WINDOWS)
     window_pooling: str | None = flag(None, "a text's logits from its windows'", POOLINGS, shown=POOLINGS[0])
+    group_column: str | None = flag(None, "column, e.g. of patients, whose equal values stay in one of --folds")
     max_train_samples: int | None = flag(None, "use only this many training examples", bounds=(1, None))
     max_eval_samples: int | None = flag(None, "use only this many examples of each other split", bounds=(1, None))
     sample: str = flag("random", "examples that --max_*_samples keeps", SAMPLES)

@@ -20,6 +20,7 @@ from minitrain.config.optimization import (
     setting,
 )
 from minitrain.config.options import flag
+from minitrain.config.several_runs import check_several_runs, seeds_as_numbers, seeds_as_text
 from minitrain.errors import MinitrainError
 
 STRATEGIES = ("epoch", "steps", "no")
@@ -90,6 +91,14 @@ class TrainConfig(OptimizationConfig):
     kernels: str = setting("kernels", "fast: same function, faster; reference: bits of transformers", ARITHMETICS)
     dataloader_rng: bool = setting("dataloader_rng", "draw a number per epoch and evaluation, as a DataLoader does")
     reseed: bool = setting("reseed", "seed the global generator again after drawing the head")
+    # several runs of one command
+    folds: int | None = flag(
+        None, "train this many times, each time on all but one part of the rows", bounds=(2, None)
+    )
+    seeds: tuple[Any, ...] | None = flag(
+        None, "train once with each of these seeds, e.g. 42,1,2; with --folds each fold"
+    )
+    keep_folds: bool = flag(False, "keep the models of --folds and --seeds, not only results and predictions")
     # evaluation and output
     eval_strategy: str = flag("epoch", "when to evaluate", STRATEGIES)
     do_eval: bool | None = flag(None, "evaluate after training; by default unless --eval_strategy no")
@@ -122,11 +131,19 @@ class TrainConfig(OptimizationConfig):
 
     def __post_init__(self) -> None:
         _settle(self)
+        object.__setattr__(self, "seeds", seeds_as_text(self.seeds))
         super().__post_init__()
+        object.__setattr__(self, "seeds", seeds_as_numbers(self.seeds))
         if self.do_eval is None:
-            object.__setattr__(self, "do_eval", self.eval_strategy != "no")
+            object.__setattr__(self, "do_eval", self.eval_strategy != "no" or self.has_several_runs)
         check_freezing(self)
+        check_several_runs(self)
         _check_combinations(self)
+
+    @property
+    def has_several_runs(self) -> bool:
+        """Whether one command trains several times."""
+        return self.folds is not None or self.seeds is not None
 
 
 def _check_combinations(config: TrainConfig) -> None:

@@ -64,7 +64,7 @@ class Split:
         special: int = 0,
         windows: Windows | None = None,
     ) -> None:
-        self._tokens, self._labels, self.windows = tokens, labels, windows
+        self._tokens, self._labels, self.windows, self._whole = tokens, labels, windows, True
         self.scale: TargetScale | None = None
         self.kept: Kept | None = None
         self.pad_token_id, self.padding_side = pad_token_id, padding_side
@@ -98,11 +98,27 @@ class Split:
 
     def checksum(self) -> str:
         """Differs between splits with different tokens or labels (CRC-32)."""
-        total = 0
-        for part in (self._tokens.lengths, self._tokens.input_ids, self._tokens.type_ids, self._labels):
-            if part is not None:
-                total = zlib.crc32(part, total)
+        total = zlib.crc32(array("i", self.lengths))
+        for tokens in (self._tokens.input_ids, self._tokens.type_ids):
+            for part in [slice(None)] if self._whole else map(self._part, range(len(self))):
+                total = zlib.crc32(tokens[part], total)
+        if self._labels is not None:
+            total = zlib.crc32(self._labels, total)
         return f"{total:08x}, {len(self)} rows"
+
+    def subset(self, rows: Sequence[int]) -> "Split":
+        """These rows, without a copy of the tokens.
+
+        Nothing records which rows were cut or unknown: `truncated`, `blank`, `unknown` are shares of the whole's.
+        """
+        split = copy.copy(self)
+        split._whole, split.lengths = False, [self.lengths[row] for row in rows]
+        split._ends = array("q", (self._ends[row] for row in rows))
+        if self._labels is not None:
+            split._labels = array(self._labels.typecode, [self._labels[row] for row in rows])
+        for name in ("truncated", "blank", "unknown", "text_tokens"):
+            setattr(split, name, round(getattr(self, name) * len(rows) / max(1, len(self))))
+        return split
 
     def target_scale(self) -> TargetScale:
         """Mean and standard deviation of the scores. Raises MinitrainError if all scores are equal."""
@@ -134,8 +150,7 @@ class Split:
         row = operator.index(row)
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of a split of {len(self)} rows")
-        end = self._ends[row]
-        part = slice(end - self.lengths[row], end)
+        part = self._part(row)
         label = None if self._labels is None else self._labels[row]
         ids, type_ids = self._tokens.input_ids[part].tolist(), self._tokens.type_ids[part].tolist()
         if self.windows is not None and self.windows.all(len(ids)) > 1:
@@ -160,8 +175,12 @@ class Split:
         return names, list(chain.from_iterable(lengths))
 
     def _views(self, row: int) -> list[memoryview]:
-        part = slice(self._ends[row] - self.lengths[row], self._ends[row])
+        part = self._part(row)
         return [self._tokens.input_ids[part], self._tokens.type_ids[part]]
+
+    def _part(self, row: int) -> slice:
+        """The place of a row's tokens."""
+        return slice(self._ends[row] - self.lengths[row], self._ends[row])
 
 
 def flatten(rows: Encoded) -> Tokens:

@@ -64,7 +64,7 @@ def read_tables(config: DataConfig) -> Tables:
     files = {"train": config.train_file, "validation": config.eval_file, "test": config.test_file}
     own = {name: path for name, path in files.items() if path}
     if "train" in own:
-        tables = {name: read_file(path, _needed(config), config) for name, path in own.items()}
+        tables = {name: read_file(path, _needed(config, name), config) for name, path in own.items()}
     elif own:
         raise MinitrainError("--eval_file and --test_file go with --train_file")
     elif dataset is None:
@@ -82,13 +82,14 @@ def tables_of_data(config: DataConfig, train: Any, evaluation: Any = None, test:
     """What `read_tables` gives, for data in memory. Raises MinitrainError if files are named too."""
     if named := config.dataset or config.train_file or config.eval_file or config.test_file:
         raise MinitrainError(f"{named} and data in memory are two sets of data: pass one")
-    tables = tables_in_memory(train, evaluation, test, _needed(config))
+    tables = tables_in_memory(train, evaluation, test, _needed(config), _needed(config, "train"))
     return _unfolded(tables, config, None, test is not None)
 
 
-def _needed(config: DataConfig) -> tuple[str, ...] | None:
-    """The columns that every row must have, if the user names the texts."""
-    return (*config.text_columns, config.label_column or LABEL) if config.text_columns else None
+def _needed(config: DataConfig, split: str = "") -> tuple[str, ...] | None:
+    """The columns that every row of a split must have, if the user names the texts."""
+    groups = (config.group_column,) if config.group_column and split == "train" else ()
+    return (*config.text_columns, config.label_column or LABEL, *groups) if config.text_columns else None
 
 
 def _unfolded(tables: Mapping[str, Table], config: DataConfig, subset: str | None, tested: bool) -> Tables:
@@ -154,7 +155,10 @@ def _find_columns(train: Table, config: DataConfig, task: str | None) -> tuple[t
     """The names of the text columns and the label column, as the table writes them."""
     label_column = config.label_column or LABEL
     label_column = train.find(label_column) or label_column
-    columns = config.text_columns or (GLUE_COLUMNS[task] if task else _only_text_column(train, label_column))
+    others = (label_column, train.find(config.group_column or ""))
+    columns = config.text_columns or (
+        GLUE_COLUMNS[task] if task else _only_text_column(train, label_column, others)
+    )
     columns = tuple(train.find(name) or name for name in columns)
     check_label_column(label_column, columns)
     return columns, label_column
@@ -212,8 +216,8 @@ def with_default_data(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def _only_text_column(table: Table, label_column: str) -> tuple[str, ...]:
-    first = {name: values[:1] for name, values in table.columns.items() if name != label_column}
+def _only_text_column(table: Table, label_column: str, others: tuple[str | None, ...]) -> tuple[str, ...]:
+    first = {name: values[:1] for name, values in table.columns.items() if name not in others}
     texts = [name for name, values in first.items() if all(type(value) is str for value in values)]
     if len(texts) > 1:  # prefer a field that no row lacks
         texts = [name for name in texts if name not in table.gaps] or texts

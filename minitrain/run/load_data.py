@@ -16,7 +16,7 @@ from dataclasses import fields
 from itertools import product
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from minitrain.config.data_config import DataConfig
 from minitrain.config.read_options import Files, files_of
@@ -33,6 +33,13 @@ from minitrain.storage.hub import is_local, resolve_model
 
 SMALL = 20_000  # rows
 Request = tuple[Path, tuple[str, ...] | None, int]  # the checkpoint's folder, the classes of its head, the length
+
+
+class SplitsSource(Protocol):
+    """Gives the tokenized splits of a run."""
+
+    def splits(self, source: Path, known_labels: tuple[str, ...] | None, max_length: int) -> Splits | None:
+        """The splits, or None if the run must read them. Arguments as of `DataPrefetcher.splits`."""
 
 
 class DataPrefetcher:
@@ -80,7 +87,8 @@ def prefetching(config: TrainConfig) -> Iterator[DataPrefetcher | None]:
     Forking is for Linux, and for a process without threads. The processes of torchrun have no core to spare.
     """
     prefetcher = None
-    if sys.platform == "linux" and "torch" not in sys.modules and "RANK" not in os.environ:
+    alone = not config.has_several_runs  # whose data are read in another way
+    if alone and sys.platform == "linux" and "torch" not in sys.modules and "RANK" not in os.environ:
         with suppress(OSError):  # too many processes
             prefetcher = DataPrefetcher(config)
     try:

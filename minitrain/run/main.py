@@ -15,7 +15,8 @@ from minitrain.distributed.signals import StopRequests
 from minitrain.distributed.world import World, process_group
 from minitrain.kernels.precision import compute_dtype
 from minitrain.run.calibration import fit_calibration
-from minitrain.run.load_data import DataPrefetcher
+from minitrain.run.folds import train_several
+from minitrain.run.load_data import SplitsSource
 from minitrain.run.prepare import PreparedRun, complete, prepare
 from minitrain.run.profile import Profiler, matrix_ceiling, profile_lines
 from minitrain.run.report import Console, peak_memory_mb, say
@@ -34,12 +35,14 @@ from minitrain.training.step import TrainState
 
 def train(
     config: TrainConfig,
-    prefetcher: DataPrefetcher | None = None,
+    prefetcher: SplitsSource | None = None,
     *,
     data: Any = None,
     loss: Callable[[Tensor, Tensor], Any] | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate and save; under torchrun or `launch`, every process calls this.
+
+    With `folds` or `seeds` several times, as `train_several` says.
 
     Args:
         prefetcher: A process that is already reading the data of this run.
@@ -53,14 +56,18 @@ def train(
     Raises:
         MinitrainError: Names the flag, file, row or key at fault; before the training wherever possible.
     """
-    with process_group(config.device, config.ddp_timeout) as world:
-        return _train(config, world, prefetcher, data, loss)
+
+    def run_one(config: TrainConfig, source: SplitsSource | None) -> dict[str, Any]:
+        with process_group(config.device, config.ddp_timeout) as world:
+            return _train(config, world, source, data, loss)
+
+    return train_several(config, run_one, data) if config.has_several_runs else run_one(config, prefetcher)
 
 
 def _train(
     config: TrainConfig,
     world: World,
-    prefetcher: DataPrefetcher | None,
+    prefetcher: SplitsSource | None,
     data: Any,
     loss: Callable[[Tensor, Tensor], Any] | None,
 ) -> dict[str, Any]:

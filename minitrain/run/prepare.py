@@ -22,7 +22,7 @@ from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.freezing import freeze_layers
 from minitrain.model.weights import load_classifier, read_config, trained_labels
 from minitrain.run.calibration import check_calibratable
-from minitrain.run.load_data import DataPrefetcher
+from minitrain.run.load_data import SplitsSource
 from minitrain.run.run_folder import output_directory, output_path
 from minitrain.storage.download import commit_of
 from minitrain.storage.hub import resolve_model
@@ -66,7 +66,7 @@ def complete(config: TrainConfig, world: World, data: Any = None) -> TrainConfig
 def prepare(
     config: TrainConfig,
     world: World | None = None,
-    prefetcher: DataPrefetcher | None = None,
+    prefetcher: SplitsSource | None = None,
     data: Any = None,
     loss: Callable[[Tensor, Tensor], Any] | None = None,
 ) -> PreparedRun:
@@ -86,7 +86,7 @@ def prepare(
     directory = output_directory(config) if world.is_main else output_path(config)
     with world.local_main_first("data"):
         source = resolve_model(config.model, config.model_revision)
-        tokenizer, max_length, splits = _load_data(config, source, prefetcher, data)
+        tokenizer, max_length, splits = load_data(config, source, prefetcher, data)
     names = splits.labels.names
     if world.size > 1:
         world.check_agreement(_must_agree(config, source, splits))
@@ -133,8 +133,8 @@ def _check_device(config: TrainConfig, device: torch.device) -> None:
         check_compilable(config.kernels, device)
 
 
-def _load_data(
-    config: TrainConfig, source: Path, prefetcher: DataPrefetcher | None, data: Any
+def load_data(
+    config: TrainConfig, source: Path, prefetcher: SplitsSource | None, data: Any = None
 ) -> tuple[Tokenizer, int, Splits]:
     """The tokenizer, the maximal length and the tokenized data for the checkpoint in the folder `source`."""
     encoder = read_config(source)

@@ -13,7 +13,7 @@ from typing import Any
 
 from minitrain.config.train_config import TrainConfig, with_todays_names
 from minitrain.errors import MinitrainError
-from minitrain.run.run_folder import CHECKPOINTS, RESULTS, held_files, is_finished, read_results
+from minitrain.run.run_folder import CHECKPOINTS, RESULTS, check_kind, held_files, is_finished, read_results
 from minitrain.storage.checkpoint import Checkpoint, checkpoints_in
 from minitrain.training.setup import global_batch
 
@@ -120,6 +120,7 @@ def finished_run(directory: Path, config: TrainConfig, processes: int, loss: str
         MinitrainError: A finished run is to continue with other settings, but has no checkpoint of its end, or
             `--resume_changed` is missing.
     """
+    check_kind(directory, config)
     if config.resume != "newest" or not is_finished(directory):
         return {}
     results = _results(directory)

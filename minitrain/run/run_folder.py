@@ -1,5 +1,6 @@
 """The folder of a run: its name, its files, and whether a run may be written there."""
 
+import re
 import shutil
 import tempfile
 from contextlib import suppress
@@ -16,6 +17,7 @@ PREDICTIONS = "predictions.jsonl"
 CALIBRATION = "calibration.json"
 LOG = "log.jsonl"  # called log.jsonl.part until the run is saved
 CHECKPOINTS = "checkpoints"
+RUNS = "runs.json"  # what --folds and --seeds train, each run in a folder of its name
 # Entries of RESULTS that are used again, and their types.
 USED_RESULTS = dict(config=dict, text_columns=list, max_length=int, label_column=str, positive_label=str, join=str)
 OWN_FILES = (RESULTS, PREDICTIONS, LOG, "config.json", "model.safetensors", "README.md")
@@ -64,9 +66,14 @@ def output_directory(config: TrainConfig) -> Path:
 
 
 def _check_free(directory: Path, config: TrainConfig) -> None:
-    if config.overwrite_output_dir or config.resume is not None:
+    if config.overwrite_output_dir:
         return
-    if held := held_files(directory):
+    if config.resume is not None:
+        check_kind(directory, config)
+        return
+    if (directory / RUNS).exists():
+        what, resume = "the runs of a command with --folds or --seeds", "--resume to continue them, "
+    elif held := held_files(directory):
         what, resume = f"a run already ({', '.join(held)})", ""
     elif (directory / CHECKPOINTS).exists():
         what, resume = "checkpoints of an interrupted run", "--resume to continue it, "
@@ -74,6 +81,21 @@ def _check_free(directory: Path, config: TrainConfig) -> None:
         return
     ways = f"{resume}--overwrite_output_dir to replace it, or another --output_dir"
     raise MinitrainError(f"{directory}: holds {what}; pass {ways}")
+
+
+def check_kind(directory: Path, config: TrainConfig) -> None:
+    """Raise MinitrainError if one run is to be resumed as several, or the other way round."""
+    if (directory / RUNS).exists() and not config.has_several_runs:
+        raise MinitrainError(
+            f"--resume: {directory} holds the runs of a command with --folds or --seeds; pass the same flags "
+            "again, or another --output_dir"
+        )
+    one = held_files(directory) or (directory / CHECKPOINTS).exists()
+    if config.has_several_runs and one and not (directory / RUNS).exists():
+        raise MinitrainError(
+            f"--resume: {directory} holds a single run, not those of --folds or --seeds; pass another "
+            "--output_dir, or --overwrite_output_dir instead of --resume to replace it"
+        )
 
 
 def held_files(directory: Path) -> list[str]:
@@ -86,6 +108,19 @@ def is_finished(directory: Path) -> bool:
     return (directory / RESULTS).exists() and not (directory / f"{LOG}.part").exists()
 
 
+def keeps_model(directory: Path) -> bool:
+    """Whether the model of a run stays: not that of one of --folds or --seeds, unless --keep_folds asks for it."""
+    several = directory.parent / RUNS
+    if not several.is_file() or directory.name not in read_json(several).get("runs", []):
+        return True
+    return bool(read_json(several).get("config", {}).get("keep_folds"))
+
+
 def clear_checkpoints(directory: Path) -> None:
-    """Remove the checkpoints of the run that `--overwrite_output_dir` replaces."""
+    """Remove the checkpoints, and the runs of --folds and --seeds, that `--overwrite_output_dir` replaces."""
     shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
+    if (directory / RUNS).is_file():
+        for run in read_json(directory / RUNS).get("runs", []):
+            if re.fullmatch(r"(seed-\d+-?)?(fold-\d+)?", str(run)) and run:
+                shutil.rmtree(directory / run, ignore_errors=True)
+        (directory / RUNS).unlink()

@@ -20,6 +20,7 @@ from minitrain.run.layer_lines import layer_lines
 from minitrain.run.length_notes import counts_of, length_notes
 from minitrain.run.prepare import PreparedRun
 from minitrain.run.report import class_table, duration, metric_name, result_lines
+from minitrain.run.run_folder import keeps_model
 from minitrain.training.evaluation import Evaluation
 from minitrain.training.run_loss import loss_line
 from minitrain.training.setup import Best, global_batch, make_sampler, plan
@@ -141,13 +142,17 @@ def footer(
         name = metric_name(best.name, labels.positive_label)
         lines += [""] if lines[-1] else []
         lines += [f"best {name} {best.value:.4f} at epoch {best.epoch:.2f}; {saved}"]
+    lines += [
+        f"trained in {duration(results['training_seconds'])}, "
+        f"{duration(results['total_seconds'])} in all, peak memory {results['peak_memory_mb']:.0f} MB"
+    ]
+    if not keeps_model(directory):
+        return lines
     is_pair = run.splits.is_pair
     sample = r"'a text\tand another'" if is_pair else "'a text'"
     pair = '{"text": "a text", "text_pair": "and another"}' if is_pair else '"a text"'
     return [
         *lines,
-        f"trained in {duration(results['training_seconds'])}, "
-        f"{duration(results['total_seconds'])} in all, peak memory {results['peak_memory_mb']:.0f} MB",
         f"saved to {directory}",
         "",
         f"  printf {sample} | python scripts/predict.py {directory}",

@@ -193,6 +193,10 @@ def _own_run(directory: Path, names: Collection[str]) -> str | None:
     """The message for minitrain's own folders: an interrupted run, its checkpoints, or one of them."""
     steps = sorted(n.split("/")[0] for n in names if re.fullmatch(r"step-\d+/state\.json", n))
     saved = sorted(path.name for path in (directory / "checkpoints").glob("step-*") if path.is_dir())
+    if "runs.json" in names:
+        kept = [name for name in _models_in(names) if "/" not in name]
+        way = f"pass one of {listed(kept)}" if kept else "--keep_folds keeps them; or train once on all rows"
+        return f"holds the runs of --folds or --seeds, {'not a model itself' if kept else 'without models'}: {way}"
     if steps:
         run, what = directory.absolute().parent, f"holds checkpoints of a run, the newest {steps[-1]}"
     elif {"state.json", "manifest.json"} <= set(names):

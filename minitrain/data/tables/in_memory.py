@@ -17,13 +17,18 @@ EXPECTED = "expected a list of dicts, a dict of columns, a pandas DataFrame, or 
 
 
 def tables_in_memory(
-    train: Any, evaluation: Any = None, test: Any = None, columns: Sequence[str] | None = None
+    train: Any,
+    evaluation: Any = None,
+    test: Any = None,
+    columns: Sequence[str] | None = None,
+    training_columns: Sequence[str] | None = None,
 ) -> dict[str, Table]:
     """Tables by split.
 
     Args:
         train: A table, or all splits: a DatasetDict, or a dict of tables with "train" in it.
         columns: Keys that every dict of a list must have; None takes those of the first dict.
+        training_columns: The same for the training data, if they have more.
 
     Raises:
         MinitrainError: Names the split, and row and column if it is a table.
@@ -38,7 +43,8 @@ def tables_in_memory(
     if "train" not in given:
         raise MinitrainError(f"the data in memory have no split 'train'; they have {listed(given)}")
     sources = {name: SOURCES.get(name, f"split {name}") for name in given}
-    return {str(name): table_in_memory(data, sources[name], columns) for name, data in given.items()}
+    needed = {name: training_columns or columns if name == "train" else columns for name in given}
+    return {str(name): table_in_memory(data, sources[name], needed[name]) for name, data in given.items()}
 
 
 def _are_splits(data: Any) -> bool:

@@ -1,0 +1,169 @@
+"""What the runs of --folds and --seeds say together: means, standard deviations and out-of-fold predictions."""
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from minitrain.config.read_options import files_shown
+from minitrain.config.train_config import TrainConfig
+from minitrain.errors import MinitrainError
+from minitrain.run.report import as_json
+from minitrain.run.run_folder import PREDICTIONS, RESULTS
+from minitrain.storage.files import json_text, whole_text_file, write_whole
+
+HELD_OUT = "held-out"  # the split that a fold is evaluated on
+COPIED = ("steps", "epochs", "best", "saved", "baseline", "results", "calibration", "training_seconds")
+CARD = """# {title}
+
+`{config.model}` fine-tuned on `{data}` with minitrain: {what}, learning rate {config.learning_rate}, batch size
+{config.per_device_train_batch_size}. Each value is the mean ± standard deviation of {count} runs.
+
+| split | metric | mean ± standard deviation | {heads} |
+|---|---|---|{dashes}|
+{rows}
+"""
+
+
+class OneRun(Protocol):
+    """One of the runs; its fold counts from 0."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def fold(self) -> int | None: ...
+    @property
+    def name(self) -> str: ...
+
+
+def mean_and_sd(values: Sequence[float | None]) -> dict[str, float | None]:
+    """Mean and sample standard deviation (ddof 1): None for a value that is not finite, or for a single run.
+
+    >>> mean_and_sd([0.5, 0.75, 1.0])
+    {'mean': 0.75, 'sd': 0.25}
+    """
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return {"mean": None, "sd": None}
+    return {"mean": statistics.fmean(known), "sd": statistics.stdev(known) if len(known) > 1 else None}
+
+
+def summary_of(
+    config: TrainConfig, runs: Sequence[OneRun], found: Sequence[Mapping[str, Any]], labels: Sequence[str] | None
+) -> dict[str, Any]:
+    """The contents of `results.json`, times aside.
+
+    Args:
+        found: The results of each run.
+    """
+    splits: dict[str, Any] = {}
+    for split, values in found[0]["results"].items():
+        every = [one["results"][split] for one in found]
+        splits[split] = {name: mean_and_sd([one[name] for one in every]) for name in values if name != "examples"}
+    summary = {
+        "model": config.model,
+        "dataset": config.train_file or config.dataset,
+        "subset": config.subset,
+        "labels": labels,
+        "results": splits,
+        "runs": [
+            {
+                "name": run.name,
+                "seed": run.seed,
+                "fold": None if run.fold is None else run.fold + 1,
+                **{name: one[name] for name in COPIED if name in one},
+            }
+            for run, one in zip(runs, found, strict=True)
+        ],
+        "config": asdict(config),
+        "versions": found[0]["versions"],
+    }
+    return {name: as_json(value) for name, value in summary.items()}
+
+
+def summary_lines(results: Mapping[str, Any]) -> list[str]:
+    """The table at the end: each metric's mean ± standard deviation, and its value in each run."""
+    lines = []
+    for split, metrics in results["results"].items():
+        lines.append(f"{split}, mean ± standard deviation of {len(results['runs'])} runs")
+        for name, summary in metrics.items():
+            values = " ".join(f"{_shown(value):>8}" for value in _values(results, split, name))
+            lines.append(f"  {name:<22}{_spread(summary):<19}   {values}")
+        lines.append("")
+    return lines
+
+
+def _values(results: Mapping[str, Any], split: str, name: str) -> list[float | None]:
+    return [run["results"][split][name] for run in results["runs"]]
+
+
+def _shown(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"
+
+
+def _spread(summary: Mapping[str, float | None]) -> str:
+    return _shown(summary["mean"]) + ("" if summary["sd"] is None else f" ± {_shown(summary['sd'])}")
+
+
+def _card(config: TrainConfig, results: Mapping[str, Any], title: str) -> str:
+    runs = results["runs"]
+    rows = [
+        f"| {split} | {name} | {_spread(summary)} | {' | '.join(map(_shown, _values(results, split, name)))} |"
+        for split, metrics in results["results"].items()
+        for name, summary in metrics.items()
+    ]
+    parts = [] if config.folds is None else [f"{config.folds} folds"]
+    parts += [] if config.seeds is None else [f"seeds {', '.join(map(str, config.seeds))}"]
+    return CARD.format(
+        title=title,
+        config=config,
+        data=" ".join(filter(None, (files_shown(config.train_file) or config.dataset or "data", config.subset))),
+        what=", ".join(parts),
+        count=len(runs),
+        heads=" | ".join(run["name"] for run in runs),
+        dashes="|".join(["---"] * len(runs)),
+        rows="\n".join(rows),
+    )
+
+
+def save_report(
+    directory: Path,
+    config: TrainConfig,
+    runs: Sequence[OneRun],
+    results: Mapping[str, Any],
+    folds: Mapping[int, Sequence[int]],
+) -> None:
+    """Write README.md, with folds predictions.jsonl, and results.json last.
+
+    Args:
+        folds: By seed, the fold of each training row, from 0.
+    """
+    try:
+        write_whole(directory / "README.md", _card(config, results, directory.name))
+        if folds:
+            with whole_text_file(directory / PREDICTIONS) as file:
+                for seed, assigned in folds.items():
+                    own = [directory / run.name / PREDICTIONS for run in runs if run.seed == seed]
+                    extra = {} if config.seeds is None else {"seed": seed}
+                    for record in _out_of_fold(own, assigned):
+                        file.write(json.dumps(extra | record, ensure_ascii=False) + "\n")
+        write_whole(directory / RESULTS, json_text(results))
+    except OSError as error:
+        raise MinitrainError(f"{directory}: the runs are trained but cannot be saved ({error})") from error
+
+
+def _out_of_fold(files: Sequence[Path], assigned: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """The held-out rows of all folds in the data's order, each with its fold from 1."""
+    held = [_held_out(path) for path in files]
+    for fold in assigned:
+        yield {"fold": fold + 1, **next(held[fold])}
+
+
+def _held_out(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            record = json.loads(line)
+            if record.pop("split", HELD_OUT) == HELD_OUT:
+                yield record
