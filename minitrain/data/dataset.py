@@ -112,10 +112,15 @@ class Split:
         Nothing records which rows were cut or unknown: `truncated`, `blank`, `unknown` are shares of the whole's.
         """
         split = copy.copy(self)
+        for name, value in vars(Split).items():
+            if isinstance(value, cached_property):
+                split.__dict__.pop(name, None)
         split._whole, split.lengths = False, [self.lengths[row] for row in rows]
         split._ends = array("q", (self._ends[row] for row in rows))
         if self._labels is not None:
-            split._labels = array(self._labels.typecode, [self._labels[row] for row in rows])
+            width = len(self._labels) // max(1, len(self))  # of a row
+            parts = (self._labels[row * width : (row + 1) * width] for row in rows)
+            split._labels = array(self._labels.typecode, chain.from_iterable(parts))
         for name in ("truncated", "blank", "unknown", "text_tokens"):
             setattr(split, name, round(getattr(self, name) * len(rows) / max(1, len(self))))
         return split

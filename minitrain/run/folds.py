@@ -112,14 +112,16 @@ class AllRows:
     def _assign(self, table: Table, column: str, labels: Any) -> None:
         count, seeds = self.config.folds, self.config.seeds or (self.config.seed,)
         assert count is not None
-        strata = label_numbers(table, column, labels)
+        strata: Sequence[Any] = label_numbers(table, column, labels)
+        # Rows with several labels are stratified by their combination, of which there may be few.
+        names = None if isinstance(strata[0], tuple) else labels.names
         asked = self.config.group_column
         groups = None if asked is None else group_values(table, asked)
-        check_folds_fit(strata, count, groups, labels.names)
+        check_folds_fit(strata, count, groups, names)
         for seed in seeds:
             self.folds[seed] = assign_folds(strata, count, seed, groups)
-            if labels.names is not None:
-                check_folds_full(self.folds[seed], strata, count, labels.names)
+            if names is not None:
+                check_folds_full(self.folds[seed], strata, count, names)
 
     def part(self, run: OneOf) -> SplitsSource:
         """The data of one run."""

@@ -59,6 +59,10 @@ id2label: label_map
 input_file: input
 output_file: output
 format: output_format
+num_folds n_folds k_folds kfold cv n_splits cross_validation: folds
+groups group group_by: group_column
+num_seeds random_seeds: seeds
+temperature_scaling calibration: calibrate
 """)
 
 # Flags without an equivalent: what to do.

@@ -68,6 +68,7 @@ def test_every_field_is_a_flag_of_the_same_name() -> None:
                 "output": ("rows.csv", "rows.csv"),
                 "delimiter": (";", ";"),
                 "encoding": ("ascii", "ascii"),
+                "seeds": ("42,1", (42, 1)),
             }
             word, value = special.get(spec.name, (word, value))
             partners: dict[str, tuple[str, ...]] = {
@@ -76,6 +77,8 @@ def test_every_field_is_a_flag_of_the_same_name() -> None:
                 "keep_activations": ("--freeze", "5"),
                 "keep_columns": ("--output", "rows.csv"),
                 "output_format": ("--output", "rows.csv"),
+                "group_column": ("--folds", "5"),
+                "keep_folds": ("--folds", "5"),
             }
             if config is PredictConfig:
                 partners["resume"] = ("--input", "new.csv", "--output", "rows.csv")
