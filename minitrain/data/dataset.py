@@ -121,7 +121,7 @@ class Split:
             width = len(self._labels) // max(1, len(self))  # of a row
             parts = (self._labels[row * width : (row + 1) * width] for row in rows)
             split._labels = array(self._labels.typecode, chain.from_iterable(parts))
-        for name in ("truncated", "blank", "unknown", "text_tokens"):
+        for name in ("truncated", "blank", "removed", "unknown", "text_tokens"):
             setattr(split, name, round(getattr(self, name) * len(rows) / max(1, len(self))))
         return split
 

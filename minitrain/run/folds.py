@@ -107,7 +107,7 @@ class AllRows:
             needed = (*texts.text_columns, texts.label_column)
             self._assign(texts.train, texts.label_column, texts.labels)
             self.table = replace(texts.train, columns={name: texts.train.column(name) for name in needed})
-        return tokenize_splits(texts, load_tokenizer(source), max_length)
+        return tokenize_splits(texts, load_tokenizer(source), max_length, config.long_text_options)
 
     def _assign(self, table: Table, column: str, labels: Any) -> None:
         count, seeds = self.config.folds, self.config.seeds or (self.config.seed,)

@@ -352,3 +352,18 @@ def test_a_seed_may_be_a_number_of_numpy_and_a_list() -> None:
     made = TrainConfig(seeds=[numpy.int64(3), 4])
     assert made.seeds == (3, 4) and replace(made, seed=1).seeds == (3, 4)
     assert folds_module.runs_of(made)[1].name == "seed-4"
+
+
+def test_windows_of_long_texts_are_dealt_with_their_text(place: Path, tmp_path: Path) -> None:
+    long = {"long_texts": "windows", "max_length": 8, "stride": 2, "max_steps": 2, "eval_steps": 1}
+    train(flags(place, tmp_path / "runs", folds=2, **long))
+    found = records(tmp_path / "runs/predictions.jsonl")
+    assert [r["row"] for r in found] == list(range(1, 61))
+    rows = rows_of(place)
+    assigned = assign_folds([["awful", "lovely", "so-so"].index(label) for _, label, _ in rows], 2, 42)
+    for kind, kept in (("train", False), ("eval", True)):
+        part = [row for row, fold in zip(rows, assigned, strict=True) if (fold == 0) == kept]
+        write_csv(tmp_path / f"{kind}.csv", [row[0] for row in part], [row[1] for row in part])
+    files = {"train_file": str(tmp_path / "train.csv"), "eval_file": str(tmp_path / "eval.csv")}
+    plain = train(flags(place, tmp_path / "plain", **files, **long))
+    assert read_results(tmp_path / "runs/fold-1")["results"]["held-out"] == plain["results"]["validation"]
