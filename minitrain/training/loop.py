@@ -184,7 +184,6 @@ def train_loop(
                 result = take_step(state, batches, steps.rates(state), settings, rows=rows, streams=streams)
             state.epoch = state.step / steps.steps_per_epoch
             in_flight.add(_step_log(state, train, rows, batches, learning_rate, config), result.read, start)
-
             epoch_ended, done = state.step % steps.steps_per_epoch == 0, state.step >= steps.total_steps
             if steps.evaluates_after(state.step):
                 in_flight.drain()
