@@ -96,6 +96,9 @@ class OptimizationConfig(DataConfig):
     )
     dataloader_drop_last: bool = setting("dataloader_drop_last", "drop the incomplete last batch of an epoch")
     data_seed: int | None = flag(None, "seed of the order; by default --seed", bounds=(0, 2**63 - 1))
+    gradient_checkpointing: bool = flag(
+        False, "compute each block again in the backward pass: less memory, a third more time, the same bits"
+    )
     bf16: bool = flag(False, "compute in bfloat16 (autocast); weights stay float32")
     device: str = flag("auto", "auto: a GPU if there is one", ("auto", "cpu", "cuda"))
     cuda_graphs: bool = flag(True, "on a GPU, record a step for each length and replay it")

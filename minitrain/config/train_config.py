@@ -192,6 +192,10 @@ def _check_combinations(config: TrainConfig) -> None:
         raise MinitrainError(
             "--match_accelerate: the example has no class weights; --match_trainer compares with them"
         )
+    if config.torch_compile and config.gradient_checkpointing:
+        raise MinitrainError(
+            "--torch_compile and --gradient_checkpointing both replace the blocks of the model: pass one of the two"
+        )
     if config.match_accelerate and config.bf16 and config.pad_to_multiple_of != 8:
         raise MinitrainError("--match_accelerate: in bf16 the example pads to 8; pass --pad_to_multiple_of 8")
 

@@ -36,6 +36,11 @@ class ExampleStreams:
         self.lengths, self.padding_side = lengths, padding_side
         self.generators = [torch.Generator().manual_seed(_seed(seed, step, row)) for row in rows]
 
+    def set_states(self, states: Sequence[Tensor]) -> None:
+        """Continue from other states of the generators, one for each."""
+        for generator, state in zip(self.generators, states, strict=True):
+            generator.set_state(state)
+
     def bits(self, shape: Sequence[int]) -> Tensor:
         """Random int16 of a shape that begins with B; zeros at padding."""
         bits = torch.zeros(tuple(shape), dtype=torch.int16)
@@ -54,6 +59,11 @@ def _seed(seed: int, step: int, row: int | str) -> int:
 
 
 _STREAMS: ContextVar[ExampleStreams | None] = ContextVar("streams", default=None)
+
+
+def current_streams() -> ExampleStreams | None:
+    """Those of the block around this call."""
+    return _STREAMS.get()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from minitrain.errors import MinitrainError
 
@@ -25,6 +25,21 @@ def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[None]:
 def compute_dtype(bf16: bool) -> torch.dtype:
     """The dtype of matrix products under `autocast`."""
     return torch.bfloat16 if bf16 else torch.float32
+
+
+def device_random_state(device: torch.device) -> Tensor | None:
+    """The state of the device's own generator; None for a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.mps.get_rng_state() if device.type == "mps" else None
+
+
+def set_device_random_state(device: torch.device, state: Tensor) -> None:
+    """Restore what `device_random_state` returned."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.mps.set_rng_state(state)
 
 
 @contextmanager

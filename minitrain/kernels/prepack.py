@@ -92,8 +92,14 @@ def joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 _weights: ContextVar[PrepackedWeights | None] = ContextVar("weights", default=None)
 
 
+def current_weights() -> PrepackedWeights | None:
+    """Those of the block around this call."""
+    return _weights.get()
+
+
 @contextmanager
-def _using(weights: PrepackedWeights) -> Iterator[None]:
+def using(weights: PrepackedWeights) -> Iterator[None]:
+    """Compute with these weights inside."""
     token = _weights.set(weights)
     try:
         yield
@@ -104,12 +110,12 @@ def _using(weights: PrepackedWeights) -> Iterator[None]:
 def casting(weights: CastWeights) -> AbstractContextManager[None]:
     """Cast the weights for the forward passes of one training step; without, every pass casts its own."""
     weights.refresh()
-    return _using(weights)
+    return using(weights)
 
 
 def unchanged_weights(passes: int) -> AbstractContextManager[None]:
     """Prepack the weights for a number of forward passes that none of them changes between."""
-    return _using(PrepackedWeights(passes))
+    return using(PrepackedWeights(passes))
 
 
 @torch.no_grad()

@@ -40,6 +40,7 @@ label_smoothing: label_smoothing_factor
 class_weight: class_weights
 gradient_clipping clip_grad_norm: max_grad_norm
 optimizer: optim
+activation_checkpointing: gradient_checkpointing
 dropout: hidden_dropout_prob
 patience: early_stopping_patience
 train_sampling_strategy shuffle_train_dataset: sampler
@@ -74,9 +75,11 @@ fp16 fp16_opt_level half_precision_backend mixed_precision bf16_full_eval fp16_f
     --bf16 computes in bfloat16, evaluations too, and needs no loss scaling
 no_cuda use_cpu: --device cpu leaves a GPU alone
 tf32: --bf16 is the fast arithmetic of a GPU
-activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs
-    auto_find_batch_size torch_empty_cache_steps:
-    to save memory, lower --per_device_train_batch_size and raise --gradient_accumulation_steps
+activation_checkpointing_kwargs gradient_checkpointing_kwargs:
+    --gradient_checkpointing computes every block again and has no settings
+auto_find_batch_size torch_empty_cache_steps:
+    to save memory, pass --gradient_checkpointing, or lower --per_device_train_batch_size and raise
+    --gradient_accumulation_steps
 torch_compile_backend torch_compile_mode: --torch_compile uses PyTorch's defaults
 use_liger_kernel liger_kernel_config: --kernels fast, the default, has its own optimizations
 use_cache: an encoder has no key-value cache

@@ -19,6 +19,7 @@ from minitrain.kernels.compile import check_compilable, dry_run, try_compile
 from minitrain.kernels.matmul import choose_matmul, chosen_matmul
 from minitrain.kernels.precision import compute_dtype, device_of
 from minitrain.kernels.prepack import CastWeights
+from minitrain.kernels.recompute import recompute_blocks, return_freed_memory
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.freezing import freeze_layers
 from minitrain.training.evaluation import Evaluation
@@ -59,6 +60,9 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
     if config.torch_compile:
         check_compilable(config.kernels, device)
         try_compile(model, model.encoder.blocks, length, config.bf16)
+    if config.gradient_checkpointing:
+        recompute_blocks(model.encoder.blocks)
+        return_freed_memory()
     parallel = ddp(UpperLayers(model) if config.keep_activations else model, world)
     if world.size > 1:
         chosen = json.dumps(chosen_matmul(compute_dtype(config.bf16)))
@@ -80,13 +84,14 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
 def is_recordable(config: TrainConfig, device: torch.device, processes: int = 1, loss: Loss | None = None) -> bool:
     """Whether a GPU can record the steps: fast kernels, one process, one micro-batch a step, no profile, own loss.
 
-    A graph cannot hold the exchange between processes, nor the numbers that a loss function of the user returns,
-    and a profile waits for the device between the phases.
+    A graph cannot hold the exchange between processes, nor the numbers that a loss function of the user returns; a
+    profile waits for the device between the phases, and gradient checkpointing moves the random stream back.
     """
     if loss is not None and loss.function is not None:
         return False
     fast = StepSettings.of(config).fused_clip
-    one_batch = config.gradient_accumulation_steps == 1 and processes == 1 and not config.profile
+    one_batch = config.gradient_accumulation_steps == 1 and processes == 1
+    fast = fast and not (config.profile or config.gradient_checkpointing)
     return config.cuda_graphs and device.type == "cuda" and fast and one_batch
 
 

@@ -23,6 +23,7 @@ OWN = {
     "logging_steps",
     "load_best_model_at_end",
     "metric_for_best_model",
+    "gradient_checkpointing",  # today's name of theirs is another
     "greater_is_better",
     "save_strategy",
     "save_steps",
@@ -83,6 +84,7 @@ def arguments(config: TrainConfig, folder: str, use_cpu: bool) -> TrainingArgume
     return TrainingArguments(
         folder,
         **{spec.name: getattr(config, spec.name) for spec in fields(config) if spec.name in theirs},
+        activation_checkpointing=config.gradient_checkpointing,
         logging_steps=1,
         save_strategy="no",
         report_to="none",

@@ -60,6 +60,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "max_train_samples": 29,
     },
     "bf16": {"bf16": True} | FEWER_PRODUCTS,
+    "gradient checkpointing": {"gradient_checkpointing": True, "max_steps": 8},
     "regression": {"data": "scores"},
     "regression, bf16": {"data": "scores", "bf16": True} | FEWER_PRODUCTS,
     "three classes": {"data": "classes"},

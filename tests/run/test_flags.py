@@ -180,7 +180,7 @@ def test_a_part_of_a_flag_and_a_slip_in_another_programs_are_understood(
     assert f"did you mean --{meant}?" in refusal(capsys, wrong, "5")
 
 
-TRIED = ["report_to", "do_train", "version", "quiet", "gradient_checkpointing", "auto_find_batch_size"]
+TRIED = ["report_to", "do_train", "version", "quiet", "auto_find_batch_size"]
 TRIED += ["class_weights", "fp16", "push_to_hub", "logging_dir", "deepspeed", "fsdp", "num_workers", "do_predict"]
 
 
@@ -212,7 +212,7 @@ def test_answers_name_flags_that_there_are_and_are_given_where_these_are(
         assert len(answer) <= 116 and not answer.endswith("."), name
         assert (name in known) == (named == {"examples"}), f"{name} is a flag of train.py"
     assert not set(ANSWERS) & set(RENAMED)
-    assert "gradient_accumulation" not in refusal(capsys, "r", "--gradient_checkpointing", config=PredictConfig)
+    assert "gradient_accumulation" not in refusal(capsys, "r", "--auto_find_batch_size", config=PredictConfig)
     assert "; --bf16 computes in bfloat16" in refusal(capsys, "r", "--fp16", config=PredictConfig)
 
 
