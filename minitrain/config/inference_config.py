@@ -6,7 +6,7 @@ from pathlib import Path
 
 from minitrain.config.label_map import read_label_map
 from minitrain.config.long_texts import LONG_TEXTS, POOLINGS
-from minitrain.config.optimization import ARITHMETICS
+from minitrain.config.optimization import ARITHMETICS, DEVICES
 from minitrain.config.options import flag
 from minitrain.config.read_options import Files, ReadOptions, files_of
 from minitrain.errors import MinitrainError
@@ -31,7 +31,8 @@ class InferenceConfig(ReadOptions):
     per_device_eval_batch_size: int = flag(32, "examples per forward pass", bounds=(1, None))
     calibrated: bool = flag(False, "apply the temperature and thresholds that train.py --calibrate fitted")
     bf16: bool = flag(False, "compute in bfloat16")
-    device: str = flag("auto", "auto uses a GPU if there is one", ("auto", "cpu", "cuda"))
+    fp16: bool = flag(False, "compute in float16")
+    device: str = flag("auto", "auto: an NVIDIA GPU if there is one; mps: Apple's", DEVICES)
     kernels: str = flag("fast", "arithmetic", ARITHMETICS)
     output: str | None = flag(None, "write rows to this file: .jsonl, .csv or .tsv, with .gz compressed")
     output_format: str | None = flag(None, "format of the rows; default: the ending of --output", OUTPUT_FORMATS)
@@ -43,6 +44,8 @@ class InferenceConfig(ReadOptions):
         super().__post_init__()
         if self.output_format is None:
             self.format  # noqa: B018  # an unknown ending is an error before any work
+        if self.bf16 and self.fp16:
+            raise MinitrainError("--bf16 and --fp16 name two precisions: pass one")
 
     @property
     def format(self) -> str:

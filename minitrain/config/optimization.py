@@ -12,6 +12,7 @@ ARITHMETICS = ("fast", "reference")
 # graphs are also recorded for each length.
 LENGTH_MULTIPLE = 8
 SAMPLERS = ("bucket", "random", "global_rng")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 DROPOUT_RNGS = ("process", "example")
 
 # Defaults of the settings that a match decides.
@@ -100,7 +101,8 @@ class OptimizationConfig(DataConfig):
         False, "compute each block again in the backward pass: less memory, a third more time, the same bits"
     )
     bf16: bool = flag(False, "compute in bfloat16 (autocast); weights stay float32")
-    device: str = flag("auto", "auto: a GPU if there is one", ("auto", "cpu", "cuda"))
+    fp16: bool = flag(False, "compute in float16 (autocast) with a loss scale; weights stay float32")
+    device: str = flag("auto", "auto: an NVIDIA GPU if there is one; mps: Apple's", DEVICES)
     cuda_graphs: bool = flag(True, "on a GPU, record a step for each length and replay it")
     torch_compile: bool = flag(False, "compile the model: for long runs on a GPU with large batches")
 

@@ -192,6 +192,10 @@ def _check_combinations(config: TrainConfig) -> None:
         raise MinitrainError(
             "--match_accelerate: the example has no class weights; --match_trainer compares with them"
         )
+    if config.bf16 and config.fp16:
+        raise MinitrainError("--bf16 and --fp16 name two precisions: pass one")
+    if config.fp16 and (config.match_trainer or config.match_accelerate):
+        raise MinitrainError("--fp16: a match is with a run on the CPU, where accelerate has no fp16: pass --bf16")
     if config.torch_compile and config.gradient_checkpointing:
         raise MinitrainError(
             "--torch_compile and --gradient_checkpointing both replace the blocks of the model: pass one of the two"
@@ -225,6 +229,6 @@ def _settle(config: TrainConfig) -> None:
             object.__setattr__(config, name, value)
         elif name in decided and asked != value:
             raise MinitrainError(f"--{match} means --{name} {value}, not {asked}: drop one of the two")
-    few_lengths = config.bf16 and config.kernels == "fast" or config.torch_compile
+    few_lengths = (config.bf16 or config.fp16) and config.kernels == "fast" or config.torch_compile
     if few_lengths and config.pad_to_multiple_of is None:
         object.__setattr__(config, "pad_to_multiple_of", LENGTH_MULTIPLE)

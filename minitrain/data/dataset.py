@@ -93,6 +93,12 @@ class Split:
 
         return int(numpy.frombuffer(self._tokens.type_ids, numpy.uint8).max(initial=0))
 
+    def different_ids(self, tokens: int) -> int:
+        """How many different token ids the first tokens have."""
+        import numpy
+
+        return len(numpy.unique(numpy.frombuffer(self._tokens.input_ids, numpy.int32)[:tokens]))
+
     def __len__(self) -> int:
         return len(self.lengths)
 

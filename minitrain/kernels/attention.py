@@ -36,7 +36,7 @@ def fast_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout
 def _gpu_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float) -> Tensor:
     """cuDNN, PyTorch's choice in bfloat16, generates code for each shape (0.15 s) and is slower for small ones."""
     large = k.size(2) > CUDNN_KEYS and q.size(0) * q.size(2) > CUDNN_TOKENS
-    if large or torch.compiler.is_compiling():
+    if large or torch.compiler.is_compiling() or q.device.type == "mps":
         return attention(q, k, v, mask, dropout_p)
     with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
         return attention(q, k, v, mask, dropout_p)

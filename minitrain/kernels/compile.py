@@ -47,11 +47,13 @@ def _forward(compiled: Callable[..., Tensor], plain: Callable[..., Tensor], *arg
     return (compiled if torch.is_grad_enabled() else plain)(*args, **kwargs)
 
 
-def try_compile(model: nn.Module, blocks: Iterable[nn.Module], length: int, bf16: bool = False) -> None:
+def try_compile(
+    model: nn.Module, blocks: Iterable[nn.Module], length: int, dtype: torch.dtype = torch.float32
+) -> None:
     """Compile the blocks of a model now, or warn and leave them as they are, for example without a C++ compiler."""
     compile_blocks(blocks)
     try:
-        dry_run(model, length, bf16)
+        dry_run(model, length, dtype)
     except RuntimeError as error:
         reason = cut(next(filter(str.strip, str(error).splitlines()), type(error).__name__))
         warnings.warn(f"--torch_compile: not compiled, since it failed: {reason}", stacklevel=2)
@@ -59,7 +61,7 @@ def try_compile(model: nn.Module, blocks: Iterable[nn.Module], length: int, bf16
             del block.forward
 
 
-def dry_run(module: nn.Module, length: int, bf16: bool = False) -> None:
+def dry_run(module: nn.Module, length: int, dtype: torch.dtype = torch.float32) -> None:
     """Run a forward and a backward pass that leave no gradient and draw no random number.
 
     The compiler takes sizes or arguments that are equal here for always equal: hence 2 rows of another length, and
@@ -70,7 +72,7 @@ def dry_run(module: nn.Module, length: int, bf16: bool = False) -> None:
     mask[:, :-1] = 1
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
-            with autocast(device, bf16):
+            with autocast(device, dtype):
                 logits = module(input_ids=ids, attention_mask=mask, token_type_ids=types)
             (logits.sum() * 0.0).backward()
         finally:

@@ -57,7 +57,7 @@ def linear_act(x: Tensor, layer: nn.Linear, activation: Activation) -> Tensor:
 
 
 def _autocast_device(x: Tensor) -> str:
-    return "cpu" if x.device.type == "cpu" else "cuda"  # the meta device, in tests, stands for a GPU
+    return x.device.type if x.device.type != "meta" else "cuda"  # the meta device, in tests, stands for a GPU
 
 
 def _autocast_dtype(x: Tensor) -> torch.dtype:
@@ -68,7 +68,7 @@ def _autocast_dtype(x: Tensor) -> torch.dtype:
 
 def _can_join(x: Tensor, layers: Sequence[nn.Linear], dtype: torch.dtype) -> bool:
     """Whether one multiplication may replace the layers, and pays: on a GPU only when weights are cast anyway."""
-    pays = x.device.type == "cpu" or dtype != layers[0].weight.dtype
+    pays = x.device.type == "cpu" or (dtype != layers[0].weight.dtype and x.device.type != "mps")
     alike = len({layer.bias is None for layer in layers}) == 1
     return pays and alike and all(_is_plain(layer) for layer in layers)
 

@@ -76,8 +76,8 @@ def grad_bias(g: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _gpu_matmul(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """bfloat16 is summed in float32; asking for float32 spares the rounding and a kernel."""
-    if dtype == torch.float32 and a.dtype == torch.bfloat16:
+    """16 bits are summed in float32; asking for float32 spares the rounding and a kernel."""
+    if dtype == torch.float32 and a.dtype in (torch.bfloat16, torch.float16):
         return torch.mm(a, b, out_dtype=dtype)
     return (a @ b).to(dtype)
 
@@ -131,7 +131,7 @@ def fastest_matmul(name: str, dtype: torch.dtype) -> Matmul:
     oneDNN too, but first copies the bias into a whole matrix.
     """
     matmuls, key = available_matmuls(name, dtype), f"{name}, {dtype}"
-    if key not in _chosen and dtype == torch.bfloat16:
+    if key not in _chosen and dtype in (torch.bfloat16, torch.float16):
         _chosen[key] = int(name == "output" and len(matmuls) > 1)
     if key not in _chosen:
         plain, *others = _seconds(matmuls, *torch.ones(2, 384, 384, dtype=dtype))

@@ -1,10 +1,12 @@
 """Where a model computes, in which precision, and what to say when the memory runs out.
 
-Weights stay float32. With bf16, autocast computes matrix products in bfloat16 and what needs the range in float32.
+Weights stay float32. With bf16 or fp16, autocast computes matrix products in 16 bits and what needs the range in
+float32.
 """
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +19,49 @@ def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[None]:
-    """bfloat16 for the operations that tolerate it, as Trainer's `bf16=True` computes; no change without bf16."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
+class Precision(Protocol):
+    """What a configuration and the settings of a step or an evaluation say of it."""
+
+    @property
+    def bf16(self) -> bool: ...
+
+    @property
+    def fp16(self) -> bool: ...
 
 
-def compute_dtype(bf16: bool) -> torch.dtype:
+def compute_dtype(config: Precision) -> torch.dtype:
     """The dtype of matrix products under `autocast`."""
-    return torch.bfloat16 if bf16 else torch.float32
+    return torch.bfloat16 if config.bf16 else torch.float16 if config.fp16 else torch.float32
+
+
+def precision_name(config: Precision) -> str:
+    """bf16, fp16 or fp32."""
+    return "bf16" if config.bf16 else "fp16" if config.fp16 else "fp32"
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+    """This dtype for the operations that tolerate it, as in Trainer; no change with float32."""
+    half = dtype != torch.float32
+    return torch.autocast(device.type, dtype=dtype if half else torch.bfloat16, enabled=half)
+
+
+def check_precision(config: Precision, device: torch.device, capability: tuple[int, int] | None = None) -> None:
+    """Raise MinitrainError for bfloat16 on an NVIDIA GPU that emulates it, slower than float32.
+
+    `torch.cuda.is_bf16_supported` counts emulation as support. Units for bfloat16 came with compute capability 8.0:
+    P100 has 6.0, V100 7.0, T4 7.5.
+
+    Args:
+        capability: Of the GPU; by default that of the device.
+    """
+    if not config.bf16 or device.type != "cuda" or torch.version.hip is not None:
+        return
+    major, minor = capability or torch.cuda.get_device_capability(device)
+    if major < 8:
+        raise MinitrainError(
+            f"--bf16: this GPU has compute capability {major}.{minor} and emulates bfloat16, slower than float32; "
+            "8.0 or more is needed. Pass --fp16 instead"
+        )
 
 
 def device_random_state(device: torch.device) -> Tensor | None:

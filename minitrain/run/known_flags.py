@@ -71,8 +71,8 @@ ANSWERS = _by_flag("""
 lr_scheduler_kwargs: a schedule has --lr_scheduler_type and --warmup_steps only
 optim_args optim_target_modules: AdamW has --adam_beta1, --adam_beta2, --adam_epsilon and --weight_decay
 average_tokens_across_devices: the loss is the mean over the examples of all processes
-fp16 fp16_opt_level half_precision_backend mixed_precision bf16_full_eval fp16_full_eval:
-    --bf16 computes in bfloat16, evaluations too, and needs no loss scaling
+fp16_opt_level half_precision_backend mixed_precision bf16_full_eval fp16_full_eval:
+    --bf16 or --fp16 computes in 16 bits, evaluations too
 no_cuda use_cpu: --device cpu leaves a GPU alone
 tf32: --bf16 is the fast arithmetic of a GPU
 activation_checkpointing_kwargs gradient_checkpointing_kwargs:

@@ -13,7 +13,7 @@ from minitrain.config.train_config import TrainConfig
 from minitrain.data.targets import fold, unfold
 from minitrain.distributed.signals import StopRequests
 from minitrain.distributed.world import World, process_group
-from minitrain.kernels.precision import compute_dtype
+from minitrain.kernels.precision import compute_dtype, precision_name
 from minitrain.run.calibration import fit_calibration
 from minitrain.run.folds import train_several
 from minitrain.run.load_data import SplitsSource
@@ -98,8 +98,8 @@ def _train(
     world.barrier("saving the run")  # when any process returns, the run is saved
     log(*footer(run, best, final, results, calibration))
     if config.profile:
-        ceiling = matrix_ceiling(compute_dtype(config.bf16), run.device)
-        log("", *profile_lines(totals, ceiling, "bf16" if config.bf16 else "fp32"))
+        ceiling = matrix_ceiling(compute_dtype(config), run.device)
+        log("", *profile_lines(totals, ceiling, precision_name(config)))
     return results
 
 

@@ -18,6 +18,7 @@ from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from minitrain.distributed.world import World, choose_device
 from minitrain.errors import MinitrainError
 from minitrain.kernels.compile import check_compilable
+from minitrain.kernels.precision import check_precision
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.freezing import freeze_layers
 from minitrain.model.weights import load_classifier, read_config, trained_labels
@@ -81,8 +82,7 @@ def prepare(
     """
     world = world or World()
     config = complete(config, world, data)
-    device = choose_device(config.device, world)
-    _check_device(config, device)
+    device = _checked_device(config, world)
     directory = output_directory(config) if world.is_main else output_path(config)
     with world.local_main_first("data"):
         source = resolve_model(config.model, config.model_revision)
@@ -126,11 +126,15 @@ def _load_model(config: TrainConfig, source: Path, splits: Splits) -> SequenceCl
     return model
 
 
-def _check_device(config: TrainConfig, device: torch.device) -> None:
+def _checked_device(config: TrainConfig, world: World) -> torch.device:
+    """The device of a run. Raises MinitrainError if it cannot compute as the run asks."""
+    device = choose_device(config.device, world)
     if config.dropout_rng == "example" and device.type != "cpu":
         raise MinitrainError(f"--dropout_rng example is for the CPU, not {device.type}")
+    check_precision(config, device)
     if config.torch_compile:
         check_compilable(config.kernels, device)
+    return device
 
 
 def load_data(

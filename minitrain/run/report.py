@@ -89,10 +89,11 @@ class Console:
             self.bar.set_postfix_str(f"loss {record['loss']:.4f}, grad {record['grad_norm']:.2f}")
             return
         left = (self.total_steps - log.step) * self.training_seconds() / (log.step - self.first_step)
+        skipped = f"  {log.skipped} skipped" if log.skipped else ""
         self._say(
             f"step {log.step:>5}/{self.total_steps}  epoch {log.epoch:.2f}  loss {record['loss']:.4f}  "
             f"grad {record['grad_norm']:.2f}  lr {log.learning_rate:.2e}  "
-            f"{record['examples_per_second']:.0f} ex/s  pad {record['padding']:.1%}  {duration(left)} left"
+            f"{record['examples_per_second']:.0f} ex/s  pad {record['padding']:.1%}  {duration(left)} left{skipped}"
         )
 
     def on_evaluation(self, step: int, epoch: float, results: dict[str, Evaluation], is_best: bool) -> None:
@@ -140,11 +141,18 @@ def _summary(logs: Sequence[StepLog]) -> dict[str, Any]:
         "step": last.step,
         "epoch": last.epoch,
         "loss": sum(log.loss for log in logs) / len(logs),
-        "grad_norm": sum(log.grad_norm for log in logs) / len(logs),
+        "grad_norm": _mean([log.grad_norm for log in logs]),
         "learning_rate": last.learning_rate,
         "examples_per_second": sum(log.examples for log in logs) / seconds,
         "padding": sum(log.padding for log in logs) / len(logs),
+        **({"skipped_steps": last.skipped} if last.skipped else {}),
     }
+
+
+def _mean(norms: Sequence[float]) -> float:
+    """Of those that are finite: a step that overflows in fp16 has none."""
+    finite = [norm for norm in norms if math.isfinite(norm)]
+    return sum(finite) / len(finite) if finite else math.nan
 
 
 def say(*lines: str, silent: bool = False) -> None:

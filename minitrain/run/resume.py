@@ -23,7 +23,7 @@ from minitrain.distributed.signals import StopRequests
 from minitrain.distributed.world import World
 from minitrain.errors import Stopped
 from minitrain.kernels.matmul import choose_matmul, chosen_matmul
-from minitrain.kernels.precision import compute_dtype, device_of
+from minitrain.kernels.precision import compute_dtype, device_of, device_random_state, set_device_random_state
 from minitrain.run.resume_checks import check_data, check_resumable, check_settings, other_machine
 from minitrain.run.run_folder import CHECKPOINTS
 from minitrain.storage.checkpoint import (
@@ -34,6 +34,7 @@ from minitrain.storage.checkpoint import (
     save_checkpoint,
     set_aside,
 )
+from minitrain.training.loss_scale import LossScale
 from minitrain.training.setup import Best, global_batch
 from minitrain.training.step import TrainState
 
@@ -94,6 +95,8 @@ class Checkpointer:
         state.model.load_state_dict({name: tensor.to(device) for name, tensor in tensors["model"].items()})
         state.optimizer.load_state_dict(dict(tensors["optimizer"]))
         state.step, state.epoch, self.saved_step = saved["step"], saved["epoch"], saved["step"]
+        if state.loss_scale is not None and (scale := saved.get("loss_scale")):
+            state.loss_scale = LossScale(**scale)
         self._restore_best(best, checkpoint, device)
         self._restore_random(state, tensors["random"], device)
         self.on_restore(state.step)
@@ -132,8 +135,8 @@ class Checkpointer:
             torch.manual_seed(self.config.seed + rank + 1_000_003 * state.step)
             return
         torch.set_rng_state(saved["now"][rank].clone())
-        if device.type == "cuda" and "cuda" in saved:
-            torch.cuda.set_rng_state(saved["cuda"][rank].clone(), device)
+        if device.type in saved:
+            set_device_random_state(device, saved[device.type][rank].clone())
 
     def after_step(
         self, state: TrainState, best: Best, *, epoch_ended: bool, done: bool, wait: Callable[[], None]
@@ -169,8 +172,8 @@ class Checkpointer:
             return
         device = device_of(state.model)
         random = {"now": torch.get_rng_state(), "epoch": state.epoch_random}
-        if device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(device)
+        if (on_device := device_random_state(device)) is not None:
+            random[device.type] = on_device
         with self.world.naming_lost_peers(f"saving after step {state.step}"):
             gathered = {name: self.world.all_gather(tensor) for name, tensor in random.items()}
         tensors: dict[str, Mapping[str, Tensor]] = {
@@ -183,9 +186,10 @@ class Checkpointer:
         facts = {
             "step": state.step,
             "epoch": state.epoch,
+            **({"loss_scale": asdict(state.loss_scale)} if state.loss_scale else {}),
             "best": {name: getattr(best, name) for name in BEST_FIELDS},
             **self._identity(),
-            "products": chosen_matmul(compute_dtype(self.config.bf16)),
+            "products": chosen_matmul(compute_dtype(self.config)),
             "machine": machine(device),
         }
         if self.world.is_main:
@@ -244,5 +248,5 @@ def machine(device: torch.device) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "CPU": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
-        "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "device": device.type if device.type != "cuda" else torch.cuda.get_device_name(device),
     }

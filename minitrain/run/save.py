@@ -76,6 +76,7 @@ def run_info(run: PreparedRun, state: TrainState, best: Best, final: Mapping[str
         "max_length": run.max_length,
         "targets": None if run.scale is None else asdict(run.scale),
         "steps": state.step,
+        **({"skipped_steps": state.loss_scale.skipped} if state.loss_scale else {}),
         "epochs": state.epoch,
         "global_batch": global_batch(config, state.world.size),
         "best": {"step": best.step, "epoch": best.epoch, best.name: best.value},

@@ -21,6 +21,7 @@ from minitrain.data.tables.table import Table
 from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from minitrain.distributed.world import World, choose_device
 from minitrain.errors import MinitrainError, listed
+from minitrain.kernels.precision import check_precision
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.weights import load_classifier, names_or_default, trained_labels
 from minitrain.run.calibration import load_calibration
@@ -85,9 +86,10 @@ class SavedRun:
         Not if that exceeds the positions, or on the left, where it shifts the tokens and changes the results.
         """
         fits = self.model.config.max_length % LENGTH_MULTIPLE == 0 and self.tokenizer.padding_side == "right"
-        multiple = LENGTH_MULTIPLE if config.bf16 and config.kernels == "fast" and fits else None
+        half = config.bf16 or config.fp16
+        multiple = LENGTH_MULTIPLE if half and config.kernels == "fast" and fits else None
         size = config.per_device_eval_batch_size
-        return EvalSettings(batch_size=size, bf16=config.bf16, pad_to_multiple_of=multiple)
+        return EvalSettings(batch_size=size, bf16=config.bf16, fp16=config.fp16, pad_to_multiple_of=multiple)
 
 
 def load_run(config: InferenceConfig, world: World | None = None) -> SavedRun:
@@ -106,7 +108,9 @@ def load_run(config: InferenceConfig, world: World | None = None) -> SavedRun:
     source = directory.resolve()  # a run in a folder called "demo" is not the demo
     if trained_labels(source) is None:
         raise MinitrainError(f"{source}: holds no trained head, only an encoder; fine-tune it first")
-    model = load_classifier(source, kernels=config.kernels).to(choose_device(config.device, world or World()))
+    device = choose_device(config.device, world or World())
+    check_precision(config, device)
+    model = load_classifier(source, kernels=config.kernels).to(device)
     tokenizer = load_tokenizer(source)
     tokenizer.check_fits(model.config.vocab_size, source)
     run_info = read_results(source)

@@ -15,9 +15,11 @@ from minitrain.data.load import unknown_warning
 from minitrain.data.sampler import padding_share, rank_micro_batches
 from minitrain.data.targets import TargetScale
 from minitrain.kernels.matmul import onednn_supports
+from minitrain.kernels.precision import precision_name
 from minitrain.run.calibration import FittedCalibration
 from minitrain.run.layer_lines import layer_lines
 from minitrain.run.length_notes import counts_of, length_notes
+from minitrain.run.memory import check_fits, estimate
 from minitrain.run.prepare import PreparedRun
 from minitrain.run.report import class_table, duration, metric_name, result_lines
 from minitrain.run.run_folder import keeps_model
@@ -33,7 +35,7 @@ def header(run: PreparedRun, processes: int = 1) -> list[str]:
     config, splits = run.config, run.splits
     return [
         f"minitrain {version('minitrain')}  torch {torch.__version__}  {run.device}, "
-        f"{torch.get_num_threads()} threads  {'bf16' if config.bf16 else 'fp32'}, {config.kernels} kernels  "
+        f"{torch.get_num_threads()} threads  {precision_name(config)}, {config.kernels} kernels  "
         + ("1 process" if processes == 1 else f"{processes} processes"),
         *_slow_bf16(config, run.device),
         "data     " + ", ".join(f"{name} {len(split)}" for name, split in splits.all.items()),
@@ -45,6 +47,7 @@ def header(run: PreparedRun, processes: int = 1) -> list[str]:
         f"weights  {config.model}: {run.model.load_report.line()}",
         *layer_lines(config, run.model, [splits.train, *splits.evaluation.values()]),
         f"plan     {_plan(config, len(splits.train), processes)}",
+        *check_fits(estimate(run, processes), run, processes),
         "",
     ]
 

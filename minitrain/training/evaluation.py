@@ -23,7 +23,7 @@ from minitrain.data.tokenizer.tokenizer import Example
 from minitrain.data.windows import WindowRows
 from minitrain.distributed.world import World
 from minitrain.errors import MinitrainError
-from minitrain.kernels.precision import autocast, device_of, explain_oom
+from minitrain.kernels.precision import autocast, compute_dtype, device_of, explain_oom
 from minitrain.kernels.prepack import unchanged_weights
 from minitrain.kernels.reference import REFERENCE
 from minitrain.model.classifier import SequenceClassifier
@@ -77,6 +77,7 @@ class EvalSettings:
     batch_size: int = 32
     order: str = "length"
     bf16: bool = False
+    fp16: bool = False
     pad_token_id: int | None = None
     pad_to_multiple_of: int | None = None
     loss: Loss = field(default_factory=Loss)
@@ -89,6 +90,7 @@ class EvalSettings:
             batch_size=config.per_device_eval_batch_size,
             order=config.eval_order,
             bf16=config.bf16,
+            fp16=config.fp16,
             pad_token_id=pad_token_id,
             pad_to_multiple_of=config.pad_to_multiple_of,
             loss=loss or Loss(label_smoothing=config.label_smoothing_factor),
@@ -130,14 +132,14 @@ def predict(
     """
     settings, split, world = replace(settings or EvalSettings(), **options), as_split(split), world or World()
     check_token_types(model.config, split)
-    device, bf16 = device_of(model), settings.bf16
+    device, dtype = device_of(model), compute_dtype(settings)
     pad = split.pad_token_id if settings.pad_token_id is None else settings.pad_token_id
     passes = split.window_rows or split  # the rows that the model sees
     logits = torch.zeros(len(passes), model.config.num_labels)
     batches = settings.batches(passes)
     own = range(world.rank, len(batches), world.size)
     forward, side = model if split.kept is None else split.kept.model, split.padding_side
-    with _evaluating(model, len(own)), autocast(device, bf16), _bias_in_float32(model, bf16) as bias:
+    with _evaluating(model, len(own)), autocast(device, dtype), _bias_in_float32(model, dtype) as bias:
         for number in own:
             rows = batches[number]
             batch = collate([passes[row] for row in rows], pad, settings.pad_to_multiple_of, padding_side=side)
@@ -233,13 +235,13 @@ def _evaluating(model: nn.Module, passes: int) -> Iterator[None]:
 
 
 @contextmanager
-def _bias_in_float32(model: SequenceClassifier, bf16: bool) -> Iterator[Tensor | None]:
-    """Take the bias out of the last layer of a regression model in bfloat16, to be added in float32.
+def _bias_in_float32(model: SequenceClassifier, dtype: torch.dtype) -> Iterator[Tensor | None]:
+    """Take the bias out of the last layer of a regression model in 16 bits, to be added in float32.
 
-    With 8 bits 2020 + 1 is 2024: scores far from 0 would all round to a few numbers. Reference kernels compute as
-    transformers does.
+    With the 8 bits of bfloat16, 2020 + 1 is 2024: scores far from 0 would all round to a few numbers. Reference
+    kernels compute as transformers does.
     """
-    if not bf16 or not model.config.is_regression or model.encoder.kernels is REFERENCE:
+    if dtype == torch.float32 or not model.config.is_regression or model.encoder.kernels is REFERENCE:
         yield None
         return
     bias: Tensor = model.head.output.bias  # type: ignore[union-attr,assignment]

@@ -60,6 +60,7 @@ class StepLog:
     shapes: tuple[tuple[int, int], ...]  # (B, L), or (W, L) of windows, of each micro-batch of this process
     loss: float = math.nan  # as in `StepResult`
     grad_norm: float = math.nan  # before clipping
+    skipped: int = 0  # steps skipped so far, by overflows in fp16
     seconds: float = math.nan  # wall time since the later of its start and the end of the previous step
 
 
@@ -178,7 +179,7 @@ def train_loop(
     done = state.step >= steps.total_steps or best.evaluations_since >= patience
     while not done:
         for rows in _epoch_batches(state, sampler, config, steps):
-            start, learning_rate = time.perf_counter(), steps.learning_rate(state.step)
+            start, learning_rate = time.perf_counter(), steps.learning_rate(state.updates)
             batches, streams = step_batches(state, train, rows, config, collate_fn)
             with world.naming_lost_peers(f"step {state.step + 1}"):
                 result = take_step(state, batches, steps.rates(state), settings, rows=rows, streams=streams)
@@ -274,5 +275,6 @@ def _step_log(
         padding=padding_share(
             train.lengths, rank_micro_batches(rows, config.per_device_train_batch_size), train.window_rows
         ),
+        skipped=state.step - state.updates,
         shapes=tuple((batch.input_ids.size(0), batch.input_ids.size(1)) for batch in batches),
     )

@@ -104,7 +104,8 @@ def _smoothed(logits: Tensor, labels: Tensor, epsilon: float, examples: int) -> 
     nll = surprise.gather(dim=-1, index=labels.unsqueeze(-1)).sum() / examples
     uniform = surprise.sum(dim=-1, keepdim=True).sum() / (examples * logits.size(-1))
     # LabelSmoother rounds to float32 after dividing. Multiplying back in float64 is exact, so its bits are kept.
-    return ((1 - epsilon) * nll + epsilon * uniform).double() * examples
+    smoothed = (1 - epsilon) * nll + epsilon * uniform
+    return (smoothed if logits.device.type == "mps" else smoothed.double()) * examples  # MPS has no float64
 
 
 def weighted_cross_entropy(

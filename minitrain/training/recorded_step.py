@@ -23,7 +23,7 @@ from torch import Tensor
 from minitrain.data.batch import Batch
 from minitrain.errors import MinitrainError
 from minitrain.kernels.dropout import ExampleStreams
-from minitrain.kernels.precision import autocast, explain_oom
+from minitrain.kernels.precision import autocast, compute_dtype, explain_oom
 from minitrain.kernels.prepack import casting
 from minitrain.training import step as plain
 from minitrain.training.step import StepResult, StepSettings, TrainState
@@ -85,7 +85,7 @@ class RecordedStep:
     def _compute(self, state: TrainState, batch: Batch, settings: StepSettings) -> Tensor:
         """The lines of `train_step` without a number that Python would wait for."""
         with casting(state.cast) if state.cast else nullcontext():
-            with autocast(self.device, settings.bf16):
+            with autocast(self.device, compute_dtype(settings)):
                 logits = state.parallel(**batch.inputs)
             loss, _ = plain.share_of_loss(logits, batch, None, settings)
             loss.backward()

@@ -26,6 +26,7 @@ from minitrain.training.evaluation import Evaluation
 from minitrain.training.kept_activations import UpperLayers
 from minitrain.training.layer_rates import optimizer_groups
 from minitrain.training.loss import Loss
+from minitrain.training.loss_scale import LossScale
 from minitrain.training.metrics import Metric
 from minitrain.training.optim import AdamW
 from minitrain.training.recorded_step import PendingResult, RecordedStep
@@ -59,25 +60,26 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
     length = min(LENGTH_MULTIPLE, model.config.max_length)
     if config.torch_compile:
         check_compilable(config.kernels, device)
-        try_compile(model, model.encoder.blocks, length, config.bf16)
+        try_compile(model, model.encoder.blocks, length, compute_dtype(config))
     if config.gradient_checkpointing:
         recompute_blocks(model.encoder.blocks)
         return_freed_memory()
     parallel = ddp(UpperLayers(model) if config.keep_activations else model, world)
     if world.size > 1:
-        chosen = json.dumps(chosen_matmul(compute_dtype(config.bf16)))
+        chosen = json.dumps(chosen_matmul(compute_dtype(config)))
         choose_matmul(json.loads(world.broadcast_text(f"products {next(_states)}", chosen)))
         # After its first backward pass DistributedDataParallel arranges the gradients anew, which for three or more
         # processes changes the last bit of their sum. With a pass before, no step of a run is that first one, and a
         # resumed run has the bits of one that never stopped.
-        dry_run(parallel, length, config.bf16)
+        dry_run(parallel, length, compute_dtype(config))
     return TrainState(
         model=model,
         optimizer=optimizer,
         parallel=parallel,
         epoch_random=torch.get_rng_state(),
         world=world,
-        cast=CastWeights() if config.bf16 and config.kernels == "fast" else None,
+        loss_scale=LossScale() if config.fp16 else None,
+        cast=CastWeights() if compute_dtype(config) != torch.float32 and config.kernels == "fast" else None,
     )
 
 
@@ -85,13 +87,14 @@ def is_recordable(config: TrainConfig, device: torch.device, processes: int = 1,
     """Whether a GPU can record the steps: fast kernels, one process, one micro-batch a step, no profile, own loss.
 
     A graph cannot hold the exchange between processes, nor the numbers that a loss function of the user returns; a
-    profile waits for the device between the phases, and gradient checkpointing moves the random stream back.
+    profile waits for the device between the phases, gradient checkpointing moves the random stream back, and Python
+    chooses the loss scale of fp16.
     """
     if loss is not None and loss.function is not None:
         return False
     fast = StepSettings.of(config).fused_clip
     one_batch = config.gradient_accumulation_steps == 1 and processes == 1
-    fast = fast and not (config.profile or config.gradient_checkpointing)
+    fast = fast and not (config.profile or config.gradient_checkpointing or config.fp16)
     return config.cuda_graphs and device.type == "cuda" and fast and one_batch
 
 

@@ -19,12 +19,13 @@ from minitrain.data.batch import Batch
 from minitrain.distributed.world import World, sync_gradients
 from minitrain.errors import MinitrainError
 from minitrain.kernels.dropout import ExampleStreams, drawing_from
-from minitrain.kernels.precision import autocast, device_of, explain_oom
+from minitrain.kernels.precision import autocast, compute_dtype, device_of, explain_oom
 from minitrain.kernels.prepack import CastWeights, casting
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.training.clipping import clip_gradients, grad_norm
 from minitrain.training.loss import Loss, loss_of
 from minitrain.training.loss_count import rescale, total_weight
+from minitrain.training.loss_scale import LossScale
 from minitrain.training.optim import AdamW
 from minitrain.training.pooling import pool_windows
 
@@ -39,6 +40,7 @@ class StepSettings:
     """How a step computes; `max_grad_norm` 0 leaves the gradient as it is."""
 
     bf16: bool = False
+    fp16: bool = False
     loss: Loss = field(default_factory=Loss)
     max_grad_norm: float = 1.0
     sum_of_means: bool = False  # add up the mean losses of the micro-batches, as Trainer 5.23 does
@@ -49,6 +51,7 @@ class StepSettings:
         """The settings of a run."""
         return cls(
             bf16=config.bf16,
+            fp16=config.fp16,
             loss=loss or Loss(label_smoothing=config.label_smoothing_factor),
             max_grad_norm=config.max_grad_norm,
             sum_of_means=config.accumulation == "sum",
@@ -74,6 +77,7 @@ class TrainState:
     Attributes:
         parallel: The model as a step calls it: wrapped for several processes, its blocks compiled.
         epoch_random: State of the random generator at the start of the epoch, which may decide its order.
+        loss_scale: Of fp16; None in other precisions.
         cast: Copies of the weights in the dtype of the forward pass, made once a step; None to cast at each use.
         step: Optimizer steps done.
         epoch: Epochs done, with a fraction inside one.
@@ -84,9 +88,15 @@ class TrainState:
     parallel: nn.Module
     epoch_random: Tensor
     world: World = World()
+    loss_scale: LossScale | None = None
     cast: CastWeights | None = None
     step: int = 0
     epoch: float = 0.0
+
+    @property
+    def updates(self) -> int:
+        """Steps that changed the weights: as in Trainer, the learning rate is of these."""
+        return self.step - (self.loss_scale.skipped if self.loss_scale else 0)
 
 
 def train_step(
@@ -109,7 +119,7 @@ def train_step(
         MinitrainError: Loss or norm is not finite (the weights are unchanged), or memory runs out.
     """
     # ---- forward, loss, backward ----------------------------------------------------------------------------
-    model, world, device = state.parallel, state.world, device_of(state.model)
+    model, world, device, dtype = state.parallel, state.world, device_of(state.model), compute_dtype(settings)
     examples = len(rows) or sum(len(batch) for batch in micro_batches)
     divisor = total_weight(settings.loss, micro_batches, world) if settings.loss.class_weights else examples
     loss, counts = torch.zeros((), device=device), []
@@ -121,24 +131,35 @@ def train_step(
                 drawing_from(streams[number]) if streams else nullcontext(),
             ):
                 batch = batch.to(device)
-                with autocast(device, settings.bf16):
+                with autocast(device, dtype):
                     logits = model(**batch.inputs)
                 micro_loss, count = share_of_loss(logits, batch, divisor, settings)
-                # DDP takes the mean over processes; the sum is wanted.
-                (micro_loss * world.size if world.size > 1 else micro_loss).backward()
+                scaled(micro_loss, state).backward()
             loss += micro_loss.detach()
             counts.append(count)
     world.all_reduce(loss)
     if settings.loss.function is not None:
         rescale(model, loss, counts, examples, world)
     # ---- clip, check ----------------------------------------------------------------------------------------
-    norm, grad_scale = clip(state.model, settings)
-    result = checked_finite(StepResult(loss.item(), norm.item()), state.step + 1, rows)
+    norm, grad_scale = clip(state.model, settings, state.loss_scale)
     # ---- update ---------------------------------------------------------------------------------------------
-    state.optimizer.step(learning_rate, grad_scale=grad_scale)
+    if has_update(result := StepResult(loss.item(), norm.item()), state, rows):
+        state.optimizer.step(learning_rate, grad_scale=grad_scale)
     state.optimizer.zero_grad()
     state.step += 1
     return result
+
+
+def scaled(loss: Tensor, state: TrainState) -> Tensor:
+    """For the backward pass: DDP takes the mean over processes, not the sum, and fp16 has a scale."""
+    by = state.world.size * (state.loss_scale.scale if state.loss_scale else 1)
+    return loss if by == 1 else loss * by
+
+
+def has_update(result: StepResult, state: TrainState, rows: Sequence[int]) -> bool:
+    """Whether a step may change the weights: not if its gradients, but not its loss, overflow in fp16."""
+    skipped = state.loss_scale is not None and state.loss_scale.skips(state.step + 1, result.loss)
+    return not skipped and bool(checked_finite(result, state.step + 1, rows))
 
 
 def share_of_loss(logits: Tensor, batch: Batch, divisor: Any, settings: StepSettings) -> tuple[Tensor, Any]:
@@ -153,8 +174,10 @@ def share_of_loss(logits: Tensor, batch: Batch, divisor: Any, settings: StepSett
     return loss_sum / (count if means or divisor is None else divisor), count
 
 
-def clip(model: nn.Module, settings: StepSettings) -> tuple[Tensor, Tensor | None]:
+def clip(model: nn.Module, settings: StepSettings, scale: LossScale | None = None) -> tuple[Tensor, Any]:
     """Clip the gradients, or leave it to AdamW: (norm before clipping, AdamW's divisor or None)."""
+    if scale is not None:
+        scale.unscale(model.parameters())
     if not settings.fused_clip:
         return clip_gradients(model.parameters(), settings.max_grad_norm), None
     norm, max_norm = grad_norm(model.parameters()), settings.max_grad_norm

@@ -20,7 +20,7 @@ from compare.side_by_side import Comparison, of_tensors, of_values, same_bits, t
 from compare.trainer import arguments
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
-from minitrain.kernels.precision import autocast, device_of
+from minitrain.kernels.precision import autocast, compute_dtype, device_of
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.weights import reference_names
 from minitrain.run.output_file import check_writable, write_json
@@ -124,7 +124,7 @@ def our_step(prepared: PreparedRun, modules: Mapping[str, str]) -> Step:
     names = reference_names(model)
     step.watch(model, modules)
     torch.manual_seed(config.seed)
-    with autocast(device, config.bf16):
+    with autocast(device, compute_dtype(config)):
         logits = model(**batch.inputs)
     total, count = loss_of(logits, batch.labels)
     step.end(model, names, logits, total / count)
@@ -144,7 +144,7 @@ def their_step(
     parameters = {name: name for name, _ in model.named_parameters()}
     step.watch(model, {name: name for name in modules})
     torch.manual_seed(config.seed)
-    with autocast(theirs.device, config.bf16):
+    with autocast(theirs.device, compute_dtype(config)):
         output = model(**batch.to(theirs.device))
     step.end(model, parameters, output.logits, output.loss)
     optimizer = trainer.create_optimizer()

@@ -8,7 +8,7 @@ from torch import Tensor
 from compare.record import Record
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
-from minitrain.kernels.precision import autocast, device_of
+from minitrain.kernels.precision import autocast, compute_dtype, device_of
 from minitrain.model.weights import reference_names
 from minitrain.run.prepare import PreparedRun, prepare
 from minitrain.training.evaluation import Evaluation, predict
@@ -45,7 +45,7 @@ def first_batch(record: Record, prepared: PreparedRun, names: dict[str, str]) ->
         total, count = loss_of(logits, batch.labels)
         return logits, total / count
 
-    record.first_batch(prepared.model, forward, autocast(device, config.bf16), names)
+    record.first_batch(prepared.model, forward, autocast(device, compute_dtype(config)), names)
 
 
 def run(config: TrainConfig, folder: Path) -> None:

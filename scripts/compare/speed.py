@@ -147,7 +147,7 @@ def _ours(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]:
     result["training_seconds"] = training_seconds
     result["train_peak_memory_mb"] = max(_peak_memory_mb(), while_reading)
     result |= _gpu_memory(config.device)
-    ceiling = matrix_ceiling(compute_dtype(config.bf16), device_of(parts.model))
+    ceiling = matrix_ceiling(compute_dtype(config), device_of(parts.model))
     result["ceiling_share"] = _rate(parts.model, times, warmup) / ceiling
     split = next(iter(parts.splits.scored.values()))
     options: dict[str, Any] = {

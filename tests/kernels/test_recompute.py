@@ -35,7 +35,7 @@ def a_step(model: SequenceClassifier, inputs: dict[str, Tensor], *, bf16: bool, 
     cast = CastWeights() if bf16 and model.cls_only else None
     with casting(cast) if cast else nullcontext(), drawing_from(streams) if examples else nullcontext():
         for _ in range(2):
-            with autocast(torch.device("cpu"), bf16):
+            with autocast(torch.device("cpu"), torch.bfloat16 if bf16 else torch.float32):
                 logits = model(**inputs)
             loss = our_loss(logits, make_labels(model.config.num_labels, len(logits)))
             loss.backward()

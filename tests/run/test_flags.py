@@ -180,8 +180,8 @@ def test_a_part_of_a_flag_and_a_slip_in_another_programs_are_understood(
     assert f"did you mean --{meant}?" in refusal(capsys, wrong, "5")
 
 
-TRIED = ["report_to", "do_train", "version", "quiet", "auto_find_batch_size"]
-TRIED += ["class_weights", "fp16", "push_to_hub", "logging_dir", "deepspeed", "fsdp", "num_workers", "do_predict"]
+TRIED = ["report_to", "do_train", "version", "quiet", "auto_find_batch_size", "fp16_opt_level"]
+TRIED += ["push_to_hub", "logging_dir", "deepspeed", "fsdp", "num_workers", "do_predict"]
 
 
 @pytest.mark.parametrize("name", TRIED)
@@ -213,7 +213,7 @@ def test_answers_name_flags_that_there_are_and_are_given_where_these_are(
         assert (name in known) == (named == {"examples"}), f"{name} is a flag of train.py"
     assert not set(ANSWERS) & set(RENAMED)
     assert "gradient_accumulation" not in refusal(capsys, "r", "--auto_find_batch_size", config=PredictConfig)
-    assert "; --bf16 computes in bfloat16" in refusal(capsys, "r", "--fp16", config=PredictConfig)
+    assert "; --bf16 or --fp16 computes in 16" in refusal(capsys, "r", "--mixed_precision", config=PredictConfig)
 
 
 @pytest.mark.parametrize("name", ["max_steps", "num_train_epochs", "max_train_samples"])
