@@ -174,11 +174,23 @@ def _check_combinations(config: TrainConfig) -> None:
         raise MinitrainError("--data_seed has no effect with --sampler global_rng: pass --seed alone")
     if config.dropout_rng == "example" and config.kernels != "fast":
         raise MinitrainError(f"--dropout_rng example needs --kernels fast, not {config.kernels}")
-    if config.long_texts == "windows" and (config.match_trainer or config.match_accelerate):
+    if config.bf16 and config.fp16:
+        raise MinitrainError("--bf16 and --fp16 name two precisions: pass one")
+    if config.torch_compile and config.gradient_checkpointing:
+        raise MinitrainError(
+            "--torch_compile and --gradient_checkpointing both replace the blocks of the model: pass one of the two"
+        )
+    if config.match_trainer or config.match_accelerate:
+        _check_match(config)
+
+
+def _check_match(config: TrainConfig) -> None:
+    """Raise MinitrainError for settings that the reference of a match does not have."""
+    if config.long_texts == "windows":
         raise MinitrainError("--long_texts windows: the references have no windows to match; pass head or tail")
-    if config.torch_compile and (config.match_trainer or config.match_accelerate):
+    if config.torch_compile:
         raise MinitrainError("--torch_compile changes the last bits, which a match keeps: pass one of the two")
-    if not config.frozen_dropout and (config.match_trainer or config.match_accelerate):
+    if not config.frozen_dropout:
         raise MinitrainError(
             "--keep_activations and --frozen_dropout false have no dropout in frozen layers, where the references "
             "have it: drop them, or the match"
@@ -192,14 +204,8 @@ def _check_combinations(config: TrainConfig) -> None:
         raise MinitrainError(
             "--match_accelerate: the example has no class weights; --match_trainer compares with them"
         )
-    if config.bf16 and config.fp16:
-        raise MinitrainError("--bf16 and --fp16 name two precisions: pass one")
-    if config.fp16 and (config.match_trainer or config.match_accelerate):
+    if config.fp16:
         raise MinitrainError("--fp16: a match is with a run on the CPU, where accelerate has no fp16: pass --bf16")
-    if config.torch_compile and config.gradient_checkpointing:
-        raise MinitrainError(
-            "--torch_compile and --gradient_checkpointing both replace the blocks of the model: pass one of the two"
-        )
     if config.match_accelerate and config.bf16 and config.pad_to_multiple_of != 8:
         raise MinitrainError("--match_accelerate: in bf16 the example pads to 8; pass --pad_to_multiple_of 8")
 

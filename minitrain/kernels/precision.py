@@ -41,8 +41,7 @@ def precision_name(config: Precision) -> str:
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
     """This dtype for the operations that tolerate it, as in Trainer; no change with float32."""
-    half = dtype != torch.float32
-    return torch.autocast(device.type, dtype=dtype if half else torch.bfloat16, enabled=half)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def check_precision(config: Precision, device: torch.device, capability: tuple[int, int] | None = None) -> None:

@@ -232,7 +232,7 @@ def _begin(
         "config": asdict(config),
         "data": identity | {"the labels": str(rows.whole.labels.names)},
         # As in a checkpoint: they decide last bits, also of the runs that are still to come.
-        "products": chosen_matmul(compute_dtype(config.bf16)),
+        "products": chosen_matmul(compute_dtype(config)),
         "machine": machine(choose_device(config.device, world)),
     }
     if world.is_main and config.resume is not None and (directory / RUNS).exists():

@@ -21,7 +21,7 @@ from minitrain.data.dataset import Split
 from minitrain.data.progress import progress
 from minitrain.data.sampler import batches_by_length
 from minitrain.errors import MinitrainError
-from minitrain.kernels.precision import autocast, device_of, explain_oom
+from minitrain.kernels.precision import autocast, compute_dtype, device_of, explain_oom
 from minitrain.kernels.prepack import unchanged_weights
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.freezing import frozen_layers
@@ -157,7 +157,7 @@ def _kept(
     batches = batches_by_length(split.lengths, config.per_device_eval_batch_size)
     was_training = upper.model.training
     upper.model.eval()
-    with torch.no_grad(), unchanged_weights(len(batches)), autocast(device, config.bf16):
+    with torch.no_grad(), unchanged_weights(len(batches)), autocast(device, compute_dtype(config)):
         for rows in batches:
             batch = collate([split[row] for row in rows], pad, config.pad_to_multiple_of)
             with explain_oom(batch.input_ids.shape, "frozen layers", "lower --per_device_eval_batch_size"):
