@@ -78,8 +78,7 @@ tf32: --bf16 is the fast arithmetic of a GPU
 activation_checkpointing_kwargs gradient_checkpointing_kwargs:
     --gradient_checkpointing computes every block again and has no settings
 auto_find_batch_size torch_empty_cache_steps:
-    to save memory, pass --gradient_checkpointing, or lower --per_device_train_batch_size and raise
-    --gradient_accumulation_steps
+    --gradient_checkpointing saves memory, as does a smaller --per_device_train_batch_size
 torch_compile_backend torch_compile_mode: --torch_compile uses PyTorch's defaults
 use_liger_kernel liger_kernel_config: --kernels fast, the default, has its own optimizations
 use_cache: an encoder has no key-value cache
@@ -137,8 +136,6 @@ verbose: a run prints everything already, and log.jsonl has the numbers
 version: pip show minitrain prints it, and so does the first line of a run
 freeze_encoder: pass --freeze encoder, or --freeze N for the lowest N layers
 freeze_embeddings: pass --freeze embeddings
-class_weights class_weight:
-    in a loop of your own, call torch.nn.functional.cross_entropy(logits, labels, weight=...)
 lora use_peft: in a loop of your own, wrap the model in peft.get_peft_model
 config config_file: there are no configuration files; keep the command in a script
 text: --text_columns names columns; predict.py reads texts from standard input

@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from minitrain.config.inference_config import EvaluateConfig, PredictConfig
+from minitrain.config.long_texts import OF_WINDOWS
 from minitrain.config.train_config import ACCELERATE, TRAINER, TrainConfig
 from minitrain.errors import MinitrainError
 
@@ -26,6 +27,7 @@ DELIBERATE = {
     "ddp_timeout": (600.0, 1800),  # half an hour is long to look at a hung process
     "save_strategy": ("no", "steps"),  # three times the size of a model, where one minute is all there is to lose
     "save_steps": (None, 500),
+    "gradient_checkpointing": (False, None),  # unset means off
     "logging_steps": (None, 500),  # 1% of the run: on MRPC 500 steps are more than an epoch
 }
 
@@ -118,6 +120,7 @@ def test_a_number_out_of_its_bounds_is_an_error_with_its_flag(name: str) -> None
         with pytest.raises(MinitrainError, match=f"--{name} is .*; expected (at least {lowest}|an integer)"):
             config(**{name: value})
     needed = {f"{name[:4]}_strategy": "steps"} if name in ("eval_steps", "save_steps") else {}
+    needed |= {"long_texts": "windows"} if name in OF_WINDOWS else {}
     for value in [lowest] if highest is None else [lowest, highest]:
         assert getattr(config(**{name: value}, **needed), name) == value
 
