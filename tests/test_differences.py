@@ -475,3 +475,27 @@ def test_arithmetic_and_order_by_default(restless: Bench, tmp_path: Path) -> Non
             output = model(**in_random.inputs)
             drawn.append(getattr(output, "logits", output))
     assert not torch.allclose(drawn[0], drawn[1], rtol=1e-2)  # the same seed, other masks
+
+
+def test_own_metrics_stand_beside_the_built_in_ones(still: Bench, tmp_path: Path) -> None:
+    def own(eval_preds: Any) -> dict[str, float]:
+        logits, labels = eval_preds
+        return {"accuracy": float(accuracy_score(labels, logits.argmax(-1))), "f1": -1.0, "margin": logits.max()}
+
+    trainer = trainer_of(still, tmp_path)
+    trainer.compute_metrics = own
+    theirs = trainer.evaluate()
+    names = [name for name in theirs if name.startswith("eval_") and "second" not in name and "time" not in name]
+    assert sorted(names) == ["eval_accuracy", "eval_f1", "eval_loss", "eval_margin"]
+
+    torch.manual_seed(42)
+    recorder = Recorder(load_classifier(still.folder, 2, kernels="reference"))
+    config = TrainConfig(match_trainer=True, learning_rate=0.0, max_steps=1)
+    evaluation = {"validation": still.validation}
+    fit(recorder.model, still.train, evaluation, config, observer=recorder, compute_metrics=own)
+    [ours] = [results["validation"].values for _, _, results, _ in recorder.evaluations]
+    assert ours == {name: theirs[f"eval_{name}"] for name in ours}
+    assert list(ours) == ["loss", "accuracy", "f1", "margin"]
+    fit(recorder.model, still.train, evaluation, config, observer=recorder)
+    built_in = recorder.evaluations[-1][2]["validation"].values
+    assert list(built_in) == ["loss", "accuracy", "f1"] and built_in["f1"] != -1.0

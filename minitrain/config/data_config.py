@@ -39,7 +39,10 @@ class DataConfig(ReadOptions):
     label_map: dict[str, str] | None = flag(
         None, 'other names for labels, in all splits: 0=good,1=bad, or a .json file with {"0": "good", ...}'
     )
-    positive_label: str | None = flag(None, "the class that f1 is about; by default the second of two")
+    positive_label: str | None = flag(
+        None,
+        "the class that f1, precision, recall, roc_auc and so on are about; by default the second of two",
+    )
     problem_type: str | None = flag(None, "what the labels are; by default inferred from the data", PROBLEM_TYPES)
     long_texts: str = flag(
         "head", "of texts longer than --max_length, read the head, tail, both, or all in windows", LONG_TEXTS

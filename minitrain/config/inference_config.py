@@ -79,6 +79,7 @@ class EvaluateConfig(InferenceConfig):
         None, "other names for labels, beside the run's own: 0=good,1=bad, or a .json file"
     )
     positive_label: str | None = flag(None, "the class that f1 is about; default: the run's")
+    metrics: tuple[str, ...] | None = flag(None, "metrics to compute, in this order; default: the run's")
     max_eval_samples: int | None = flag(None, "use this many examples, chosen as in training", bounds=(1, None))
     json: str | None = flag(None, "write the values to this file too")
 

@@ -109,6 +109,9 @@ class TrainConfig(OptimizationConfig):
         "examples per forward pass of an evaluation; 8 in a match, as in the references",
         bounds=(1, None),
     )
+    metrics: tuple[str, ...] | None = flag(
+        None, "metrics of each evaluation, in this order: accuracy,macro_f1,roc_auc; default: as suits the labels"
+    )
     load_best_model_at_end: bool = flag(False, "save the model of the best evaluation, not the last")
     metric_for_best_model: str | None = flag(None, "metric that compares evaluations; by default the first")
     greater_is_better: bool | None = flag(None, "by default false for losses and errors, else true")

@@ -187,7 +187,8 @@ def calibrated_evaluation(result: Evaluation, split: Split, calibration: Calibra
     assert split.labels is not None
     before = _quality(Calibration(multi_label=calibration.multi_label), result.logits, split)
     after = _quality(calibration, result.logits, split)
-    metric.update(calibration.predictions(result.logits), split.labels)
+    logits = result.logits / calibration.temperature
+    metric.update_logits(logits, split.labels, calibration.predictions(result.logits))
     return replace(
         result,
         loss=after["loss"],

@@ -109,7 +109,7 @@ def _score(
         result = evaluate(
             run.model,
             split,
-            metric_for(data.task, labels.num_classes, labels.positive),
+            metric_for(data.task, labels.num_classes, labels.positive, config.metrics or run.metrics),
             run.eval_settings(config),
             loss=saved_loss(run.run_info, run.labels.names),
             world=world,
@@ -117,7 +117,7 @@ def _score(
         )
     lines = result_lines(name, result, None, labels.positive_label)
     if run.calibration is not None:
-        metric = metric_for(data.task, labels.num_classes, labels.positive)
+        metric = metric_for(data.task, labels.num_classes, labels.positive, config.metrics or run.metrics)
         result = calibrated_evaluation(result, split, run.calibration, metric)
         lines += ["", *result_lines(f"{name}, calibrated", result, None, labels.positive_label)]
     say(*notes, *lines, *class_table(result, labels.names), silent=not world.is_main)

@@ -130,7 +130,7 @@ config_name: config.json is read from --model
 cache_dir: set HF_HOME in the environment to choose where downloads go
 use_fast_tokenizer: all tokenizers are fast ones
 trust_remote_code: code from a repository is never run
-metric_name: the labels decide the metrics; --metric_for_best_model chooses one to compare by
+metric_name: --metrics names them; --metric_for_best_model chooses one to compare by
 num_labels: the training data decide the number of labels
 verbose: a run prints everything already, and log.jsonl has the numbers
 version: pip show minitrain prints it, and so does the first line of a run

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -28,9 +28,11 @@ from minitrain.run.summary import footer, header
 from minitrain.storage.files import exclusive_lock
 from minitrain.training.evaluation import evaluate_all
 from minitrain.training.loop import train_loop
+from minitrain.training.observers import Observers, check_observers
 from minitrain.training.own_loss import name_of
 from minitrain.training.setup import Best, best_by, make_state, plan
 from minitrain.training.step import TrainState
+from minitrain.training.user_metrics import ComputeMetrics, UserMetrics
 
 
 def train(
@@ -39,6 +41,8 @@ def train(
     *,
     data: Any = None,
     loss: Callable[[Tensor, Tensor], Any] | None = None,
+    compute_metrics: ComputeMetrics | None = None,
+    observers: Sequence[Any] = (),
 ) -> dict[str, Any]:
     """Train, evaluate and save; under torchrun or `launch`, every process calls this.
 
@@ -49,6 +53,9 @@ def train(
         data: Data in memory instead of a dataset or files, as for `load_splits`: all splits, or the training rows.
         loss: (logits, labels) -> (sum, count), instead of cross-entropy or squared error: see `own_loss`. It is
             not saved, so `--resume` takes it again.
+        compute_metrics: Your metrics: a function of an `EvalPrediction`, which unpacks to logits and labels as
+            numpy arrays, that returns a dict of numbers by name. Called in the main process.
+        observers: Objects with `on_step` or `on_evaluation`, called after the console, in the main process.
 
     Returns:
         The contents of `results.json`.
@@ -56,10 +63,12 @@ def train(
     Raises:
         MinitrainError: Names the flag, file, row or key at fault; before the training wherever possible.
     """
+    observers = check_observers(observers)
 
     def run_one(config: TrainConfig, source: SplitsSource | None) -> dict[str, Any]:
         with process_group(config.device, config.ddp_timeout) as world:
-            return _train(config, world, source, data, loss)
+            users = None if compute_metrics is None else UserMetrics(compute_metrics, world)
+            return _train(config, world, source, data, loss, users, observers if world.is_main else [])
 
     return train_several(config, run_one, data) if config.has_several_runs else run_one(config, prefetcher)
 
@@ -70,6 +79,8 @@ def _train(
     prefetcher: SplitsSource | None,
     data: Any,
     loss: Callable[[Tensor, Tensor], Any] | None,
+    user_metrics: UserMetrics | None,
+    observers: Sequence[Any],
 ) -> dict[str, Any]:
     started = time.perf_counter()
     log = partial(say, silent=not world.is_main)
@@ -77,10 +88,10 @@ def _train(
     if finished := _finished(config, world, name_of(loss)):
         log(f"finished {output_path(config)}: this run went to its end; there is nothing to resume")
         return finished
-    run = prepare(config, world, prefetcher, data, loss)
+    run = prepare(config, world, prefetcher, data, loss, user_metrics)
     log(*header(run, world.size))
     with exclusive_lock(run.directory) if world.is_main else nullcontext(), StopRequests() as stop:
-        state, best, training_seconds, totals = _fit(run, world, log, stop)
+        state, best, training_seconds, totals = _fit(run, world, log, stop, observers)
         with world.naming_lost_peers("the final evaluation"):
             final = evaluate_all(
                 run.model, run.splits.scored, run.config, run.new_metric, world=world, loss=run.loss
@@ -113,7 +124,7 @@ def _finished(config: TrainConfig, world: World, loss: str | None) -> dict[str, 
 
 
 def _fit(
-    run: PreparedRun, world: World, log: Callable[[str], None], stop: StopRequests
+    run: PreparedRun, world: World, log: Callable[[str], None], stop: StopRequests, observers: Sequence[Any] = ()
 ) -> tuple[TrainState, Best, float, Mapping[str, float]]:
     """Restore what `--resume` asks for, and train. Also returns the seconds, evaluations aside, and the profile."""
     config, model, train_split, scale = run.config, run.model, run.splits.train, run.scale
@@ -146,7 +157,7 @@ def _fit(
             run.splits.evaluation,
             config,
             run.new_metric,
-            profiler or console,
+            Observers(profiler or console, observers),
             after_step=checkpoints.after_step,
             loss=run.loss,
         )

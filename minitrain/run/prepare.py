@@ -34,6 +34,7 @@ from minitrain.training.loss import Loss
 from minitrain.training.metrics import Metric, metric_for
 from minitrain.training.run_loss import loss_of_run
 from minitrain.training.setup import best_by, with_per_device_batch_size
+from minitrain.training.user_metrics import UserMetrics
 
 LIBRARIES = ("torch", "tokenizers", "datasets", "safetensors", "huggingface-hub")
 
@@ -52,11 +53,14 @@ class PreparedRun:
     scale: TargetScale | None  # mean and standard deviation of standardized regression targets
     model_commit: str | None  # of a model from the Hub
     loss: Loss
+    user_metrics: UserMetrics | None = None
 
     def new_metric(self) -> Metric:
-        """A fresh metric: the GLUE task's, or accuracy and F1, or correlations, by the labels."""
+        """A fresh metric: `--metrics`, or the GLUE task's, or those that suit the labels; and the user's."""
         labels = self.splits.labels
-        return metric_for(self.splits.task, labels.num_classes, labels.positive)
+        metric = metric_for(self.splits.task, labels.num_classes, labels.positive, self.config.metrics)
+        metric.user_metrics = self.user_metrics
+        return metric
 
 
 def complete(config: TrainConfig, world: World, data: Any = None) -> TrainConfig:
@@ -70,6 +74,7 @@ def prepare(
     prefetcher: SplitsSource | None = None,
     data: Any = None,
     loss: Callable[[Tensor, Tensor], Any] | None = None,
+    user_metrics: UserMetrics | None = None,
 ) -> PreparedRun:
     """Load and check the model, the tokenizer and the data, the cheapest checks first.
 
@@ -89,7 +94,8 @@ def prepare(
         tokenizer, max_length, splits = load_data(config, source, prefetcher, data)
     names = splits.labels.names
     if world.size > 1:
-        world.check_agreement(_must_agree(config, source, splits))
+        own = {"compute_metrics": user_metrics is not None}
+        world.check_agreement(_must_agree(config, source, splits) | own)
     minimized = loss_of_run(config, names, splits.train.labels, loss)
     run = PreparedRun(
         config=config,
@@ -102,6 +108,7 @@ def prepare(
         scale=splits.train.target_scale() if config.standardize_targets and names is None else None,
         model_commit=commit_of(source),
         loss=minimized,
+        user_metrics=user_metrics,
     )
     best_by(config, run.new_metric())  # raises for an unknown --metric_for_best_model
     return run

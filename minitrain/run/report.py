@@ -25,6 +25,7 @@ from minitrain.run.run_folder import LOG
 from minitrain.training.calibration import Calibration
 from minitrain.training.evaluation import Evaluation
 from minitrain.training.loop import StepLog
+from minitrain.training.metrics import OF_POSITIVE
 
 MATRIX = "true / predicted"
 
@@ -102,11 +103,14 @@ class Console:
             self.evaluation_seconds += result.seconds
             self._write({"event": "evaluation", "step": step, "epoch": epoch, "split": name, **result.values})
             names = list(result.values)
-            width = 22 if len(names) <= 4 else 12
+            wide = 22 if len(names) <= 4 else 12
+            heads = [v if v in result.own else metric_name(v, self.positive, wide - 1) for v in names]
+            widths = [max(wide, len(head) + 2) if len(head) >= wide else wide for head in heads]
+            columns = list(zip(heads, widths, strict=True))
             if self.evaluations == 0:
-                heads = [metric_name(value, self.positive, width - 1) for value in names]
-                self._say(f"{'evaluation':<24}" + "".join(f"{head:>{width}}" for head in heads))
-            values = "".join(f"{_short(result.values[value], width - 1):>{width}}" for value in names)
+                self._say(f"{'evaluation':<24}" + "".join(f"{head:>{width}}" for head, width in columns))
+            pairs = zip(names, widths, strict=True)
+            values = "".join(f"{_short(result.values[value], width - 1):>{width}}" for value, width in pairs)
             mark = "  * best" if is_best and name == next(iter(results)) else ""
             self._say(f"{f'{name}, epoch {epoch:.2f}':<24}{values}{mark}")
             self.evaluations += 1
@@ -190,8 +194,12 @@ def interval(share: float, count: int) -> tuple[float, float]:
 
 
 def metric_name(name: str, positive: str | None, width: int = 60) -> str:
-    """The name to print for a metric: f1 -> f1 of 'spam', at most `width` characters."""
-    return f"f1 of '{plain(positive, width - 8)}'" if name == "f1" and positive is not None else name
+    """The name to print for a metric: f1 -> f1 of 'spam', at most `width` characters if the name leaves some."""
+    if name not in OF_POSITIVE or positive is None:
+        return name
+    room = width - len(name) - len(" of ''")
+    text = plain(positive, max(room, 13))
+    return f"{name} of '{text}'" if len(text) <= room else name
 
 
 def _short(value: float, width: int) -> str:
@@ -206,17 +214,19 @@ def result_lines(
 
     Args:
         baseline: What `evaluation.baseline` returns, printed beside accuracy, or beside RMSE and MAE.
-        positive: The name of the class that F1 is about.
+        positive: The name of the class that F1 and other metrics of `OF_POSITIVE` are about.
     """
     errors = baseline if isinstance(baseline, Mapping) else {}
     lines = [f"{split} ({result.examples} examples)"]
     for name, value in result.values.items():
-        line = f"  {name:<22}{value:.4f}"
-        if name == "accuracy":
+        line = f"  {name:<22}{value:.4f}" if len(name) < 22 else f"  {name}  {value:.4f}"
+        if name in result.own:
+            pass  # a user's number under a built-in name: what is known of that does not hold
+        elif name == "accuracy":
             low, high = interval(value, result.examples)
             line += f"   95% interval {low:.4f} to {high:.4f}"
             line += "" if baseline is None else f"; always the majority class: {baseline:.4f}"
-        elif name == "f1" and positive is not None:
+        elif name in OF_POSITIVE and positive is not None:
             line += f"   of '{plain(positive)}'"
         elif name in errors:
             line += f"   always the training mean: {errors[name]:.4f}"

@@ -35,11 +35,15 @@ from minitrain.storage.checkpoint import (
     set_aside,
 )
 from minitrain.training.loss_scale import LossScale
+from minitrain.training.metrics import OF_POSITIVE
 from minitrain.training.setup import Best, global_batch
 from minitrain.training.step import TrainState
 
 # Metrics whose values depend on a setting: with another one the best value so far does not count.
-DEPENDS_ON = {"f1": ("positive_label",), "loss": ("label_smoothing_factor", "class_weights")}
+DEPENDS_ON = {
+    **dict.fromkeys(OF_POSITIVE, ("positive_label",)),
+    "loss": ("label_smoothing_factor", "class_weights"),
+}
 BEST_FIELDS = ("name", "greater_is_better", "value", "step", "epoch", "evaluations_since")
 
 

@@ -27,6 +27,7 @@ from minitrain.run.report import answers, as_json, finite_values
 from minitrain.run.run_folder import CALIBRATION, LOG, PREDICTIONS, RESULTS
 from minitrain.storage.files import json_text, whole_text_file, write_whole
 from minitrain.training.evaluation import Evaluation, baseline
+from minitrain.training.metrics import OF_POSITIVE
 from minitrain.training.own_loss import name_of
 from minitrain.training.run_loss import loss_line, weights_by_name
 from minitrain.training.setup import Best, global_batch
@@ -167,7 +168,7 @@ def model_card(
             dataset_config=config.subset,
             dataset_split=split,
             metric_type=name,
-            metric_name=f"F1 of {plain(positive)}" if name == "f1" and positive is not None else None,
+            metric_name=_of_positive(name, positive) if name not in result.own else None,
             metric_value=value,
         )
         for split, result in results.items()
@@ -188,6 +189,13 @@ def model_card(
     text["loss"] = "" if loss is None else f" Trained with {plain(loss)}."
     body = BODY.format(config=config, rate=config.learning_rate, batch_size=size, **text)
     return f"---\n{data.to_yaml()}\n---\n{body}"
+
+
+def _of_positive(name: str, positive: str | None) -> str | None:
+    """f1 -> F1 of spam, roc_auc -> Roc auc of spam; None for a metric of all classes."""
+    if positive is None or name not in OF_POSITIVE:
+        return None
+    return f"{name.replace('_', ' ').capitalize()} of {plain(positive)}"
 
 
 def _named(labels: Labels) -> str:

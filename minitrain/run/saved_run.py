@@ -57,6 +57,12 @@ class SavedRun:
         return tuple(columns) if columns else None
 
     @property
+    def metrics(self) -> tuple[str, ...] | None:
+        """Those that its training asked for; None for the default ones."""
+        names = self.trained_config.get("metrics")
+        return tuple(names) if names else None
+
+    @property
     def pairs(self) -> bool | None:
         """Whether it was trained on pairs of texts; None if unknown."""
         return None if self.text_columns is None else len(self.text_columns) == 2 and self.join is None

@@ -29,8 +29,11 @@ from minitrain.kernels.reference import REFERENCE
 from minitrain.model.classifier import SequenceClassifier
 from minitrain.model.encoder_config import EncoderConfig
 from minitrain.model.families import check_type_ids
+from minitrain.training.confusion import Confusion
 from minitrain.training.loss import Loss, mean_loss
-from minitrain.training.metrics import Confusion, Metric
+from minitrain.training.metric_inputs import predictions_of as predictions_of
+from minitrain.training.metrics import Metric
+from minitrain.training.multi_label_metrics import LabelScore
 from minitrain.training.pooling import pool_windows
 from minitrain.training.regression_metrics import mean_absolute_error, root_mean_squared_error
 
@@ -45,6 +48,8 @@ class Evaluation:
         loss: Mean per example, in nats, or squared error.
         seconds: Wall time.
         logits: (N, C) float32, in the order of the rows.
+        label_scores: Of each label, if rows may have several.
+        own: Metrics whose values are from a user's function, in place of a built-in metric's.
     """
 
     loss: float
@@ -53,6 +58,8 @@ class Evaluation:
     examples: int
     seconds: float
     logits: Tensor = field(default_factory=lambda: torch.empty(0), repr=False, compare=False)
+    label_scores: list[LabelScore] = field(default_factory=list)
+    own: tuple[str, ...] = ()
 
     @property
     def values(self) -> dict[str, float]:
@@ -189,7 +196,7 @@ def evaluate(
         raise MinitrainError("the split has no labels to score by; predict(model, split) gives its logits")
     start = time.perf_counter()
     logits = predict(model, split, settings, world=world, on_rows=on_rows)
-    metric.update(predictions_of(logits), labels)
+    metric.update_logits(logits, labels)
     return Evaluation(
         loss=mean_loss(
             logits, labels, settings.batches(split), settings.loss, settings.mean_of_means, device_of(model)
@@ -199,6 +206,8 @@ def evaluate(
         examples=len(split),
         seconds=time.perf_counter() - start,
         logits=logits,
+        label_scores=metric.label_scores(),
+        own=() if metric.user_metrics is None else metric.user_metrics.replaced,
     )
 
 
@@ -264,15 +273,6 @@ def check_token_types(config: EncoderConfig, split: Split, source: Path | None =
         source: The model's folder, for the message.
     """
     check_type_ids(config, split.highest_type_id, f"{source}: " if source else "")
-
-
-def predictions_of(logits: Tensor) -> Tensor:
-    """(N, C) logits -> (N,) class ids, or scores if there is a single output.
-
-    >>> predictions_of(torch.tensor([[0.1, 0.2], [3.0, -1.0]]))
-    tensor([1, 0])
-    """
-    return logits[:, 0] if logits.size(1) == 1 else logits.argmax(-1)
 
 
 def baseline(train: Split, split: Split) -> float | dict[str, float]:

@@ -32,7 +32,8 @@ from minitrain.model.weights import names_or_default
 from minitrain.training.evaluation import Evaluation, check_token_types, evaluate_all
 from minitrain.training.kept_activations import keep_activations
 from minitrain.training.loss import Loss
-from minitrain.training.metrics import Metric, metric_for
+from minitrain.training.metrics import Metric, metric_for, with_user_metrics
+from minitrain.training.observers import Observers, check_observers
 from minitrain.training.run_loss import loss_of_run
 from minitrain.training.setup import (
     Best,
@@ -46,6 +47,7 @@ from minitrain.training.setup import (
     with_per_device_batch_size,
 )
 from minitrain.training.step import StepSettings, TrainState, train_step
+from minitrain.training.user_metrics import ComputeMetrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,8 @@ def fit(
     *,
     new_metric: Callable[[], Metric] | None = None,
     observer: Observer | None = None,
+    observers: Sequence[Any] = (),
+    compute_metrics: ComputeMetrics | None = None,
     pad_token_id: int | None = None,
     world: World | None = None,
     loss: Callable[[Tensor, Tensor], Any] | None = None,
@@ -124,7 +128,9 @@ def fit(
     The random stream is seeded here, after the head was initialized, as in Trainer (unless `config.reseed` is off).
 
     Args:
-        new_metric: Makes a metric for each evaluation; by default one for the kind of the labels.
+        new_metric: Makes a metric for each evaluation; by default `config.metrics`, or one for the kind of labels.
+        observer, observers: Told of each step and evaluation; the latter in the main process only.
+        compute_metrics: As for `train`.
         pad_token_id: By default that of the splits' tokenizer.
         world: The processes that train together, from `process_group`: each calls this with the same arguments
             and ends with the same weights.
@@ -140,12 +146,14 @@ def fit(
     for split in (train, *splits.values()):
         check_token_types(model.config, split)
     classes = None if model.config.is_regression else model.config.num_labels
-    new_metric = new_metric or partial(metric_for, None, classes)
+    new_metric = new_metric or partial(metric_for, None, classes, names=config.metrics)
+    new_metric = with_user_metrics(new_metric, compute_metrics, world)
     names = None if classes is None else names_or_default(model.config)
     minimized = loss_of_run(config, names, train.labels, loss)
+    listeners = Observers(observer or _Silent(), check_observers(observers) if world.is_main else ())
     config = with_per_device_batch_size(config, world.size)
     state, best = make_state(model.train(), config, world), best_by(config, new_metric())
-    train_loop(state, best, train, splits, config, new_metric, observer or _Silent(), pad_token_id, loss=minimized)
+    train_loop(state, best, train, splits, config, new_metric, listeners, pad_token_id, loss=minimized)
     return state, best
 
 

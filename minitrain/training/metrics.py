@@ -1,181 +1,36 @@
-"""Accuracy, F1, Matthews correlation and the regression metrics, accumulated over batches and ranks.
+"""Accuracy, F1 and all other metrics by name, accumulated over batches and ranks.
 
 Metrics accumulate counts or scores, merge across ranks, and divide last: a mean of per-batch means would depend on
-how the examples were split. Classification needs only the confusion matrix. Regression keeps every score, because
-a rank correlation depends on all of them.
+how the examples were split. Most metrics of classes need only the confusion matrix. If one that ranks is
+asked for, the logits are kept; regression keeps every score.
 
-Not here: communication between processes.
+Not here: communication between processes, and the arithmetic (`confusion.py`, `ranking_metrics.py`,
+`multi_label_metrics.py`, `regression_metrics.py`).
 
 Source: the glue metric of evaluate 0.4.6 on scikit-learn 1.9 and scipy 1.17, equal to the last digit.
 """
 
-import math
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Integral, Real
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from minitrain.config.options import plain
-from minitrain.errors import MinitrainError, shown
+from minitrain.distributed.world import World
+from minitrain.errors import MinitrainError
+from minitrain.training.confusion import CONFUSION_METRICS, Confusion, some
+from minitrain.training.metric_inputs import Values, class_ids, finite_logits, predictions_of, scores
+from minitrain.training.multi_label_metrics import (
+    MULTI_LABEL_METRICS,
+    MULTI_LABEL_RANKING,
+    LabelCounts,
+    LabelScore,
+    label_scores,
+)
+from minitrain.training.ranking_metrics import RANKING_METRICS
 from minitrain.training.regression_metrics import REGRESSION_METRICS
-
-_LARGEST = torch.iinfo(torch.int64).max
-Values = Tensor | Sequence[int] | Sequence[float]
-
-
-def class_ids(predictions: Values, labels: Values, num_classes: int | None = None) -> tuple[Tensor, Tensor]:
-    """Both as (B,) int64 on the CPU; without `num_classes` any id from 0 is valid."""
-    predicted, true = _pair(predictions, labels)
-    for name, values in (("predictions", predicted), ("labels", true)):
-        if values.is_floating_point() and len(values):
-            raise MinitrainError(f"{name} are {values.dtype}; class ids are integers: the argmax of the logits")
-        wrong = values < 0 if num_classes is None else (values < 0) | (values >= num_classes)
-        if wrong.any():
-            index = int(wrong.nonzero()[0])
-            limit = "upwards" if num_classes is None else f"to {num_classes - 1}"
-            raise MinitrainError(
-                f"{name}[{index}] is {values[index]}; class ids go from 0 {limit}. GLUE's test splits hide their "
-                "labels as -1: evaluate on the validation split"
-            )
-    return predicted.long(), true.long()
-
-
-def scores(predictions: Values, labels: Values) -> list[Tensor]:
-    """Both as (B,) float32 on the CPU."""
-    return [values.float() for values in _pair(predictions, labels)]
-
-
-def _pair(predictions: Values, labels: Values) -> tuple[Tensor, Tensor]:
-    predicted, true = _vector(predictions, "predictions"), _vector(labels, "labels")
-    if predicted.ndim != 1 or predicted.shape != true.shape:
-        shapes = f"predictions {tuple(predicted.shape)}, labels {tuple(true.shape)}"
-        hint = ": of logits (B, C) take .argmax(-1)" if predicted.ndim == 2 and true.ndim == 1 else ""
-        raise MinitrainError(f"got {shapes}; both must be (B,), of one length{hint}")
-    return predicted, true
-
-
-def _vector(values: Any, name: str) -> Tensor:
-    tensor: Tensor = (values if isinstance(values, Tensor) else _numbers(values, name)).detach().cpu()
-    if tensor.is_complex():
-        raise MinitrainError(f"{name} are {tensor.dtype}; expected real numbers")
-    return tensor.long() if tensor.dtype == torch.bool or not tensor.dtype.is_signed else tensor
-
-
-def _numbers(values: Any, name: str) -> Tensor:
-    if isinstance(values, str | bytes | Mapping | set | frozenset) or not isinstance(values, Iterable):
-        kind = f"{shown(values)} ({type(values).__name__})"
-        raise MinitrainError(f"{name} are {kind}; expected (B,) numbers: a tensor, an array, or a list")
-    items = values.tolist() if hasattr(values, "tolist") else list(values)
-    if not isinstance(items, list):  # a 0-dim array
-        return torch.tensor(_number(items, name))
-    if items and all(isinstance(item, list | tuple) for item in items):
-        return torch.empty(len(items), len(items[0]))  # refused by its shape, whatever it holds
-    return torch.tensor([_number(item, f"{name}[{place}]") for place, item in enumerate(items)])
-
-
-def _number(item: Any, name: str) -> int | float:
-    number = plain(item)
-    if isinstance(number, Integral) and abs(int(number)) <= _LARGEST:
-        return int(number)
-    if isinstance(number, Real) and not isinstance(number, Integral):
-        return float(number)
-    hint = "class ids, the positions of the label names" if isinstance(item, str) else "a number"
-    raise MinitrainError(f"{name} is {shown(item)} ({type(item).__name__}); expected {hint}")
-
-
-GLUE_METRICS: dict[str, tuple[str, ...]] = {
-    "cola": ("matthews_correlation",),
-    "stsb": ("pearson", "spearmanr"),
-    **dict.fromkeys(("mrpc", "qqp"), ("accuracy", "f1")),
-    **dict.fromkeys(("sst2", "mnli", "mnli_matched", "mnli_mismatched"), ("accuracy",)),
-    **dict.fromkeys(("qnli", "rte", "wnli", "hans"), ("accuracy",)),
-}
-
-
-class Confusion:
-    """The confusion matrix, from which every classification metric follows."""
-
-    def __init__(self, num_classes: int) -> None:
-        """Start at zero."""
-        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)  # (C, C), (true, predicted)
-
-    def update(self, predictions: Values, labels: Values) -> None:
-        """Count one batch of (B,) class ids, which may be empty.
-
-        Raises MinitrainError for different lengths, or an id that is not a class.
-        """
-        num_classes = len(self.counts)
-        predicted, true = class_ids(predictions, labels, num_classes)
-        cells = torch.bincount(true * num_classes + predicted, minlength=num_classes**2)
-        self.counts += cells.view(num_classes, num_classes)
-
-    def accuracy(self) -> float:
-        """Share of the examples whose class was predicted."""
-        return int(self.counts.trace()) / self._total()
-
-    def f1(self, positive: int = 1) -> float:
-        """F1 of one class of two, 0.0 if it was never hit; MinitrainError if a third class was seen."""
-        if int(self.counts[:2, :2].sum()) < self._total():
-            raise MinitrainError("f1 is for classes 0 and 1, but a class above 1 was seen; use macro_f1")
-        hits, predicted, true = self._per_class()[positive]
-        if predicted + true == 0:
-            warnings.warn(f"f1 is 0/0, set to 0.0: class {positive} is never label nor prediction", stacklevel=2)
-        return _ratio(2 * hits, predicted + true)
-
-    def macro_f1(self) -> float:
-        """Mean F1 of the classes that were seen, as a label or as a prediction."""
-        import numpy
-
-        self._total()
-        seen = [(hits, both) for hits, predicted, true in self._per_class() if (both := predicted + true)]
-        return float(numpy.mean([2 * hits / both for hits, both in seen]))
-
-    def matthews(self) -> float:
-        """Correlation of labels and predictions, in [-1, 1]; 0.0 if either is always the same class.
-
-        For more than two classes: Gorodkin 2004, doi 10.1016/j.compbiolchem.2004.09.006.
-        """
-        total, correct = self._total(), int(self.counts.trace())
-        rows = self._per_class()
-        covariance = correct * total - sum(predicted * true for _, predicted, true in rows)
-        variance_predicted = total**2 - sum(predicted**2 for _, predicted, _ in rows)
-        variance_true = total**2 - sum(true**2 for _, _, true in rows)
-        variances = variance_predicted * variance_true
-        if variances == 0:
-            which = "predictions" if variance_predicted == 0 else "labels"
-            warnings.warn(
-                f"matthews_correlation is 0/0, set to 0.0: all {total} {which} are of one class", stacklevel=2
-            )
-            return 0.0
-        return covariance / math.sqrt(variances)
-
-    def precision_recall_f1(self) -> list[tuple[float, float, float, int]]:
-        """Precision, recall, F1 and number of examples of each class; a ratio of 0/0 is 0.0."""
-        return [
-            (_ratio(hits, predicted), _ratio(hits, true), _ratio(2 * hits, predicted + true), true)
-            for hits, predicted, true in self._per_class()
-        ]
-
-    def _per_class(self) -> list[tuple[int, int, int]]:
-        """Of each class the numbers of hits, predictions and labels."""
-        hits, predicted, true = self.counts.diag(), self.counts.sum(dim=0), self.counts.sum(dim=1)
-        return list(zip(hits.tolist(), predicted.tolist(), true.tolist(), strict=True))
-
-    def _total(self) -> int:
-        return _some(int(self.counts.sum()))
-
-
-def _some(examples: int) -> int:
-    if not examples:
-        raise MinitrainError("a metric needs examples, got 0: is the split empty?")
-    return examples
-
-
-def _ratio(numerator: int, denominator: int) -> float:
-    return numerator / denominator if denominator else 0.0
+from minitrain.training.user_metrics import ComputeMetrics, UserMetrics
 
 
 def accuracy(predictions: Values, labels: Values) -> float:
@@ -187,7 +42,7 @@ def accuracy(predictions: Values, labels: Values) -> float:
     0.75
     """
     predicted, true = class_ids(predictions, labels)
-    return int((predicted == true).sum()) / _some(len(true))
+    return int((predicted == true).sum()) / some(len(true))
 
 
 def f1(predictions: Values, labels: Values) -> float:
@@ -203,6 +58,18 @@ def f1(predictions: Values, labels: Values) -> float:
     return confusion.f1()
 
 
+GLUE_METRICS: dict[str, tuple[str, ...]] = {
+    "cola": ("matthews_correlation",),
+    "stsb": ("pearson", "spearmanr"),
+    **dict.fromkeys(("mrpc", "qqp"), ("accuracy", "f1")),
+    **dict.fromkeys(("sst2", "mnli", "mnli_matched", "mnli_mismatched"), ("accuracy",)),
+    **dict.fromkeys(("qnli", "rte", "wnli", "hans"), ("accuracy",)),
+}
+MULTI_LABEL_DEFAULTS = ("micro_f1", "macro_f1", "samples_f1", "subset_accuracy", "average_precision")
+OF_TWO_CLASSES = ("f1", "precision", "recall")  # of one of them, the positive class; so are, of two classes:
+OF_POSITIVE = (*OF_TWO_CLASSES, "roc_auc", "average_precision")
+
+
 class Metric:
     """Named metrics over all examples of a split, however they are split into batches and ranks.
 
@@ -213,59 +80,126 @@ class Metric:
     {'accuracy': 0.75, 'macro_f1': 0.7777777777777777}
     """
 
-    def __init__(self, names: tuple[str, ...], num_classes: int | None, positive: int = 1) -> None:
+    def __init__(
+        self, names: tuple[str, ...], num_classes: int | None, positive: int = 1, multi_label: bool = False
+    ) -> None:
         """Start with no examples.
 
         Args:
-            names: For classes accuracy, f1, macro_f1, matthews_correlation; for scores pearson, spearmanr, mse,
-                rmse, mae, r2.
+            names: Of the metrics; `metric_names` lists those that fit.
             num_classes: None for scores.
-            positive: The class that f1 is about.
+            positive: Of two classes, the one that f1, precision, recall, roc_auc and average_precision are about.
+            multi_label: A row has any number of the classes, called labels then.
 
         Raises:
-            MinitrainError: A name is unknown, or of the other kind.
+            MinitrainError: A name is unknown, or of another kind of label.
         """
         names = (names,) if isinstance(names, str) else tuple(names)
-        known = REGRESSION_METRICS.keys() if num_classes is None else CLASSIFICATION_METRICS.keys()
+        known = _known(num_classes, multi_label)
         if unknown := [name for name in names if name not in known]:
             raise MinitrainError(f"no metric {unknown[0]!r} for this kind of label; there are {', '.join(known)}")
-        self.names, self.num_classes, self.positive = names, num_classes, positive
-        self.confusion = None if num_classes is None else Confusion(num_classes)
+        self.names, self.num_classes, self.positive, self.multi_label = names, num_classes, positive, multi_label
+        self.confusion = None if num_classes is None or multi_label else Confusion(num_classes)
+        self.label_counts = LabelCounts(num_classes) if num_classes is not None and multi_label else None
         self.scores: list[Tensor] = []  # (2, B) float32 each: predictions, labels
+        self._ranking = MULTI_LABEL_RANKING if multi_label else RANKING_METRICS
+        self._ranked = [name for name in names if num_classes is not None and name in self._ranking]
+        self.user_metrics: UserMetrics | None = None  # a function of the user's, which sees logits and labels
+        self.logits: list[tuple[Tensor, Tensor]] = []  # (B, C) float32 and the labels; if a metric needs them
 
-    def update(self, predictions: Values, labels: Values) -> None:
-        """Add one batch of (B,) class ids or (B,) scores, which may be empty."""
-        if self.confusion is None:
-            self.scores.append(torch.stack(scores(predictions, labels)))
+    def update(self, predictions: Any, labels: Any) -> None:
+        """Add one batch, which may be empty: (B,) class ids, (B,) scores, or (B, C) zeros and ones of labels."""
+        if self._ranked:
+            raise MinitrainError(
+                f"{self._ranked[0]} ranks rows by their scores, which predictions do not have: "
+                "metric.update_logits(logits, labels), with logits (B, C)"
+            )
+        self._count(predictions, labels)
+
+    def update_logits(self, logits: Tensor, labels: Any, predictions: Any = None) -> None:
+        """Add one batch by the model's output (B, C): any metric can be computed from it.
+
+        Unless `predictions` say otherwise, as at a threshold, the class with the largest logit is predicted, a
+        label of several if its logit is above 0 (its probability above one half); a single output is a score.
+        """
+        if predictions is None:
+            predictions = logits > 0 if self.multi_label else predictions_of(logits)
+        if not self._ranked and self.user_metrics is None:
+            return self.update(predictions, labels)
+        kept = finite_logits(logits, self.num_classes or 1)
+        self._count(predictions, labels)
+        if self.multi_label:
+            true = torch.as_tensor(labels).detach().cpu().float()
         else:
+            true = (scores if self.num_classes is None else class_ids)(predictions, labels)[1]
+        self.logits.append((kept, true))
+
+    def _count(self, predictions: Any, labels: Any) -> None:
+        if self.confusion is not None:
             self.confusion.update(predictions, labels)
+        elif self.label_counts is not None:
+            self.label_counts.update(predictions, labels)
+        else:
+            self.scores.append(torch.stack(scores(predictions, labels)))
 
     def merge(self, other: "Metric") -> None:
         """Add another rank's examples after ours: the last digit of Pearson depends on their order."""
-        if (self.names, self.num_classes) != (other.names, other.num_classes):
+        kind, others = (
+            (metric.names, metric.num_classes, metric.multi_label, metric.positive) for metric in (self, other)
+        )
+        if kind != others:
             raise MinitrainError(
                 f"cannot merge metrics {other.names} of {other.num_classes} classes into {self.names} of "
                 f"{self.num_classes}"
             )
         if self.confusion is not None and other.confusion is not None:
             self.confusion.counts += other.confusion.counts
+        if self.label_counts is not None and other.label_counts is not None:
+            self.label_counts.merge(other.label_counts)
         self.scores += other.scores
+        self.logits += other.logits
 
     def compute(self) -> dict[str, float]:
-        """The metrics by name, in the order given. Raises MinitrainError if there are no examples."""
-        if self.confusion is not None:
-            return {name: CLASSIFICATION_METRICS[name](self.confusion, self.positive) for name in self.names}
-        predictions, labels = torch.cat([torch.empty(2, 0), *self.scores], dim=1)
-        _some(len(labels))
-        return {name: REGRESSION_METRICS[name](predictions, labels) for name in self.names}
+        """The metrics by name, in the order given, and the user's. Raises MinitrainError without examples."""
+        values = self._built_in()
+        return values if self.user_metrics is None else self.user_metrics.beside(values, *self._all_logits())
+
+    def _built_in(self) -> dict[str, float]:
+        if self.confusion is None and self.label_counts is None:
+            predictions, labels = torch.cat([torch.empty(2, 0), *self.scores], dim=1)
+            some(len(labels))
+            return {name: REGRESSION_METRICS[name](predictions, labels) for name in self.names}
+        logits, truth = self._all_logits() if self._ranked else (torch.empty(0), torch.empty(0))
+        values = {}
+        for name in self.names:
+            if name in self._ranked:
+                some(len(logits))
+                values[name] = self._ranking[name](logits, truth, self.positive)
+            elif self.confusion is not None:
+                values[name] = CONFUSION_METRICS[name](self.confusion, self.positive)
+            else:
+                assert self.label_counts is not None
+                values[name] = MULTI_LABEL_METRICS[name](self.label_counts)
+        return values
+
+    def label_scores(self) -> list[LabelScore]:
+        """Of multi-label rows the scores of each label, else none; average precision only if a metric ranks."""
+        if self.label_counts is None:
+            return []
+        return label_scores(self.label_counts, *(self._all_logits() if self.logits else ()))
+
+    def _all_logits(self) -> tuple[Tensor, Tensor]:
+        if not self.logits:
+            return torch.empty(0), torch.empty(0)
+        logits, labels = zip(*self.logits, strict=True)
+        return torch.cat(logits), torch.cat(labels)
 
 
-CLASSIFICATION_METRICS: dict[str, Callable[[Confusion, int], float]] = {
-    "accuracy": lambda confusion, _: confusion.accuracy(),
-    "f1": Confusion.f1,
-    "macro_f1": lambda confusion, _: confusion.macro_f1(),
-    "matthews_correlation": lambda confusion, _: confusion.matthews(),
-}
+def _known(num_classes: int | None, multi_label: bool = False) -> Mapping[str, Any]:
+    """The metrics of a kind of label by name."""
+    if num_classes is None:
+        return REGRESSION_METRICS
+    return MULTI_LABEL_METRICS | MULTI_LABEL_RANKING if multi_label else CONFUSION_METRICS | RANKING_METRICS
 
 
 class GlueMetric(Metric):
@@ -289,8 +223,65 @@ class GlueMetric(Metric):
         super().__init__(GLUE_METRICS[task], None if task == "stsb" else num_classes)
 
 
-def metric_for(task: str | None, num_classes: int | None, positive: int = 1) -> Metric:
-    """The metrics of a GLUE task, or without one those that suit 2 classes, more classes, or scores (None)."""
-    of_classes = ("accuracy", "f1" if num_classes == 2 else "macro_f1")
-    names = tuple(REGRESSION_METRICS) if num_classes is None else of_classes
-    return Metric(GLUE_METRICS[task] if task else names, num_classes, positive)
+def metric_names(num_classes: int | None, multi_label: bool = False) -> tuple[str, ...]:
+    """The metrics that fit this many classes, this many labels of which a row has several, or scores (None)."""
+    known = _known(num_classes, multi_label)
+    return tuple(name for name in known if multi_label or num_classes == 2 or name not in OF_TWO_CLASSES)
+
+
+def metric_for(
+    task: str | None,
+    num_classes: int | None,
+    positive: int = 1,
+    names: tuple[str, ...] | None = None,
+    multi_label: bool = False,
+) -> Metric:
+    """The metrics asked for by name; without names those of a GLUE task, or those that suit the labels.
+
+    Args:
+        task: A key of `GLUE_METRICS`, or None.
+        num_classes, positive, multi_label: As for `Metric`.
+
+    Raises:
+        MinitrainError: A name is unknown, given twice, or does not fit the labels; it lists those that do.
+    """
+    if names is not None:
+        _check_names(names, metric_names(num_classes, multi_label))
+    elif multi_label:
+        names = MULTI_LABEL_DEFAULTS
+    elif task:
+        names = GLUE_METRICS[task]
+    elif num_classes is None:
+        names = tuple(REGRESSION_METRICS)
+    else:
+        names = ("accuracy", "f1" if num_classes == 2 else "macro_f1")
+    return Metric(names, num_classes, positive, multi_label)
+
+
+def _check_names(names: tuple[str, ...], fitting: tuple[str, ...]) -> None:
+    if not names:
+        raise MinitrainError(f"--metrics names none; there are {', '.join(fitting)}")
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise MinitrainError(f"--metrics {','.join(names)}: {name} is given twice")
+        if name not in fitting:
+            meant = f"macro_{name}" if name in OF_TWO_CLASSES else name
+            near = get_close_matches(meant, fitting, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise MinitrainError(f"--metrics {name}: of these labels there are {', '.join(fitting)}{hint}")
+
+
+def with_user_metrics(
+    new_metric: Callable[[], Metric], compute_metrics: ComputeMetrics | None, world: World | None = None
+) -> Callable[[], Metric]:
+    """Make metrics that also call the user's function, if there is one."""
+    if compute_metrics is None:
+        return new_metric
+    users = UserMetrics(compute_metrics, world)
+
+    def make() -> Metric:
+        metric = new_metric()
+        metric.user_metrics = users
+        return metric
+
+    return make

@@ -27,7 +27,7 @@ from minitrain.training.kept_activations import UpperLayers
 from minitrain.training.layer_rates import optimizer_groups
 from minitrain.training.loss import Loss
 from minitrain.training.loss_scale import LossScale
-from minitrain.training.metrics import Metric
+from minitrain.training.metrics import OF_POSITIVE, Metric, metric_names
 from minitrain.training.optim import AdamW
 from minitrain.training.recorded_step import PendingResult, RecordedStep
 from minitrain.training.schedules import SCHEDULES
@@ -201,7 +201,7 @@ def with_per_device_batch_size(config: TrainConfig, processes: int) -> TrainConf
     return replace(config, per_device_train_batch_size=size // micro_batches)
 
 
-LOWER_IS_BETTER = ("loss", "mse", "rmse", "mae")
+LOWER_IS_BETTER = ("loss", "mse", "rmse", "mae", "hamming_loss")
 
 
 @dataclass
@@ -226,7 +226,10 @@ class Best:
         self, results: Mapping[str, Evaluation], model: SequenceClassifier, step: int, epoch: float, weights: bool
     ) -> bool:
         """Compare the evaluations of a step; keep those that are the best, with a copy of the weights if asked."""
-        value = next(iter(results.values())).values[self.name]
+        values = next(iter(results.values())).values
+        if self.name not in values:  # it was not known before what compute_metrics returns
+            raise MinitrainError(f"--metric_for_best_model {self.name}: expected {', '.join(values)}")
+        value = values[self.name]
         if not self.improves(value):
             self.evaluations_since += 1
             return False
@@ -240,13 +243,20 @@ def best_by(config: TrainConfig, metric: Metric) -> Best:
     """Make the comparison that the configuration asks for.
 
     Raises:
-        MinitrainError: `metric` has no such value (the message lists them), or no F1 for `positive_label`.
+        MinitrainError: `metric` has no such value (the message lists them), or none that is about `positive_label`.
     """
     name = (config.metric_for_best_model or metric.names[0]).removeprefix("eval_")
     names = ", ".join(metric.names)
-    if name not in ("loss", *metric.names):
-        raise MinitrainError(f"--metric_for_best_model {name}: expected loss, {names}")
-    if config.positive_label is not None and "f1" not in metric.names:
-        raise MinitrainError(f"--positive_label {config.positive_label}: f1 is not among {names}; leave it out")
+    if name not in ("loss", *metric.names) and metric.user_metrics is None:
+        fits = name in metric_names(metric.num_classes, metric.multi_label)
+        way = f"; --metrics {','.join((*metric.names, name))} computes it too" if fits else ""
+        raise MinitrainError(f"--metric_for_best_model {name}: expected loss, {names}{way}")
+    if config.positive_label is not None and not {*OF_POSITIVE} & {*metric.names}:
+        way = f"add one of --metrics {','.join(OF_POSITIVE)}" if metric.num_classes == 2 else "leave it out"
+        raise MinitrainError(
+            f"--positive_label {config.positive_label}: f1 is not among {names}, nor another of one class; {way}"
+        )
     greater = config.greater_is_better
-    return Best(name=name, greater_is_better=name not in LOWER_IS_BETTER if greater is None else greater)
+    if greater is None:  # a user's metric is a loss if it is called so, as in Trainer
+        greater = name not in LOWER_IS_BETTER and not name.endswith("loss")
+    return Best(name=name, greater_is_better=greater)

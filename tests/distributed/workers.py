@@ -21,6 +21,7 @@ from minitrain.kernels.dropout import ExampleStreams
 from minitrain.model.weights import load_classifier
 from minitrain.run.main import train
 from minitrain.training.evaluation import predict
+from minitrain.training.loop import fit
 from minitrain.training.setup import make_state
 from minitrain.training.step import StepSettings, train_step
 
@@ -100,3 +101,44 @@ def logits(folder: str, batches: list[list[str]]) -> list[Tensor]:
             torch.manual_seed(42)
             found.append(predict(load_classifier(folder, 2), split, batch_size=4, world=world))
     return found
+
+
+def fit_with_own_metrics(folder: str, fails: bool) -> dict[str, Any]:
+    """Two evaluations of a model that does not learn, with a function and an observer of the user's."""
+    torch.set_num_threads(1)
+    called, observed, values = [], [], []
+
+    def own(eval_preds: Any) -> dict[str, Any]:
+        if fails:
+            raise ZeroDivisionError("not today")
+        called.append(1)
+        logits, labels = eval_preds
+        return {"shape": logits.size + len(labels), "calls": len(called), "mean": logits.mean()}
+
+    class Counts:
+        def on_evaluation(self, *_: Any) -> None:
+            observed.append(1)
+
+    class Keeps:
+        def on_step(self, *_: Any) -> None:
+            pass
+
+        def on_evaluation(self, step: int, epoch: float, results: dict[str, Any], is_best: bool) -> None:
+            values.append(results["validation"].values)
+
+    texts = ["a good film", "the plot was dull", "music", "a story of the actor and the scene", "bad", "good"]
+    table = Table(source="a test", columns={"text": texts, "label": [1, 0, 1, 0, 0, 1]}, class_names={})
+    split = tokenize(table, load_tokenizer(folder), ("text",), "label", Labels(names=("no", "yes")))
+    config = TrainConfig(
+        learning_rate=0.0,
+        num_train_epochs=2,
+        global_batch_size=6,
+        metrics=("accuracy", "roc_auc", "average_precision"),
+        metric_for_best_model="calls",
+    )
+    with process_group("cpu", 60.0) as world:
+        torch.manual_seed(0)
+        model = load_classifier(folder, 2)
+        own_parts: dict[str, Any] = {"observer": Keeps(), "observers": [Counts()], "compute_metrics": own}
+        _, best = fit(model, split, {"validation": split}, config, world=world, **own_parts)
+    return {"values": values, "called": len(called), "observed": len(observed), "best": best.value}
