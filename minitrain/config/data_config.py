@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from minitrain.config.label_map import read_label_map
 from minitrain.config.long_texts import LONG_TEXTS, MAX_WINDOWS, POOLINGS, LongTexts, check_windows
-from minitrain.config.options import check_columns, flag
+from minitrain.config.options import check_columns, check_label_flags, flag
 from minitrain.config.problem_types import PROBLEM_TYPES
 from minitrain.config.read_options import Files, ReadOptions
 from minitrain.errors import MinitrainError
@@ -33,6 +33,8 @@ class DataConfig(ReadOptions):
     text_columns: tuple[str, ...] | None = flag(None, "one column, or two (a pair): a,b or a JSON list of names")
     join: str | None = flag(None, "join the text columns to one text with this between them, e.g. ' '")
     label_column: str | None = flag(None, "column of the labels; by default 'label'")
+    label_columns: tuple[str, ...] | None = flag(None, "several labels a text: a column of 0 and 1 for each, a,b,c")
+    label_separator: str | None = flag(None, "several labels a text: split one text, such as 'a,b', at this")
     eval_fraction: float = flag(
         0.0, "fraction of the training data to hold out for evaluation, stratified", bounds=(0.0, 1.0)
     )
@@ -63,6 +65,7 @@ class DataConfig(ReadOptions):
         object.__setattr__(self, "label_map", read_label_map(self.label_map))
         if self.text_columns is not None:
             check_columns(self.text_columns, self.join)
+        check_label_flags(self.label_column, self.label_columns, self.label_separator, self.problem_type)
         if self.dataset is not None and self.train_file is not None:
             raise MinitrainError("--dataset and --train_file name two sets of data: pass one")
         if self.subset is not None and (self.dataset == "demo" or self.train_file is not None):

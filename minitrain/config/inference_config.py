@@ -7,7 +7,7 @@ from pathlib import Path
 from minitrain.config.label_map import read_label_map
 from minitrain.config.long_texts import LONG_TEXTS, POOLINGS
 from minitrain.config.optimization import ARITHMETICS, DEVICES
-from minitrain.config.options import flag
+from minitrain.config.options import check_label_flags, flag
 from minitrain.config.read_options import Files, ReadOptions, files_of
 from minitrain.errors import MinitrainError
 from minitrain.storage.files import is_device
@@ -75,6 +75,8 @@ class EvaluateConfig(InferenceConfig):
     eval_file: Files | None = flag(None, "own data: .csv, .tsv, .json, .jsonl or .parquet; several as a,b")
     split: str | None = flag(None, "split of the dataset, e.g. test; default: those the run evaluated on")
     label_column: str | None = flag(None, "default: the run's")
+    label_columns: tuple[str, ...] | None = flag(None, "columns of 0 and 1, one a label; default: the run's")
+    label_separator: str | None = flag(None, "split the labels of a text at this; default: the run's")
     label_map: dict[str, str] | None = flag(
         None, "other names for labels, beside the run's own: 0=good,1=bad, or a .json file"
     )
@@ -86,6 +88,7 @@ class EvaluateConfig(InferenceConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "label_map", read_label_map(self.label_map))
+        check_label_flags(self.label_column, self.label_columns, self.label_separator)
         if self.dataset is not None and self.eval_file is not None:
             raise MinitrainError("--dataset and --eval_file name two sets of data: pass one")
         if self.split is not None and self.eval_file is not None:

@@ -11,6 +11,7 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from minitrain.config.problem_types import MULTI_LABEL
 from minitrain.errors import MinitrainError, shown
 
 MAY_BE_EMPTY = ("join", "positive_label")
@@ -124,6 +125,28 @@ def check_label_column(label_column: str, text_columns: Sequence[str]) -> None:
         raise MinitrainError(
             f"--text_columns {','.join(text_columns)}: {label_column!r} is the column of the labels; "
             "name columns of texts, or another --label_column"
+        )
+
+
+def check_label_flags(
+    column: str | None, columns: tuple[str, ...] | None, separator: str | None, problem_type: str | None = None
+) -> None:
+    """Raise MinitrainError for flags of several labels a text that contradict each other, or --problem_type."""
+    if columns is not None and isinstance(columns, str):
+        raise MinitrainError(f"--label_columns {columns}: expected a tuple of one or more names, as ({columns!r},)")
+    given = {
+        "label_column": column,
+        "label_columns": columns and ",".join(columns),
+        "label_separator": separator and repr(separator),
+    }
+    flags = [f"--{name} {value}" for name, value in given.items() if value is not None]
+    if columns is not None and len(flags) > 1:
+        raise MinitrainError(f"{' and '.join(flags)} are two ways to say where the labels are: pass one")
+    if columns is not None and len(set(columns)) < len(columns):
+        raise MinitrainError(f"{flags[0]}: names a column twice; name each once")
+    if (columns or separator) and problem_type not in (None, MULTI_LABEL):
+        raise MinitrainError(
+            f"{flags[-1]} is for several labels a text, --problem_type {problem_type} is not: leave one out"
         )
 
 

@@ -1,5 +1,5 @@
 """What a head predicts, in the names of config.json's `problem_type`, and how many labels it may have."""
 
-CLASSIFICATION, REGRESSION = PROBLEM_TYPES = ("single_label_classification", "regression")
-MULTI_LABEL = "multi_label_classification"
+PROBLEM_TYPES = ("single_label_classification", "regression", "multi_label_classification")
+CLASSIFICATION, REGRESSION, MULTI_LABEL = PROBLEM_TYPES
 MOST_LABELS = 2**20  # unnamed labels get names, so a huge count would fill the memory

@@ -1,6 +1,7 @@
 """Tokenized examples -> the padded tensors of a batch.
 
-Labels are classes (int64) or scores (float32), of Python, numpy or torch; a batch has one kind of them, or none.
+Labels are classes (int64), scores (float32) or 0 or 1 for each class (float32), of Python, numpy or torch; a batch
+has one kind of them, or none.
 """
 
 import math
@@ -26,7 +27,8 @@ LARGEST_CLASS = torch.iinfo(torch.int64).max
 class Batch:
     """The tensors of one forward pass, on one device.
 
-    input_ids, attention_mask, token_type_ids: (B, L) int64. labels: (B,) int64 classes or float32 scores, or None.
+    input_ids, attention_mask, token_type_ids: (B, L) int64. labels: (B,) int64 classes or float32 scores, (B, C)
+    float32, or None.
     windows: Rows of each example if long texts are cut into windows: input_ids etc. are then (W, L), a row for each
     window, and `pool_windows(logits, windows, pooling)` makes (B, C) of the logits (W, C).
     """
@@ -132,7 +134,7 @@ def _in_windows(examples: Sequence[Example]) -> tuple[Sequence[Example], tuple[i
 
 
 def _label_tensor(labels: Sequence[Any]) -> Tensor | None:
-    """(B,) int64 classes, float32 scores, or None if no example has a label."""
+    """(B,) int64 classes or float32 scores, (B, C) float32, or None if no example has a label."""
     kinds = set(map(type, labels))
     if kinds == {type(None)}:
         return None
@@ -140,7 +142,27 @@ def _label_tensor(labels: Sequence[Any]) -> Tensor | None:
         return torch.tensor(labels, dtype=torch.int64)
     if kinds == {float} and all(map(math.isfinite, labels)):
         return torch.tensor(labels, dtype=torch.float32)
+    if any(hasattr(label, "__len__") and getattr(label, "ndim", 1) for label in labels):
+        return _multi_hot(labels)
     return _label_tensor(_checked_labels(labels))
+
+
+def _multi_hot(labels: Sequence[Any]) -> Tensor:
+    """(B, C) float32. Raises MinitrainError for the first label that is not 0 to 1 for each class."""
+    rows = [label.tolist() if hasattr(label, "tolist") else label for label in labels]
+    for number, row in enumerate(rows, start=1):
+        numbers = isinstance(row, list | tuple) and all(isinstance(value, int | float) for value in row)
+        if not numbers or not row or not all(0 <= value <= 1 for value in row):
+            raise MinitrainError(
+                f"example {number} of the batch has the label {_named(row)}; others list 0 or 1 for each class: "
+                "make all of them alike"
+            )
+        if len(row) != len(rows[0]):
+            raise MinitrainError(
+                f"example {number} of the batch has a label of {len(row)} values, example 1 one of {len(rows[0])}; "
+                "give 0 or 1 for each class"
+            )
+    return torch.tensor(rows, dtype=torch.float32)
 
 
 def _check_padding(pad_token_id: Any, multiple: Any, side: str) -> None:

@@ -41,6 +41,7 @@ class Split:
     Args:
         tokens: Of all rows, end to end.
         labels: int64 classes or float32 scores, as arrays of type q and f.
+        label_width: C, if a row has several labels: `labels` are then (rows, C) float32, 0 or 1, end to end.
         pad_token_id, padding_side: How its tokenizer pads.
         special: Tokens that the template adds to each row.
         windows: How rows longer than a window are read; None if they were cut to the maximal length.
@@ -59,12 +60,14 @@ class Split:
         tokens: Tokens,
         labels: "array[int] | array[float] | None",
         *,
+        label_width: int | None = None,
         pad_token_id: int = 0,
         padding_side: str = "right",
         special: int = 0,
         windows: Windows | None = None,
     ) -> None:
-        self._tokens, self._labels, self.windows, self._whole = tokens, labels, windows, True
+        self._tokens, self._labels, self.windows, self._label_width = tokens, labels, windows, label_width
+        self._whole = True
         self.scale: TargetScale | None = None
         self.kept: Kept | None = None
         self.pad_token_id, self.padding_side = pad_token_id, padding_side
@@ -79,12 +82,13 @@ class Split:
 
     @property
     def labels(self) -> "Tensor | None":
-        """(rows,) int64 classes or float32 scores."""
+        """(rows,) int64 classes or float32 scores, or (rows, C) float32 of several labels a row."""
         import torch
 
         if self._labels is None:
             return None
-        return torch.frombuffer(self._labels, dtype=torch.int64 if self._labels.typecode == "q" else torch.float32)
+        flat = torch.frombuffer(self._labels, dtype=torch.int64 if self._labels.typecode == "q" else torch.float32)
+        return flat if self._label_width is None else flat.view(-1, self._label_width)
 
     @cached_property
     def highest_type_id(self) -> int:
@@ -162,7 +166,9 @@ class Split:
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of a split of {len(self)} rows")
         part = self._part(row)
-        label = None if self._labels is None else self._labels[row]
+        label: Any = None if self._labels is None else self._labels[row]
+        if self._label_width is not None:
+            label = self._several_labels(row, self._label_width)
         ids, type_ids = self._tokens.input_ids[part].tolist(), self._tokens.type_ids[part].tolist()
         if self.windows is not None and self.windows.all(len(ids)) > 1:
             return Document(ids, type_ids, label, windows=self.windows)
@@ -192,6 +198,10 @@ class Split:
     def _part(self, row: int) -> slice:
         """The place of a row's tokens."""
         return slice(self._ends[row] - self.lengths[row], self._ends[row])
+
+    def _several_labels(self, row: int, width: int) -> list[float]:
+        assert self._labels is not None
+        return list(self._labels[row * width : (row + 1) * width])
 
 
 def flatten(rows: Encoded) -> Tokens:
@@ -228,14 +238,29 @@ def as_split(rows: "Split | Sequence[Example]") -> Split:
             f"{type(rows).__name__}{of}; tokenizer(texts) or tokenize(rows, tokenizer, ('text',)) makes one"
         )
     labels = [row.label for row in rows]
-    if (unlabelled := labels.count(None)) not in (0, len(labels)):
+    if (unlabelled := sum(label is None for label in labels)) not in (0, len(labels)):
         raise MinitrainError(f"{unlabelled} of {len(labels)} Examples have no label; give all of them one, or none")
+    tokens = flatten(Encoded(list(rows)))
+    several = all(hasattr(label, "__len__") and getattr(label, "ndim", 1) for label in labels)
     are_scores = any(isinstance(label, float) for label in labels)
     cut = {row.windows for row in rows if isinstance(row, Document)}
     if len(cut) > 1:
         raise MinitrainError("the texts are cut into windows in different ways: cut all of them alike")
-    numbers = None if unlabelled else array("f" if are_scores else "q", labels)
-    return Split(flatten(Encoded(list(rows))), numbers, windows=cut.pop() if cut else None)
+    windows = cut.pop() if cut else None
+    if several:
+        flat = array("f", chain.from_iterable(labels))
+        return Split(tokens, flat, label_width=_common_width(labels), windows=windows)
+    return Split(tokens, None if unlabelled else array("f" if are_scores else "q", labels), windows=windows)
+
+
+def _common_width(labels: Sequence[Sequence[float]]) -> int:
+    """The number of values of each label. Raises MinitrainError if they are not equally many, at least one."""
+    sizes = list(map(len, labels))
+    if 0 in sizes or len(set(sizes)) > 1:
+        raise MinitrainError(
+            f"the labels of the Examples have {min(sizes)} to {max(sizes)} values; give all as many"
+        )
+    return sizes[0]
 
 
 @dataclass(frozen=True, kw_only=True)

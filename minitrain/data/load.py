@@ -14,7 +14,8 @@ from minitrain.config.data_config import DataConfig
 from minitrain.config.long_texts import LongTexts
 from minitrain.config.options import check_columns
 from minitrain.data.dataset import Split, Splits, SplitsInfo, flatten
-from minitrain.data.labels.ids import Labels, label_numbers
+from minitrain.data.labels.ids import Labels
+from minitrain.data.labels.numbered import label_array
 from minitrain.data.progress import progress
 from minitrain.data.splits import TextSplits, join_texts, read_tables, tables_of_data, text_splits
 from minitrain.data.tables.in_memory import table_in_memory
@@ -59,7 +60,7 @@ def tokenize(
         raise MinitrainError(f"{table.source}: is empty; its columns are {table.names_shown()}")
     numbers: array[int] | array[float] | None = None
     if labels is not None and label_column is not None:
-        numbers = array("f" if labels.names is None else "q", label_numbers(table, label_column, labels))
+        numbers = label_array(table, label_column, labels)
     long_texts = long_texts or LongTexts()
     by_window = long_texts.long_texts == "windows"
     windows = windows_of(long_texts, tokenizer, max_length, text_columns) if by_window else None
@@ -68,6 +69,7 @@ def tokenize(
     return Split(
         in_memory(chunks) if name is None else cached(name, chunks),
         numbers,
+        label_width=labels.num_labels if labels is not None and labels.multi_label else None,
         pad_token_id=tokenizer.pad_token_id,
         padding_side=tokenizer.padding_side,
         special=tokenizer.num_special_tokens(pair=len(columns) == 2),

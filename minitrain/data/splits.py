@@ -1,6 +1,6 @@
 """Dataset or files -> the texts that a run trains on and is scored on, and the columns of the GLUE tasks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,8 +9,9 @@ from minitrain.config.options import check_label_column
 from minitrain.config.problem_types import REGRESSION
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import SplitsInfo
-from minitrain.data.labels.ids import hidden
+from minitrain.data.labels.ids import Labels, hidden
 from minitrain.data.labels.infer import infer_labels
+from minitrain.data.labels.label_columns import name_of_columns, with_label_columns
 from minitrain.data.labels.notes import label_notes
 from minitrain.data.labels.values import check_label_map
 from minitrain.data.subsample import Subsampler, check_texts_of, checksum, overlap_notes
@@ -89,11 +90,15 @@ def tables_of_data(config: DataConfig, train: Any, evaluation: Any = None, test:
 def _needed(config: DataConfig, split: str = "") -> tuple[str, ...] | None:
     """The columns that every row of a split must have, if the user names the texts."""
     groups = (config.group_column,) if config.group_column and split == "train" else ()
-    return (*config.text_columns, config.label_column or LABEL, *groups) if config.text_columns else None
+    return (*config.text_columns, *_label_columns(config), *groups) if config.text_columns else None
+
+
+def _label_columns(config: DataConfig) -> tuple[str, ...]:
+    return config.label_columns or (config.label_column or LABEL,)
 
 
 def _unfolded(tables: Mapping[str, Table], config: DataConfig, subset: str | None, tested: bool) -> Tables:
-    names = [*(config.text_columns or ()), config.label_column or LABEL]
+    names = [*(config.text_columns or ()), *_label_columns(config)]
     by_split = {name: table.unfolded(names) for name, table in tables.items()}
     return Tables(by_split=by_split, subset=subset, asked_for_test=tested)
 
@@ -104,13 +109,11 @@ def text_splits(tables: Tables, config: DataConfig, known_labels: tuple[str, ...
     Without named text columns, those of the GLUE task are used, or the only column of text. known_labels: The
     classes of a trained head, whose order is kept. Raises MinitrainError naming the file or flag, row and column.
     """
-    by_split, train, task = tables.by_split, tables.by_split["train"], _glue_task(tables)
-    columns, label_column = _find_columns(train, config, task)
-    check_label_map(list(by_split.values()), label_column, config.label_map)
-    problem = config.problem_type or (REGRESSION if task == "stsb" else None)
-    labels = infer_labels(
-        train, label_column, problem, known_labels, label_map=config.label_map, positive_label=config.positive_label
-    )
+    by_split, task = tables.by_split, _glue_task(tables)
+    columns, label_column = _find_columns(by_split["train"], config, task)
+    if config.label_columns is not None:
+        by_split = with_label_columns(by_split, config.label_columns)
+    labels = _labels(by_split, label_column, config, task, known_labels)
     notes = label_notes(by_split, label_column, labels)
     sampler = Subsampler(config, columns, label_column, labels)
     if config.eval_fraction:
@@ -140,9 +143,29 @@ def text_splits(tables: Tables, config: DataConfig, known_labels: tuple[str, ...
         label_column=label_column,
         task=task,
         notes=notes + unused_splits(by_split),
-        commit=train.commit,
+        commit=by_split["train"].commit,
         held_out=checksum(by_split["validation"], (*columns, label_column)) if config.eval_fraction else None,
         join=config.join,
+    )
+
+
+def _labels(
+    tables: Mapping[str, Table],
+    column: str,
+    config: DataConfig,
+    task: str | None,
+    known_labels: tuple[str, ...] | None,
+) -> Labels:
+    """What the labels of the training table are."""
+    check_label_map(list(tables.values()), column, config.label_map, config.label_separator)
+    return infer_labels(
+        tables["train"],
+        column,
+        config.problem_type or (REGRESSION if task == "stsb" else None),
+        known_labels,
+        label_map=config.label_map,
+        positive_label=config.positive_label,
+        separator=config.label_separator,
     )
 
 
@@ -153,15 +176,13 @@ def _glue_task(tables: Tables) -> str | None:
 
 def _find_columns(train: Table, config: DataConfig, task: str | None) -> tuple[tuple[str, ...], str]:
     """The names of the text columns and the label column, as the table writes them."""
-    label_column = config.label_column or LABEL
-    label_column = train.find(label_column) or label_column
-    others = (label_column, train.find(config.group_column or ""))
-    columns = config.text_columns or (
-        GLUE_COLUMNS[task] if task else _only_text_column(train, label_column, others)
-    )
+    own = [train.find(name) or name for name in _label_columns(config)]
+    others = (*own, train.find(config.group_column or ""))
+    columns = config.text_columns or (GLUE_COLUMNS[task] if task else _only_text_column(train, own, others))
     columns = tuple(train.find(name) or name for name in columns)
-    check_label_column(label_column, columns)
-    return columns, label_column
+    for name in own:
+        check_label_column(name, columns)
+    return columns, own[0] if config.label_columns is None else name_of_columns(config.label_columns)
 
 
 def unused_splits(by_split: Mapping[str, Table]) -> list[str]:
@@ -216,13 +237,15 @@ def with_default_data(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def _only_text_column(table: Table, label_column: str, others: tuple[str | None, ...]) -> tuple[str, ...]:
+def _only_text_column(
+    table: Table, label_columns: Sequence[str], others: tuple[str | None, ...]
+) -> tuple[str, ...]:
     first = {name: values[:1] for name, values in table.columns.items() if name not in others}
     texts = [name for name, values in first.items() if all(type(value) is str for value in values)]
     if len(texts) > 1:  # prefer a field that no row lacks
         texts = [name for name in texts if name not in table.gaps] or texts
     if len(texts) != 1:
         columns = f"{table.source}: the columns are {table.names_shown()}"
-        what = columns if table.find(label_column) else table.lacks(label_column)
+        what = columns if table.find(label_columns[0]) else table.lacks(label_columns[0])
         raise MinitrainError(f"{what}; pass --text_columns a or a,b (and --label_column)")
     return (texts[0],)

@@ -8,13 +8,17 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from random import Random
+from typing import Any
 
 from minitrain.config.data_config import DataConfig
-from minitrain.data.labels.ids import Labels, label_numbers
+from minitrain.data.labels.ids import Labels
+from minitrain.data.labels.numbered import label_numbers
+from minitrain.data.stratify import draw_label_sets
 from minitrain.data.tables.table import Table
 from minitrain.data.tokenizer.tokenizer import check_texts
-from minitrain.errors import MinitrainError, shown
+from minitrain.errors import MinitrainError, listed, shown
 
 
 def draw_rows(count: int, wanted: int, seed: int, groups: Sequence[int] | None = None) -> list[int]:
@@ -81,9 +85,12 @@ class Subsampler:
             raise MinitrainError(
                 f"--eval_fraction {fraction} is {count} of {len(train)} rows; expected some, not all"
             )
-        numbers = label_numbers(train, self.label_column, self.labels)
-        groups = None if self.labels.names is None else [int(number) for number in numbers]
-        held = draw_rows(len(train), count, self.config.seed, groups)
+        numbers: Sequence[Any] = label_numbers(train, self.label_column, self.labels)
+        if self.labels.multi_label:
+            held = draw_label_sets(numbers, count, self.config.seed)
+        else:
+            groups = None if self.labels.names is None else [int(number) for number in numbers]
+            held = draw_rows(len(train), count, self.config.seed, groups)
         left = sorted(set(range(len(train))).difference(held))
         which = f"the {len(left)} rows that --eval_fraction {fraction} leaves"
         return tables | {
@@ -105,22 +112,24 @@ class Subsampler:
         return self._select("training", table, numbers, rows, f"the {count} rows that --max_train_samples takes")
 
     def _select(
-        self, split: str, table: Table, numbers: Sequence[float], rows: Sequence[int], which: str | None = None
+        self, split: str, table: Table, numbers: Sequence[Any], rows: Sequence[int], which: str | None = None
     ) -> Table:
         """These rows; notes the classes that are left out. which: names rows that must have two classes."""
         names = self.labels.names
         if names is not None:
-            there, left = Counter(numbers), {numbers[row] for row in rows}
+            kept = [numbers[row] for row in rows]
+            parts = chain.from_iterable if self.labels.multi_label else iter
+            there, left = Counter(parts(numbers)), set(parts(kept))
             missing = [(names[int(i)], n) for i, n in sorted(there.items()) if i not in left]
             for name, n in missing[:5]:
                 self.notes.append(f"WARNING class {shown(name)} has 0 of its {n} rows in {split}")
             if more := missing[5:]:
                 self.notes.append(f"WARNING {len(more)} more classes have no row in {split}")
-            if which is not None and len(left) == 1:
+            if which is not None and len(set(kept)) == 1:
                 way = "pass --sample random" if self.config.sample == "first" else "another --seed"
+                are = listed(shown(names[int(i)]) for i in left) or "no label"
                 raise MinitrainError(
-                    f"every label of {which} is {shown(names[int(left.pop())])}; a classifier needs two classes: "
-                    f"take more rows, or {way}"
+                    f"every label of {which} is {are}; a classifier needs two classes: take more rows, or {way}"
                 )
         chosen = table.select(rows)
         check_texts_of(chosen, self.text_columns)

@@ -117,8 +117,13 @@ class EncoderConfig:
 
     @property
     def is_regression(self) -> bool:
-        """Whether the head predicts a score, as a single output always does."""
-        return self.problem_type == REGRESSION or self.num_labels == 1
+        """Whether the head predicts a score, as a single output does unless it is one of several labels a text."""
+        return self.problem_type == REGRESSION or (self.num_labels == 1 and not self.is_multi_label)
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a text has any number of the labels, each with a probability of its own."""
+        return self.problem_type == MULTI_LABEL
 
     @property
     def max_length(self) -> int:
@@ -180,14 +185,9 @@ def _labels(raw: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of the head: the number of labels, their names in order, and what is wrong with them."""
     fault = None
     problem = raw.get("problem_type")
-    if problem == MULTI_LABEL:
+    if problem is not None and problem not in PROBLEM_TYPES:
         fault = (
-            f"'problem_type' is {MULTI_LABEL!r}: minitrain neither trains nor applies a head of several labels a "
-            "text; --new_head trains a new one on this encoder, and the pipeline of transformers applies this one"
-        )
-    elif problem is not None and problem not in PROBLEM_TYPES:
-        fault = (
-            f"'problem_type' is {shown(problem)}; minitrain trains {' and '.join(PROBLEM_TYPES)}: put one of them "
+            f"'problem_type' is {shown(problem)}; minitrain trains {', '.join(PROBLEM_TYPES)}: put one of them "
             "there, or train a new head with --new_head"
         )
     names, wrong = _label_names(raw.get("id2label"))

@@ -162,6 +162,15 @@ def names_or_default(config: EncoderConfig) -> tuple[str, ...]:
 
 
 def _check_head(own: EncoderConfig, wanted: EncoderConfig, directory: Path) -> None:
+    if (
+        own.problem_type is not None
+        and wanted.problem_type is not None
+        and own.is_multi_label != wanted.is_multi_label
+    ):
+        raise MinitrainError(
+            f"{directory}: the trained head is of {own.problem_type}, the data of {wanted.problem_type}: drop the "
+            "head with --new_head, or pass the head's as --problem_type with data of that kind"
+        )
     if own.num_labels != wanted.num_labels:
         raise MinitrainError(
             f"{directory}: the trained head has {own.num_labels} labels {shown(names_or_default(own))}, "

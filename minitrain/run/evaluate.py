@@ -16,7 +16,9 @@ from minitrain.config.options import check_label_column
 from minitrain.config.read_options import ReadOptions, files_of
 from minitrain.data.labels.ids import Labels, display_names, positive_of_data
 from minitrain.data.labels.infer import with_positive
+from minitrain.data.labels.label_columns import name_of_columns, with_label_column
 from minitrain.data.labels.notes import numbers_as_ids
+from minitrain.data.labels.numbered import label_numbers
 from minitrain.data.labels.values import check_label_map
 from minitrain.data.load import tokenize, unknown_warning
 from minitrain.data.progress import progress
@@ -25,6 +27,7 @@ from minitrain.data.tables.load import load_tables
 from minitrain.data.tables.table import Table
 from minitrain.distributed.world import World, process_group
 from minitrain.errors import MinitrainError
+from minitrain.run.answers import true_label
 from minitrain.run.calibration import calibrated_evaluation, on_fitted_rows
 from minitrain.run.length_notes import counts_of, length_notes
 from minitrain.run.load_data import saved_run_splits, subsampler_of, trained_on
@@ -58,7 +61,8 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:
             for line in (*notes, *([f"WARNING  {warning}"] if warning else [])):
                 print(line, file=sys.stderr)
         if run.labels.names is not None:  # scores have no names, as an error says below
-            check_label_map(list(data.tables.values()), data.label_column, config.label_map)
+            separator = config.label_separator or run.labels.separator
+            check_label_map(list(data.tables.values()), data.label_column, config.label_map, separator)
         added = (SPLIT, TRUE) if len(data.tables) > 1 else (TRUE,)
         writer = None if file is None else RowWriter(file, config.format, run.labels, added, run.calibration)
         results = {name: _score(config, run, data, world, name, writer) for name in data.tables}
@@ -75,17 +79,36 @@ class _Data:
     task: str | None
     text_columns: tuple[str, ...]
     label_column: str
+    added_column: str | None = None  # the label column, if it was put together from --label_columns
 
 
 def _read_data(config: EvaluateConfig, run: SavedRun) -> _Data:
-    columns = run.columns(config.text_columns)
+    columns, several = run.columns(config.text_columns), _label_columns(config, run)
     label_column = config.label_column or run.run_info.get("label_column") or "label"
-    tables, task = _read_tables(config, run, (*columns, label_column))
+    tables, task = _read_tables(config, run, (*columns, *(several or (label_column,))))
     first = next(iter(tables.values()))
     columns = tuple(first.find(name) or name for name in columns)
     label_column = first.find(label_column) or label_column
-    check_label_column(label_column, columns)
-    return _Data(tables=tables, task=task, text_columns=columns, label_column=label_column)
+    for name in several or (label_column,):
+        check_label_column(first.find(name) or name, columns)
+    data = _Data(tables=tables, task=task, text_columns=columns, label_column=label_column)
+    if not several:
+        return data
+    added = name_of_columns(several)
+    tables = {name: with_label_column(table, several) for name, table in tables.items()}
+    return replace(data, tables=tables, label_column=added, added_column=added)
+
+
+def _label_columns(config: EvaluateConfig, run: SavedRun) -> tuple[str, ...]:
+    """The columns of 0 and 1 that hold the labels; () for labels in one column."""
+    for name in ("label_columns", "label_separator"):
+        if getattr(config, name) is not None and not run.labels.multi_label:
+            raise MinitrainError(
+                f"--{name}: {config.run} was trained with one label a text; name its column with --label_column"
+            )
+    if config.label_columns is not None or config.label_column is not None or config.label_separator is not None:
+        return config.label_columns or ()
+    return tuple(run.trained_config.get("label_columns") or ())
 
 
 def _score(
@@ -109,7 +132,13 @@ def _score(
         result = evaluate(
             run.model,
             split,
-            metric_for(data.task, labels.num_classes, labels.positive, config.metrics or run.metrics),
+            metric_for(
+                data.task,
+                labels.num_classes,
+                labels.positive,
+                config.metrics or run.metrics,
+                labels.multi_label,
+            ),
             run.eval_settings(config),
             loss=saved_loss(run.run_info, run.labels.names),
             world=world,
@@ -124,9 +153,11 @@ def _score(
     if writer is not None:
         assert split.labels is not None and result.logits is not None
         if writer.columns is None:
-            writer.choose_columns(table, columns, config.keep_columns)
+            own = {name: values for name, values in table.columns.items() if name != data.added_column}
+            writer.choose_columns(replace(table, columns=own), columns, config.keep_columns)
         names = labels.names and display_names(labels.names)
-        truth = [names[label] if names else label for label in split.labels.tolist()]
+        found = label_numbers(table, label_column, labels) if labels.multi_label else split.labels.tolist()
+        truth = [true_label(label, names) for label in found]
         writer.write(table, result.logits, [[name] * len(table), truth] if SPLIT in writer.added else [truth])
     return result
 
@@ -142,6 +173,8 @@ def _other_loss(run: SavedRun) -> str | None:
 def _labels_to_score(config: EvaluateConfig, run: SavedRun, table: Table, column: str) -> Labels:
     """The run's labels with --label_map and --positive_label; F1 falls back to the data's class 1."""
     labels = run.labels
+    if labels.multi_label:
+        labels = replace(labels, separator=config.label_separator or labels.separator)
     own_predictions = str(run.directory / PREDICTIONS)
     files = [] if config.eval_file is None else files_of(config.eval_file)
     if files and all(same_file(name, own_predictions) for name in files):
@@ -150,7 +183,7 @@ def _labels_to_score(config: EvaluateConfig, run: SavedRun, table: Table, column
         raise MinitrainError(f"{as_flag(config.label_map)}: {config.run} gives scores, not classes; leave it out")
     if config.label_map:
         labels = replace(labels, label_map={**(labels.label_map or {}), **config.label_map})
-    if config.positive_label is None and not run.run_info.get("positive_label"):
+    if config.positive_label is None and not run.run_info.get("positive_label") and not labels.multi_label:
         labels = replace(labels, positive=positive_of_data(table, column, labels))
     return with_positive(labels, config.positive_label)
 

@@ -17,7 +17,7 @@ from typing import Any
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import Splits
 from minitrain.data.folds import assign_folds, check_folds_fit, check_folds_full, group_values
-from minitrain.data.labels.ids import label_numbers
+from minitrain.data.labels.numbered import label_numbers
 from minitrain.data.load import tokenize_splits
 from minitrain.data.splits import choose_splits, read_tables, tables_of_data, text_splits
 from minitrain.data.tables.table import Table

@@ -139,6 +139,6 @@ freeze_embeddings: pass --freeze embeddings
 lora use_peft: in a loop of your own, wrap the model in peft.get_peft_model
 config config_file: there are no configuration files; keep the command in a script
 text: --text_columns names columns; predict.py reads texts from standard input
-multi_label: each text has one label
+multi_label: pass --problem_type multi_label_classification, and --label_separator or --label_columns if they apply
 max_steps num_train_epochs max_train_samples: --examples sets the training rows of each of the two epochs, 8 a step
 """)

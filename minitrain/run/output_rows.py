@@ -2,8 +2,8 @@
 
     {"id": 7, "text": "great film", "label": "positive", "probability": 0.9, "probabilities": {"negative": 0.1, ..}}
 
-CSV has one column per class instead: probability_negative, probability_positive. An input column with the name of
-an output is renamed: input_label.
+CSV has one column per class instead: probability_negative, probability_positive. Of several labels a row, `labels`
+lists those above the threshold. An input column with the name of an output is renamed: input_label.
 """
 
 import csv
@@ -18,12 +18,14 @@ from torch import Tensor
 from minitrain.data.labels.ids import Labels, display_names
 from minitrain.data.tables.table import ABSENT, Table, writable
 from minitrain.errors import MinitrainError, listed
+from minitrain.run.answers import answers
 from minitrain.run.output_file import OutputFile
-from minitrain.run.report import answers, as_json
+from minitrain.run.report import as_json
 from minitrain.run.saved_run import print_notes
 from minitrain.training.calibration import Calibration
 
 OUTPUTS = ("label", "probability", "probabilities", "score")  # of a prediction
+OF_SEVERAL = ("labels", "probabilities")  # of a prediction of several labels a row
 TRUE = "true_label"  # added by an evaluation
 SPLIT = "split"
 LONG = 500  # characters; columns with longer texts are left out by default
@@ -119,7 +121,8 @@ class RowWriter:
         self.columns: tuple[str, ...] | None = None
         nested = format == "jsonl" or labels.names is None
         flat = [] if nested else [f"probability_{name}" for name in display_names(labels.names or ())]
-        self.outputs = (*added, *OUTPUTS, *flat)
+        self.outputs = (*added, *(OF_SEVERAL if labels.multi_label else OUTPUTS), *flat)
+        self.flat = flat
 
     def choose_columns(self, table: Table, texts: Sequence[str], asked: tuple[str, ...] | None) -> None:
         """Keep the columns of `kept_columns`, and print a note about the others."""
@@ -143,8 +146,8 @@ class RowWriter:
         if self.format == "jsonl":
             return ""
         assert self.columns is not None
-        values = self.outputs[len(self.added) + len(OUTPUTS) :]
-        made = ("score",) if self.labels.names is None else ("label", "probability", *values)
+        made = ("score",) if self.labels.names is None else ("label", "probability", *self.flat)
+        made = ("labels", *self.flat) if self.labels.multi_label else made
         return self._csv([[*map(_cell, _keys(self.columns, self.outputs)), *self.added, *map(_cell, made)]])
 
     def _lines(self, table: Table, logits: Tensor, added: Sequence[Sequence[Any]]) -> str:
@@ -174,6 +177,6 @@ class RowWriter:
 
 
 def _flat(answer: dict[str, Any]) -> list[Any]:
-    """label, probability and the probability of each class; or the score."""
+    """label, probability (or labels) and the probability of each class; or the score."""
     *first, last = answer.values()
     return [*first, *last.values()] if isinstance(last, dict) else [*first, last]

@@ -58,7 +58,9 @@ class PreparedRun:
     def new_metric(self) -> Metric:
         """A fresh metric: `--metrics`, or the GLUE task's, or those that suit the labels; and the user's."""
         labels = self.splits.labels
-        metric = metric_for(self.splits.task, labels.num_classes, labels.positive, self.config.metrics)
+        metric = metric_for(
+            self.splits.task, labels.num_classes, labels.positive, self.config.metrics, labels.multi_label
+        )
         metric.user_metrics = self.user_metrics
         return metric
 
@@ -160,6 +162,11 @@ def load_data(
     for split in splits.all.values():
         check_token_types(encoder, split, source)
     check_calibratable(config, splits)
+    if config.label_smoothing_factor and splits.labels.multi_label:
+        raise MinitrainError(
+            f"--label_smoothing_factor {config.label_smoothing_factor} spreads a target over classes of which a "
+            "text has one, and these have several: leave it out"
+        )
     return tokenizer, max_length, splits
 
 

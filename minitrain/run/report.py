@@ -9,25 +9,24 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from datetime import time as time_of_day
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from tqdm import tqdm
 
-from minitrain.data.labels.ids import Labels, display_names
+from minitrain.data.labels.ids import display_names
 from minitrain.data.labels.notes import in_table, plain
 from minitrain.errors import naming_os_errors
 from minitrain.run.run_folder import LOG
-from minitrain.training.calibration import Calibration
 from minitrain.training.evaluation import Evaluation
 from minitrain.training.loop import StepLog
 from minitrain.training.metrics import OF_POSITIVE
 
 MATRIX = "true / predicted"
+CONSTANTS = {"micro_f1": "the most frequent labels", "subset_accuracy": "the most frequent combination"}
 
 
 class Console:
@@ -213,32 +212,36 @@ def result_lines(
     """The final metrics of a split.
 
     Args:
-        baseline: What `evaluation.baseline` returns, printed beside accuracy, or beside RMSE and MAE.
+        baseline: What `evaluation.baseline` returns, printed beside the metrics that it has.
         positive: The name of the class that F1 and other metrics of `OF_POSITIVE` are about.
     """
     errors = baseline if isinstance(baseline, Mapping) else {}
     lines = [f"{split} ({result.examples} examples)"]
     for name, value in result.values.items():
         line = f"  {name:<22}{value:.4f}" if len(name) < 22 else f"  {name}  {value:.4f}"
+        share = name in ("accuracy", "subset_accuracy")
         if name in result.own:
             pass  # a user's number under a built-in name: what is known of that does not hold
-        elif name == "accuracy":
+        elif share:
             low, high = interval(value, result.examples)
             line += f"   95% interval {low:.4f} to {high:.4f}"
-            line += "" if baseline is None else f"; always the majority class: {baseline:.4f}"
+            line += f"; always the majority class: {baseline:.4f}" if isinstance(baseline, float) else ""
         elif name in OF_POSITIVE and positive is not None:
             line += f"   of '{plain(positive)}'"
-        elif name in errors:
-            line += f"   always the training mean: {errors[name]:.4f}"
+        if name in errors and name not in result.own:
+            always = CONSTANTS.get(name, "the training mean")
+            line += f"{';' if share else '  '} always {always}: {errors[name]:.4f}"
         lines.append(line)
     return lines
 
 
 def class_table(result: Evaluation, names: Sequence[str] | None) -> list[str]:
     """Precision, recall and F1 of each class, then the confusion matrix; no lines for regression."""
+    names = None if names is None else [in_table(name) for name in display_names(names)]
+    if result.label_scores and names is not None:
+        return _label_table(result, names)
     if result.confusion is None or names is None:
         return []
-    names = [in_table(name) for name in display_names(names)]
     width = max(len(name) for name in (*names, MATRIX)) + 2
     column = max(11, *(len(name) + 2 for name in names))
     lines = ["", f"{'class':<{width}}{'precision':>11}{'recall':>11}{'f1':>11}{'examples':>11}"]
@@ -250,21 +253,20 @@ def class_table(result: Evaluation, names: Sequence[str] | None) -> list[str]:
     return [f"  {line}".rstrip() for line in lines]
 
 
-def answers(logits: Tensor, labels: Labels, calibration: Calibration | None = None) -> Iterator[dict[str, Any]]:
-    """What the model says of each row: its label and the probabilities of all classes, or its score.
+def _label_table(result: Evaluation, names: Sequence[str]) -> list[str]:
+    """Precision, recall, F1 and average precision of each label, if a row may have several."""
+    width = max(map(len, (*names, "label"))) + 2
+    lines = ["", f"{'label':<{width}}{'precision':>11}{'recall':>11}{'f1':>11}{'average p.':>11}{'examples':>11}"]
+    for name, score in zip(names, result.label_scores, strict=True):
+        ranked = "-" if score.average_precision is None else f"{score.average_precision:.4f}"
+        three = f"{score.precision:>11.4f}{score.recall:>11.4f}{score.f1:>11.4f}"
+        lines.append(f"{name:<{width}}{three}{ranked:>11}{score.examples:>11}")
+    return [f"  {line}".rstrip() for line in lines]
 
-    Args:
-        logits: (rows, C).
-        calibration: Its temperature and thresholds are applied.
-    """
-    if labels.names is None:
-        yield from ({"score": score} for score in logits[:, 0].tolist())
-        return
-    names, applied = display_names(labels.names), calibration or Calibration()
-    predictions = logits.argmax(-1) if calibration is None else calibration.predictions(logits)
-    for best, row in zip(predictions.tolist(), applied.probabilities(logits).tolist(), strict=True):
-        probabilities = dict(zip(names, row, strict=True))
-        yield {"label": names[best], "probability": row[best], "probabilities": probabilities}
+
+def label_values(result: Evaluation, names: Sequence[str]) -> dict[str, Any]:
+    """The scores of each label by its name, in the form of `results.json`; {} unless rows may have several."""
+    return {name: score._asdict() for name, score in zip(display_names(names), result.label_scores, strict=False)}
 
 
 def as_json(value: Any) -> Any:

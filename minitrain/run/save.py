@@ -15,15 +15,17 @@ from torch import Tensor
 from minitrain.config.read_options import files_shown
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import Splits
-from minitrain.data.labels.ids import Labels, display_names, label_numbers
+from minitrain.data.labels.ids import Labels, display_names
 from minitrain.data.labels.notes import plain
+from minitrain.data.labels.numbered import label_numbers
 from minitrain.data.tables.table import Table
 from minitrain.errors import MinitrainError
 from minitrain.model.freezing import count_parameters
 from minitrain.model.weights import save_classifier
+from minitrain.run.answers import answers, true_label
 from minitrain.run.calibration import FittedCalibration, save_calibration
 from minitrain.run.prepare import LIBRARIES, PreparedRun
-from minitrain.run.report import answers, as_json, finite_values
+from minitrain.run.report import as_json, finite_values, label_values
 from minitrain.run.run_folder import CALIBRATION, LOG, PREDICTIONS, RESULTS
 from minitrain.storage.files import json_text, whole_text_file, write_whole
 from minitrain.training.evaluation import Evaluation, baseline
@@ -84,6 +86,11 @@ def run_info(run: PreparedRun, state: TrainState, best: Best, final: Mapping[str
         "saved": "best" if best.weights else "last",
         "baseline": {name: baseline(splits.train, split) for name, split in splits.scored.items()},
         "results": {name: finite_values(result) for name, result in final.items()},
+        "label_scores": {
+            name: label_values(result, splits.labels.names or ())
+            for name, result in final.items()
+            if splits.labels.multi_label
+        },
         "config": asdict(config),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
     }
@@ -115,7 +122,7 @@ def write_predictions(directory: Path, splits: Splits, final: Mapping[str, Evalu
     """Write `predictions.jsonl`, or remove an earlier run's if nothing was scored.
 
     One JSON object per row, in the data's order: the split (if several), the file (if several), the row's number
-    from 1, its texts, its label, the prediction and, for classes, the probabilities.
+    from 1, its texts, its label, the prediction (lists, if rows have several) and, for classes, the probabilities.
     """
     path = directory / PREDICTIONS
     if not final:
@@ -140,8 +147,8 @@ def _records(splits: Splits, table: Table, logits: Tensor) -> Iterator[dict[str,
             **({"file": source} if several else {}),
             "row": number,
             **{key: values[row] for key, values in texts.items()},
-            "label": label if labels.names is None else names[int(label)],
-            "prediction": answer.pop("score" if labels.names is None else "label"),
+            "label": true_label(label, names),
+            "prediction": answer.pop(next(iter(answer))),  # its first value: label, labels or score
             **answer,
         }
 
@@ -203,5 +210,6 @@ def _named(labels: Labels) -> str:
         return "a score"
     names = [plain(name) for name in display_names(labels.names)]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    more += ", any number of them a text" if labels.multi_label else ""
     f1 = "" if labels.positive_label is None else f"; F1 is of {plain(labels.positive_label)}"
     return f"{', '.join(names[:SHOWN])}{more}{f1}"

@@ -121,7 +121,8 @@ def load_run(config: InferenceConfig, world: World | None = None) -> SavedRun:
     tokenizer.check_fits(model.config.vocab_size, source)
     run_info = read_results(source)
     remembered = None if config.max_length is not None else run_info.get("max_length")
-    labels = saved_labels(None if model.config.is_regression else names_or_default(model.config), run_info)
+    names = None if model.config.is_regression else names_or_default(model.config)
+    labels = saved_labels(names, run_info, model.config.is_multi_label)
     return SavedRun(
         directory=directory,
         model=model,
@@ -158,7 +159,7 @@ def read_rows(
     try:
         return read_file(file, columns, reading, others=others)
     except MinitrainError as error:
-        names = ("text_columns", "label_column")
+        names = ("text_columns", "label_columns" if getattr(config, "label_columns", None) else "label_column")
         flags = [f"--{name}" for name in names if getattr(config, name, "not a flag") is None]
         if not flags or not re.search("has no (column|field) ", str(error)):
             raise

@@ -33,6 +33,7 @@ from minitrain.training.confusion import Confusion
 from minitrain.training.loss import Loss, mean_loss
 from minitrain.training.metric_inputs import predictions_of as predictions_of
 from minitrain.training.metrics import Metric
+from minitrain.training.multi_label_baseline import multi_label_baseline
 from minitrain.training.multi_label_metrics import LabelScore
 from minitrain.training.pooling import pool_windows
 from minitrain.training.regression_metrics import mean_absolute_error, root_mean_squared_error
@@ -279,9 +280,12 @@ def baseline(train: Split, split: Split) -> float | dict[str, float]:
     """Score on `split` the best constant prediction that the training labels give.
 
     Returns:
-        The accuracy of the most frequent class; for scores RMSE and MAE of the mean, by name.
+        The accuracy of the most frequent class. By name: for scores RMSE and MAE of the mean; for several labels a
+        row `multi_label_baseline`.
     """
     assert train.labels is not None and split.labels is not None
+    if train.labels.ndim == 2:
+        return multi_label_baseline(train.labels, split.labels)
     if not train.labels.dtype.is_floating_point:
         return (split.labels == train.labels.bincount().argmax()).double().mean().item()
     mean = train.labels.double().mean().float().expand(len(split))

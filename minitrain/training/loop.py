@@ -146,7 +146,8 @@ def fit(
     for split in (train, *splits.values()):
         check_token_types(model.config, split)
     classes = None if model.config.is_regression else model.config.num_labels
-    new_metric = new_metric or partial(metric_for, None, classes, names=config.metrics)
+    several = model.config.is_multi_label
+    new_metric = new_metric or partial(metric_for, None, classes, names=config.metrics, multi_label=several)
     new_metric = with_user_metrics(new_metric, compute_metrics, world)
     names = None if classes is None else names_or_default(model.config)
     minimized = loss_of_run(config, names, train.labels, loss)

@@ -1,4 +1,4 @@
-"""Cross-entropy and mean squared error, each as (sum over the examples, number of examples).
+"""Cross-entropy, binary cross-entropy and mean squared error, each as (sum, number of examples or decisions).
 
 The caller divides, since only it knows how many examples the whole optimizer step has: dividing the sum over all
 micro-batches and ranks once makes the gradient independent of how a batch is split. With class weights the count is
@@ -162,8 +162,35 @@ def mean_squared_error(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
     return F.mse_loss(logits.float().squeeze(-1), labels.float(), reduction="sum"), len(labels)
 
 
+def binary_cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
+    """Sum over the rows of the mean negative log-likelihood of their C decisions, 0-dim float64 in nats, and B.
+
+    Source: the loss of BertForSequenceClassification for `multi_label_classification`, BCEWithLogitsLoss.
+
+    Args:
+        logits: (B, C), any float dtype; computed in float32. A probability is the sigmoid of a logit.
+        labels: (B, C) float, 0 or 1 for each class.
+
+    >>> binary_cross_entropy(torch.zeros(2, 3), torch.ones(2, 3))  # 2 * ln(2)
+    (tensor(1.3863, dtype=torch.float64), 2)
+    """
+    _check_tensors("binary_cross_entropy", logits, labels)
+    if logits.ndim != 2 or labels.shape != logits.shape or not labels.is_floating_point():
+        raise MinitrainError(
+            "binary_cross_entropy needs logits (B, C) and float labels (B, C) of 0 and 1, got "
+            f"{tuple(logits.shape)} and {tuple(labels.shape)} of {labels.dtype}; "
+            "labels that are class ids go with cross_entropy"
+        )
+    mean = F.binary_cross_entropy_with_logits(logits.float(), labels.float())
+    # The gradient of a mean divides by B * C, that of a sum multiplies by 1 / (B * C), which rounds otherwise.
+    # Multiplying by B in float64 is exact, so a caller who divides by it gets the bits of the mean.
+    return (mean if mean.device.type == "mps" else mean.double()) * len(labels), len(labels)
+
+
 def loss_of(logits: Tensor, labels: Tensor, loss: Loss = PLAIN, examples: int | None = None) -> tuple[Tensor, Any]:
-    """Cross-entropy of classes (int64), squared error of scores (float), or as `loss` says: (sum, count)."""
+    """(Sum, count) of the cross-entropy of int64 labels, the squared error of float (B,), the binary of (B, C), or
+    of what `loss` says.
+    """
     if loss.class_weights is not None or loss.function is not None or labels.dtype.is_floating_point:
         return _other_loss(logits, labels, loss)
     return cross_entropy(logits, labels, loss.label_smoothing, examples)
@@ -178,10 +205,9 @@ def _other_loss(logits: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Any
             ("class_weights", loss.class_weights),
         ):
             if value:
-                raise MinitrainError(
-                    f"--{flag} {value} is about classes, but these labels are scores: leave it out"
-                )
-        return mean_squared_error(logits, labels)
+                are = "several a text, each decided by itself" if labels.ndim == 2 else "scores"
+                raise MinitrainError(f"--{flag} {value} is about classes, but these labels are {are}: leave it out")
+        return binary_cross_entropy(logits, labels) if labels.ndim == 2 else mean_squared_error(logits, labels)
     assert loss.class_weights is not None
     return weighted_cross_entropy(logits, labels, loss.class_weights, loss.label_smoothing)
 

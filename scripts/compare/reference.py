@@ -34,7 +34,7 @@ from transformers.utils import logging as transformers_logging
 from compare import layer_groups
 from compare.record import Record
 from minitrain.config.train_config import TrainConfig
-from minitrain.data.labels.ids import label_numbers
+from minitrain.data.labels.numbered import label_numbers
 from minitrain.data.splits import TextSplits
 from minitrain.data.tables.table import Table
 from minitrain.distributed.world import choose_device, world_from_environment

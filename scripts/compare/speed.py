@@ -183,7 +183,7 @@ def _trainer(side: str, settings: dict[str, Any], warmup: int) -> dict[str, Any]
     )
 
     from minitrain.config.train_config import TrainConfig
-    from minitrain.data.labels.ids import label_numbers
+    from minitrain.data.labels.numbered import label_numbers
     from minitrain.run.prepare import rows_of
     from minitrain.storage.hub import resolve_model
 

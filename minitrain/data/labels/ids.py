@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from minitrain.config.label_map import as_flag
-from minitrain.config.problem_types import CLASSIFICATION, REGRESSION
+from minitrain.config.problem_types import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from minitrain.data.labels.values import (
     LARGEST,
     Name,
@@ -23,7 +23,6 @@ from minitrain.data.labels.values import (
     label_values,
     raw_values,
     row_of,
-    scores,
     whole_number,
 )
 from minitrain.data.tables.table import Table
@@ -43,6 +42,8 @@ class Labels:
             None: only if no name is a number.
         label_map: New names for the labels of the data.
         alphabetical: Only the alphabet gave the order of the classes.
+        multi_label: A row has any number of the classes, or none.
+        separator: Between the labels of a row, if they are one text.
     """
 
     names: tuple[str, ...] | None
@@ -50,9 +51,13 @@ class Labels:
     numbers_are_ids: bool | None = field(default=None, compare=False)
     label_map: Mapping[str, str] | None = None
     alphabetical: bool = field(default=False, compare=False)
+    multi_label: bool = False
+    separator: str | None = field(default=None, compare=False)
 
     @property
     def problem_type(self) -> str:
+        if self.multi_label:
+            return MULTI_LABEL
         return REGRESSION if self.names is None else CLASSIFICATION
 
     @property
@@ -67,8 +72,9 @@ class Labels:
 
     @property
     def positive_label(self) -> str | None:
-        """The name of the class that F1 is about; None unless there are two."""
-        return self.names[self.positive] if self.names is not None and len(self.names) == 2 else None
+        """The name of the class that F1 is about; None unless a row has one of two."""
+        two = self.names is not None and len(self.names) == 2 and not self.multi_label
+        return self.names[self.positive] if self.names is not None and two else None
 
     @property
     def by_place(self) -> bool:
@@ -81,16 +87,19 @@ class Labels:
         return not any(map(is_integer, self.names)) if known is None else known
 
 
-def saved_labels(names: tuple[str, ...] | None, facts: Mapping[str, Any]) -> Labels:
+def saved_labels(names: tuple[str, ...] | None, facts: Mapping[str, Any], multi_label: bool = False) -> Labels:
     """The classes of a saved head. facts: its `results.json`, or {}."""
     if names is None:
         return Labels(names=None)
+    settings = facts.get("config") or {}
     positive = facts.get("positive_label")
     return Labels(
         names=names,
         positive=names.index(positive) if len(names) == 2 and names.count(positive) == 1 else 1,
         numbers_are_ids=facts.get("numbers_are_ids") is True,
-        label_map=(facts.get("config") or {}).get("label_map"),
+        label_map=settings.get("label_map"),
+        multi_label=multi_label,
+        separator=settings.get("label_separator"),
     )
 
 
@@ -239,11 +248,6 @@ class ClassLookup:
         return same[0] if len(same) == 1 else None
 
 
-def label_numbers(table: Table, column: str, labels: Labels) -> list[int] | list[float]:
-    """The class id, or score, of every row. Raises MinitrainError naming source, row, column and value."""
-    return scores(table, column) if labels.names is None else class_ids(table, column, labels)
-
-
 def class_ids(table: Table, column: str, labels: Labels) -> list[int]:
     """The class id of every row. Raises MinitrainError naming source, row, column and value."""
     keys, ids = _ids_by_key(table, column, labels)
@@ -274,7 +278,7 @@ def _ids_by_key(table: Table, column: str, labels: Labels) -> tuple[Sequence[Any
 
 def hidden(table: Table, column: str, labels: Labels | None = None) -> bool:
     """Whether all labels are -1, as in GLUE's test splits with secret labels, and -1 is no class of the run."""
-    if table.find(column) is None:
-        return True
+    if table.find(column) is None or labels is not None and labels.multi_label:
+        return table.find(column) is None
     is_class = labels is not None and "-1" in (*(labels.names or ()), *(labels.label_map or ()))
     return not is_class and all(v in (-1, "-1") for v in table.column(column)[:])

@@ -12,6 +12,7 @@ from typing import Any
 from minitrain.config.label_map import as_flag
 from minitrain.config.problem_types import CLASSIFICATION, REGRESSION
 from minitrain.data.labels.ids import Labels, class_counts, quoted
+from minitrain.data.labels.multi import infer_label_sets, is_multi_label
 from minitrain.data.labels.values import (
     LARGEST,
     Name,
@@ -39,8 +40,9 @@ def infer_labels(
     *,
     label_map: Mapping[str, str] | None = None,
     positive_label: str | None = None,
+    separator: str | None = None,
 ) -> Labels:
-    """Infer the classes of a training table, or that its labels are scores.
+    """Infer the classes of a training table, or that its labels are scores, or several a row.
 
     The order of `known`, the classes of a trained head, is kept if the data has the same classes. Raises
     MinitrainError naming source, column, row and value.
@@ -55,6 +57,9 @@ def infer_labels(
         return _scores_only(label_map, positive_label)
     if not len(table):
         raise MinitrainError(f"{table.source}: has no rows")
+    if is_multi_label(table, column, problem_type, separator):
+        labels = infer_label_sets(table, column, known, label_map=label_map, separator=separator)
+        return with_positive(labels, positive_label)
     own, numbers = class_names(table, column, label_map), None
     if own:
         ordered, numbered = tuple(dict.fromkeys(own)), True
@@ -113,6 +118,8 @@ def with_positive(labels: Labels, positive_label: str | None) -> Labels:
     where = f"--positive_label {positive_label}"
     if labels.names is None:
         raise MinitrainError(f"{where}: the labels are scores, which have no F1; leave it out")
+    if labels.multi_label:
+        raise MinitrainError(f"{where}: is for texts with one of two classes, and these have several: leave it out")
     if len(labels.names) != 2:
         raise MinitrainError(
             f"{where}: there are {len(labels.names)} classes, {quoted(labels.names)}, and their F1 is the mean "

@@ -2,10 +2,12 @@
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from minitrain.config.label_map import as_flag
 from minitrain.data.labels.ids import Labels, class_counts
+from minitrain.data.labels.multi import label_sets
 from minitrain.data.labels.values import Name, alike, is_written_number, label_keys, label_values, whole_number
 from minitrain.data.tables.table import Table
 
@@ -21,25 +23,56 @@ def label_notes(tables: Mapping[str, Table], column: str, labels: Labels) -> lis
     names = labels.names
     if names is None:
         return []
+    if labels.multi_label:
+        return _several(tables["train"], column, labels)
     notes = []
     if labels.alphabetical and len(names) == 2 and labels.positive == 1:
         choice = f"--positive_label {shlex.quote(plain(names[0]))}"
         notes.append(f"f1 is of '{plain(names[1])}', the second by the alphabet; {choice} makes it the other's")
     notes += numbers_as_ids(tables, column, labels)
     counts = class_counts(tables["train"], column, labels)
-    if missing := [f"'{plain(name)}'" for i, name in enumerate(names) if not counts[i]]:
-        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-        few = ", ".join(missing[:SHOWN]) + more
-        notes.append(f"no training row has the label {few}, which the model cannot learn")
+    notes += _without_rows(names, counts)
     notes += _alike(names, counts)
     notes += _too_many(names, sum(counts.values()), column)
     return [*notes, *(_written_numbers(names) or _joined(names))]
 
 
+def _several(train: Table, column: str, labels: Labels) -> list[str]:
+    """Notes on labels of which a row has several."""
+    names, sets = labels.names or (), label_sets(train, column, labels)
+    counts = Counter(i for ids in sets for i in ids)
+    notes = _without_rows(names, counts)
+    if everywhere := [i for i in range(len(names)) if counts[i] == len(sets)]:
+        few = _few([names[i] for i in everywhere])
+        notes.append(f"every training row has the label {few}: there is nothing to learn of it")
+    if (longest := max(map(len, names))) > LONG:
+        notes.append(f"labels have up to {longest} characters: is {column!r} a column of texts?")
+    for sign in ",;|":
+        joined = [name for name in names if sign in name and {part.strip() for part in name.split(sign)} & {*names}]
+        if joined and labels.separator is None:
+            notes.append(f"'{plain(joined[0])}' is one label here; --label_separator '{sign}' is for texts alone")
+            break
+    return [*notes, *_alike(names, counts)]
+
+
+def _without_rows(names: Sequence[str], counts: Mapping[int, int]) -> list[str]:
+    missing = [name for i, name in enumerate(names) if not counts[i]]
+    return [f"no training row has the label {_few(missing)}, which the model cannot learn"] if missing else []
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(f"'{plain(name)}'" for name in names[:SHOWN]) + more
+
+
 def numbers_as_ids(tables: Mapping[str, Table], column: str, labels: Labels) -> list[str]:
     """A note on numbers that are read as places among names, unless the column itself names them."""
     names = labels.names or ()
-    if not labels.by_place or all(name in (str(i), f"LABEL_{i}") for i, name in enumerate(names)):
+    if (
+        labels.multi_label
+        or not labels.by_place
+        or all(name in (str(i), f"LABEL_{i}") for i, name in enumerate(names))
+    ):
         return []
     for split, table in tables.items():
         if column not in table.columns or column in table.class_names:
@@ -96,7 +129,8 @@ def _joined(names: Sequence[str]) -> list[str]:
         parts = {part.strip() for name in joined for part in name.split(sign)}
         alone = parts & set(names) if sign in "|;" else parts <= set(names)
         if joined and (alone or len(joined) * 2 > len(names) > len(parts)):
-            return [f"'{plain(joined[0])}' may be several labels in one; here it is a class: a text has one"]
+            way = f"--label_separator '{sign}' trains with several a text"
+            return [f"'{plain(joined[0])}' may be several labels in one; here it is a class: {way}"]
     return []
 
 

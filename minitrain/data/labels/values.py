@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from minitrain.config.label_map import as_flag
 from minitrain.config.options import plain_scalar
+from minitrain.data.labels.lists import each_label
 from minitrain.data.tables.table import Table
 from minitrain.errors import MinitrainError, listed, shown
 
@@ -64,8 +65,10 @@ def renamed(value: Any, table: Table, label_map: Mapping[str, str]) -> Any:
     return next((Name(label_map[text]) for text in spellings if text in label_map), value)
 
 
-def check_label_map(tables: Sequence[Table], column: str, label_map: Mapping[str, str] | None) -> None:
-    """Raise MinitrainError if the map renames no label that occurs in any table."""
+def check_label_map(
+    tables: Sequence[Table], column: str, label_map: Mapping[str, str] | None, separator: str | None = None
+) -> None:
+    """Raise MinitrainError if the map renames no label that occurs in any table. separator: As in `Labels`."""
     tables = [table for table in tables if column in table.columns]
     if not label_map or not tables:
         return
@@ -73,7 +76,8 @@ def check_label_map(tables: Sequence[Table], column: str, label_map: Mapping[str
     for table in tables:
         names = table.class_names.get(column, ())
         kinds = {str} if names else _PLAIN  # integers that have names go by them
-        found = {(type(v), v): v for v in [*names, *raw_values(table, column)] if type(v) in kinds}.values()
+        values = each_label([*names, *raw_values(table, column)], separator, table.untyped)
+        found = {(type(v), v): v for v in values if type(v) in kinds}.values()
         if any(type(renamed(value, table, label_map)) is Name for value in found):
             return
         occurring |= {shown(value): None for value in found}
@@ -141,7 +145,7 @@ def bad_label(table: Table, column: str, row: int, value: Any, expected: str, cl
         hint = "; the row has no label: leave it out, or fill it in"
         hint += f", or name it, as in {as_flag({value: 'none'})}" if type(value) is str and classes else ""
     elif isinstance(value, list | tuple | dict | set) or hasattr(value, "shape"):
-        hint = "; a text has one label here: keep one of them, or train a model a label"
+        hint = "; for several labels a text pass --problem_type multi_label_classification"
     elif isinstance(value, bytes):
         hint = "; write it as text"
     elif isinstance(value, Decimal | date | time):

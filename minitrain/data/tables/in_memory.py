@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minitrain.config.options import plain_scalar
-from minitrain.data.tables.table import ABSENT, Table, field_of
+from minitrain.data.tables.table import ABSENT, Table, class_names_of, field_of
 from minitrain.data.tokenizer.tokenizer import Example
 from minitrain.errors import MinitrainError, listed, shown
 
@@ -67,7 +67,7 @@ def table_in_memory(data: Any, source: str, columns: Sequence[str] | None = None
     class_names: dict[str, tuple[str, ...]] = {}
     if kind == "datasets.Dataset":
         unformatted = data.with_format(None)
-        class_names = {name: tuple(f.names) for name, f in data.features.items() if hasattr(f, "names")}
+        class_names = class_names_of(data.features)
         found: Mapping[str, Sequence[Any]] = {name: unformatted[name] for name in unformatted.column_names}
     elif hasattr(data, "iloc") and hasattr(data, "columns"):  # pandas, and libraries like it
         found = _of_frame(data, source, columns)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from minitrain.data.gc_pause import gc_paused
-from minitrain.data.tables.table import Table, named
+from minitrain.data.tables.table import Table, class_names_of, named
 from minitrain.errors import MinitrainError, cut
 from minitrain.storage.hub_datasets import first_lines
 
@@ -48,11 +48,10 @@ def arrow_table(source: str, rows: Any, commit: str | None = None, from_text: bo
         if rows.data[own].null_count:
             row = next(row for row, value in enumerate(rows.data[own], start=1) if not value.is_valid)
             gaps[name] = f"{source}, row {row}, column {name!r}: is None; {MISSING}"
-    features = {name: rows.features[own] for name, own in stored.items()}
     return Table(
         source=source,
         columns={name: rows[own] for name, own in stored.items()},
-        class_names={name: tuple(kind.names) for name, kind in features.items() if hasattr(kind, "names")},
+        class_names=class_names_of({name: rows.features[own] for name, own in stored.items()}),
         commit=commit,
         header=header,
         gaps=gaps,

@@ -161,6 +161,17 @@ def named(header: Sequence[str]) -> dict[int, str]:
     return {i: name for i, name in enumerate(names) if name.strip() and names.count(name) == 1}
 
 
+def class_names_of(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The class names that features of `datasets` give to a column's integers, or to those in its lists."""
+    found = {}
+    for column, feature in features.items():
+        inside = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
+        names = getattr(feature, "names", None) or getattr(inside, "names", None)
+        if names:
+            found[column] = tuple(names)
+    return found
+
+
 def field_of(row: Mapping[str, Any], name: str) -> Any:
     """The value of a field, or of a nested one; `ABSENT` if there is none. A field `a.b` comes before a nested one.
 

@@ -31,11 +31,14 @@ SIDES = {"tail": "left", "head_tail": "middle"}
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A tokenized text or pair: two lists of equal length, special tokens included, and a label if known."""
+    """A tokenized text or pair: two lists of equal length, special tokens included, and a label if known.
+
+    label: A class id, a score, or 0 or 1 for each class.
+    """
 
     input_ids: list[int]
     token_type_ids: list[int]
-    label: int | float | None = None
+    label: int | float | Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
