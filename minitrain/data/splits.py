@@ -118,8 +118,8 @@ def text_splits(tables: Tables, config: DataConfig, known_labels: tuple[str, ...
     sampler = Subsampler(config, columns, label_column, labels)
     if config.eval_fraction:
         by_split = sampler.hold_back(by_split)
-    if tables.asked_for_test:
-        by_split["test"].column(label_column)  # raises if it is missing
+    for name in _label_columns(config) if tables.asked_for_test else ():
+        by_split["test"].column(name)  # raises if it is missing
     tests = [name for name in by_split if name.startswith("test")]
     secret = [name for name in tests if hidden(by_split[name], label_column, labels)]
     used = sampler.sample("train", by_split["train"], config.max_train_samples, training=True)

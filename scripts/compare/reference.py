@@ -14,6 +14,7 @@ from datasets.utils.logging import disable_progress_bar as disable_progress_bars
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import (
     accuracy_score,
+    average_precision_score,
     f1_score,
     matthews_corrcoef,
     mean_absolute_error,
@@ -44,6 +45,14 @@ from minitrain.run.prepare import rows_of
 from minitrain.storage.hub import resolve_model
 from minitrain.training.metrics import metric_for
 
+# Metrics of several labels a row, from logits and 0 or 1 for each label; a logit above 0 predicts the label.
+OF_SEVERAL: dict[str, Callable[[Any, Any], Any]] = {
+    "micro_f1": lambda x, y: f1_score(y, x > 0, average="micro", zero_division=0.0),
+    "macro_f1": lambda x, y: f1_score(y, x > 0, average="macro", zero_division=0.0),
+    "samples_f1": lambda x, y: f1_score(y, x > 0, average="samples", zero_division=0.0),
+    "subset_accuracy": lambda x, y: accuracy_score(y, x > 0),
+    "average_precision": lambda x, y: average_precision_score(y, x),
+}
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 
 
@@ -77,7 +86,9 @@ def prepare(config: TrainConfig, record: Record) -> Reference:
 
     def dataset(table: Table) -> Dataset:
         columns = {f"text_{i}": list(table.column(name)) for i, name in enumerate(rows.text_columns)}
-        labels = label_numbers(table, rows.label_column, rows.labels)
+        labels: Any = label_numbers(table, rows.label_column, rows.labels)
+        if rows.labels.multi_label:  # Trainer wants 0.0 and 1.0 for each class: integers are an error
+            labels = [[float(i in ids) for i in range(rows.labels.num_labels)] for ids in labels]
         data = Dataset.from_dict({**columns, "label": labels})
         return data.map(
             lambda row: tokenizer(*(row[name] for name in columns), truncation=True, max_length=limit),
@@ -165,7 +176,9 @@ def _metrics(rows: TextSplits) -> Callable[[Any, Any], dict[str, float]]:
         "mae": lambda predictions, labels: mean_absolute_error(labels, predictions),
         "r2": lambda predictions, labels: r2_score(labels, predictions),
     }
-    names = metric_for(rows.task, rows.labels.num_classes, positive).names
+    names = metric_for(rows.task, rows.labels.num_classes, positive, multi_label=rows.labels.multi_label).names
+    if rows.labels.multi_label:
+        return lambda logits, labels: {name: float(OF_SEVERAL[name](logits, labels)) for name in names}
 
     def compute(logits: Any, labels: Any) -> dict[str, float]:
         predictions = logits[:, 0] if rows.labels.names is None else numpy.argmax(logits, axis=-1)

@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity.reference import REFERENCES, Twins, assert_same_logits, load_twins, make_inputs, save_checkpoint
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, pipeline
+from transformers import BertConfig
 
-from minitrain.data.tokenizer.tokenizer import load_tokenizer
 from minitrain.errors import MinitrainError
 from minitrain.model.encoder_config import LARGEST_SIZE, EncoderConfig
 from minitrain.model.families import FAMILIES
@@ -240,7 +239,7 @@ def test_more_labels_than_any_task_has_are_refused_before_they_are_named(tmp_pat
     assert_names(write(tmp_path, num_labels=2**20 + 1), "num_labels", "from 1 to 1048576")
 
 
-@pytest.mark.parametrize("value", ["multi_label_classification", "classification", 3, ["regression"], True])
+@pytest.mark.parametrize("value", ["multi_label", "classification", 3, ["regression"], True])
 def test_a_problem_type_that_is_not_trained_here_blocks_a_trained_head_alone(value: Any, tmp_path: Path) -> None:
     save_checkpoint(tmp_path, num_labels=3)
     set_config(tmp_path, problem_type=value)
@@ -253,14 +252,10 @@ def test_a_problem_type_that_is_not_trained_here_blocks_a_trained_head_alone(val
     assert load_encoder(tmp_path).config.hidden_size == 32
 
 
-def test_a_head_of_several_labels_a_text_is_for_the_pipeline_of_transformers(tmp_path: Path) -> None:
-    """The way out that the message names."""
-    save_checkpoint(tmp_path, vocab_size=30522, num_labels=3, problem_type="multi_label_classification")
-    with pytest.raises(MinitrainError, match="the pipeline of transformers applies this one"):
-        load_classifier(tmp_path)
-    load_tokenizer("demo").save(tmp_path)
-    (found,) = pipeline("text-classification", model=str(tmp_path), device="cpu", top_k=None)(["a film"])
-    assert len(found) == 3 and abs(sum(entry["score"] for entry in found) - 1.0) > 0.01  # of a sigmoid each
+def test_a_head_of_one_label_is_a_score_unless_a_text_may_have_several(tmp_path: Path) -> None:
+    for problem, is_score in ((None, True), ("regression", True), ("multi_label_classification", False)):
+        config = read_config(write(tmp_path, num_labels=1, problem_type=problem))
+        assert (config.is_regression, config.is_multi_label) == (is_score, not is_score)
 
 
 OLD_CONFIGS = [

@@ -152,10 +152,15 @@ def test_half_a_head_is_none(part: str, tmp_path: Path) -> None:
 
 
 def test_a_head_of_several_labels_a_text_is_a_base_for_classes(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, num_labels=3, problem_type="multi_label_classification")
-    assert "'problem_type'" in refused(lambda: load_classifier(tmp_path, 2))
-    report = report_of(tmp_path, 2, new_head=True)
-    assert report.new == OUTPUT and report.unusual == ["classifier.bias", "classifier.weight"]
+    several, one = "multi_label_classification", "single_label_classification"
+    for own, asked in ((several, one), (one, several)):
+        save_checkpoint(tmp_path / own, num_labels=3, problem_type=own)
+        said = refused(lambda own=own, asked=asked: load_classifier(tmp_path / own, 3, problem_type=asked))
+        assert f"the trained head is of {own}, the data of {asked}: drop the head with --new_head" in said
+        report = load_classifier(tmp_path / own, 3, problem_type=asked, new_head=True).load_report
+        assert report.new == OUTPUT and report.unusual == ["classifier.bias", "classifier.weight"]
+    assert load_classifier(tmp_path / several, 3, problem_type=several).load_report.new == []
+    assert load_classifier(tmp_path / several).config.is_multi_label
 
 
 def test_parts_of_a_head_with_other_sizes_are_new_where_the_head_is(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from transformers.trainer_pt_utils import LabelSmoother
 
 from minitrain.errors import MinitrainError
-from minitrain.training.loss import cross_entropy, mean_squared_error
+from minitrain.training.loss import binary_cross_entropy, cross_entropy, loss_of, mean_squared_error
 
 BATCH_SIZES = [1, 2, 3, 7, 8, 23, 32]
 
@@ -23,6 +23,9 @@ def reference_loss(num_labels: int, logits: Tensor, labels: Tensor) -> Tensor:
         "num_labels": num_labels,
     }
     model = BertForSequenceClassification(BertConfig(vocab_size=8, **sizes))
+
+    if labels.ndim == 2:
+        model.config.problem_type = "multi_label_classification"
 
     class Head(torch.nn.Module):
         def forward(self, pooled: Tensor) -> Tensor:
@@ -178,3 +181,39 @@ def test_lists_are_named(loss: Any) -> None:
         loss(torch.zeros(2, 1), [0, 0])
     with pytest.raises(MinitrainError, match="got logits as list, expected a tensor"):
         loss([[0.0]], torch.zeros(1))
+
+
+@pytest.mark.parametrize("batch", BATCH_SIZES)
+@pytest.mark.parametrize("classes", [1, 3, 5, 28])
+def test_binary_cross_entropy_and_its_gradient_have_the_bits_of_bert(batch: int, classes: int) -> None:
+    torch.manual_seed(batch * classes)
+    ours, theirs = twins(batch, classes)
+    labels = (torch.rand(batch, classes) > 0.7).float()
+    total, count = binary_cross_entropy(ours, labels)
+    expected = reference_loss(classes, theirs, labels)
+    (total / count).backward()
+    expected.backward()
+    assert count == batch * classes and total.shape == ()
+    assert torch.equal((total / count).float(), expected)
+    assert torch.equal(grad(ours), grad(theirs))
+    assert loss_of(ours, labels) == (total, count)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels"),
+    [
+        (torch.zeros(2, 3), torch.zeros(2, 2)),
+        (torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.int64)),
+        (torch.zeros(3), torch.zeros(3)),
+    ],
+)
+def test_binary_cross_entropy_names_what_it_got(logits: Tensor, labels: Tensor) -> None:
+    with pytest.raises(MinitrainError, match=r"needs logits \(B, C\) and float labels \(B, C\) of 0 and 1, got"):
+        binary_cross_entropy(logits, labels)
+
+
+def test_labels_of_which_a_text_has_several_are_not_smoothed() -> None:
+    with pytest.raises(
+        MinitrainError, match="these labels are several a text, each decided by itself: leave it out"
+    ):
+        loss_of(torch.zeros(2, 3), torch.zeros(2, 3), 0.1)

@@ -13,7 +13,7 @@ _WORDS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}  # in a for
 
 def name_of_columns(columns: Sequence[str]) -> str:
     """The name of the column that `with_label_column` adds."""
-    return " + ".join(columns)
+    return " + ".join(columns) if len(columns) > 1 else f"{columns[0]} (0 or 1)"
 
 
 def with_label_column(table: Table, columns: Sequence[str]) -> Table:

@@ -50,7 +50,7 @@ def _several(train: Table, column: str, labels: Labels) -> list[str]:
     for sign in ",;|":
         joined = [name for name in names if sign in name and {part.strip() for part in name.split(sign)} & {*names}]
         if joined and labels.separator is None:
-            notes.append(f"'{plain(joined[0])}' is one label here; --label_separator '{sign}' is for texts alone")
+            notes.append(f"'{plain(joined[0])}' is one label here: names in a list are not split at '{sign}'")
             break
     return [*notes, *_alike(names, counts)]
 
