@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from minitrain.kernels import get_kernels
 from minitrain.model.weights import load_classifier, save_classifier
 from minitrain.training.evaluation import evaluate
 from minitrain.training.loop import fit
-from minitrain.training.loss import cross_entropy
+from minitrain.training.loss import cross_entropy, loss_of
 from minitrain.training.metrics import GlueMetric, metric_for
 from minitrain.training.schedules import linear_schedule
 from minitrain.training.setup import make_sampler, make_state
@@ -372,6 +373,21 @@ def test_evaluation_losses_that_are_no_numbers(still: Bench, tmp_path: Path) -> 
     assert math.isfinite(theirs.evaluate()["eval_loss"])
     with pytest.raises(MinitrainError, match=f"^row {spoiled[0] + 1}: the model's output is NaN"):
         evaluate(ours, still.validation, metric_for(None, 2))
+
+
+def test_integers_as_several_labels(still: Bench) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(
+        still.folder, num_labels=2, problem_type="multi_label_classification", dtype=torch.float32
+    )
+    rows = [still.train[row] for row in range(3)]
+    integers = [[0, 1], [1, 1], [0, 0]]
+    batch = collate([replace(row, label=label) for row, label in zip(rows, integers, strict=True)])
+    with pytest.raises(RuntimeError, match="can't be cast to the desired output type Long"):
+        model(**batch.inputs, labels=torch.tensor(integers))
+    expected = model(**batch.inputs, labels=torch.tensor(integers).float())
+    assert batch.labels is not None
+    total, count = loss_of(expected.logits, batch.labels)
+    assert torch.equal((total / count).float(), expected.loss)
 
 
 def test_head_trained_for_other_labels(still: Bench, tmp_path: Path) -> None:

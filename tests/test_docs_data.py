@@ -24,6 +24,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-
 LINES = [line for part in PAGE.split("```bash\n")[1:] for line in part.split("```")[0].splitlines()]
 COMMANDS = [line for line in LINES if line.startswith("python scripts/train.py ")]
 USES = [line for line in LINES if line.startswith(("python scripts/predict.py ", "python scripts/evaluate.py "))]
+TAGS = ("toxic", "insult")
 ROWS = [(f"text {i}", ("bad", "good")[i % 2]) for i in range(10)]
 
 
@@ -57,6 +58,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "text,label\n" + "".join(f"{text},{100.5 + i}\n" for i, (text, _) in enumerate(ROWS))
     )
     (folder / "new.csv").write_text("id,text\n7,a text\n8,another\n")
+    tagged = [
+        (text, [tag for i, tag in enumerate(TAGS) if row % 4 in (i, 2)]) for row, (text, _) in enumerate(ROWS)
+    ]
+    for name, rows in (
+        ("comments", [{"text": text, "tags": tags} for text, tags in tagged]),
+        ("vectors", [{"text": text, "label": [int(tag in tags) for tag in TAGS]} for text, tags in tagged]),
+    ):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "comments.csv").write_text("text,tags\n" + "".join(f'{a},"{", ".join(b)}"\n' for a, b in tagged))
+    columns = [f"{text},{int('toxic' in tags)},{int('insult' in tags)}\n" for text, tags in tagged]
+    (folder / "columns.csv").write_text("".join(["text,toxic,insult\n", *columns]))
     write_tiny_model(folder / "tiny")
     trained = TrainConfig(
         model=str(folder / "tiny"),
@@ -71,7 +83,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_page_has_commands() -> None:
-    assert len(COMMANDS) >= 14 and len(USES) >= 5
+    assert len(COMMANDS) >= 18 and len(USES) >= 5
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -84,7 +96,11 @@ def test_a_command_of_the_page_reads_its_rows(command: str, place: Path, monkeyp
     several = isinstance(config.train_file, str) and ("," in config.train_file or "*" in config.train_file)
     rows = 20 if several else 8 if config.eval_fraction else 10
     assert len(splits.train) == min(rows, config.max_train_samples or rows)
-    assert splits.labels.names == (None if config.problem_type == "regression" else ("bad", "good"))
+    several = any(name in command for name in ("comments", "columns.csv", "vectors"))
+    names: tuple[str, ...] | None = None if config.problem_type == "regression" else ("bad", "good")
+    if several:
+        names = TAGS if config.label_map or config.label_columns else TAGS[::-1]
+    assert (splits.labels.names, splits.labels.multi_label) == (names, several)
     assert splits.train.blank == 0
 
 

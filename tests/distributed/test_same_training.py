@@ -28,25 +28,31 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for size in SIZES:
         write_csv(folder / f"train-{size}.csv", *named_reviews(size))
     write_csv(folder / "eval.csv", *named_reviews(21, seed=1))
+    for name, count in (("several", 65), ("several-eval", 21)):
+        texts = reviews(count, seed=count)[0]
+        found = [[word for word in ("great", "dull", "plot") if word in text.split()] for text in texts]
+        write_csv(folder / f"{name}.csv", texts, list(map(",".join, found)))
     return folder
 
 
 @pytest.fixture(scope="module")
 def runs(place: Path) -> dict[int, list[list[dict[str, Any]]]]:
     """By number of processes: of each rank, what every run came to."""
+    kinds = [(f"train-{size}", "eval", {}) for size in SIZES]
+    several = ("several", "several-eval", {"label_separator": ","})
     flags: list[dict[str, Any]] = [
         {
             "model": str(place / "tiny"),
-            "train_file": str(place / f"train-{size}.csv"),
-            "eval_file": str(place / "eval.csv"),
-            "output_dir": str(place / f"{size}-{name}-{len(reading)}"),
+            "train_file": str(place / f"{train}.csv"),
+            "eval_file": str(place / f"{evaluation}.csv"),
+            "output_dir": str(place / f"{train}-{name}-{len(options)}"),
             "global_batch_size": 12,
             "learning_rate": 3e-3,
             "num_train_epochs": 2,
-            **reading,
             **dropout,
+            **options,
         }
-        for size, reading in [*((size, {}) for size in SIZES), (65, WINDOWS)]
+        for train, evaluation, options in [*kinds, ("train-65", "eval", WINDOWS), several]
         for name, dropout in DROPOUT.items()
     ]
     for one, loss in zip(flags[2:4], WEIGHTED, strict=True):

@@ -9,7 +9,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from transformers.trainer_pt_utils import LabelSmoother
 
 from minitrain.errors import MinitrainError
-from minitrain.training.loss import binary_cross_entropy, cross_entropy, loss_of, mean_squared_error
+from minitrain.training.loss import Loss, binary_cross_entropy, cross_entropy, loss_of, mean_squared_error
 
 BATCH_SIZES = [1, 2, 3, 7, 8, 23, 32]
 
@@ -216,4 +216,4 @@ def test_labels_of_which_a_text_has_several_are_not_smoothed() -> None:
     with pytest.raises(
         MinitrainError, match="these labels are several a text, each decided by itself: leave it out"
     ):
-        loss_of(torch.zeros(2, 3), torch.zeros(2, 3), 0.1)
+        loss_of(torch.zeros(2, 3), torch.zeros(2, 3), Loss(label_smoothing=0.1))
