@@ -141,6 +141,9 @@ def test_what_is_not_clearly_several_labels_is_asked_for() -> None:
     assert not joined.multi_label
     (said,) = label_notes({"train": table(["a;b", "a", "b"], csv=True)}, "tags", Labels(names=("a", "a;b", "b")))
     assert said.endswith("--label_separator ';' trains with several a text")
+    written = table(["['a']", "['b']", "[]", "['a', 'b']"], csv=True)
+    (said,) = label_notes({"train": written}, "tags", infer_labels(written, "tags"))
+    assert said.endswith("--problem_type multi_label_classification reads such texts as lists")
 
 
 HOSTILE: list[tuple[Any, str]] = [

@@ -124,6 +124,9 @@ def _written_numbers(names: Sequence[str]) -> list[str]:
 
 def _joined(names: Sequence[str]) -> list[str]:
     """A note on names that join others: x|y beside x, or more combinations than there are parts."""
+    if all(name.startswith("[") and name.endswith("]") for name in names):
+        way = "--problem_type multi_label_classification reads such texts as lists"
+        return [f"'{plain(names[0])}' may be several labels; here it is a class: {way}"]
     for sign in "|;,":
         joined = [name for name in names if sign in name and all(part.strip() for part in name.split(sign))]
         parts = {part.strip() for name in joined for part in name.split(sign)}
