@@ -13,7 +13,8 @@ from typing import Any
 from minitrain.config.data_config import DataConfig
 from minitrain.config.long_texts import LongTexts
 from minitrain.config.options import check_columns
-from minitrain.data.dataset import Split, Splits, SplitsInfo, flatten
+from minitrain.data.dataset import Split, Splits, SplitsInfo
+from minitrain.data.examples import flatten
 from minitrain.data.labels.ids import Labels
 from minitrain.data.labels.numbered import label_array
 from minitrain.data.progress import progress

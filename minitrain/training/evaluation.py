@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
-from minitrain.data.dataset import Split, as_split
+from minitrain.data.dataset import Split
+from minitrain.data.examples import as_split
 from minitrain.data.progress import progress
 from minitrain.data.sampler import Batches, batches_by_length, batches_by_row, draw_seed
 from minitrain.data.tokenizer.tokenizer import Example

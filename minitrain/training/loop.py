@@ -19,7 +19,8 @@ from torch import Tensor
 from minitrain.config.optimization import LENGTH_MULTIPLE
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import Batch, collate
-from minitrain.data.dataset import Split, as_split
+from minitrain.data.dataset import Split
+from minitrain.data.examples import as_split
 from minitrain.data.sampler import draw_seed, padding_share, rank_micro_batches
 from minitrain.data.targets import folded
 from minitrain.data.tokenizer.tokenizer import Example

@@ -188,9 +188,7 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
 
 
 def loss_of(logits: Tensor, labels: Tensor, loss: Loss = PLAIN, examples: int | None = None) -> tuple[Tensor, Any]:
-    """(Sum, count) of the cross-entropy of int64 labels, the squared error of float (B,), the binary of (B, C), or
-    of what `loss` says.
-    """
+    """The loss for these labels, int64 (B,), float (B,) or float (B, C), or that of `loss`: (sum, count)."""
     if loss.class_weights is not None or loss.function is not None or labels.dtype.is_floating_point:
         return _other_loss(logits, labels, loss)
     return cross_entropy(logits, labels, loss.label_smoothing, examples)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from minitrain.data.batch import collate
-from minitrain.data.dataset import as_split
+from minitrain.data.examples import as_split
 from minitrain.data.labels.ids import Labels
 from minitrain.data.labels.infer import infer_labels
 from minitrain.data.labels.label_columns import with_label_column

@@ -16,7 +16,8 @@ from minitrain.config.data_config import DataConfig
 from minitrain.config.long_texts import LongTexts
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
-from minitrain.data.dataset import Split, as_split
+from minitrain.data.dataset import Split
+from minitrain.data.examples import as_split
 from minitrain.data.load import load_splits, tokenize
 from minitrain.data.sampler import padding_share
 from minitrain.data.tokenizer.tokenizer import Example, Tokenizer, load_tokenizer, read_tokenizer, truncate

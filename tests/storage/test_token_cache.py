@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from minitrain.data.dataset import Split, flatten
+from minitrain.data.dataset import Split
+from minitrain.data.examples import flatten
 from minitrain.data.load import CHUNK, tokenize
 from minitrain.data.tables.table import Table
 from minitrain.data.tokenizer.tokenizer import Encoded, Example, Tokenizer, load_tokenizer
@@ -156,7 +157,7 @@ def test_runs_that_start_at_once_all_get_their_tokens(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from minitrain.storage.token_cache import cached
-from minitrain.data.dataset import flatten
+from minitrain.data.examples import flatten
 from minitrain.data.tokenizer.tokenizer import Encoded, Example
 
 chunk = flatten(Encoded([Example(input_ids=[101, 7, 102], token_type_ids=[0, 0, 0])]))

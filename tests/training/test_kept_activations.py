@@ -15,7 +15,7 @@ from test_main import named_reviews, write_csv
 from workers import train_runs
 
 from minitrain.config.train_config import TrainConfig
-from minitrain.data.dataset import as_split
+from minitrain.data.examples import as_split
 from minitrain.data.tokenizer.tokenizer import Example
 from minitrain.distributed.launcher import launch
 from minitrain.errors import MinitrainError
