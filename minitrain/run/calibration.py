@@ -147,7 +147,8 @@ def load_calibration(directory: Path, labels: Labels) -> Calibration:
             f"{path}: is of another model: fitted to a {WEIGHTS} of SHA-256 {shown(fitted_to)}, the one beside it "
             f"has '{model}'; get the file of this model, or leave out --calibrated"
         )
-    if found.get("labels") != list(names):
+    multi_label = found.get("multi_label") is True
+    if found.get("labels") != list(names) or multi_label != labels.multi_label:
         raise MinitrainError(
             f"{path}: is of the labels {shown(found.get('labels'))}, the model has {shown(list(names))}; get the "
             "file of this model, or leave out --calibrated"
@@ -157,7 +158,6 @@ def load_calibration(directory: Path, labels: Labels) -> Calibration:
         raise MinitrainError(f"{path}: 'temperature' is {shown(temperature)}; expected a number above 0")
     known = thresholds if isinstance(thresholds, dict) else {}
     wrong = [name for name, value in known.items() if name not in names or not _is_share(value)]
-    multi_label = found.get("multi_label") is True
     if known is not thresholds or wrong or len(known) != _count_of_thresholds(len(names), multi_label):
         raise MinitrainError(f"{path}: 'thresholds' is {shown(thresholds)}; expected label names with 0 to 1")
     return Calibration(
@@ -194,6 +194,7 @@ def calibrated_evaluation(result: Evaluation, split: Split, calibration: Calibra
         loss=after["loss"],
         metrics={**metric.compute(), "ece": after["ece"], "ece_before": before["ece"]},
         confusion=metric.confusion,
+        label_scores=metric.label_scores(),
     )
 
 

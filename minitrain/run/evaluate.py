@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,17 +129,15 @@ def _score(
     if world.is_main:
         print_notes(table.source, *length_notes(counts_of([split]), length, long_texts, run.tokenizer))
         print_notes(config.run, unknown_warning({table.source: (split.unknown, split.text_tokens)}))
+    metrics = config.metrics or run.metrics
+    new_metric = partial(
+        metric_for, data.task, labels.num_classes, labels.positive, metrics, multi_label=labels.multi_label
+    )
     with progress(f"evaluating {name}", len(split), silent=not world.is_main) as add:
         result = evaluate(
             run.model,
             split,
-            metric_for(
-                data.task,
-                labels.num_classes,
-                labels.positive,
-                config.metrics or run.metrics,
-                labels.multi_label,
-            ),
+            new_metric(),
             run.eval_settings(config),
             loss=saved_loss(run.run_info, run.labels.names),
             world=world,
@@ -146,8 +145,7 @@ def _score(
         )
     lines = result_lines(name, result, None, labels.positive_label)
     if run.calibration is not None:
-        metric = metric_for(data.task, labels.num_classes, labels.positive, config.metrics or run.metrics)
-        result = calibrated_evaluation(result, split, run.calibration, metric)
+        result = calibrated_evaluation(result, split, run.calibration, new_metric())
         lines += ["", *result_lines(f"{name}, calibrated", result, None, labels.positive_label)]
     say(*notes, *lines, *class_table(result, labels.names), silent=not world.is_main)
     if writer is not None:

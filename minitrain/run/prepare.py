@@ -94,6 +94,7 @@ def prepare(
     with world.local_main_first("data"):
         source = resolve_model(config.model, config.model_revision)
         tokenizer, max_length, splits = load_data(config, source, prefetcher, data)
+    check_calibratable(config, splits)
     names = splits.labels.names
     if world.size > 1:
         own = {"compute_metrics": user_metrics is not None}
@@ -161,7 +162,6 @@ def load_data(
     )
     for split in splits.all.values():
         check_token_types(encoder, split, source)
-    check_calibratable(config, splits)
     if config.label_smoothing_factor and splits.labels.multi_label:
         raise MinitrainError(
             f"--label_smoothing_factor {config.label_smoothing_factor} spreads a target over classes of which a "

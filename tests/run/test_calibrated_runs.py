@@ -244,3 +244,29 @@ def test_a_prediction_is_not_continued_with_another_calibration(
     predict_run(PredictConfig(**flags, resume=True))
     predict_run(PredictConfig(**flags | {"output": str(tmp_path / "whole.jsonl")}))
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_each_of_several_labels_has_a_threshold(place: Path, tmp_path: Path) -> None:
+    file, run, output = tmp_path / "several.jsonl", tmp_path / "run", tmp_path / "rows.jsonl"
+    words = ["apple", "pear"] * 20
+    rows = [{"text": f"{word} {i}", "label": [word] if i % 3 else []} for i, word in enumerate(words)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train(run_config(place, run, train_file=str(file), eval_file=str(file)))
+    stored = json.loads((run / "calibration.json").read_text())
+    assert list(stored["thresholds"]) == ["apple", "pear"] and stored["multi_label"] is True
+    [scored] = evaluate_run(EvaluateConfig(run=str(run), eval_file=str(file), calibrated=True)).values()
+    predict_run(PredictConfig(run=str(run), input=str(file), output=str(output), calibrated=True))
+    hits = given = true = 0
+    for row, line in zip(rows, output.read_text().splitlines(), strict=True):
+        record = json.loads(line)
+        over = {name for name, p in record["probabilities"].items() if p >= stored["thresholds"][name]}
+        assert set(record["labels"]) == over
+        hits, given, true = hits + len(over & set(row["label"])), given + len(over), true + len(row["label"])
+    assert scored.metrics["micro_f1"] == pytest.approx(2 * hits / (given + true), abs=1e-15)
+
+
+def test_each_kept_fold_is_calibrated_on_its_own_part(place: Path, tmp_path: Path) -> None:
+    flags = {"folds": 2, "keep_folds": True, "eval_file": None, "eval_strategy": "epoch", "eval_steps": None}
+    train(run_config(place, tmp_path / "run", **flags))
+    stored = [json.loads((tmp_path / f"run/fold-{n}/calibration.json").read_text()) for n in (1, 2)]
+    assert [each["rows"] for each in stored] == [30, 30]
