@@ -28,6 +28,8 @@ epoch="--num_train_epochs 1"
     compare class-weights $mrpc $epoch --class_weights balanced
     compare class-weights-accumulation $mrpc $epoch --class_weights balanced --per_device_train_batch_size 4 \
         --gradient_accumulation_steps 2
+    compare layer-rates $mrpc $epoch --layerwise_lr_decay 0.9 --head_learning_rate 1e-3 --weight_decay 0.01
+    compare frozen $mrpc $epoch --freeze 4 --layerwise_lr_decay 0.9
     compare batch16-length64 $mrpc $epoch --per_device_train_batch_size 16 --max_length 64
     compare evaluation-every-50 $mrpc $epoch --eval_strategy steps --eval_steps 50
     compare accumulation $mrpc $epoch --per_device_train_batch_size 4 --gradient_accumulation_steps 4
