@@ -52,9 +52,9 @@ for name in minitrain.__all__:
     getattr(minitrain, name)
 print((time.process_time() - torch_is_there) / (torch_is_there - start))
 """
-    # About a seventh, most of it the tokenizers library; datasets alone would cost more than half of torch.
+    # A quarter to a third, much of it the tokenizers library; datasets alone would cost more than half of torch.
     # It is a share of processor time, which a busy machine changes little.
-    assert statistics.median(float(python(code)) for _ in range(3)) <= 0.3
+    assert statistics.median(float(python(code)) for _ in range(3)) <= 0.4
 
 
 def test_package_alone_and_the_command_line_do_without_torch() -> None:

@@ -156,7 +156,7 @@ def test_the_python_of_the_pages_runs(
     demo_run: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran = [block for page in PAGES for block in blocks("python", page)]
-    assert len(ran) == 3
+    assert len(ran) == 4
     monkeypatch.chdir(place)
     monkeypatch.setenv("MINITRAIN_CACHE", str(place / "cache"))
     for code in ran:

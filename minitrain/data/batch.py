@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from minitrain.config.options import plain
+from minitrain.data.examples import is_label_list
 from minitrain.data.tokenizer.files import PADDING_SIDES
 from minitrain.data.tokenizer.tokenizer import Example
 from minitrain.data.windows import Document
@@ -142,7 +143,7 @@ def _label_tensor(labels: Sequence[Any]) -> Tensor | None:
         return torch.tensor(labels, dtype=torch.int64)
     if kinds == {float} and all(map(math.isfinite, labels)):
         return torch.tensor(labels, dtype=torch.float32)
-    if any(hasattr(label, "__len__") and getattr(label, "ndim", 1) for label in labels):
+    if any(map(is_label_list, labels)):
         return _multi_hot(labels)
     return _label_tensor(_checked_labels(labels))
 

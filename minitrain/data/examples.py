@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Sequence
 from itertools import chain
+from typing import Any
 
 from minitrain.data.dataset import Split
 from minitrain.data.tokenizer.tokenizer import Encoded, Example
@@ -48,7 +49,7 @@ def as_split(rows: "Split | Sequence[Example]") -> Split:
     if (unlabelled := sum(label is None for label in labels)) not in (0, len(labels)):
         raise MinitrainError(f"{unlabelled} of {len(labels)} Examples have no label; give all of them one, or none")
     tokens = flatten(Encoded(list(rows)))
-    several = all(hasattr(label, "__len__") and getattr(label, "ndim", 1) for label in labels)
+    several = all(map(is_label_list, labels))
     are_scores = any(isinstance(label, float) for label in labels)
     cut = {row.windows for row in rows if isinstance(row, Document)}
     if len(cut) > 1:
@@ -58,6 +59,15 @@ def as_split(rows: "Split | Sequence[Example]") -> Split:
         flat = array("f", chain.from_iterable(labels))
         return Split(tokens, flat, label_width=_common_width(labels), windows=windows)
     return Split(tokens, None if unlabelled else array("f" if are_scores else "q", labels), windows=windows)
+
+
+def is_label_list(label: Any) -> bool:
+    """Whether a label has a value for each class. An array or tensor of one value is that value.
+
+    >>> is_label_list([0, 1]), is_label_list(1)
+    (True, False)
+    """
+    return isinstance(label, list | tuple) or (getattr(label, "ndim", 0) == 1 and len(label) != 1)
 
 
 def _common_width(labels: Sequence[Sequence[float]]) -> int:

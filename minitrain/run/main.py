@@ -17,9 +17,10 @@ from minitrain.kernels.precision import compute_dtype, precision_name
 from minitrain.run.calibration import fit_calibration
 from minitrain.run.folds import train_several
 from minitrain.run.load_data import SplitsSource
+from minitrain.run.peak_memory import peak_memory_mb
 from minitrain.run.prepare import PreparedRun, complete, prepare
 from minitrain.run.profile import Profiler, matrix_ceiling, profile_lines
-from minitrain.run.report import Console, peak_memory_mb, say
+from minitrain.run.report import Console, say
 from minitrain.run.resume import Checkpointer
 from minitrain.run.resume_checks import TARGETS, finished_run
 from minitrain.run.run_folder import clear_checkpoints, output_path

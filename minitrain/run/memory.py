@@ -6,7 +6,6 @@ the whole process, on a GPU of PyTorch's tensors.
 """
 
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from minitrain.data.dataset import Split
 from minitrain.errors import MinitrainError
 from minitrain.kernels.precision import autocast, compute_dtype
 from minitrain.model.classifier import SequenceClassifier
+from minitrain.run.peak_memory import peak_memory_mb
 from minitrain.run.prepare import PreparedRun
 from minitrain.training.setup import plan
 
@@ -178,9 +178,7 @@ def _resident() -> float:
     file = Path("/proc/self/statm")
     if file.exists():
         return float(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
+    return peak_memory_mb() * 1e6
 
 
 def _padded(length: int, config: TrainConfig, model: SequenceClassifier) -> int:

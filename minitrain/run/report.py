@@ -6,7 +6,6 @@ A terminal shows a progress bar; elsewhere plain lines appear, about one for eac
 import base64
 import json
 import math
-import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -172,11 +171,6 @@ def duration(seconds: float) -> str:
     """
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
-
-
-def peak_memory_mb() -> float:
-    """The largest resident set size of this process so far, in MB (10**6 bytes)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def interval(share: float, count: int) -> tuple[float, float]:

@@ -38,7 +38,7 @@ def header(run: PreparedRun, processes: int = 1) -> list[str]:
         f"minitrain {version('minitrain')}  torch {torch.__version__}  {run.device}, "
         f"{torch.get_num_threads()} threads  {precision_name(config)}, {config.kernels} kernels  "
         + ("1 process" if processes == 1 else f"{processes} processes"),
-        *_slow_bf16(config, run.device),
+        *slow_bf16(config, run.device),
         "data     " + ", ".join(f"{name} {len(split)}" for name, split in splits.all.items()),
         *(f"         {note}" for note in splits.notes),
         "labels   " + _label_counts(splits),
@@ -98,7 +98,8 @@ def _lengths(run: PreparedRun, padding: str) -> list[str]:
     return lines if warning is None else [*lines, f"         {warning}"]
 
 
-def _slow_bf16(config: TrainConfig, device: torch.device) -> list[str]:
+def slow_bf16(config: TrainConfig, device: torch.device) -> list[str]:
+    """A warning if the processor has no bfloat16."""
     if config.bf16 and device.type == "cpu" and not onednn_supports(torch.bfloat16):
         return ["         this processor has no bfloat16 and emulates it, far slower than fp32: leave out --bf16"]
     return []

@@ -29,7 +29,7 @@ def main(side: str, started: float, settings: dict[str, Any]) -> None:
 
 
 def _peak_memory_mb() -> float:
-    from minitrain.run.report import peak_memory_mb
+    from minitrain.run.peak_memory import peak_memory_mb
 
     return peak_memory_mb()
 

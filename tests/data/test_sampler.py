@@ -343,9 +343,9 @@ def test_labels_are_int64_classes_or_float32_scores_of_whatever_library(
         ((2**70,), "example 1 of the batch has the label 1180591620717411303424"),
         ((0.5, float("nan")), "example 2 of the batch has the label nan; expected a finite score"),
         (("good",), r"example 1 of the batch has the label 'good' \(str\), expected a class"),
-        (([0, 1],), r"the label \[0, 1\] \(list\)"),
-        ((np.array([0, 1]),), r"the label array\(\[0, 1\]\)"),
-        ((torch.zeros(2),), r"\(Tensor\), expected a class"),
+        (([0, "x"],), r"the label \[0, 'x'\] \(list\); others list 0 or 1"),
+        ((np.array([0, 2]),), r"the label \[0, 2\] \(list\)"),
+        ((torch.zeros(2, 2),), r"\(Tensor\), expected a class"),
         ((1j,), "the label 1j"),
     ],
 )

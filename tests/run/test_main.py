@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from minitrain.model.weights import load_classifier
 from minitrain.run.main import train
 from minitrain.run.prepare import prepare
 from minitrain.run.run_folder import output_directory
-from minitrain.run.summary import header
+from minitrain.run.summary import header, slow_bf16
 from minitrain.training.evaluation import evaluate
 from minitrain.training.metrics import metric_for
 
@@ -133,7 +132,10 @@ def test_results_say_what_was_done(finished: tuple[Path, dict[str, Any]], model:
         "held_out",
         "labels",
         "weights",
+        "parameters",
         "positive_label",
+        "class_weights",
+        "loss_function",
         "numbers_are_ids",
         "max_length",
         "targets",
@@ -144,6 +146,7 @@ def test_results_say_what_was_done(finished: tuple[Path, dict[str, Any]], model:
         "saved",
         "baseline",
         "results",
+        "label_scores",
         "config",
         "versions",
         "training_seconds",
@@ -402,7 +405,9 @@ def test_smoothing_of_scores_is_refused(model: Path, tmp_path: Path) -> None:
     texts, labels = reviews(30)
     write_csv(tmp_path / "train.csv", texts, [label + 0.5 for label in labels])
     write_csv(tmp_path / "eval.csv", texts, [label + 0.5 for label in labels])
-    with pytest.raises(MinitrainError, match=r"--label_smoothing_factor 0\.1 spreads .* these labels are scores"):
+    with pytest.raises(
+        MinitrainError, match=r"--label_smoothing_factor 0\.1 is about classes, but these labels are scores"
+    ):
         train(config(model, tmp_path, tmp_path / "run", label_smoothing_factor=0.1))
 
 
@@ -449,9 +454,8 @@ def test_a_processor_that_emulates_bfloat16_is_named_before_the_first_step(
     device: str,
     warns: bool,
 ) -> None:
-    run = prepare(config(model, data, tmp_path / "run", bf16=asked))
     monkeypatch.setattr("minitrain.run.summary.onednn_supports", lambda dtype: has_it)
-    lines = header(replace(run, device=torch.device(device)))
+    lines = slow_bf16(config(model, data, tmp_path / "run", bf16=asked), torch.device(device))
     assert any("emulates it, far slower than fp32: leave out --bf16" in line for line in lines) == warns
 
 

@@ -21,7 +21,7 @@ import json, sys
 from minitrain.config.train_config import TrainConfig
 from minitrain.run.memory import estimate
 from minitrain.run.prepare import prepare
-from minitrain.run.report import peak_memory_mb
+from minitrain.run.peak_memory import peak_memory_mb
 from minitrain.training.loop import fit
 
 run = prepare(TrainConfig(**json.loads(sys.argv[1])))

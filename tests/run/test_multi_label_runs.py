@@ -19,6 +19,7 @@ from minitrain.run.evaluate import evaluate_run
 from minitrain.run.main import train
 from minitrain.run.predict import predict_run
 from minitrain.run.saved_run import load_run
+from minitrain.training.calibration import Calibration
 from minitrain.training.multi_label_baseline import multi_label_baseline
 
 NAMES = ("short", "kind", "music")
@@ -127,8 +128,9 @@ def test_a_threshold_decides_which_labels_are_given(run: Path) -> None:
     labels = load_run(PredictConfig(run=str(run))).labels
     logits = torch.tensor([[0.0, 1e-30, 2.0]])
     assert [row["labels"] for row in answers(logits, labels)] == [["kind", "music"]]
-    assert [row["labels"] for row in answers(logits, labels, 0.8)] == [["music"]]
-    assert [row["labels"] for row in answers(logits, labels, 0.4)] == [list(NAMES)]
+    for threshold, given in ((0.8, ["music"]), (0.4, list(NAMES))):
+        calibration = Calibration(thresholds=(threshold,) * 3, multi_label=True)
+        assert [row["labels"] for row in answers(logits, labels, calibration)] == [given]
 
 
 def test_the_baseline_is_the_best_constant_answer() -> None:
