@@ -3,6 +3,7 @@
 Each returns whether the result is `fatal`: a file that has to be refused, whatever else is in it.
 """
 
+import copy
 import gzip
 import io
 import json
@@ -122,7 +123,7 @@ def edit_tree(draw: Draw, mutant: Mutant, tree: Any, values: st.SearchStrategy[A
     elif how == "never":
         new = draw(st.sampled_from(NEVER))
     else:
-        new = [old] if how == "wrap" else draw(values)
+        new = [old] if how == "wrap" else copy.deepcopy(draw(values))  # a later edit may change it
     if how == "drop":
         del holder[i]
     elif how == "twice":
