@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 python="${PYTHON:-.venv/bin/python}"
 out=benchmarks/parity
 three=runs/three-classes
+several=runs/multi-label
 failed=0
 
 compare() {
@@ -25,6 +26,8 @@ epoch="--num_train_epochs 1"
     compare decay-warmup-cosine $mrpc $epoch --weight_decay 0.01 --warmup_steps 46 --lr_scheduler_type cosine
     compare label-smoothing $mrpc $epoch --label_smoothing_factor 0.1
     compare class-weights $mrpc $epoch --class_weights balanced
+    compare layer-rates $mrpc $epoch --layerwise_lr_decay 0.9 --head_learning_rate 1e-3 --weight_decay 0.01
+    compare frozen $mrpc $epoch --freeze 4 --layerwise_lr_decay 0.9
     compare batch16-length64 $mrpc $epoch --per_device_train_batch_size 16 --max_length 64
     compare evaluation-every-50 $mrpc $epoch --eval_strategy steps --eval_steps 50
     compare accumulation $mrpc $epoch --per_device_train_batch_size 4 --gradient_accumulation_steps 4
@@ -34,6 +37,8 @@ epoch="--num_train_epochs 1"
     compare single-sentence --dataset demo $epoch
     "$python" benchmarks/three_classes.py "$three"
     compare three-classes --train_file "$three/train.csv" --eval_file "$three/validation.csv" $epoch
+    "$python" benchmarks/multi_label.py "$several"
+    compare multi-label --train_file "$several/train.jsonl" --eval_file "$several/validation.jsonl" $epoch
     compare mrpc-seed1 $mrpc --seed 1
     compare mrpc-seed2 $mrpc --seed 2
     compare mrpc-adamw_torch $mrpc --optim adamw_torch
