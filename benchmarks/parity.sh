@@ -26,6 +26,8 @@ epoch="--num_train_epochs 1"
     compare decay-warmup-cosine $mrpc $epoch --weight_decay 0.01 --warmup_steps 46 --lr_scheduler_type cosine
     compare label-smoothing $mrpc $epoch --label_smoothing_factor 0.1
     compare class-weights $mrpc $epoch --class_weights balanced
+    compare class-weights-accumulation $mrpc $epoch --class_weights balanced --per_device_train_batch_size 4 \
+        --gradient_accumulation_steps 2
     compare layer-rates $mrpc $epoch --layerwise_lr_decay 0.9 --head_learning_rate 1e-3 --weight_decay 0.01
     compare frozen $mrpc $epoch --freeze 4 --layerwise_lr_decay 0.9
     compare batch16-length64 $mrpc $epoch --per_device_train_batch_size 16 --max_length 64
