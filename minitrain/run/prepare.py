@@ -162,11 +162,6 @@ def load_data(
     )
     for split in splits.all.values():
         check_token_types(encoder, split, source)
-    if config.label_smoothing_factor and splits.labels.multi_label:
-        raise MinitrainError(
-            f"--label_smoothing_factor {config.label_smoothing_factor} spreads a target over classes of which a "
-            "text has one, and these have several: leave it out"
-        )
     return tokenizer, max_length, splits
 
 

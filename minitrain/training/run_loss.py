@@ -25,7 +25,7 @@ def loss_of_run(
 
     Args:
         names: Of the classes, by id; None for scores.
-        labels: (N,) of the training rows, which "balanced" counts.
+        labels: Of the training rows, (N,) or (N, C); "balanced" counts them.
         function: The user's own, (logits, labels) -> (sum, count).
 
     Raises:
@@ -35,6 +35,11 @@ def loss_of_run(
         _check_own(config, function)
         return Loss(function=function)
     smoothing, asked = config.label_smoothing_factor, config.class_weights
+    if smoothing and labels is not None and labels.ndim == 2:
+        raise MinitrainError(
+            f"--label_smoothing_factor {smoothing} spreads a target over classes of which a text has one, and "
+            "these have several: leave it out"
+        )
     if asked is None:
         return Loss(label_smoothing=smoothing)
     if names is None:
@@ -120,7 +125,5 @@ def loss_line(loss: Loss, names: Sequence[str] | None) -> str | None:
 def saved_loss(run_info: Mapping[str, Any], names: Sequence[str] | None) -> Loss:
     """The loss by which a saved run scored itself, for its class names; a function of the user is not saved."""
     config, saved = run_info.get("config") or {}, run_info.get("class_weights")
-    if saved is None or names is None:
-        return Loss(label_smoothing=config.get("label_smoothing_factor", 0.0))
-    weights = by_name(saved, display_names(names))
+    weights = None if saved is None or names is None else by_name(saved, display_names(names))
     return Loss(label_smoothing=config.get("label_smoothing_factor", 0.0), class_weights=weights)

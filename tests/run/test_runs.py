@@ -59,16 +59,21 @@ def rows_of(place: Path) -> list[list[str]]:
         return list(csv.reader(file))[1:]
 
 
+def files_of_fold(place: Path, folder: Path, folds: int, fold: int) -> dict[str, Any]:
+    """Files with the rows of a fold, counted from 0, and with all others, as flags of a plain run."""
+    rows = rows_of(place)
+    assigned = assign_folds([["awful", "lovely", "so-so"].index(label) for _, label, _ in rows], folds, 42)
+    for kind, kept in (("train", False), ("eval", True)):
+        part = [row for row, its in zip(rows, assigned, strict=True) if (its == fold) == kept]
+        write_csv(folder / f"{kind}.csv", [row[0] for row in part], [row[1] for row in part])
+    return {"train_file": str(folder / "train.csv"), "eval_file": str(folder / "eval.csv")}
+
+
 def test_a_fold_is_the_plain_run_of_its_rows(
     place: Path, folded: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     out, _ = folded
-    rows = rows_of(place)
-    assigned = assign_folds([["awful", "lovely", "so-so"].index(label) for _, label, _ in rows], 3, 42)
-    for kind, kept in (("train", False), ("eval", True)):
-        part = [row for row, fold in zip(rows, assigned, strict=True) if (fold == 1) == kept]
-        write_csv(tmp_path / f"{kind}.csv", [row[0] for row in part], [row[1] for row in part])
-    files = {"train_file": str(tmp_path / "train.csv"), "eval_file": str(tmp_path / "eval.csv")}
+    files = files_of_fold(place, tmp_path, folds=3, fold=1)
     plain = train(flags(place, tmp_path / "plain", **files, test_file=str(place / "test.csv")))
     fold = read_results(out / "fold-2")
     assert (out / "fold-2/model.safetensors").read_bytes() == (tmp_path / "plain/model.safetensors").read_bytes()
@@ -359,11 +364,6 @@ def test_windows_of_long_texts_are_dealt_with_their_text(place: Path, tmp_path: 
     train(flags(place, tmp_path / "runs", folds=2, **long))
     found = records(tmp_path / "runs/predictions.jsonl")
     assert [r["row"] for r in found] == list(range(1, 61))
-    rows = rows_of(place)
-    assigned = assign_folds([["awful", "lovely", "so-so"].index(label) for _, label, _ in rows], 2, 42)
-    for kind, kept in (("train", False), ("eval", True)):
-        part = [row for row, fold in zip(rows, assigned, strict=True) if (fold == 0) == kept]
-        write_csv(tmp_path / f"{kind}.csv", [row[0] for row in part], [row[1] for row in part])
-    files = {"train_file": str(tmp_path / "train.csv"), "eval_file": str(tmp_path / "eval.csv")}
+    files = files_of_fold(place, tmp_path, folds=2, fold=0)
     plain = train(flags(place, tmp_path / "plain", **files, **long))
     assert read_results(tmp_path / "runs/fold-1")["results"]["held-out"] == plain["results"]["validation"]
