@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,24 +79,12 @@ def test_random_kills_lose_nothing(place: Path, tmp_path: Path) -> None:
     draw = random.Random(0)
     kills, newest = 0, 0
     while kills < KILLS:
-        process = subprocess.Popen(
-            command(place, out, *flags, "--resume"),
-            env=ENVIRONMENT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        started = time.monotonic()
-        while newest == _newest_step(out) and process.poll() is None and time.monotonic() - started < 60:
-            time.sleep(0.01)
-        time.sleep(draw.uniform(0.0, 0.2))
-        process.send_signal(signal.SIGKILL)
-        _, error = process.communicate()
-        if process.returncode == 0:  # it came to its end; the soak goes on with a fresh run
+        code = kill_after_a_save([*command(place, out, *flags), "--resume"], out, _newest_step, draw)
+        if code == 0:  # it came to its end; the soak goes on with a fresh run
             assert weights(out) == weights(whole)
             shutil.rmtree(out)
             newest = 0
             continue
-        assert process.returncode == -signal.SIGKILL, error.decode()
         kills += 1
         found = checkpoints_in(out / "checkpoints")
         assert _newest_step(out) >= newest and len(found) in (1, 2, 3)
@@ -108,9 +96,55 @@ def test_random_kills_lose_nothing(place: Path, tmp_path: Path) -> None:
     assert names(out / "checkpoints") == names(whole / "checkpoints")  # and no scraps
 
 
+def kill_after_a_save(words: list[str], out: Path, saved: Callable[[Path], Any], draw: random.Random) -> int:
+    """Run a command, kill it within 0.2 s of its saving more in its folder than there was; its exit code."""
+    before = saved(out)
+    process = subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    started = time.monotonic()
+    while saved(out) == before and process.poll() is None and time.monotonic() - started < 60:
+        time.sleep(0.01)
+    time.sleep(draw.uniform(0.0, 0.2))
+    process.send_signal(signal.SIGKILL)
+    _, error = process.communicate()
+    assert process.returncode in (0, -signal.SIGKILL), error.decode()
+    return process.returncode
+
+
 def _newest_step(out: Path) -> int:
     found = checkpoints_in(out / "checkpoints")
     return int(found[0].name.removeprefix("step-")) if found else 0
+
+
+@pytest.mark.fault(1)
+def test_folds_in_fp16_with_calibration_survive_random_kills(place: Path, tmp_path: Path) -> None:
+    flags = ("--folds", "3", "--keep_folds", "--fp16", "--calibrate", "--max_steps", "12")
+    flags += ("--save_strategy", "steps", "--save_steps", "3")
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    done = run(command(place, whole, *flags))
+    assert done.returncode == 0, done.stderr
+    draw, seen, kills = random.Random(0), set[str](), 0
+    while kills < min(KILLS - 2, 12) and "results.json" not in seen:
+        code = kill_after_a_save([*command(place, out, *flags), "--resume"], out, milestones, draw)
+        assert seen <= milestones(out)
+        seen = milestones(out)
+        kills += code != 0
+    assert kills
+    resumed = run([*command(place, out, *flags), "--resume"])
+    assert resumed.returncode == 0, resumed.stderr
+    for path in sorted(whole.rglob("*.safetensors")):
+        assert path.read_bytes() == (out / path.relative_to(whole)).read_bytes(), path
+    for path in [*whole.rglob("predictions.jsonl"), *whole.rglob("calibration.json")]:
+        assert path.read_text() == (out / path.relative_to(whole)).read_text(), path
+    states = sorted(whole.rglob("state.json"))
+    assert len(states) == 12  # four of each fold
+    for path in states:
+        expected, found = (json.loads(p.read_text()) for p in (path, out / path.relative_to(whole)))
+        assert expected["loss_scale"] == found["loss_scale"] and expected["loss_scale"]["good_steps"] > 0
+
+
+def milestones(out: Path) -> set[str]:
+    """Complete checkpoints and saved folds."""
+    return {str(path.relative_to(out)) for path in [*out.rglob("step-*"), *out.rglob("results.json")]}
 
 
 SAVING = ("--max_steps", "9", "--save_strategy", "steps", "--save_steps", "2", "--save_total_limit", "1")

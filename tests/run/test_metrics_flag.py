@@ -140,9 +140,14 @@ def test_example_of_the_page_runs(model: Path, tmp_path: Path, capsys: pytest.Ca
     page = (Path(__file__).parents[2] / "docs/quality.md").read_text(encoding="utf-8")
     [code] = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
     file = write(tmp_path / "train.csv", words(24))
-    given = f"model={str(model)!r}, train_file={file!r}, eval_file={file!r}, output_dir={str(tmp_path / 'run')!r}"
-    assert 'model="demo", dataset="demo"' in code
-    (tmp_path / "script.py").write_text(code.replace('model="demo", dataset="demo"', given), encoding="utf-8")
+    for old, new in {
+        'model="demo"': f"model={str(model)!r}",
+        'dataset="demo"': f"train_file={file!r}, eval_file={file!r}",
+        'output_dir="runs/cost"': f"output_dir={str(tmp_path / 'run')!r}",
+    }.items():
+        assert code.count(old) == 1
+        code = code.replace(old, new)
+    (tmp_path / "script.py").write_text(code, encoding="utf-8")
     runpy.run_path(str(tmp_path / "script.py"), run_name="__main__")
     said = capsys.readouterr().out
     assert re.search(r"^4 \{'loss': .*'cost': ", said, flags=re.MULTILINE) and "best cost" in said
