@@ -181,7 +181,9 @@ def parse(
         if not flag.startswith("--"):
             parser.error(f"no flag {flag}")
         name = flag.removeprefix("--").split("=")[0]
-        parser.error(f"no flag --{name}{hint(name, [spec.name for spec in specs])}")
+        if name in positional:
+            parser.error(f"no flag --{name}; pass its value alone, before the flags")
+        parser.error(f"no flag --{name}{hint(name, [spec.name for spec in specs if spec.name not in positional])}")
     try:
         return config(**vars(values))
     except MinitrainError as error:

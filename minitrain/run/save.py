@@ -192,7 +192,7 @@ def model_card(
         eval_results=evaluations or None,
     )
     size = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    text = {"title": title, "dataset": dataset, "labels": _named(labels), "steps": steps}
+    text = {"title": title, "dataset": dataset, "labels": _named(labels, results), "steps": steps}
     text["loss"] = "" if loss is None else f" Trained with {plain(loss)}."
     body = BODY.format(config=config, rate=config.learning_rate, batch_size=size, **text)
     return f"---\n{data.to_yaml()}\n---\n{body}"
@@ -205,11 +205,12 @@ def _of_positive(name: str, positive: str | None) -> str | None:
     return f"{name.replace('_', ' ').capitalize()} of {plain(positive)}"
 
 
-def _named(labels: Labels) -> str:
+def _named(labels: Labels, results: Mapping[str, Evaluation]) -> str:
     if labels.names is None:
         return "a score"
     names = [plain(name) for name in display_names(labels.names)]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     more += ", any number of them a text" if labels.multi_label else ""
-    f1 = "" if labels.positive_label is None else f"; F1 is of {plain(labels.positive_label)}"
+    without_f1 = results and not any("f1" in result.metrics for result in results.values())
+    f1 = "" if labels.positive_label is None or without_f1 else f"; F1 is of {plain(labels.positive_label)}"
     return f"{', '.join(names[:SHOWN])}{more}{f1}"

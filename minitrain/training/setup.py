@@ -49,6 +49,11 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
     # Sparse spares zeroing, measuring and applying a gradient of 30,000 rows. A GPU coalesces too slowly for it.
     model.encoder.word_embeddings.sparse = config.kernels == "fast" and device.type == "cpu"
     freeze_layers(model, config.freeze, bool(config.frozen_dropout))
+    if config.dropout_rng == "example" and any(getattr(part, "vector_dropout", 0.0) for part in model.modules()):
+        raise MinitrainError(
+            f"--dropout_rng example: {model.config.model_type} also drops parts of its position vectors, which "
+            "all examples of a batch share; pass --hidden_dropout_prob 0 too, or leave --dropout_rng out"
+        )
     optimizer = AdamW(
         optimizer_groups(model, config),
         weight_decay=config.weight_decay,

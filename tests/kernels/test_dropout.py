@@ -1,15 +1,24 @@
 """Dropout from streams of the examples' own: a function of (seed, step, row, layer), and still dropout."""
 
+import random
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
-from test_loop import write_tiny_model
+from parity.reference import REFERENCES, save_checkpoint
+from test_loop import Recorder, write_tiny_model
 
+from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
 from minitrain.data.tokenizer.tokenizer import Example
+from minitrain.errors import MinitrainError
 from minitrain.kernels.attention import fast_attention
 from minitrain.kernels.dropout import ExampleStreams, drawing_from, dropout_from_bits, keep_mask
 from minitrain.kernels.fast import FAST
 from minitrain.model.weights import load_classifier
+from minitrain.training.loop import fit
+from minitrain.training.setup import make_state
 
 LENGTHS = [5, 3, 7]
 
@@ -172,3 +181,28 @@ def test_gradients_of_attention_in_bfloat16_are_those_of_its_mask() -> None:
         # Along the exact one, where rounding averages out: a scale of 1.109375 on the way back would show.
         along = (ours.grad.double() * exact.grad).sum() / exact.grad.square().sum()
         assert along.item() == pytest.approx(1.0, abs=5e-4)
+
+
+@pytest.mark.parametrize("family", REFERENCES)
+def test_losses_of_a_family_do_not_depend_on_who_shares_a_batch(tmp_path: Path, family: str) -> None:
+    """Padding to one length leaves rounding alone: 1e-5. DeBERTa's position vectors belong to no example."""
+    save_checkpoint(tmp_path, family)
+    draw = random.Random(0)
+    rows = [Example([draw.randrange(5, 99) for _ in range(12)], [0] * 12, row % 2) for row in range(8)]
+    shared = family == "deberta-v2"
+
+    def losses(batch_size: int, **flags: Any) -> list[float]:
+        torch.manual_seed(0)
+        recorder = Recorder(load_classifier(tmp_path, 2, hidden_dropout_prob=0.0 if shared else None))
+        sizes = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": 8 // batch_size}
+        config = TrainConfig(
+            dropout_rng="example", eval_strategy="no", max_steps=2, learning_rate=3e-3, **sizes, **flags
+        )
+        fit(recorder.model, rows, {}, config, observer=recorder, pad_token_id=recorder.model.config.pad_token_id)
+        return recorder.losses
+
+    assert losses(8) == pytest.approx(losses(2), abs=1e-5)
+    if shared:
+        model = load_classifier(tmp_path, 2)
+        with pytest.raises(MinitrainError, match="deberta-v2 also drops .* pass --hidden_dropout_prob 0 too"):
+            make_state(model, TrainConfig(dropout_rng="example"))

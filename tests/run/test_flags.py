@@ -230,6 +230,12 @@ def test_a_text_is_not_taken_for_the_name_of_a_column(capsys: pytest.CaptureFixt
     assert "no flag --text; " in said and "did you mean" not in said and "standard input" in said
 
 
+def test_what_is_given_without_a_flag_is_not_offered_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(capsys, "--run", "runs/mine", config=EvaluateConfig)
+    assert "no flag --run; pass its value alone, before the flags\n" in said
+    assert "did you mean" not in refusal(capsys, "runs/mine", "--runs", "5", config=EvaluateConfig)
+
+
 def test_a_flag_like_no_other_is_named_without_a_guess(capsys: pytest.CaptureFixture[str]) -> None:
     said = refusal(capsys, "--xyzzy", "5")
     assert "no flag --xyzzy" in said and "did you mean" not in said

@@ -69,9 +69,10 @@ def test_run_without_evaluation_has_a_card_too() -> None:
 
 def test_text_says_how_it_was_trained() -> None:
     flags: dict[str, Any] = {"learning_rate": 3e-5, "gradient_accumulation_steps": 4, "seed": 7}
-    text = " ".join(card_of({"validation": evaluation(accuracy=0.5)}, **flags).text.split())
+    text = " ".join(card_of({"validation": evaluation(f1=0.5)}, **flags).text.split())
     assert "12 steps, learning rate 3e-05, batch size 32, seed 7" in text
     assert "Labels: no, yes; F1 is of yes." in text
+    assert "Labels: no, yes." in card_of({"validation": evaluation(accuracy=0.5)}).text  # without F1, not whose
     assert "Labels: a score." in card_of({"validation": evaluation(mse=0.5)}, names=None).text
 
 
