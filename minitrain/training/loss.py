@@ -103,9 +103,13 @@ def _smoothed(logits: Tensor, labels: Tensor, epsilon: float, examples: int) -> 
     surprise = -F.log_softmax(logits, dim=-1)  # (B, C), -log p of every class
     nll = surprise.gather(dim=-1, index=labels.unsqueeze(-1)).sum() / examples
     uniform = surprise.sum(dim=-1, keepdim=True).sum() / (examples * logits.size(-1))
-    # LabelSmoother rounds to float32 after dividing. Multiplying back in float64 is exact, so its bits are kept.
-    smoothed = (1 - epsilon) * nll + epsilon * uniform
-    return (smoothed if logits.device.type == "mps" else smoothed.double()) * examples  # MPS has no float64
+    # LabelSmoother rounds to float32 after dividing: the caller's division must give these bits.
+    return _wide((1 - epsilon) * nll + epsilon * uniform) * examples
+
+
+def _wide(value: Tensor) -> Tensor:
+    """In float64, where multiplying by a count is exact and dividing by it gives the bits back. MPS has none."""
+    return value if value.device.type == "mps" else value.double()
 
 
 def weighted_cross_entropy(
@@ -136,7 +140,7 @@ def weighted_cross_entropy(
     mean = F.cross_entropy(
         logits.float(), labels, weight, ignore_index=_IGNORE_NOTHING, label_smoothing=label_smoothing
     )
-    return mean.double() * count.double(), count  # as in `_smoothed`: dividing gives the bits of the mean back
+    return _wide(mean) * _wide(count), count
 
 
 @lru_cache(maxsize=8)
@@ -183,8 +187,7 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, int]:
         )
     mean = F.binary_cross_entropy_with_logits(logits.float(), labels.float())
     # The gradient of a mean divides by B * C, that of a sum multiplies by 1 / (B * C), which rounds otherwise.
-    # Multiplying by B in float64 is exact, so a caller who divides by it gets the bits of the mean.
-    return (mean if mean.device.type == "mps" else mean.double()) * len(labels), len(labels)
+    return _wide(mean) * len(labels), len(labels)
 
 
 def loss_of(logits: Tensor, labels: Tensor, loss: Loss = PLAIN, examples: int | None = None) -> tuple[Tensor, Any]:
