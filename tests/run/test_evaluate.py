@@ -395,12 +395,15 @@ def test_kernels_agree_on_predictions(run: Path, predicted: Predict) -> None:
         )  # the same function, other roundings
 
 
-def test_bf16_predictions_are_near_and_not_the_same(run: Path, predicted: Predict) -> None:
+@pytest.mark.parametrize(("precision", "near"), [("bf16", 0.05), ("fp16", 0.005)])  # 8 and 11 bits
+def test_predictions_in_16_bits_are_near_and_not_the_same(
+    run: Path, predicted: Predict, precision: str, near: float
+) -> None:
     texts = "\n".join(reviews(20, seed=3)[0])
-    full, half = predicted(run, texts), predicted(run, texts, bf16=True)
+    full, half = predicted(run, texts), predicted(run, texts, **{precision: True})
     assert full != half
     for a, b in zip(full, half, strict=True):
-        assert a["probabilities"] == pytest.approx(b["probabilities"], abs=0.05)  # bfloat16 keeps 8 bits
+        assert a["probabilities"] == pytest.approx(b["probabilities"], abs=near)
 
 
 def test_saved_model_is_ready_for_prediction(run: Path) -> None:
