@@ -38,9 +38,15 @@ epoch="--num_train_epochs 1"
         --warmup_steps 100 --per_device_train_batch_size 16 --per_device_eval_batch_size 32
     compare single-sentence --dataset demo $epoch
     "$python" benchmarks/three_classes.py "$three"
+    compare class-weights-three-classes --train_file "$three/train.csv" --eval_file "$three/validation.csv" $epoch \
+        --class_weights negative=2,neutral=0.5,positive=1.25
     compare three-classes --train_file "$three/train.csv" --eval_file "$three/validation.csv" $epoch
     "$python" benchmarks/multi_label.py "$several"
     compare multi-label --train_file "$several/train.jsonl" --eval_file "$several/validation.jsonl" $epoch
+    compare multi-label-accumulation --train_file "$several/train.csv" --eval_file "$several/validation.csv" \
+        --label_separator , $epoch --per_device_train_batch_size 4 --gradient_accumulation_steps 4
+    compare multi-label-columns --train_file "$several/train-columns.csv" \
+        --eval_file "$several/validation-columns.csv" --label_columns actors,asks,long,positive,strong $epoch
     compare mrpc-seed1 $mrpc --seed 1
     compare mrpc-seed2 $mrpc --seed 2
     compare mrpc-adamw_torch $mrpc --optim adamw_torch
