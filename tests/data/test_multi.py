@@ -15,6 +15,7 @@ from minitrain.data.examples import as_split
 from minitrain.data.labels.ids import Labels
 from minitrain.data.labels.infer import infer_labels
 from minitrain.data.labels.label_columns import with_label_column
+from minitrain.data.labels.lists import listed_labels
 from minitrain.data.labels.multi import label_sets
 from minitrain.data.labels.notes import label_notes
 from minitrain.data.labels.values import check_label_map
@@ -76,6 +77,14 @@ FORMS: dict[str, tuple[Table, dict[str, Any]]] = {
         table([str(numpy.array(row)) for row in VECTORS], csv=True),
         {"problem": MULTI, "known": NAMES},
     ),
+    "names as numpy writes them": (
+        table([str(numpy.array(row, dtype=object)) for row in ROWS], csv=True),
+        {"problem": MULTI},
+    ),
+    "bools as numpy writes them": (
+        table([str(numpy.array(row, dtype=bool)) for row in VECTORS], csv=True),
+        {"problem": MULTI, "known": NAMES},
+    ),
     "ids, named": (
         table([[(7, 8, 9)[NAMES.index(n)] for n in row] for row in ROWS]),
         {"problem": MULTI, "label_map": {"7": "insult", "8": "threat", "9": "toxic"}},
@@ -91,6 +100,19 @@ FORMS: dict[str, tuple[Table, dict[str, Any]]] = {
 def test_every_form_gives_the_same_classes_and_rows(form: str) -> None:
     rows, options = FORMS[form]
     assert read(rows, **options) == (NAMES, SETS)
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("['it''s' \n 'a, b']", ["it", "s", "a, b"]),
+        ("""['a', "it's 'x' y"]""", ["a", "it's 'x' y"]),
+        ("['a' 'b', 'c']", None),
+        ("['a' ...  'c']", None),
+    ],
+)
+def test_labels_side_by_side_are_not_joined(text: str, labels: list[str] | None) -> None:
+    assert listed_labels(text, untyped=True) == labels
 
 
 def test_columns_of_0_and_1_keep_their_order() -> None:

@@ -5,12 +5,18 @@ Only taken apart here; `multi.py` finds out which classes they are.
 
 import ast
 import json
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from io import StringIO
+from itertools import pairwise
+from tokenize import OP, STRING, TokenError, generate_tokens
 from typing import Any
 
 from minitrain.config.options import plain_scalar
+
+_SIDE_BY_SIDE = re.compile(r"""['"]\s*['"]""")
 
 
 def listed_labels(value: Any, separator: str | None = None, untyped: bool = False) -> list[Any] | None:
@@ -39,14 +45,32 @@ def _literal(text: str) -> list[Any] | None:
     text = text.strip()
     if not (text.startswith("[") and text.endswith("]")):
         return None
-    if not text.strip("[]01. \n") and "," not in text:
-        text = f"[{','.join(text.strip('[]').split())}]"  # numpy writes [0 1 0]
-    for parse in (json.loads, ast.literal_eval):
-        with suppress(ValueError, SyntaxError, MemoryError, RecursionError), warnings.catch_warnings():
+    for parse in (json.loads, _python_list):
+        with suppress(ValueError, SyntaxError, TokenError, MemoryError, RecursionError), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of an odd escape
             found = parse(text)
             return found if isinstance(found, list) else None
     return None
+
+
+def _python_list(text: str) -> Any:
+    """As Python reads a list, and as numpy writes an array: [0 1 0], [True False], ['a' 'b'].
+
+    Raises:
+        ValueError, SyntaxError, TokenError: It is none, or has commas in some places only.
+    """
+    words = text.strip("[]").split()
+    if "," not in text and not text.strip("[]01. \n") or set(words) <= {"True", "False"}:
+        return ast.literal_eval(f"[{','.join(words)}]")
+    if not _SIDE_BY_SIDE.search(text):
+        return ast.literal_eval(text)
+    # Python joins strings that stand side by side, so that two labels would become one.
+    inside = [token for token in generate_tokens(StringIO(text).readline) if token.type in (STRING, OP)][1:-1]
+    if all(token.type == STRING for token in inside):
+        return [ast.literal_eval(token.string) for token in inside]
+    if any(a.type == b.type == STRING for a, b in pairwise(inside)):
+        raise ValueError("some of the labels have no comma between them")
+    return ast.literal_eval(text)
 
 
 def each_label(values: Iterable[Any], separator: str | None, untyped: bool) -> Iterator[Any]:
