@@ -1,95 +1,115 @@
 """An estimate of a run's peak memory, before its first step, and a refusal where the run cannot fit.
 
-What a pass keeps is found by running it: three forward passes of one short text give the bytes for any batch and
-length, whatever the family, kernels and precision. The rest is counted from parameters. On a CPU the estimate is of
-the whole process, on a GPU of PyTorch's tensors.
+What a step and an evaluation hold at once is found by running small ones (`live_bytes.py`), whatever the family,
+kernels and precision. The rest is counted from parameters. On a CPU the estimate is of the whole process, on a GPU
+of PyTorch's tensors.
 """
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
+from torch import Tensor, nn
 
-from minitrain.config.optimization import LENGTH_MULTIPLE
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import Split
+from minitrain.data.sampler import rank_micro_batches
 from minitrain.errors import MinitrainError
-from minitrain.kernels.precision import autocast, compute_dtype
+from minitrain.kernels.precision import compute_dtype
 from minitrain.model.classifier import SequenceClassifier
+from minitrain.run.live_bytes import Shape, evaluation_bytes, step_bytes
 from minitrain.run.peak_memory import peak_memory_mb
 from minitrain.run.prepare import PreparedRun
-from minitrain.training.setup import plan
+from minitrain.storage.token_cache import cache_folder
+from minitrain.training.kept_activations import bytes_to_keep
+from minitrain.training.setup import make_sampler, plan
 
 MARGIN = 0.15  # share by which a run may differ from its estimate
 LIMIT = "MINITRAIN_MEMORY_LIMIT"  # environment variable: bytes to assume instead of what the system says is free
 SAMPLE = 2_000_000  # tokens whose ids are counted
-# Freed tensors of one size leave holes that others do not fill; with gradient checkpointing glibc returns them.
-HOLES = 0.1
+# Freed tensors of a step leave holes that other sizes do not fill; with gradient checkpointing glibc returns them.
+HOLES = 0.2
 LIBRARIES = 40e6  # code and buffers of libraries that a first step touches
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Bytes at the peak, by what they hold. `program`: what the process holds now, beside the weights."""
+    """Bytes at the peak, by what they hold.
+
+    Attributes:
+        program: What the process holds now, beside the weights, and copies of weights and gradients.
+        step: Activations and gradients of a step, at its peak.
+        evaluation: The same of an evaluation, which has no gradients.
+        on_disk: Kept activations, which the system drops from memory when it needs the room.
+        before: The peak so far: to load a model takes its weights twice.
+    """
 
     program: float
     weights: float
-    gradients: float
     moments: float
-    activations: float
+    step: float
+    evaluation: float = 0.0
+    on_disk: float = 0.0
+    before: float = 0.0
+
+    @property
+    def needed(self) -> float:
+        """What must fit."""
+        return self.program + self.weights + self.moments + max(self.step, self.evaluation)
 
     @property
     def total(self) -> float:
-        """Weights and moments all the time; gradients replace activations block by block."""
-        return self.program + self.weights + self.moments + max(self.gradients, self.activations)
+        """What the system will say that the process took."""
+        return max(self.needed + self.on_disk, self.before)
 
     def line(self) -> str:
         """For the header of a run."""
-        parts = ", ".join(
-            f"{name} {getattr(self, name) / 1e6:.0f}"
-            for name in ("weights", "gradients", "moments", "activations", "program")
-        )
-        return f"memory   about {self.total / 1e6:.0f} MB at the peak ({parts})"
+        parts = {"weights": self.weights, "moments": self.moments, "a step": self.step}
+        parts |= {"an evaluation": self.evaluation, "kept on disk": self.on_disk, "the program": self.program}
+        said = ", ".join(f"{name} {size / 1e6:.0f}" for name, size in parts.items() if size)
+        return f"memory   about {self.total / 1e6:.0f} MB at the peak ({said})"
 
 
-def estimate(run: PreparedRun, processes: int = 1, batch_size: int | None = None) -> Estimate:
-    """The peak of one process of a run that is prepared; the model's random stream and gradients are as before.
-
-    Args:
-        batch_size: Examples of a forward pass, if not the run's.
-    """
+def estimate(run: PreparedRun, processes: int = 1) -> Estimate:
+    """The peak of one process of a run that is prepared; the model's random stream and gradients are as before."""
     config, model, device = run.config, run.model, run.device
-    rows = batch_size or config.per_device_train_batch_size
     on_cpu = device.type == "cpu"
-    parameters = [each for each in model.parameters() if each.requires_grad]
     weights = _bytes(model.parameters())
-    dense = _bytes(parameters)
+    dense = _bytes(each for each in model.parameters() if each.requires_grad)
     sparse = 0.0
-    if config.kernels == "fast" and on_cpu and model.encoder.word_embeddings.weight.requires_grad:
-        words = model.encoder.word_embeddings.weight
+    words = model.encoder.word_embeddings.weight
+    shape = _step_shape(run, processes)
+    accumulated = 0.0
+    if config.kernels == "fast" and on_cpu and words.requires_grad:
         share = _used_rows(run.splits.train, config, processes, len(words)) / len(words)
         dense -= _bytes([words])
         sparse = 4 * share * _bytes([words])  # both moments, and the rows that AdamW gathers
-    length = _padded(max(run.splits.train.lengths), config, model)
-    kept = _kept_bytes(model, rows, length, config)
-    copies = (
-        weights / 2 if compute_dtype(config) != torch.float32 and config.kernels == "fast" else 0.0
-    )  # the weights in bfloat16
+        accumulated = config.gradient_accumulation_steps * shape[0] * shape[1] * words.size(1) * 4
+    step = step_bytes(model, config, shape)
+    if config.gradient_accumulation_steps > 1:
+        step += dense + accumulated
+    if config.optim == "adamw_torch":  # which computes with whole matrices
+        largest = float(max(each.nbytes for each in model.parameters() if each.requires_grad))
+        step = max(step, dense + accumulated + 2 * largest)
+    evaluation = _evaluation(run, shape)
+    in_memory = cache_folder() is None
+    copies = _kept(run) if in_memory else 0.0
     copies += weights if config.load_best_model_at_end else 0.0
     if processes > 1:
         copies += dense  # DistributedDataParallel's buckets
-    holes = HOLES * (dense + kept) if on_cpu and not config.gradient_checkpointing else 0.0
+    if on_cpu and not config.gradient_checkpointing:
+        step *= 1 + HOLES
     return Estimate(
-        program=(max(0.0, _resident() - weights) + LIBRARIES if on_cpu else 0.0) + copies + holes,
+        program=(max(0.0, _resident() - weights) + LIBRARIES if on_cpu else 0.0) + copies,
         weights=weights,
-        gradients=dense + _one_block(model),
         moments=2 * dense + sparse,
-        activations=kept,
+        step=step,
+        evaluation=evaluation,
+        on_disk=0.0 if in_memory else _kept(run),
+        before=peak_memory_mb() * 1e6 if on_cpu else 0.0,
     )
 
 
@@ -104,27 +124,49 @@ def check_fits(found: Estimate, run: PreparedRun, processes: int = 1) -> list[st
         return [found.line()]
     free += _resident() if run.device.type == "cpu" else 0.0  # what this process has already
     line = f"{found.line()}; {free / 1e6:.0f} MB for this process"
-    if found.total <= free:
+    if found.needed <= free:
         return [line]
-    said = f"the run takes about {found.total / 1e6:.0f} MB, and there are {free / 1e6:.0f} MB for this process"
-    if found.total * (1 - MARGIN) <= free:
+    said = f"the run takes about {found.needed / 1e6:.0f} MB, and there are {free / 1e6:.0f} MB for this process"
+    if found.needed * (1 - MARGIN) <= free:
         return [line, f"         {said}: {_way_out(run, processes, free)}"]
     raise MinitrainError(f"out of memory before step 1: {said}; {_way_out(run, processes, free)}")
 
 
 def _way_out(run: PreparedRun, processes: int, free: float) -> str:
     """Flags with which the run fits, as far as the estimate knows."""
-    config = run.config
-    size, passes = config.per_device_train_batch_size, config.gradient_accumulation_steps
-    checkpointed = replace(run, config=replace(config, gradient_checkpointing=True, torch_compile=False))
-    may_checkpoint = not config.gradient_checkpointing and not config.torch_compile
-    if may_checkpoint and estimate(checkpointed, processes).total <= free:
-        return "pass --gradient_checkpointing, which gives the same bits"
-    for smaller in (each for each in range(size - 1, 0, -1) if size % each == 0):
-        if estimate(run, processes, smaller).total <= free:
-            flags = f"--gradient_accumulation_steps {passes * size // smaller}"
-            return f"pass --per_device_train_batch_size {smaller} {flags}, which is the same step in smaller passes"
+
+    def changed(**changes: Any) -> PreparedRun:
+        return replace(run, config=replace(run.config, **changes))
+
+    found, flags = estimate(run, processes), ""
+    room = free - (found.needed - max(found.step, found.evaluation))
+    size = run.config.per_device_eval_batch_size
+    while found.evaluation > room and size > 1:
+        size //= 2
+        found = estimate(changed(per_device_eval_batch_size=size), processes)
+        flags = f" --per_device_eval_batch_size {size}"
+    for changes, flag, why in _smaller_steps(run.config):
+        if estimate(changed(per_device_eval_batch_size=size, **changes), processes).needed <= free:
+            return f"pass{flag}{flags}{why}"
     return "a smaller --model or --max_length is needed, or a machine with more memory"
+
+
+def _smaller_steps(config: TrainConfig) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Changes of the settings, their flags, and what they keep; the cheapest first."""
+    may_checkpoint = not config.gradient_checkpointing and not config.torch_compile
+    again: list[tuple[dict[str, Any], str]] = [({"gradient_checkpointing": True}, " --gradient_checkpointing")]
+    yield {}, "", ""
+    if may_checkpoint:
+        yield *again[0], ", which gives the same bits"
+    size, passes = config.per_device_train_batch_size, config.gradient_accumulation_steps
+    for more, flag in [({}, ""), *(again if may_checkpoint else [])]:
+        for smaller in (each for each in range(size - 1, 0, -1) if size % each == 0):
+            change = {
+                "per_device_train_batch_size": smaller,
+                "gradient_accumulation_steps": passes * size // smaller,
+            }
+            flags = "".join(f" --{name} {value}" for name, value in change.items())
+            yield change | more, flags + flag, ", which is the same step in smaller passes"
 
 
 def available(device: torch.device) -> float | None:
@@ -168,11 +210,6 @@ def _bytes(tensors: Iterable[Tensor]) -> float:
     return float(sum(each.numel() * each.element_size() for each in tensors))
 
 
-def _one_block(model: SequenceClassifier) -> float:
-    """The largest gradient, which exists twice for a moment."""
-    return max(_bytes([each]) for each in model.encoder.blocks.parameters())
-
-
 def _resident() -> float:
     """The resident set size now; on a system without /proc, the largest so far."""
     file = Path("/proc/self/statm")
@@ -195,51 +232,38 @@ def _used_rows(train: Split, config: TrainConfig, processes: int, words: int) ->
     return min(words, int(seen * max(1.0, met / SAMPLE) ** 0.5))
 
 
-def _kept_bytes(model: SequenceClassifier, rows: int, length: int, config: TrainConfig) -> float:
-    """What the forward pass of a step keeps for the backward pass, and the largest tensors beside it."""
-    longest = min(4 * LENGTH_MULTIPLE, model.encoder.max_length)
-    sizes = [max(1, longest // 4), max(1, longest // 2), longest]
-    with _dry(model, config):
-        found = [_kept_by(model, size, compute_dtype(config)) for size in sizes]
-    powers = torch.tensor([[1.0, size, size * size] for size in sizes], dtype=torch.float64)
-    curve = torch.linalg.lstsq(powers, torch.tensor(found, dtype=torch.float64), driver="gelsd").solution
-    fixed, linear, square = curve.tolist()
-    whole = max(0.0, fixed) + rows * (linear * length + max(0.0, square) * length**2)
-    half = compute_dtype(config) != torch.float32
-    layers, width = len(model.encoder.layer_order), model.config.hidden_size
-    element = 2 if half else 4
-    beside = 3 * rows * length * model.config.intermediate_size * element  # output and gradient of the widest layer
-    if not config.gradient_checkpointing:
-        return whole + beside
-    return layers * rows * length * width * element + whole / layers + beside
+def _step_shape(run: PreparedRun, processes: int) -> Shape:
+    """Rows and length of the largest micro-batch."""
+    config, train = run.config, run.splits.train
+    size, windows = config.per_device_train_batch_size, train.window_rows
+    if windows is None:
+        return min(size, len(train)), _padded(max(train.lengths), config, run.model)
+    with torch.random.fork_rng(devices=()):  # --sampler global_rng draws from the global generator
+        steps = make_sampler(config, train, processes).batches(0)
+    batches = [rows for step in steps for rows in rank_micro_batches(step, size)]
+    rows = max(sum(windows.counts[row] for row in batch) for batch in batches)
+    return rows, _padded(max(windows.lengths), config, run.model)
 
 
-def _kept_by(model: SequenceClassifier, length: int, dtype: torch.dtype) -> int:
-    """Bytes that the forward pass of one text keeps; a storage that several operations keep counts once."""
-    kept: dict[int, int] = {}
-    own = {each.untyped_storage().data_ptr() for each in model.parameters()}
-
-    def pack(each: Tensor) -> Tensor:
-        if (place := each.untyped_storage().data_ptr()) not in own:
-            kept[place] = each.untyped_storage().nbytes()
-        return each.detach()  # an output that its own node keeps would never be freed
-
-    device = next(model.parameters()).device
-    ids, mask = (torch.ones((1, length), dtype=torch.int64, device=device) for _ in range(2))
-    mask[:, -1] = 0
-    with saved_tensors_hooks(pack, lambda each: each), autocast(device, dtype):
-        logits = model(input_ids=ids, attention_mask=mask)  # holds what is kept until all of it is counted
-    del logits
-    return sum(kept.values())
+def _evaluation(run: PreparedRun, step: Shape) -> float:
+    """The bytes of a forward pass of the evaluations, or of what is computed to be kept; 0 if a step takes more."""
+    config, splits = run.config, list(run.splits.scored.values())
+    passes = [split.window_rows or split for split in splits + [run.splits.train] * config.keep_activations]
+    if not passes:
+        return 0.0
+    rows = min(config.per_device_eval_batch_size, max(map(len, passes)))
+    length = _padded(max(max(each.lengths) for each in passes), config, run.model)
+    if rows <= step[0] and length <= step[1] and not config.keep_activations:
+        return 0.0
+    cast = 0.0
+    if compute_dtype(config) != torch.float32 and config.kernels == "fast":  # those of the steps
+        layers = (each for each in run.model.encoder.blocks.modules() if isinstance(each, nn.Linear))
+        cast = sum(_bytes(each.parameters()) for each in layers) / 2
+    return cast + evaluation_bytes(run.model, config, (rows, length))
 
 
-@contextmanager
-def _dry(model: SequenceClassifier, config: TrainConfig) -> Iterator[None]:
-    """Train mode without a trace: no random number is drawn."""
-    was, device = model.training, next(model.parameters()).device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        model.train()
-        try:
-            yield
-        finally:
-            model.train(was)
+def _kept(run: PreparedRun) -> float:
+    """The bytes of kept activations, which are in the memory of the CPU or on disk."""
+    if not run.config.keep_activations or run.device.type != "cpu":
+        return 0.0
+    return float(bytes_to_keep(run.model, [run.splits.train, *run.splits.evaluation.values()]))

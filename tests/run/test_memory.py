@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from parity.reference import save_checkpoint
+from test_loop import VOCABULARY, write_tiny_model
 
 from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
@@ -26,13 +28,22 @@ from minitrain.training.loop import fit
 
 run = prepare(TrainConfig(**json.loads(sys.argv[1])))
 found = estimate(run).total / 1e6
-fit(run.model, run.splits.train, {}, run.config, pad_token_id=run.tokenizer.pad_token_id)
+assert "torch._dynamo" not in sys.modules  # which would take seconds
+fit(run.model, run.splits.train, run.splits.evaluation, run.config, pad_token_id=run.tokenizer.pad_token_id)
 print(found, peak_memory_mb())
 """
 GRID: dict[str, dict[str, Any]] = {
     "fast": {},
     "checkpointed": {"gradient_checkpointing": True},
     "reference": {"kernels": "reference", "per_device_train_batch_size": 4},
+    "windows": {
+        "long_texts": "windows",
+        "max_length": 48,
+        "stride": 30,
+        "max_windows": 16,
+        "per_device_train_batch_size": 4,
+    },
+    "evaluation": {"model": "deberta", "eval_strategy": "epoch", "max_length": 256, "freeze": "encoder"},
 }
 
 
@@ -59,60 +70,72 @@ def test_the_estimate_is_within_15_percent_of_what_the_process_takes(kind: str, 
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     flags = settings(tmp_path) | {"model": "demo", "train_file": str(file), "max_length": 128} | GRID[kind]
+    if flags["model"] == "deberta":  # of a few small layers whose attention takes far more than all else
+        sizes = {"vocab_size": len(VOCABULARY), "hidden_size": 48, "num_attention_heads": 12}
+        write_tiny_model(tmp_path)  # its tokenizer
+        save_checkpoint(tmp_path, "deberta-v2", **sizes, max_position_embeddings=256)
+        flags |= {"model": str(tmp_path), "eval_file": str(file), "per_device_train_batch_size": 2}
     done = subprocess.run([sys.executable, "-c", PROCESS, json.dumps(flags)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found, measured = map(float, done.stdout.split())
     assert found == pytest.approx(measured, rel=0.15)
 
 
-def test_an_estimate_leaves_no_trace(place: Path) -> None:
-    run = prepared(place)
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_an_estimate_leaves_no_trace(checkpointed: bool, place: Path) -> None:
+    run = prepared(place, gradient_checkpointing=checkpointed)
+    blocks = [set(vars(block)) for block in run.model.encoder.blocks]
     before, was = torch.get_rng_state(), run.model.training
     first, second = estimate(run), estimate(run)
     assert torch.equal(before, torch.get_rng_state()) and run.model.training is was
-    assert all(each.grad is None for each in run.model.parameters())
-    assert first.activations == second.activations > 0
+    assert (
+        all(each.grad is None for each in run.model.parameters()) and not run.model.encoder.word_embeddings.sparse
+    )
+    assert blocks == [set(vars(block)) for block in run.model.encoder.blocks]
+    assert first.step == second.step > 0
 
 
 def test_more_is_estimated_for_more(place: Path) -> None:
     plain = estimate(prepared(place))
-    assert estimate(prepared(place), batch_size=16).activations > 1.5 * plain.activations
-    assert estimate(prepared(place, gradient_checkpointing=True)).activations < plain.activations
-    assert estimate(prepared(place, kernels="reference")).gradients > plain.gradients  # those of words are dense
-    assert (
-        estimate(
-            prepared(place, load_best_model_at_end=True, eval_strategy="epoch", eval_file=str(place / "train.csv"))
-        ).program
-        > 0
-    )
+    larger = estimate(prepared(place, per_device_train_batch_size=16))
+    assert larger.step > 1.5 * plain.step
+    assert estimate(prepared(place, per_device_train_batch_size=16, gradient_checkpointing=True)).step < larger.step
+    assert estimate(prepared(place, gradient_accumulation_steps=2)).step > plain.step
+    assert estimate(prepared(place, kernels="reference")).step > plain.step  # the gradient of words is dense
+    evaluated: dict[str, Any] = {"eval_strategy": "epoch", "eval_file": str(place / "train.csv")}
+    few, many = (estimate(prepared(place, **evaluated, per_device_eval_batch_size=rows)) for rows in (16, 64))
+    assert plain.evaluation == 0 and many.evaluation == pytest.approx(4 * few.evaluation, rel=0.1)
+    assert estimate(prepared(place, **evaluated, load_best_model_at_end=True)).program > 0
 
 
 def test_a_run_that_cannot_fit_is_refused_with_what_does(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepared(place)
-    whole, checkpointed = estimate(run), estimate(prepared(place, gradient_checkpointing=True))
-    # Of the tiny model the activations are nothing beside the program: take it as if it were all of them.
-    large = {"program": 0.0, "weights": 1e6, "gradients": 1e6, "moments": 2e6}
 
-    def scaled(run: PreparedRun, processes: int = 1, batch_size: int | None = None) -> Estimate:
-        rows = batch_size or run.config.per_device_train_batch_size
-        return Estimate(**large, activations=rows * (4e6 if run.config.gradient_checkpointing else 8e6))
+    # Of the tiny model all is nothing beside the program: take it as if a step and an evaluation were all.
+    def scaled(run: PreparedRun, processes: int = 1) -> Estimate:
+        step = run.config.per_device_train_batch_size * (4e6 if run.config.gradient_checkpointing else 8e6)
+        evaluation = run.config.per_device_eval_batch_size * 1e6
+        return Estimate(program=0.0, weights=1e6, moments=2e6, step=step, evaluation=evaluation)
 
-    assert whole.activations > checkpointed.activations
     monkeypatch.setattr(memory, "estimate", scaled)
-    found = scaled(run)  # 67 MB; 35 MB checkpointed
+    found = scaled(run)  # 67 MB, of an evaluation 35; 35 MB checkpointed
     monkeypatch.setenv(LIMIT, "70e6")
     assert len(check_fits(found, run)) == 1
     monkeypatch.setenv(LIMIT, "60e6")  # within the margin: a warning
-    assert "pass --gradient_checkpointing" in check_fits(found, run)[1]
-    monkeypatch.setenv(LIMIT, "40e6")
-    with pytest.raises(MinitrainError, match="before step 1.*67 MB.*40 MB.*--gradient_checkpointing"):
-        check_fits(found, run)
-    monkeypatch.setenv(LIMIT, "20e6")
-    with pytest.raises(MinitrainError, match="--per_device_train_batch_size 2 --gradient_accumulation_steps 4"):
-        check_fits(found, run)
-    monkeypatch.setenv(LIMIT, "1e6")
-    with pytest.raises(MinitrainError, match="a smaller --model or --max_length"):
-        check_fits(found, run)
+    assert "pass --gradient_checkpointing," in check_fits(found, run)[1]
+    for limit, way in (
+        ("40e6", "67 MB.*40 MB.*pass --gradient_checkpointing, which"),
+        ("30e6", "batch_size 2 --gradient_accumulation_steps 4 --per_device_eval_batch_size 16, which is the same"),
+        ("12e6", "batch_size 1 --gradient_accumulation_steps 8 --per_device_eval_batch_size 8"),
+        (
+            "8e6",
+            "batch_size 1 --gradient_accumulation_steps 8 --gradient_checkpointing --per_device_eval_batch_size 4",
+        ),
+        ("1e6", "a smaller --model or --max_length"),
+    ):
+        monkeypatch.setenv(LIMIT, limit)
+        with pytest.raises(MinitrainError, match=f"before step 1.*{way}"):
+            check_fits(found, run)
 
 
 def test_a_refused_run_has_taken_no_step(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
