@@ -32,7 +32,7 @@ LIMIT = "MINITRAIN_MEMORY_LIMIT"  # environment variable: bytes to assume instea
 SAMPLE = 2_000_000  # tokens whose ids are counted
 # Freed tensors of a step leave holes that other sizes do not fill; with gradient checkpointing glibc returns them.
 HOLES = 0.2
-LIBRARIES = 40e6  # code and buffers of libraries that a first step touches
+LIBRARIES = 30e6  # code and buffers of libraries that a first step touches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ def estimate(run: PreparedRun, processes: int = 1) -> Estimate:
     if processes > 1:
         copies += dense  # DistributedDataParallel's buckets
     if on_cpu and not config.gradient_checkpointing:
-        step *= 1 + HOLES
+        step, evaluation = step * (1 + HOLES), evaluation * (1 + HOLES / 2)  # of which the tensors are larger
     return Estimate(
         program=(max(0.0, _resident() - weights) + LIBRARIES if on_cpu else 0.0) + copies,
         weights=weights,
@@ -133,7 +133,8 @@ def check_fits(found: Estimate, run: PreparedRun, processes: int = 1) -> list[st
 
 
 def _way_out(run: PreparedRun, processes: int, free: float) -> str:
-    """Flags with which the run fits, as far as the estimate knows."""
+    """Flags with which the run fits, even if their estimate is `MARGIN` too low."""
+    free /= 1 + MARGIN
 
     def changed(**changes: Any) -> PreparedRun:
         return replace(run, config=replace(run.config, **changes))

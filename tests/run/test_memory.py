@@ -124,11 +124,11 @@ def test_a_run_that_cannot_fit_is_refused_with_what_does(place: Path, monkeypatc
     monkeypatch.setenv(LIMIT, "60e6")  # within the margin: a warning
     assert "pass --gradient_checkpointing," in check_fits(found, run)[1]
     for limit, way in (
-        ("40e6", "67 MB.*40 MB.*pass --gradient_checkpointing, which"),
-        ("30e6", "batch_size 2 --gradient_accumulation_steps 4 --per_device_eval_batch_size 16, which is the same"),
-        ("12e6", "batch_size 1 --gradient_accumulation_steps 8 --per_device_eval_batch_size 8"),
+        ("42e6", "67 MB.*42 MB.*pass --gradient_checkpointing, which"),
+        ("32e6", "batch_size 2 --gradient_accumulation_steps 4 --per_device_eval_batch_size 16, which is the same"),
+        ("14e6", "batch_size 1 --gradient_accumulation_steps 8 --per_device_eval_batch_size 8"),
         (
-            "8e6",
+            "9e6",
             "batch_size 1 --gradient_accumulation_steps 8 --gradient_checkpointing --per_device_eval_batch_size 4",
         ),
         ("1e6", "a smaller --model or --max_length"),
