@@ -5,8 +5,10 @@ kernels and precision. The rest is counted from parameters. On a CPU the estimat
 of PyTorch's tensors.
 """
 
+import ctypes
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +33,9 @@ MARGIN = 0.15  # share by which a run may differ from its estimate
 LIMIT = "MINITRAIN_MEMORY_LIMIT"  # environment variable: bytes to assume instead of what the system says is free
 SAMPLE = 2_000_000  # tokens whose ids are counted
 # Freed tensors of a step leave holes that other sizes do not fill; with gradient checkpointing glibc returns them.
-HOLES = 0.2
+HOLES = 0.25
 LIBRARIES = 30e6  # code and buffers of libraries that a first step touches
+DISTRIBUTED = 90e6  # the same of DistributedDataParallel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +102,8 @@ def estimate(run: PreparedRun, processes: int = 1) -> Estimate:
     copies = _kept(run) if in_memory else 0.0
     copies += weights if config.load_best_model_at_end else 0.0
     if processes > 1:
-        copies += dense  # DistributedDataParallel's buckets
+        copies += dense + (DISTRIBUTED if on_cpu else 0.0)  # its buckets
+    _return_free_memory()
     if on_cpu and not config.gradient_checkpointing:
         step, evaluation = step * (1 + HOLES), evaluation * (1 + HOLES / 2)  # of which the tensors are larger
     return Estimate(
@@ -209,6 +213,12 @@ def _cgroup(folder: Path) -> Iterator[float]:
 
 def _bytes(tensors: Iterable[Tensor]) -> float:
     return float(sum(each.numel() * each.element_size() for each in tensors))
+
+
+def _return_free_memory() -> None:
+    """Return what is freed to the system, as of an earlier fold: the run would use it again."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident() -> float:
