@@ -177,9 +177,9 @@ def _is_share(value: Any) -> bool:
 
 
 def calibrated_evaluation(result: Evaluation, split: Split, calibration: Calibration, metric: Metric) -> Evaluation:
-    """The evaluation with calibrated probabilities and labels; `ece` and `ece_before` are among its metrics.
+    """The evaluation with calibrated probabilities and labels, and `ece`, `ece_before`, `loss_before` as metrics.
 
-    Its loss is the negative log-likelihood, without label smoothing.
+    Its losses are the negative log-likelihood, without label smoothing and class weights.
 
     Args:
         metric: A fresh one.
@@ -192,7 +192,12 @@ def calibrated_evaluation(result: Evaluation, split: Split, calibration: Calibra
     return replace(
         result,
         loss=after["loss"],
-        metrics={**metric.compute(), "ece": after["ece"], "ece_before": before["ece"]},
+        metrics={
+            **metric.compute(),
+            "ece": after["ece"],
+            "ece_before": before["ece"],
+            "loss_before": before["loss"],
+        },
         confusion=metric.confusion,
         label_scores=metric.label_scores(),
     )

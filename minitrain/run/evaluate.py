@@ -36,6 +36,7 @@ from minitrain.run.output_file import check_writable, output_file, write_json
 from minitrain.run.output_rows import SPLIT, TRUE, RowWriter
 from minitrain.run.report import class_table, finite_values, result_lines, say
 from minitrain.run.run_folder import PREDICTIONS
+from minitrain.run.runs_report import HELD_OUT
 from minitrain.run.saved_run import SavedRun, load_run, print_notes, read_rows
 from minitrain.training.evaluation import Evaluation, evaluate
 from minitrain.training.metrics import metric_for
@@ -57,7 +58,7 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, Evaluation]:
         data = _read_data(config, run)
         if world.is_main:
             notes = dict.fromkeys(note for table in data.tables.values() for note in table.notes)
-            warning = trained_on(run.trained_config, config.eval_file, config.dataset, config.split)
+            warning = trained_on(run.trained_config, config.eval_file, config.dataset, config.split, _is_fold(run))
             print_notes(config.run, *run.tokenizer.notes, _other_loss(run), on_fitted_rows(config))
             for line in (*notes, *([f"WARNING  {warning}"] if warning else [])):
                 print(line, file=sys.stderr)
@@ -206,14 +207,19 @@ def _read_tables(
         flags = {"train": "train_file", "validation": "eval_file", "test": "test_file"}
         file = trained.get(flags.get(split, ""))
         if file is None:
+            scored = f"; the rows held out for it are scored in its {PREDICTIONS}" if _is_fold(run) else ""
             raise MinitrainError(
-                f"{config.run}: was trained on files, none of them for {split!r}: pass --eval_file"
+                f"{config.run}: was trained on files, none of them for {split!r}: pass --eval_file{scored}"
             )
     if file is None:
         return _read_dataset(config, trained, options)
     first, *more = (Path(name).name for name in files_of(file))
     name = f"{first} and {len(more)} more" if more else first
     return {name: read_rows(config, file, columns, options, config.output is not None)}, None
+
+
+def _is_fold(run: SavedRun) -> bool:
+    return HELD_OUT in run.run_info.get("results", {})
 
 
 def _read_dataset(

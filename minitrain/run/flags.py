@@ -13,9 +13,11 @@ import re
 import sys
 import time
 import types
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from minitrain.config.read_options import ReadOptions
@@ -26,6 +28,8 @@ Config = TypeVar("Config")
 GRACE = 3.0  # seconds until the other processes end after the one that prints the error
 READING = {spec.name for spec in fields(ReadOptions)}  # last in --help
 SIMILAR = 0.8  # difflib ratio for which a name counts as a typo: a letter or two
+PACKAGE = Path(__file__).parents[1]
+_as_python_does = warnings.formatwarning
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # with standard output redirected to a file
 
 
@@ -190,6 +194,15 @@ def parse(
         parser.error(str(error))
 
 
+def _formatted(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning of minitrain as its other ones are printed; those of others with their place, as Python does."""
+    if Path(filename).is_relative_to(PACKAGE):
+        return f"WARNING  {message}\n"
+    return _as_python_does(message, category, filename, lineno, line)
+
+
 def command(
     config: type[Config], function: Callable[[Config], object], description: str, positional: tuple[str, ...] = ()
 ) -> None:
@@ -199,6 +212,7 @@ def command(
     interrupt exits with 130.
     """
     program = sys.argv[0].rsplit("/", 1)[-1]
+    warnings.formatwarning = _formatted
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # characters that the terminal cannot show

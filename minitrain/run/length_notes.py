@@ -33,7 +33,8 @@ def length_notes(counts: Counter[str], max_length: int, long_texts: LongTexts, t
     rows, cut, notes = counts["rows"], counts["truncated"], []
     longer = f"{max_length} tokens; {_part(long_texts, tokenizer)} keeps"
     if long_texts.long_texts == "windows":
-        longer = f"{long_texts.max_windows or MAX_WINDOWS} windows (--max_windows), which keep"
+        most = long_texts.max_windows or MAX_WINDOWS
+        longer = f"{most} window{'s' * (most > 1)} (--max_windows), which keep{'s' * (most == 1)}"
     if counts["windows"] > rows:
         notes.append(
             f"{rows} texts are read in {counts['windows']} windows of {max_length} tokens, at most "

@@ -179,9 +179,13 @@ def subsampler_of(
 
 
 def trained_on(
-    settings: Mapping[str, Any], file: Files | None, dataset: str | None, split: str | None
+    settings: Mapping[str, Any], file: Files | None, dataset: str | None, split: str | None, fold: bool = False
 ) -> str | None:
-    """A warning if the data to be scored, as evaluate.py is told, are what the run was trained on."""
+    """A warning if the data to be scored, as evaluate.py is told, are what the run was trained on.
+
+    Args:
+        fold: The run is one of --folds, which held out a part of its data.
+    """
     own = settings.get("train_file") or ()
     known: str | None = None
     if file is not None:
@@ -191,7 +195,8 @@ def trained_on(
         known = "split train"
     if known is None:
         return None
-    most = "most of " if file is not None and settings.get("eval_fraction") else ""
+    most = "most of " if fold or file is not None and settings.get("eval_fraction") else ""
+    most = "some of " if settings.get("max_train_samples") else most
     return (
         f"{known}: the run was trained on {most}these rows; the values say how well it knows them, not what it "
         "makes of new ones"

@@ -177,7 +177,11 @@ def _smaller_steps(config: TrainConfig) -> Iterator[tuple[dict[str, Any], str, s
 def available(device: torch.device) -> float | None:
     """Bytes that are free for this process, by the system, the container or the GPU; None if nobody says."""
     if named := os.environ.get(LIMIT):
-        return float(named) - (_resident() if device.type == "cpu" else 0.0)
+        try:
+            limit = float(named)
+        except ValueError:
+            raise MinitrainError(f"{LIMIT}={named}: expected a number of bytes, such as 8e9") from None
+        return limit - (_resident() if device.type == "cpu" else 0.0)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from minitrain.config.read_options import files_shown
 from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
-from minitrain.run.report import as_json
+from minitrain.run.report import as_json, metric_name
 from minitrain.run.run_folder import PREDICTIONS, RESULTS
 from minitrain.storage.files import json_text, whole_text_file, write_whole
 
@@ -67,6 +67,7 @@ def summary_of(
         "dataset": config.train_file or config.dataset,
         "subset": config.subset,
         "labels": labels,
+        "positive_label": found[0]["positive_label"],
         "results": splits,
         "runs": [
             {
@@ -90,6 +91,7 @@ def summary_lines(results: Mapping[str, Any]) -> list[str]:
         lines.append(f"{split}, mean ± standard deviation of {len(results['runs'])} runs")
         for name, summary in metrics.items():
             values = " ".join(f"{_shown(value):>8}" for value in _values(results, split, name))
+            name = metric_name(name, results["positive_label"], 21)
             lines.append(f"  {name:<22}{_spread(summary):<19}   {values}")
         lines.append("")
     return lines
@@ -107,10 +109,15 @@ def _spread(summary: Mapping[str, float | None]) -> str:
     return _shown(summary["mean"]) + ("" if summary["sd"] is None else f" ± {_shown(summary['sd'])}")
 
 
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
 def _card(config: TrainConfig, results: Mapping[str, Any], title: str) -> str:
     runs = results["runs"]
     rows = [
-        f"| {split} | {name} | {_spread(summary)} | {' | '.join(map(_shown, _values(results, split, name)))} |"
+        f"| {split} | {_cell(metric_name(name, results['positive_label']))} | {_spread(summary)} | "
+        f"{' | '.join(map(_shown, _values(results, split, name)))} |"
         for split, metrics in results["results"].items()
         for name, summary in metrics.items()
     ]

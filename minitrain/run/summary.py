@@ -91,7 +91,8 @@ def _lengths(run: PreparedRun, padding: str) -> list[str]:
     ]
     notes = length_notes(counts_of(every), run.max_length, long_texts, run.tokenizer)
     if truncated > MANY_TRUNCATED * rows and splits.train.windows is None:
-        other = "tail and head_tail read other parts" + ("" if splits.is_pair else ", windows all of it")
+        others = [part for part in ("head", "tail", "head_tail") if part != long_texts.long_texts]
+        other = f"{' and '.join(others)} read other parts" + ("" if splits.is_pair else ", windows all of it")
         notes.append(f"the model does not read the rest: --long_texts {other}")
     lines += [f"         {note}" for note in notes]
     warning = unknown_warning({name: (split.unknown, split.text_tokens) for name, split in splits.all.items()})
@@ -158,6 +159,11 @@ def footer(
         name = metric_name(best.name, labels.positive_label)
         lines += [""] if lines[-1] else []
         lines += [f"best {name} {best.value:.4f} at epoch {best.epoch:.2f}; {saved}"]
+    elif best.evaluations_since:
+        lines += [f"WARNING  {best.name} was not a number in any evaluation: the last step is saved"]
+    patience = run.config.early_stopping_patience
+    if patience is not None and best.evaluations_since >= patience:
+        lines += [f"ended by --early_stopping_patience {patience}: no better {best.name} in as many evaluations"]
     lines += [
         f"trained in {duration(results['training_seconds'])}, "
         f"{duration(results['total_seconds'])} in all, peak memory {results['peak_memory_mb']:.0f} MB"

@@ -21,14 +21,17 @@ def own_loss(function: Callable[[Tensor, Tensor], Any], logits: Tensor, labels: 
     """Call the user's function on a micro-batch, or on a batch of an evaluation, and check what it returns.
 
     Args:
-        function: Gets logits (B, C) in float32 and labels on the same device: (B,) int64 class ids, (B,) float32
-            scores (in training standardized, with --standardize_targets) or (B, C) float32 of 0 and 1. Returns the
-            sum of the losses, 0-dim, and the number to divide it by, of a whole step or evaluation: B for a mean.
+        function: Gets logits (B, C) in float32 and labels on the same device: (B,) int64 class ids or (B, C) of 0
+            and 1; of scores both are (B,) float32 (in training standardized, with --standardize_targets).
+            Returns the sum of the losses, 0-dim, and the number to divide it by, of a whole step or evaluation: B
+            for a mean.
 
     Raises:
         MinitrainError: Says what was returned.
     """
-    returned = function(logits.float(), labels)
+    scores = labels.ndim == 1 and labels.is_floating_point()
+    # (B, 1) beside (B,) would broadcast to (B, B), and the model train on nonsense.
+    returned = function(logits.float().squeeze(-1) if scores else logits.float(), labels)
     name = name_of(function)
     if not isinstance(returned, tuple) or len(returned) != 2:
         what = f"a tensor of shape {tuple(returned.shape)}" if isinstance(returned, Tensor) else shown(returned)

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
 from minitrain.run.flags import command, hint, parse
 from minitrain.run.known_flags import ANSWERS, RENAMED
+from minitrain.training import ranking_metrics
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -394,3 +396,13 @@ def test_a_full_disk_behind_standard_output_is_said_without_a_traceback(tmp_path
         )
     said = "lines.py: output cannot be written (No space left on device); make room\n"
     assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_a_warning_shows_no_line_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("warnings.formatwarning", warnings.formatwarning)
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    command(TrainConfig, lambda _: None, "")
+    ours = warnings.formatwarning("roc_auc is NaN", UserWarning, ranking_metrics.__file__, 37)
+    assert ours == "WARNING  roc_auc is NaN\n"
+    other = warnings.formatwarning("of another library", UserWarning, __file__, 1)
+    assert other.startswith(f"{__file__}:1: UserWarning: of another library\n")

@@ -15,7 +15,7 @@ from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
 from minitrain.run import memory
 from minitrain.run.main import train
-from minitrain.run.memory import LIMIT, Estimate, check_fits, estimate
+from minitrain.run.memory import LIMIT, Estimate, available, check_fits, estimate
 from minitrain.run.prepare import PreparedRun, prepare
 
 PROCESS = """
@@ -106,6 +106,12 @@ def test_more_is_estimated_for_more(place: Path) -> None:
     few, many = (estimate(prepared(place, **evaluated, per_device_eval_batch_size=rows)) for rows in (16, 64))
     assert plain.evaluation == 0 and many.evaluation == pytest.approx(4 * few.evaluation, rel=0.1)
     assert estimate(prepared(place, **evaluated, load_best_model_at_end=True)).program > 0
+
+
+def test_a_limit_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LIMIT, "2GB")
+    with pytest.raises(MinitrainError, match="MINITRAIN_MEMORY_LIMIT=2GB: expected a number of bytes, such as 8e9"):
+        available(torch.device("cpu"))
 
 
 def test_a_run_that_cannot_fit_is_refused_with_what_does(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

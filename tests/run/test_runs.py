@@ -113,6 +113,26 @@ def test_metrics_are_means_and_sample_deviations_over_the_runs(
             assert f"| {split} | {name} | {summary['mean']:.4f} ± {summary['sd']:.4f} |" in card
 
 
+def test_f1_names_its_class_and_a_fold_its_held_out_rows(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts, labels = named_reviews(40)
+    write_csv(tmp_path / "train.csv", texts, [label.replace("lovely", "a|b") for label in labels])
+    made = flags(place, tmp_path / "out", train_file=str(tmp_path / "train.csv"), test_file=None)
+    assert (
+        train(replace(made, folds=2, keep_folds=True, max_steps=1, positive_label="a|b"))["positive_label"] == "a|b"
+    )
+    assert "\n  f1 of 'a|b' " in capsys.readouterr().out
+    assert r"| held-out | f1 of 'a\|b' |" in (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    for split in (None, "held-out"):
+        with pytest.raises(
+            MinitrainError, match="pass --eval_file; the rows held out for it are scored in its pred"
+        ):
+            evaluate_run(EvaluateConfig(run=str(tmp_path / "out/fold-1"), split=split))
+    evaluate_run(EvaluateConfig(run=str(tmp_path / "out/fold-1"), eval_file=str(tmp_path / "train.csv")))
+    assert "was trained on most of these rows" in capsys.readouterr().err
+
+
 def test_a_seed_is_the_plain_run_of_that_seed(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

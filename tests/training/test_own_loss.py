@@ -19,6 +19,7 @@ from minitrain.training.evaluation import evaluate, predict
 from minitrain.training.loop import fit
 from minitrain.training.loss import Loss, loss_of
 from minitrain.training.metrics import metric_for
+from minitrain.training.own_loss import own_loss
 from minitrain.training.setup import choose_step, is_recordable, make_state
 from minitrain.training.step import StepSettings, train_step
 
@@ -68,6 +69,13 @@ def test_class_weights_written_as_an_own_loss_are_those_of_the_flag(folder: Path
     flag = trained(folder, split, class_weights={"LABEL_0": 0.3, "LABEL_1": 5.1})
     assert ours.losses == pytest.approx(flag.losses, abs=1e-5)
     assert ours.evaluated("loss") == pytest.approx(flag.evaluated("loss"), abs=1e-5)
+
+
+def test_scores_and_logits_of_an_own_loss_have_one_shape() -> None:
+    """(B, 1) beside (B,) would be an error for each pair of rows."""
+    logits, labels = torch.tensor([[1.0], [4.0]], requires_grad=True), torch.tensor([1.0, 2.0])
+    total, count = own_loss(lambda x, y: (F.l1_loss(x, y, reduction="sum"), len(y)), logits, labels)
+    assert (total.item(), count) == (2.0, 2.0)
 
 
 def test_rows_that_a_loss_leaves_out_do_not_count(folder: Path, split: Split) -> None:
