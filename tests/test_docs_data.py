@@ -20,7 +20,8 @@ from minitrain.run.flags import parse
 from minitrain.run.main import train
 from minitrain.run.predict import predict_run
 
-PAGE = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs/data.md").read_text(encoding="utf-8")
 LINES = [line for part in PAGE.split("```bash\n")[1:] for line in part.split("```")[0].splitlines()]
 COMMANDS = [line for line in LINES if line.startswith("python scripts/train.py ")]
 USES = [line for line in LINES if line.startswith(("python scripts/predict.py ", "python scripts/evaluate.py "))]
@@ -30,6 +31,16 @@ ROWS = [(f"text {i}", ("bad", "good")[i % 2]) for i in range(10)]
 
 def table(first: str, second: str, delimiter: str, quote: str = "") -> str:
     return f"{first}{delimiter}{second}\n" + "".join(f"{quote}{a}{delimiter}{b}\n" for a, b in ROWS)
+
+
+def test_the_table_of_rare_positives_says_what_the_result_file_says() -> None:
+    result = json.loads((ROOT / "benchmarks/imbalance.json").read_text(encoding="utf-8"))
+    assert result["share"] == 0.03
+    for title, split in (("3% positives", "validation"), ("50% positives", "validation_all")):
+        kinds = [result[split]["macro_f1"][kind] for kind in ("without", "balanced")]
+        assert all(len(kind["by_seed"]) == 5 for kind in kinds)
+        cells = " | ".join(f"{kind['mean']:.4f} ± {kind['deviation']:.4f}" for kind in kinds)
+        assert f"| {title} | {cells} |\n" in PAGE
 
 
 @pytest.fixture(scope="module")

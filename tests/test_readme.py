@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_loop import write_tiny_model
 
 ROOT = Path(__file__).parent.parent
 README, PARITY, SPEED, QUALITY, SCALING, FAULTS = PAGES = [
@@ -21,8 +22,8 @@ WITH_LINKS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHORT = "--max_steps 2 --per_device_eval_batch_size 64"
 SHORTER = {
     "train.py": f"{SHORT} --max_train_samples 32 --max_eval_samples 32",
-    "parity.py": f"{SHORT} --max_train_samples 16 --max_eval_samples 9",
-    "ladder.py": "--examples 8",
+    "parity.py": f"{SHORT} --max_train_samples 16 --max_eval_samples 9 --model tiny",
+    "ladder.py": "--examples 8 --model tiny",
 }
 MY_ROWS = [(f"title {i}", f"a text about topic {i % 3}", ("art", "law", "sport")[i % 3]) for i in range(40)]
 
@@ -54,6 +55,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("readme")
     for name in ("scripts", "examples", "Makefile"):
         (place / name).symlink_to(ROOT / name)
+    write_tiny_model(place / "tiny")
     rows = [",".join(("title", "body", "topic")), *(",".join(row) for row in MY_ROWS)]
     (place / "my.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     new = [{"title": title, "body": body} for title, body, _ in MY_ROWS[:5]]

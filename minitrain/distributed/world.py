@@ -3,10 +3,10 @@
 torchrun or `launch` starts the processes; torch.distributed connects them, by gloo on CPUs and NCCL on GPUs. A
 single process runs the same code without a group.
 
-A failure is reported once: the first process that fails sets a key in the store of the group, and the others end
-silently. (torch.distributed.elastic's `record` collects errors for torchrun's summary, but silences nobody.)
+A failure is reported once: the first process that fails sets a key in the group's store, the others end silently.
 """
 
+import atexit
 import gc
 import json
 import math
@@ -20,18 +20,22 @@ from datetime import timedelta
 from functools import cache
 from itertools import count
 from threading import Thread
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from minitrain.distributed.device import choose_device
 from minitrain.errors import MinitrainError, PeerError
 
 # Matches the errors of gloo, NCCL and the store when another process is gone or does not answer.
 _LOST = re.compile(r"gloo|nccl|connection|broken pipe|timed out|timeout|pair clos|socket", re.IGNORECASE)
 FAILURE = "failure"  # the key that holds the rank of the first process that failed
 _groups = count()  # numbers the groups of this process, whose keys share one store
+_ended: list[Any] = []  # groups that are freed when the next one begins, or the process ends
+atexit.register(_ended.clear)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +191,7 @@ def process_group(device: str = "auto", timeout: float = 600.0) -> Iterator[Worl
         yield world
         return
     own = not dist.is_initialized()
-    # torchrun keeps the store, with its keys, when it restarts the processes.
+    # torchrun keeps the store and its keys when it restarts.
     name = f"minitrain {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')} {next(_groups)}"
     if own:
         store = _join(world, choose_device(device, world), timeout, name)
@@ -214,6 +218,9 @@ def process_group(device: str = "auto", timeout: float = 600.0) -> Iterator[Worl
             # Reference cycles of DistributedDataParallel keep the group's threads alive; one that runs while Python
             # shuts down aborts the process.
             gc.collect()
+            # The last to hold the group must not be a DistributedDataParallel: it would free it with Python's lock
+            # held, for which gloo's thread may wait with the group's. Python lets go of its own lock first.
+            _ended.append(dist.group.WORLD)
             dist.destroy_process_group()
 
 
@@ -222,6 +229,7 @@ def _join(world: World, device: torch.device, timeout: float, name: str) -> dist
     if device.type == "cuda":
         torch.cuda.set_device(device)
     limit = timedelta(seconds=timeout)
+    _ended.clear()
     try:
         # Without the prefix, a second group would find the addresses of the first group's processes in the store.
         store = dist.PrefixStore(name, _shared_store(limit))
@@ -234,10 +242,11 @@ def _join(world: World, device: torch.device, timeout: float, name: str) -> dist
             device_id=device if device.type == "cuda" else None,
         )
     except (RuntimeError, ValueError) as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise MinitrainError(
-            f"rank {world.rank} cannot join the other {world.size - 1} processes at {os.environ['MASTER_ADDR']}:"
-            f"{os.environ['MASTER_PORT']} within {timeout:g} s ({str(error).splitlines()[0]}): check that the "
-            "address is that of rank 0's machine, the port free there and open to the others, and all were started"
+            f"rank {world.rank} cannot join the other {world.size - 1} processes at {place} within {timeout:g} s "
+            f"({str(error).splitlines()[0]}): check that the address is that of rank 0's machine, the port free "
+            "there and open to the others, and all were started"
         ) from error
     return store
 
@@ -263,23 +272,6 @@ def _is_first_failure(world: World) -> bool:
     asking.start()
     asking.join(5.0)
     return first[0]
-
-
-def choose_device(name: str, world: World) -> torch.device:
-    """The device for `cpu`, `cuda` (the GPU of this local rank), `mps` or `auto` (a GPU if PyTorch sees one)."""
-    if name == "mps" and (world.size > 1 or not torch.backends.mps.is_available()):
-        why = f"{world.size} processes cannot share it" if world.size > 1 else "PyTorch sees no Apple GPU here"
-        raise MinitrainError(f"--device mps: {why}; use --device cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise MinitrainError("--device cuda: PyTorch sees no GPU here; use --device cpu, or install a CUDA build")
-    if name in ("cpu", "mps") or not torch.cuda.is_available():
-        return torch.device("mps" if name == "mps" else "cpu")
-    if world.local_rank >= torch.cuda.device_count():
-        raise MinitrainError(
-            f"local rank {world.local_rank} has no GPU: this machine has {torch.cuda.device_count()}; start as "
-            "many processes as there are GPUs, or pass --device cpu"
-        )
-    return torch.device("cuda", world.local_rank)
 
 
 def ddp(model: nn.Module, world: World) -> nn.Module:

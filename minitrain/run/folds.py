@@ -22,7 +22,8 @@ from minitrain.data.load import tokenize_splits
 from minitrain.data.splits import choose_splits, read_tables, tables_of_data, text_splits
 from minitrain.data.tables.table import Table
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
-from minitrain.distributed.world import World, choose_device, process_group
+from minitrain.distributed.device import choose_device
+from minitrain.distributed.world import World, process_group
 from minitrain.errors import MinitrainError
 from minitrain.kernels.matmul import choose_matmul, chosen_matmul
 from minitrain.kernels.precision import compute_dtype

@@ -15,7 +15,8 @@ from minitrain.data.load import length_limit, tokenize_splits
 from minitrain.data.splits import TextSplits, choose_splits, read_tables, tables_of_data, with_default_data
 from minitrain.data.targets import TargetScale
 from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
-from minitrain.distributed.world import World, choose_device
+from minitrain.distributed.device import choose_device
+from minitrain.distributed.world import World
 from minitrain.errors import MinitrainError
 from minitrain.kernels.compile import check_compilable
 from minitrain.kernels.precision import check_precision

@@ -19,7 +19,8 @@ from minitrain.data.load import length_limit
 from minitrain.data.tables.load import read_file
 from minitrain.data.tables.table import Table
 from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
-from minitrain.distributed.world import World, choose_device
+from minitrain.distributed.device import choose_device
+from minitrain.distributed.world import World
 from minitrain.errors import MinitrainError, listed
 from minitrain.kernels.precision import check_precision
 from minitrain.model.classifier import SequenceClassifier

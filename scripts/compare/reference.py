@@ -38,7 +38,8 @@ from minitrain.config.train_config import TrainConfig
 from minitrain.data.labels.numbered import label_numbers
 from minitrain.data.splits import TextSplits
 from minitrain.data.tables.table import Table
-from minitrain.distributed.world import choose_device, world_from_environment
+from minitrain.distributed.device import choose_device
+from minitrain.distributed.world import world_from_environment
 from minitrain.errors import MinitrainError
 from minitrain.model.weights import read_config, trained_labels
 from minitrain.run.prepare import rows_of

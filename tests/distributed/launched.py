@@ -1,12 +1,14 @@
 """What the processes of `test_launcher.py` do; every process imports this file, so it imports little."""
 
+import gc
 import os
 import signal
+import weakref
 from typing import Any
 
 import torch
 
-from minitrain.distributed.world import process_group
+from minitrain.distributed.world import ddp, process_group
 from minitrain.errors import Stopped
 
 
@@ -62,4 +64,8 @@ def three_groups() -> list[int]:
     for _ in range(3):
         with process_group("cpu") as world:
             ranks.append(int(world.all_reduce(torch.tensor(1))))
+            group, model = weakref.ref(torch.distributed.group.WORLD), ddp(torch.nn.Linear(2, 2), world)
+        del model  # which outlives its group, and must not be what frees it
+        gc.collect()
+        assert group() is not None
     return ranks

@@ -7,11 +7,12 @@ import pytest
 import torch
 from test_loop import reviews, write_tiny_model
 from test_main import named_reviews, write_csv
-from workers import gradients_with_and_without_dropout, logits, train_runs
+from workers import gradients_with_and_without_dropout, in_turn, logits, train_runs
 
 from minitrain.distributed.launcher import launch
 
-SIZES = (64, 65, 67, 5)
+SIZES = (65, 67, 5)
+COUNTS = (1, 3, 29)  # fewer than processes, as many, and not a multiple
 WINDOWS: dict[str, Any] = {"long_texts": "windows", "max_length": 12}
 # The same loss twice: a function whose counts are known after the forward pass, and a weight for each class.
 WEIGHTED: tuple[dict[str, Any], ...] = ({"own_loss": True}, {"class_weights": {"lovely": 5.0, "awful": 1.0}})
@@ -36,8 +37,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(place: Path) -> dict[int, list[list[dict[str, Any]]]]:
-    """By number of processes: of each rank, what every run came to."""
+def found(place: Path) -> dict[int, list[list[Any]]]:
+    """By number of processes: of each rank, what runs, gradients and predictions came to."""
     kinds = [(f"train-{size}", "eval", {}) for size in SIZES]
     several = ("several", "several-eval", {"label_separator": ","})
     flags: list[dict[str, Any]] = [
@@ -55,57 +56,56 @@ def runs(place: Path) -> dict[int, list[list[dict[str, Any]]]]:
         for train, evaluation, options in [*kinds, ("train-65", "eval", WINDOWS), several]
         for name, dropout in DROPOUT.items()
     ]
-    for one, loss in zip(flags[2:4], WEIGHTED, strict=True):
+    for one, loss in zip(flags[:2], WEIGHTED, strict=True):
         flags.append(one | loss | {"output_dir": f"{one['output_dir']}-weighted"})
-    return {processes: launch(train_runs, (flags,), processes) for processes in (1, 2, 3, 4)}
+    work: list[tuple[Any, tuple[Any, ...]]] = [
+        (train_runs, (flags,)),
+        (gradients_with_and_without_dropout, (str(place / "tiny"), *reviews(24))),
+        (logits, (str(place / "tiny"), [reviews(count)[0] for count in COUNTS])),
+    ]
+    # 24 rows are not 4 passes of 4 processes.
+    return {n: launch(in_turn, (work if n < 4 else work[:1],), n) for n in (1, 2, 3, 4)}
 
 
 @pytest.mark.fault(28, 29)
 def test_losses_and_metrics_do_not_depend_on_the_number_of_processes(
-    runs: dict[int, list[list[dict[str, Any]]]],
+    found: dict[int, list[list[Any]]],
 ) -> None:
+    runs = {processes: [rank[0] for rank in ranks] for processes, ranks in found.items()}
     [alone] = runs.pop(1)
     assert list(runs) == [2, 3, 4]
     for processes, ranks in runs.items():
-        for expected, found in zip(alone, ranks[0], strict=True):
-            assert found["config"]["per_device_train_batch_size"] == 12 // processes
-            assert found["losses"] == pytest.approx(expected["losses"], abs=1e-5)
-            assert len(found["losses"]) == found["steps"] == expected["steps"]
-            ours, theirs = found["results"]["validation"], expected["results"]["validation"]
+        for expected, run in zip(alone, ranks[0], strict=True):
+            assert run["config"]["per_device_train_batch_size"] == 12 // processes
+            assert run["losses"] == pytest.approx(expected["losses"], abs=1e-5)
+            assert len(run["losses"]) == run["steps"] == expected["steps"]
+            ours, theirs = run["results"]["validation"], expected["results"]["validation"]
             assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
             assert {**ours, "loss": None} == {**theirs, "loss": None}  # counts, so exactly
         for rank in ranks[1:]:
             assert [run["results"] for run in rank] == [run["results"] for run in ranks[0]]
-    assert abs(alone[2]["losses"][0] - alone[-2]["losses"][0]) > 1e-2  # the weights were there
+    assert abs(alone[0]["losses"][0] - alone[-2]["losses"][0]) > 1e-2  # the weights were there
     # Dropout was there, where it was asked for, and the losses moved.
     for without, with_dropout in zip(alone[::2], alone[1::2], strict=True):
         assert len(set(without["losses"])) == len(without["losses"])
         assert max(abs(a - b) for a, b in zip(without["losses"], with_dropout["losses"], strict=True)) > 1e-3
 
 
-@pytest.fixture(scope="module")
-def cuts(place: Path) -> list[dict[bool, list[dict[str, torch.Tensor]]]]:
-    """Of each rank of 1, 2 and 3 processes, the gradients without dropout and with dropout of each example."""
-    work = (str(place / "tiny"), *reviews(24))
-    return [rank for processes in (1, 2, 3) for rank in launch(gradients_with_and_without_dropout, work, processes)]
-
-
 @pytest.mark.parametrize("streams", [False, True], ids=["without dropout", "dropout of each example"])
-def test_gradient_of_a_global_batch_does_not_depend_on_its_nine_cuts(
-    cuts: list[dict[bool, list[dict[str, torch.Tensor]]]], streams: bool
+def test_gradient_of_a_global_batch_does_not_depend_on_its_cuts(
+    found: dict[int, list[list[Any]]], streams: bool
 ) -> None:
-    first, *others = [cut for rank in cuts for cut in rank[streams]]
+    """One, two and four passes of each rank of one, two and three processes."""
+    first, *others = [cut for n in (1, 2, 3) for rank in found[n] for cut in rank[1][streams]]
     assert len(others) == (1 + 2 + 3) * 3 - 1
     for cut in others:
         for name, whole in first.items():
             assert torch.allclose(cut[name], whole, rtol=1e-6, atol=1e-6), name
 
 
-def test_predictions_come_in_the_order_of_the_rows_bit_for_bit(place: Path) -> None:
-    counts = (1, 3, 29)  # fewer than processes, as many, and not a multiple
-    work = (str(place / "tiny"), [reviews(count)[0] for count in counts])
-    [alone] = launch(logits, work, 1)
-    for ranks in launch(logits, work, 3):
-        for count, found, expected in zip(counts, ranks, alone, strict=True):
-            assert torch.equal(found, expected)
+def test_predictions_come_in_the_order_of_the_rows_bit_for_bit(found: dict[int, list[list[Any]]]) -> None:
+    [(*_, alone)] = found[1]
+    for *_, ranks in found[3]:
+        for count, predicted, expected in zip(COUNTS, ranks, alone, strict=True):
+            assert torch.equal(predicted, expected)
             assert expected.isfinite().all() and len(expected.unique()) > count

@@ -5,13 +5,8 @@ import torch
 
 from minitrain.data.batch import collate
 from minitrain.data.tokenizer.tokenizer import Example
-from minitrain.distributed.world import (
-    World,
-    choose_device,
-    ddp,
-    process_group,
-    world_from_environment,
-)
+from minitrain.distributed.device import choose_device
+from minitrain.distributed.world import World, ddp, process_group, world_from_environment
 from minitrain.errors import MinitrainError, PeerError
 
 

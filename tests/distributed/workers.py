@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ def train_runs(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         steps = [line for line in lines if line["event"] == "step"]
         found.append({**results, "losses": [step["loss"] for step in steps]})
     return found
+
+
+def in_turn(work: list[tuple[Callable[..., Any], tuple[Any, ...]]]) -> list[Any]:
+    """What each function returns: starting processes takes longer than these."""
+    return [function(*arguments) for function, arguments in work]
 
 
 def gradients(folder: str, texts: list[str], labels: list[int], streams: bool) -> list[dict[str, Tensor]]:

@@ -5,7 +5,8 @@ import torch
 
 from minitrain.config.inference_config import PredictConfig
 from minitrain.config.train_config import TrainConfig
-from minitrain.distributed.world import World, choose_device
+from minitrain.distributed.device import choose_device
+from minitrain.distributed.world import World
 from minitrain.errors import MinitrainError
 from minitrain.kernels.precision import autocast, check_precision, compute_dtype
 

@@ -36,9 +36,9 @@ SMALL: dict[str, Any] = {
     "model": "demo",
     "device": "cpu",
     "num_train_epochs": 1,
-    "max_train_samples": 40,
+    "max_train_samples": 32,
     "max_eval_samples": 10,
-    "max_length": 48,
+    "max_length": 32,
     "per_device_train_batch_size": 4,
 }
 # A processor without bfloat16 takes seconds for what others do in milliseconds.
