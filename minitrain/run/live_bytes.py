@@ -93,15 +93,14 @@ def peak_bytes(shapes: Sequence[Shape], seen: Sequence[Timeline], shape: Shape) 
     """The most bytes at once in a pass of `shape`, from passes of two shapes."""
     growth, factors = _logs(*shapes), _logs(shapes[1], shape)
     sizes = []
-    for old, new in zip(seen[0].sizes, seen[1].sizes, strict=False):
+    for old, new in zip(seen[0].sizes, seen[1].sizes, strict=True):
         found = math.log(new / old)
         powers = min(POWERS, key=lambda each: abs(_dot(each, growth) - found))
         sizes.append(new * math.exp(_dot(powers, factors)))
     now = most = 0.0
     for event in seen[1].events:
-        if max(event, ~event) < len(sizes):
-            now += sizes[event] if event >= 0 else -sizes[~event]
-            most = max(most, now)
+        now += sizes[event] if event >= 0 else -sizes[~event]
+        most = max(most, now)
     return most
 
 
@@ -114,7 +113,10 @@ def _dot(powers: Iterable[int], logs: Iterable[float]) -> float:
 
 
 def step_bytes(model: SequenceClassifier, config: TrainConfig, shape: Shape) -> float:
-    """Of the forward and backward pass of a micro-batch, with the gradients unless they are added to others."""
+    """Of the forward and backward pass of a micro-batch, with the gradients unless they are added to others.
+
+    NaN if passes of two lengths do not make as many tensors, so that nothing follows for a third.
+    """
     cast = compute_dtype(config) != torch.float32 and config.kernels == "fast"
     adds = config.gradient_accumulation_steps > 1  # to gradients that are there already
 
@@ -162,24 +164,48 @@ def evaluation_bytes(model: SequenceClassifier, config: TrainConfig, shape: Shap
 def _measured(
     model: SequenceClassifier, config: TrainConfig, shape: Shape, run: Callable[[Timeline, dict[str, Tensor]], None]
 ) -> float:
-    # Of 16 bits some kernels pad the length to a multiple of 16.
-    length = min(12 if compute_dtype(config) == torch.float32 else 48, model.encoder.max_length)
-    shapes, found = [(3, max(1, length // 3)), (2, length)], []  # of one row some layouts are others
-    chosen_matmul(compute_dtype(config))  # else they are timed inside
-    for rows, length in shapes:
+    def watched(rows: int, length: int) -> Timeline:
         inputs = _inputs(model, config, rows, length)
         with (
             explain_oom(torch.Size((rows, length)), "the estimate of the memory", REMEDY),
             Timeline([*model.parameters(), *model.buffers(), *inputs.values()]) as seen,
+            _whole_positions(model),
         ):
             run(seen, inputs)
-        found.append(seen)
+        return seen
+
+    # Of 16 bits some kernels pad the length to a multiple of 16.
+    length = min(12 if compute_dtype(config) == torch.float32 else 48, model.encoder.max_length)
+    shapes = [(3, max(1, length // 3)), (2, length)]  # of one row some layouts are others
+    chosen_matmul(compute_dtype(config))  # else they are timed inside
+    found = [watched(*each) for each in shapes]
+    if len(found[0].sizes) != len(found[1].sizes):  # the first one made what is made once
+        found[0] = watched(*shapes[0])
+    if len(found[0].sizes) != len(found[1].sizes):
+        return math.nan
     return peak_bytes(shapes, found, shape)
+
+
+@contextmanager
+def _whole_positions(model: SequenceClassifier) -> Iterator[None]:
+    """Without `chunk_size_feed_forward`, of which the number of chunks depends on the length: an upper bound."""
+    sizes: dict[Any, Any] = {
+        block: block.chunk_size for block in model.encoder.blocks if getattr(block, "chunk_size", 0)
+    }
+    for block in sizes:
+        block.chunk_size = 0
+    try:
+        yield
+    finally:
+        for block, size in sizes.items():
+            block.chunk_size = size
 
 
 def _inputs(model: SequenceClassifier, config: TrainConfig, rows: int, length: int) -> dict[str, Tensor]:
     device = device_of(model)
-    ids, mask = (torch.ones((rows, length), dtype=torch.int64, device=device) for _ in range(2))
+    padding = model.encoder.word_embeddings.padding_idx  # which gets no gradient
+    ids = torch.full((rows, length), 0 if padding == 1 else 1, dtype=torch.int64, device=device)
+    mask = torch.ones_like(ids)
     mask[:, -1] = 0
     inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
     if config.keep_activations:

@@ -6,6 +6,7 @@ of PyTorch's tensors.
 """
 
 import ctypes
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -30,7 +31,7 @@ from minitrain.training.kept_activations import bytes_to_keep
 from minitrain.training.setup import make_sampler, plan
 
 MARGIN = 0.15  # share by which a run may differ from its estimate
-LIMIT = "MINITRAIN_MEMORY_LIMIT"  # environment variable: bytes to assume instead of what the system says is free
+LIMIT = "MINITRAIN_MEMORY_LIMIT"  # environment variable: bytes of each process, instead of what the system says
 SAMPLE = 2_000_000  # tokens whose ids are counted
 # Freed tensors of a step leave holes that other sizes do not fill; with gradient checkpointing glibc returns them.
 HOLES = 0.25
@@ -124,6 +125,8 @@ def check_fits(found: Estimate, run: PreparedRun, processes: int = 1) -> list[st
         MinitrainError: It is too small even if the estimate is `MARGIN` too high; names what fits.
     """
     free = available(run.device)
+    if math.isnan(found.needed):
+        return ["memory   not estimated: this model makes other tensors for other lengths"]
     if free is None:
         return [found.line()]
     free += _resident() if run.device.type == "cpu" else 0.0  # what this process has already
@@ -131,7 +134,7 @@ def check_fits(found: Estimate, run: PreparedRun, processes: int = 1) -> list[st
     if found.needed <= free:
         return [line]
     said = f"the run takes about {found.needed / 1e6:.0f} MB, and there are {free / 1e6:.0f} MB for this process"
-    if found.needed * (1 - MARGIN) <= free:
+    if found.needed * (1 - MARGIN) <= free or run.config.torch_compile:  # which keeps less than is estimated
         return [line, f"         {said}: {_way_out(run, processes, free)}"]
     raise MinitrainError(f"out of memory before step 1: {said}; {_way_out(run, processes, free)}")
 
@@ -143,16 +146,16 @@ def _way_out(run: PreparedRun, processes: int, free: float) -> str:
     def changed(**changes: Any) -> PreparedRun:
         return replace(run, config=replace(run.config, **changes))
 
-    found, flags = estimate(run, processes), ""
-    room = free - (found.needed - max(found.step, found.evaluation))
-    size = run.config.per_device_eval_batch_size
-    while found.evaluation > room and size > 1:
-        size //= 2
-        found = estimate(changed(per_device_eval_batch_size=size), processes)
-        flags = f" --per_device_eval_batch_size {size}"
     for changes, flag, why in _smaller_steps(run.config):
-        if estimate(changed(per_device_eval_batch_size=size, **changes), processes).needed <= free:
-            return f"pass{flag}{flags}{why}"
+        size = run.config.per_device_eval_batch_size
+        found = estimate(changed(**changes), processes)
+        while found.needed > free and found.evaluation > found.step and size > 1:
+            size //= 2
+            found = estimate(changed(per_device_eval_batch_size=size, **changes), processes)
+        if size < run.config.per_device_eval_batch_size:
+            flag += f" --per_device_eval_batch_size {size}"
+        if found.needed <= free and flag:
+            return f"pass{flag}{why}"
     return "a smaller --model or --max_length is needed, or a machine with more memory"
 
 
@@ -163,6 +166,8 @@ def _smaller_steps(config: TrainConfig) -> Iterator[tuple[dict[str, Any], str, s
     yield {}, "", ""
     if may_checkpoint:
         yield *again[0], ", which gives the same bits"
+    if config.match_accelerate:  # whose example accumulates nothing
+        return
     size, passes = config.per_device_train_batch_size, config.gradient_accumulation_steps
     for more, flag in [({}, ""), *(again if may_checkpoint else [])]:
         for smaller in (each for each in range(size - 1, 0, -1) if size % each == 0):
@@ -177,10 +182,11 @@ def _smaller_steps(config: TrainConfig) -> Iterator[tuple[dict[str, Any], str, s
 def available(device: torch.device) -> float | None:
     """Bytes that are free for this process, by the system, the container or the GPU; None if nobody says."""
     if named := os.environ.get(LIMIT):
-        try:
+        limit = math.nan
+        with suppress(ValueError):
             limit = float(named)
-        except ValueError:
-            raise MinitrainError(f"{LIMIT}={named}: expected a number of bytes, such as 8e9") from None
+        if not limit > 0:
+            raise MinitrainError(f"{LIMIT}={named}: expected a number of bytes, such as 8e9")
         return limit - (_resident() if device.type == "cpu" else 0.0)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)

@@ -162,7 +162,9 @@ def footer(
     elif best.evaluations_since:
         lines += [f"WARNING  {best.name} was not a number in any evaluation: the last step is saved"]
     patience = run.config.early_stopping_patience
-    if patience is not None and best.evaluations_since >= patience:
+    processes = results["global_batch"] // global_batch(run.config, 1)
+    left = plan(run.config, len(run.splits.train), processes).total_steps - results["steps"]
+    if patience is not None and best.evaluations_since >= patience and left:
         lines += [f"ended by --early_stopping_patience {patience}: no better {best.name} in as many evaluations"]
     lines += [
         f"trained in {duration(results['training_seconds'])}, "

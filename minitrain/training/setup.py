@@ -49,11 +49,8 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
     # Sparse spares zeroing, measuring and applying a gradient of 30,000 rows. A GPU coalesces too slowly for it.
     model.encoder.word_embeddings.sparse = config.kernels == "fast" and device.type == "cpu"
     freeze_layers(model, config.freeze, bool(config.frozen_dropout))
-    if config.dropout_rng == "example" and any(getattr(part, "vector_dropout", 0.0) for part in model.modules()):
-        raise MinitrainError(
-            f"--dropout_rng example: {model.config.model_type} also drops parts of its position vectors, which "
-            "all examples of a batch share; pass --hidden_dropout_prob 0 too, or leave --dropout_rng out"
-        )
+    if config.dropout_rng == "example":
+        _check_streams(model)
     optimizer = AdamW(
         optimizer_groups(model, config),
         weight_decay=config.weight_decay,
@@ -86,6 +83,17 @@ def make_state(model: SequenceClassifier, config: TrainConfig, world: World | No
         loss_scale=LossScale() if config.fp16 else None,
         cast=CastWeights() if compute_dtype(config) != torch.float32 and config.kernels == "fast" else None,
     )
+
+
+def _check_streams(model: SequenceClassifier) -> None:
+    """Raise MinitrainError if examples share a part of the model that dropout draws for."""
+    quiet = {part for top in model.encoder.without_dropout for part in top.modules()}
+    drops = any(getattr(part, "vector_dropout", 0.0) for part in model.modules() if part not in quiet)
+    if drops and getattr(model.encoder.shared, "vectors", None) is not None:
+        raise MinitrainError(
+            f"--dropout_rng example: {model.config.model_type} also drops parts of its position vectors, which all "
+            "examples of a batch share; pass --hidden_dropout_prob 0 too, or leave --dropout_rng out"
+        )
 
 
 def is_recordable(config: TrainConfig, device: torch.device, processes: int = 1, loss: Loss | None = None) -> bool:

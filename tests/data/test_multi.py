@@ -109,6 +109,8 @@ def test_every_form_gives_the_same_classes_and_rows(form: str) -> None:
         ("""['a', "it's 'x' y"]""", ["a", "it's 'x' y"]),
         ("['a' 'b', 'c']", None),
         ("['a' ...  'c']", None),
+        ("['a' 'b' None]", None),
+        ("['a' 'b' 3]", None),
     ],
 )
 def test_labels_side_by_side_are_not_joined(text: str, labels: list[str] | None) -> None:

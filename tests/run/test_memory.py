@@ -95,7 +95,7 @@ def test_an_estimate_leaves_no_trace(checkpointed: bool, place: Path) -> None:
     assert first.step == second.step > 0
 
 
-def test_more_is_estimated_for_more(place: Path) -> None:
+def test_more_is_estimated_for_more(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = estimate(prepared(place))
     larger = estimate(prepared(place, per_device_train_batch_size=16))
     assert larger.step > 1.5 * plain.step
@@ -105,13 +105,34 @@ def test_more_is_estimated_for_more(place: Path) -> None:
     evaluated: dict[str, Any] = {"eval_strategy": "epoch", "eval_file": str(place / "train.csv")}
     few, many = (estimate(prepared(place, **evaluated, per_device_eval_batch_size=rows)) for rows in (16, 64))
     assert plain.evaluation == 0 and many.evaluation == pytest.approx(4 * few.evaluation, rel=0.1)
-    assert estimate(prepared(place, **evaluated, load_best_model_at_end=True)).program > 0
+    monkeypatch.setattr(memory, "_resident", lambda: 0.0)
+    kept, last = (estimate(prepared(place, **evaluated, load_best_model_at_end=best)) for best in (True, False))
+    assert kept.program - last.program == kept.weights
+
+
+def test_chunks_of_a_feed_forward_layer_do_not_confuse(place: Path, tmp_path: Path) -> None:
+    """Their number depends on the length. Without them is an upper bound."""
+    write_tiny_model(tmp_path, chunk_size_feed_forward=4)
+    run = prepared(place, model=str(tmp_path))
+    assert run.model.encoder.blocks[0].chunk_size == 4
+    assert estimate(run).step == estimate(prepared(place)).step
+    assert run.model.encoder.blocks[0].chunk_size == 4
+
+
+def test_the_way_out_of_a_match_is_no_flag_that_it_excludes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepared(place, match_accelerate=True)
+    monkeypatch.setenv(LIMIT, str(0.9 * estimate(run).needed))
+    [_, warning] = check_fits(estimate(run), run)
+    assert "accumulation" not in warning
 
 
 def test_a_limit_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(LIMIT, "2GB")
-    with pytest.raises(MinitrainError, match="MINITRAIN_MEMORY_LIMIT=2GB: expected a number of bytes, such as 8e9"):
-        available(torch.device("cpu"))
+    for named in ("2GB", "nan", "0"):
+        monkeypatch.setenv(LIMIT, named)
+        with pytest.raises(
+            MinitrainError, match=f"MINITRAIN_MEMORY_LIMIT={named}: expected a number of bytes, such"
+        ):
+            available(torch.device("cpu"))
 
 
 def test_a_run_that_cannot_fit_is_refused_with_what_does(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import math
 import os
 import pty
 import random
+import select
 import struct
 import termios
 from pathlib import Path
@@ -139,6 +140,7 @@ def test_bar_moves_on_a_terminal(
         console.close()
         seen = ""
         while "\n" not in seen:  # one read gives what has arrived, which may be a part
+            assert select.select([ours], [], [], 10)[0]
             seen += os.read(ours, 100_000).decode()
     os.close(ours)
     assert "2/2" in seen and "100%" in seen

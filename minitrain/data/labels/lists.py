@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from io import StringIO
 from itertools import pairwise
-from tokenize import OP, STRING, TokenError, generate_tokens
+from tokenize import STRING, TokenError, generate_tokens
 from typing import Any
 
 from minitrain.config.options import plain_scalar
@@ -65,7 +65,7 @@ def _python_list(text: str) -> Any:
     if not _SIDE_BY_SIDE.search(text):
         return ast.literal_eval(text)
     # Python joins strings that stand side by side, so that two labels would become one.
-    inside = [token for token in generate_tokens(StringIO(text).readline) if token.type in (STRING, OP)][1:-1]
+    inside = [token for token in generate_tokens(StringIO(text).readline) if token.string.strip()][1:-1]
     if all(token.type == STRING for token in inside):
         return [ast.literal_eval(token.string) for token in inside]
     if any(a.type == b.type == STRING for a, b in pairwise(inside)):
