@@ -63,8 +63,8 @@ def found(place: Path) -> dict[int, list[list[Any]]]:
         (gradients_with_and_without_dropout, (str(place / "tiny"), *reviews(24))),
         (logits, (str(place / "tiny"), [reviews(count)[0] for count in COUNTS])),
     ]
-    # 24 rows are not 4 passes of 4 processes.
-    return {n: launch(in_turn, (work if n < 4 else work[:1],), n) for n in (1, 2, 3, 4)}
+    few: list[tuple[Any, tuple[Any, ...]]] = [(train_runs, (flags[:2],))]  # four share two cores
+    return {n: launch(in_turn, (work if n < 4 else few,), n) for n in (1, 2, 3, 4)}
 
 
 @pytest.mark.fault(28, 29)
@@ -75,7 +75,8 @@ def test_losses_and_metrics_do_not_depend_on_the_number_of_processes(
     [alone] = runs.pop(1)
     assert list(runs) == [2, 3, 4]
     for processes, ranks in runs.items():
-        for expected, run in zip(alone, ranks[0], strict=True):
+        assert len(ranks[0]) == (2 if processes == 4 else 12)
+        for expected, run in zip(alone[: len(ranks[0])], ranks[0], strict=True):
             assert run["config"]["per_device_train_batch_size"] == 12 // processes
             assert run["losses"] == pytest.approx(expected["losses"], abs=1e-5)
             assert len(run["losses"]) == run["steps"] == expected["steps"]
