@@ -108,7 +108,7 @@ def _train(
         if world.is_main:
             save_run(run, final, results, calibration)
     world.barrier("saving the run")  # when any process returns, the run is saved
-    log(*footer(run, best, final, results, calibration))
+    log(*footer(run, best, final, results, calibration, world.size))
     if config.profile:
         ceiling = matrix_ceiling(compute_dtype(config), run.device)
         log("", *profile_lines(totals, ceiling, precision_name(config)))

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import Split
-from minitrain.data.sampler import rank_micro_batches
 from minitrain.errors import MinitrainError
 from minitrain.kernels.precision import compute_dtype
 from minitrain.model.classifier import SequenceClassifier
@@ -28,7 +27,7 @@ from minitrain.run.peak_memory import peak_memory_mb
 from minitrain.run.prepare import PreparedRun
 from minitrain.storage.token_cache import cache_folder
 from minitrain.training.kept_activations import bytes_to_keep
-from minitrain.training.setup import make_sampler, plan
+from minitrain.training.setup import first_micro_batches, plan
 
 MARGIN = 0.15  # share by which a run may differ from its estimate
 LIMIT = "MINITRAIN_MEMORY_LIMIT"  # environment variable: bytes of each process, instead of what the system says
@@ -256,13 +255,11 @@ def _used_rows(train: Split, config: TrainConfig, processes: int, words: int) ->
 def _step_shape(run: PreparedRun, processes: int) -> Shape:
     """Rows and length of the largest micro-batch."""
     config, train = run.config, run.splits.train
-    size, windows = config.per_device_train_batch_size, train.window_rows
+    windows = train.window_rows
     if windows is None:
-        return min(size, len(train)), _padded(max(train.lengths), config, run.model)
-    with torch.random.fork_rng(devices=()):  # --sampler global_rng draws from the global generator
-        steps = make_sampler(config, train, processes).batches(0)
-    batches = [rows for step in steps for rows in rank_micro_batches(step, size)]
-    rows = max(sum(windows.counts[row] for row in batch) for batch in batches)
+        rows = min(config.per_device_train_batch_size, len(train))
+        return rows, _padded(max(train.lengths), config, run.model)
+    rows = max(len(windows.of(batch)) for batch in first_micro_batches(config, train, processes))
     return rows, _padded(max(windows.lengths), config, run.model)
 
 

@@ -13,7 +13,7 @@ from minitrain.data.dataset import Splits
 from minitrain.data.labels.ids import display_names
 from minitrain.data.labels.notes import in_table
 from minitrain.data.load import unknown_warning
-from minitrain.data.sampler import padding_share, rank_micro_batches
+from minitrain.data.sampler import padding_share
 from minitrain.data.targets import TargetScale
 from minitrain.kernels.matmul import onednn_supports
 from minitrain.kernels.precision import precision_name
@@ -26,7 +26,7 @@ from minitrain.run.report import class_table, duration, metric_name, result_line
 from minitrain.run.run_folder import keeps_model
 from minitrain.training.evaluation import Evaluation
 from minitrain.training.run_loss import loss_line
-from minitrain.training.setup import Best, global_batch, make_sampler, plan
+from minitrain.training.setup import Best, first_micro_batches, global_batch, plan
 
 MANY_TRUNCATED = 0.1  # share of the texts from which a warning is printed
 
@@ -68,9 +68,7 @@ def _plan(config: TrainConfig, examples: int, processes: int) -> str:
 
 def _padding(config: TrainConfig, splits: Splits, processes: int) -> str:
     """The share of padding in the first 1,000 steps: 3.1% padding (bucket sampler)"""
-    with torch.random.fork_rng(devices=()):  # --sampler global_rng draws from the global generator
-        steps = make_sampler(config, splits.train, processes).batches(0)[:1000]
-    batches = [b for step in steps for b in rank_micro_batches(step, config.per_device_train_batch_size)]
+    batches = first_micro_batches(config, splits.train, processes, 1000)
     windows = splits.train.window_rows
     most = f", up to {max(len(windows.of(batch)) for batch in batches)} windows a forward pass" if windows else ""
     return f"{padding_share(splits.train.lengths, batches, windows):.1%} padding ({config.sampler} sampler){most}"
@@ -143,6 +141,7 @@ def footer(
     final: Mapping[str, Evaluation],
     results: Mapping[str, Any],
     calibration: FittedCalibration | None = None,
+    processes: int = 1,
 ) -> list[str]:
     """The final metrics, times, and commands to type next."""
     labels, directory = run.splits.labels, run.directory
@@ -162,7 +161,6 @@ def footer(
     elif best.evaluations_since:
         lines += [f"WARNING  {best.name} was not a number in any evaluation: the last step is saved"]
     patience = run.config.early_stopping_patience
-    processes = results["global_batch"] // global_batch(run.config, 1)
     left = plan(run.config, len(run.splits.train), processes).total_steps - results["steps"]
     if patience is not None and best.evaluations_since >= patience and left:
         lines += [f"ended by --early_stopping_patience {patience}: no better {best.name} in as many evaluations"]

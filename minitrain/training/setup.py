@@ -12,7 +12,13 @@ from torch import Tensor
 from minitrain.config.optimization import LENGTH_MULTIPLE
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import Split
-from minitrain.data.sampler import BucketBatchSampler, GlobalRngBatchSampler, RandomBatchSampler, count_steps
+from minitrain.data.sampler import (
+    BucketBatchSampler,
+    GlobalRngBatchSampler,
+    RandomBatchSampler,
+    count_steps,
+    rank_micro_batches,
+)
 from minitrain.distributed.world import World, ddp
 from minitrain.errors import MinitrainError
 from minitrain.kernels.compile import check_compilable, dry_run, try_compile
@@ -177,6 +183,15 @@ def make_sampler(config: TrainConfig, train: Split, processes: int = 1) -> Sampl
     if config.sampler == "random":
         return RandomBatchSampler(len(train), batch_size, seed, drop_last, micro_batches, processes)
     return GlobalRngBatchSampler(len(train), batch_size, drop_last, micro_batches)
+
+
+def first_micro_batches(
+    config: TrainConfig, train: Split, processes: int = 1, steps: int | None = None
+) -> list[list[int]]:
+    """The rows of each micro-batch of the first epoch, or of its first steps; no random number is drawn."""
+    with torch.random.fork_rng(devices=()):  # --sampler global_rng draws from the global generator
+        batches = make_sampler(config, train, processes).batches(0)[:steps]
+    return [rows for step in batches for rows in rank_micro_batches(step, config.per_device_train_batch_size)]
 
 
 def _micro_batches(config: TrainConfig, processes: int) -> int:
