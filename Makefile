@@ -50,7 +50,7 @@ clean:  ## remove .venv and tool caches; keep runs/
 $(VENV)/.ready: $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "minitrain needs Python 3.10 or later: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable .
+	$(PIP) --editable '.[report]'
 	rm -rf $(DEMO)
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes --target $(DEMO) --requirement requirements-demo.txt
 	touch $@

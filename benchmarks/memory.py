@@ -2,7 +2,7 @@
 
 Four processes in turn, each for a few steps: Trainer and minitrain, both without and with
 `--gradient_checkpointing`. The peak is the largest resident set size of the whole process, libraries included, as
-the system counts it. By default the model has BERT base's shapes and random weights (`compare/base_shapes.py`).
+the system counts it. By default the model has BERT base's shapes and random weights (`references/base_shapes.py`).
 """
 
 import json
@@ -42,7 +42,7 @@ class MemoryConfig:
 
 
 def peak_memory_mb(side: str, settings: Mapping[str, Any]) -> float:
-    """Run a side of `compare/memory.py`; the largest resident set size of its process, in MB (10**6 bytes)."""
+    """Run a side of `references/memory.py`; the largest resident set size of its process, in MB (10**6 bytes)."""
     process = subprocess.Popen(
         [sys.executable, "-m", "compare.memory", side, json.dumps(settings)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(SCRIPTS), str(SCRIPTS.parent)])},
@@ -71,7 +71,7 @@ def measure(config: MemoryConfig) -> None:
         model = config.model or f"{folder}/base"
         if config.model is None:
             subprocess.run(
-                [sys.executable, str(SCRIPTS / "compare" / "base_shapes.py"), model],
+                [sys.executable, str(SCRIPTS / "references" / "base_shapes.py"), model],
                 check=True,
                 env={**os.environ, "PYTHONPATH": str(SCRIPTS.parent)},
             )

@@ -79,7 +79,7 @@ class Side:
         settings = json.dumps(asdict(config) | {"work": work, "flags": flags})
         self.process = subprocess.Popen(
             # -P: do not import from the folder of the file.
-            [sys.executable, "-P", str(HERE / "scripts/compare/turns.py"), settings],
+            [sys.executable, "-P", str(HERE / "scripts/references/turns.py"), settings],
             env=environment(code, config) | {"TRANSFORMERS_VERBOSITY": "error"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -12,7 +12,7 @@ repeating the rows of the dataset.
 
 from dataclasses import dataclass
 
-from compare import check_libraries
+from references import check_libraries
 
 from minitrain.config.options import flag
 from minitrain.errors import MinitrainError
@@ -51,7 +51,7 @@ class BenchmarkConfig:
 def benchmark(config: BenchmarkConfig) -> None:
     """Measure, print and write. Raises MinitrainError if a side fails or reaches another loss."""
     check_libraries()
-    from compare import race  # imports torch, which --help does not need
+    from references import race  # imports torch, which --help does not need
 
     (race.run_growth if config.growth else race.run)(config)
 

@@ -7,7 +7,7 @@ from those of transformers' Trainer on the same rows. On the last rung every los
 import sys
 from dataclasses import dataclass
 
-from compare import check_libraries
+from references import check_libraries
 
 from minitrain.config.options import flag
 from minitrain.run.flags import command
@@ -27,7 +27,7 @@ class LadderConfig:
 def climb(config: LadderConfig) -> None:
     """Train all rungs, print and write them; exit with 1 unless the last one equals Trainer."""
     check_libraries()
-    from compare import rungs  # imports torch, which --help does not need
+    from references import rungs  # imports torch, which --help does not need
 
     if not rungs.climb(config.model, config.dataset, config.subset, config.examples, config.json):
         sys.exit(1)

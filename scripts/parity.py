@@ -9,7 +9,7 @@ models and names the first operation that differs. Exits with 1 if anything diff
 import sys
 from dataclasses import dataclass
 
-from compare import check_libraries
+from references import check_libraries
 
 from minitrain.config.freezing import has_layer_rates
 from minitrain.config.options import flag
@@ -58,7 +58,7 @@ class ParityConfig(TrainConfig):
 def compare(config: ParityConfig) -> None:
     """Compare, print and write; exit with 1 if anything differs."""
     check_libraries()
-    from compare import layers, side_by_side  # import torch, which --help does not need
+    from references import layers, side_by_side  # import torch, which --help does not need
 
     if not (layers.walk if config.layers else side_by_side.run)(config, config.threads, config.json):
         sys.exit(1)

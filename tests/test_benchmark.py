@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compare import race, speed
 from in_process import Done
 from in_process import script as script
+from references import race, speed
 from test_loop import write_tiny_model
 from test_main import named_reviews, write_csv
 from test_scripts import command

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from compare.reference import copied
+from references.reference import copied
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score
 from test_loop import NO_DROPOUT, Bench, Recorder, reviews, rows_of, split_of, write_tiny_model

@@ -1,6 +1,7 @@
 """Who imports whom, and what no file may hold, read from the syntax trees."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,20 +18,28 @@ WINGS = (
     ("data", "model"),
     ("training",),
     ("run",),
-    ("compare",),
+    ("references",),
     ("scripts", "examples", "benchmarks"),
 )
 RUN_TIME = {"torch", "tokenizers", "datasets", "safetensors", "huggingface_hub", "tqdm", "numpy"}
 SLOW = {"datasets", "huggingface_hub", "numpy"}  # imported inside functions, so that a start does not wait for them
+# Extras: each imported inside functions of few files, and declared under a name of its own.
+EXTRAS = {
+    "matplotlib": "report",
+    "tensorboard": "tensorboard",
+    "trackio": "trackio",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+}
 REFERENCES = {"transformers", "accelerate", "evaluate", "sklearn", "scipy"}
-COMPARE = sorted((ROOT / "scripts/compare").glob("*.py"))  # what parity.py and ladder.py run beside us
+REFERENCE_SIDES = sorted((ROOT / "scripts/references").glob("*.py"))  # what parity.py and ladder.py run beside us
 RUNS_CODE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 
 MODULES = sorted((ROOT / "minitrain").rglob("*.py"))
 SCRIPTS = [
     path for folder in ("scripts", "examples", "benchmarks") for path in sorted((ROOT / folder).glob("*.py"))
 ]
-CODE = [*MODULES, *COMPARE, *SCRIPTS]
+CODE = [*MODULES, *REFERENCE_SIDES, *SCRIPTS]
 
 
 def of(paths: list[Path]) -> pytest.MarkDecorator:
@@ -42,7 +51,7 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def wing_of(path: Path) -> str:
-    """minitrain/data/batch.py -> data, minitrain/__init__.py -> minitrain, scripts/compare/ours.py -> compare"""
+    """minitrain/data/batch.py -> data, minitrain/__init__.py -> minitrain, scripts/references/a.py -> references"""
     *folders, name = path.relative_to(ROOT).with_suffix("").parts
     if folders == ["minitrain"]:
         return "minitrain" if name == "__init__" else name
@@ -80,11 +89,12 @@ def own_modules(path: Path) -> set[str]:
 def own_wings(path: Path) -> set[str]:
     """The folders of ours that a file imports from."""
     wings = {(name.split(".") + ["minitrain"])[1] if "." in name else name for name in own_modules(path)}
-    return wings | {"compare" for name in imported(tree_of(path)) if name.split(".")[0] == "compare"}
+    return wings | {"references" for name in imported(tree_of(path)) if name.split(".")[0] == "references"}
 
 
 def third_party(tree: ast.AST) -> set[str]:
-    return {name.split(".")[0] for name in imported(tree)} - set(sys.stdlib_module_names) - {"minitrain", "compare"}
+    ours = {"minitrain", "references"}
+    return {name.split(".")[0] for name in imported(tree)} - set(sys.stdlib_module_names) - ours
 
 
 def test_every_file_is_in_a_wing() -> None:
@@ -132,7 +142,7 @@ def test_no_two_modules_import_each_other_by_any_way() -> None:
 
 @of(CODE)
 def test_only_what_is_declared_is_imported_and_no_reference_library(path: Path) -> None:
-    allowed = RUN_TIME | (REFERENCES if path in COMPARE else set())
+    allowed = RUN_TIME | EXTRAS.keys() | (REFERENCES if path in REFERENCE_SIDES else set())
     assert third_party(tree_of(path)) <= allowed
 
 
@@ -141,13 +151,20 @@ def test_declared_dependencies_are_those_that_are_imported() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     block = text.split("\ndependencies = [")[1].split("]")[0]
     declared = {line.strip().strip('",').split(">=")[0] for line in block.splitlines() if line.strip()}
-    assert used - {"numpy"} == declared  # numpy comes with datasets
+    assert used - {"numpy"} - EXTRAS.keys() == declared  # numpy comes with datasets
+
+
+def test_extras_are_declared() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    block = text.split("[project.optional-dependencies]")[1].split("test = [")[0]
+    declared = dict(re.findall(r'^(\w+) = \["([a-z]+)', block, re.MULTILINE))
+    assert {name: extra for extra, name in declared.items()} == EXTRAS
 
 
 @of(MODULES)
 def test_slow_libraries_are_imported_where_they_are_used(path: Path) -> None:
     top = ast.Module([node for node in tree_of(path).body if isinstance(node, ast.Import | ast.ImportFrom)], [])
-    assert not third_party(top) & SLOW
+    assert not third_party(top) & (SLOW | EXTRAS.keys())
 
 
 # What stands between the flags and the first answer.
@@ -182,7 +199,7 @@ def test_the_search_for_pickles_finds_them() -> None:
         assert {name.split(".")[0] for name in names} & RUNS_CODE or names & {"torch.load"}
 
 
-@of([*MODULES, *COMPARE])
+@of([*MODULES, *REFERENCE_SIDES])
 def test_file_can_be_read_in_one_sitting(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
@@ -198,7 +215,7 @@ def test_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(tree_of(path))
 
 
-@of([*MODULES, *COMPARE])
+@of([*MODULES, *REFERENCE_SIDES])
 def test_public_functions_and_classes_say_what_they_do(path: Path) -> None:
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     public = [node for node in tree_of(path).body if isinstance(node, kinds) and not node.name.startswith("_")]

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from compare import layer_groups
 from parity.reference import REFERENCES, make_inputs, save_checkpoint
+from references import layer_groups
 from torch import Tensor
 
 from minitrain.config.train_config import TrainConfig

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compare.reference import copied
+from references.reference import copied
 from torch import Tensor, nn
 from transformers import (
     AlbertConfig,

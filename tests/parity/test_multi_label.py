@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compare import ours, trainer
-from compare.record import Record
-from compare.side_by_side import compare_records
+from references import ours, trainer
+from references.record import Record
+from references.side_by_side import compare_records
 from test_loop import reviews, write_tiny_model
 
 from minitrain.config.train_config import TrainConfig

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 import torch
-from compare import accelerate_loop, ours, trainer
-from compare.record import Record
-from compare.side_by_side import Comparison, compare_records
+from references import accelerate_loop, ours, trainer
+from references.record import Record
+from references.side_by_side import Comparison, compare_records
 from test_loop import reviews, write_tiny_model
 from test_main import named_reviews, write_csv
 from transformers import AutoModelForMaskedLM

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from compare.record import Record
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
 from minitrain.kernels.precision import autocast, compute_dtype, device_of
@@ -14,6 +13,7 @@ from minitrain.run.prepare import PreparedRun, prepare
 from minitrain.training.evaluation import Evaluation, predict
 from minitrain.training.loop import StepLog, fit
 from minitrain.training.loss import loss_of
+from references.record import Record
 
 
 class Recorder:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from compare import check_libraries, layers, reference, rungs, side_by_side
-from compare.record import Record
-from compare.trainer import arguments
 from in_process import Done
 from in_process import script as script
+from references import check_libraries, layers, reference, rungs, side_by_side
+from references.record import Record
+from references.trainer import arguments
 from test_loop import write_tiny_model
 from test_main import named_reviews, write_csv
 from test_scripts import command
@@ -285,7 +285,7 @@ def test_new_head_that_transformers_would_not_draw_is_no_comparison(flags: dict[
 
 
 def test_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compare.NEEDED", ("transformers", "no_such_library"))
+    monkeypatch.setattr("references.NEEDED", ("transformers", "no_such_library"))
     with pytest.raises(MinitrainError, match="no_such_library cannot be found: `make test` installs"):
         check_libraries()
 

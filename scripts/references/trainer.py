@@ -12,11 +12,11 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from compare.layer_groups import LayerRatesTrainer
-from compare.record import Record
-from compare.reference import Reference, finish, prepare
 from minitrain.config.freezing import has_layer_rates
 from minitrain.config.train_config import TrainConfig
+from references.layer_groups import LayerRatesTrainer
+from references.record import Record
+from references.reference import Reference, finish, prepare
 
 OWN = {
     "output_dir",

@@ -32,8 +32,6 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from compare import layer_groups
-from compare.record import Record
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.labels.numbered import label_numbers
 from minitrain.data.splits import TextSplits
@@ -45,6 +43,8 @@ from minitrain.model.weights import read_config, trained_labels
 from minitrain.run.prepare import rows_of
 from minitrain.storage.hub import resolve_model
 from minitrain.training.metrics import metric_for
+from references import layer_groups
+from references.record import Record
 
 # Metrics of several labels a row, from logits and 0 or 1 for each label; a logit above 0 predicts the label.
 OF_SEVERAL: dict[str, Callable[[Any, Any], Any]] = {

@@ -14,10 +14,6 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer
 
-from compare import reference
-from compare.record import Record
-from compare.side_by_side import Comparison, of_tensors, of_values, same_bits, table
-from compare.trainer import arguments
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.batch import collate
 from minitrain.kernels.precision import autocast, compute_dtype, device_of
@@ -29,6 +25,10 @@ from minitrain.run.report import say
 from minitrain.training.clipping import clip_grad_norm
 from minitrain.training.loss import loss_of
 from minitrain.training.setup import make_sampler, make_state
+from references import reference
+from references.record import Record
+from references.side_by_side import Comparison, of_tensors, of_values, same_bits, table
+from references.trainer import arguments
 
 # The operation before a module of ours, by the end of its name. The other modules take an output directly.
 BEFORE = {

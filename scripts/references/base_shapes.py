@@ -1,4 +1,4 @@
-"""A checkpoint of BERT base's shapes with random weights: `python scripts/compare/base_shapes.py FOLDER`.
+"""A checkpoint of BERT base's shapes with random weights: `python scripts/references/base_shapes.py FOLDER`.
 
 110 million parameters; the tokenizer is the embedded model's, with BERT's vocabulary. For measuring speed only.
 """

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from compare.side_by_side import train_sides
 from minitrain.config.train_config import TrainConfig
 from minitrain.run.output_file import check_writable, write_json
 from minitrain.run.prepare import prepare
 from minitrain.run.report import say
 from minitrain.training.loop import StepLog, fit
+from references.side_by_side import train_sides
 
 EPOCHS = 2  # so that one evaluation lies between two steps
 

@@ -19,16 +19,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compare.record import Record
 from minitrain.config.read_options import files_shown
 from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
 from minitrain.run.output_file import check_writable, write_json
 from minitrain.run.report import duration, say
+from references.record import Record
 
 LIBRARIES = ("minitrain", "torch", "transformers", "accelerate", "tokenizers", "scikit-learn", "scipy")
 # Modules, imported in the side's own process alone: transformers takes seconds to import.
-SIDES = {"minitrain": "compare.ours", "Trainer": "compare.trainer", "accelerate": "compare.accelerate_loop"}
+SIDES = {
+    "minitrain": "references.ours",
+    "Trainer": "references.trainer",
+    "accelerate": "references.accelerate_loop",
+}
 SECONDS_BETWEEN_REPORTS = 30.0
 
 

@@ -15,9 +15,9 @@ from torch.optim import AdamW
 from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
-from compare.record import Record
-from compare.reference import Reference, finish, prepare
 from minitrain.config.train_config import TrainConfig
+from references.record import Record
+from references.reference import Reference, finish, prepare
 
 
 def logits_of(accelerator: Accelerator, model: nn.Module, loader: DataLoader) -> tuple[Tensor, Tensor]:

@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 
-from compare.speed import IN_BF16, SIDES
 from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
 from minitrain.run.output_file import check_writable, write_json
 from minitrain.run.prepare import rows_of
 from minitrain.run.report import say
 from minitrain.storage.hub import resolve_model
+from references.speed import IN_BF16, SIDES
 
 GROWTH = (4_000, 40_000, 400_000, 1_000_000)
 # Nats: the sides differ in row order and dropout. It finds a side that diverges or trains on wrong labels; whole
@@ -198,7 +198,7 @@ def _measure(side: str, config: Any, more: Mapping[str, Any] | None = None) -> d
             }
         )
         done = subprocess.run(
-            [sys.executable, "-m", "compare.speed", side, str(time.time()), json.dumps(settings)],
+            [sys.executable, "-m", "references.speed", side, str(time.time()), json.dumps(settings)],
             capture_output=True,
             text=True,
             env=environment,
