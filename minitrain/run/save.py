@@ -24,6 +24,7 @@ from minitrain.model.freezing import count_parameters
 from minitrain.model.weights import save_classifier
 from minitrain.run.answers import answers, true_label
 from minitrain.run.calibration import FittedCalibration, save_calibration
+from minitrain.run.data_facts import data_facts
 from minitrain.run.prepare import LIBRARIES, PreparedRun
 from minitrain.run.report import as_json, finite_values, label_values
 from minitrain.run.run_folder import CALIBRATION, LOG, PREDICTIONS, RESULTS
@@ -76,6 +77,7 @@ def run_info(run: PreparedRun, state: TrainState, best: Best, final: Mapping[str
         "class_weights": weights_by_name(run.loss, splits.labels.names),
         "loss_function": name_of(run.loss.function),  # the user's, which is not saved
         "numbers_are_ids": splits.labels.numbers_are_ids,
+        "data": data_facts(splits),
         "max_length": run.max_length,
         "targets": None if run.scale is None else asdict(run.scale),
         "steps": state.step,
