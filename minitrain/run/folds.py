@@ -27,6 +27,7 @@ from minitrain.distributed.world import World, process_group
 from minitrain.errors import MinitrainError
 from minitrain.kernels.matmul import choose_matmul, chosen_matmul
 from minitrain.kernels.precision import compute_dtype
+from minitrain.run.label_errors import search_folds
 from minitrain.run.load_data import SplitsSource
 from minitrain.run.prepare import complete, load_data
 from minitrain.run.report import say
@@ -35,6 +36,7 @@ from minitrain.run.resume_checks import changed_settings, other_machine
 from minitrain.run.run_folder import (
     CALIBRATION,
     CHECKPOINTS,
+    LABEL_ERRORS,
     LOG,
     OWN_FILES,
     PREDICTIONS,
@@ -46,7 +48,7 @@ from minitrain.run.run_folder import (
     output_path,
     read_results,
 )
-from minitrain.run.runs_report import HELD_OUT, save_report, summary_lines, summary_of
+from minitrain.run.runs_report import HELD_OUT, save_out_of_fold, save_report, summary_lines, summary_of
 from minitrain.storage.files import exclusive_lock, json_text, read_json, write_whole
 from minitrain.storage.hub import resolve_model
 
@@ -184,9 +186,13 @@ def train_several(config: TrainConfig, run_one: RunOne, data: Any = None) -> dic
                 "total_seconds": time.perf_counter() - started,
             }
             if world.is_main:
-                save_report(directory, config, runs, results, rows.folds)
+                save_out_of_fold(directory, config, runs, rows.folds)
+            facts, errors = search_folds(directory, world, bool(rows.folds) and whole.labels.names is not None)
+            results |= facts
+            if world.is_main:
+                save_report(directory, config, results)
         world.barrier("saving the report")
-        log("", *summary_lines(results), f"saved to {directory}")
+        log("", *summary_lines(results), *errors, f"saved to {directory}")
     return results
 
 
@@ -244,7 +250,7 @@ def _begin(
             log(note)
     elif world.is_main:
         clear_checkpoints(directory)
-        for name in (*OWN_FILES, CALIBRATION):
+        for name in (*OWN_FILES, CALIBRATION, LABEL_ERRORS):
             (directory / name).unlink(missing_ok=True)
         write_whole(directory / RUNS, json_text(facts))
     if config.folds is not None:

@@ -217,11 +217,11 @@ def _standard_output() -> Stream:
     return Stream(sys.stdout)
 
 
-def check_writable(path: str | None) -> None:
-    """Raise MinitrainError, before the work, if `--json PATH` cannot be written."""
+def check_writable(path: str | None, flag: str = "json") -> None:
+    """Raise MinitrainError, before the work, if `--json PATH`, or that of another flag, cannot be written."""
     if path is not None:
         folder = next(folder for folder in Path(path).absolute().parents if folder.exists())  # the others are made
-        with naming_os_errors(f"--json {path}: cannot be written"), tempfile.TemporaryFile(dir=folder):
+        with naming_os_errors(f"--{flag} {path}: cannot be written"), tempfile.TemporaryFile(dir=folder):
             if Path(path).is_dir():
                 raise IsADirectoryError("it is a folder")
 

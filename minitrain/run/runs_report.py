@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from minitrain.config.read_options import files_shown
 from minitrain.config.train_config import TrainConfig
-from minitrain.errors import MinitrainError
+from minitrain.errors import naming_os_errors
 from minitrain.run.report import as_json, metric_name
 from minitrain.run.run_folder import PREDICTIONS, RESULTS
 from minitrain.storage.files import json_text, whole_text_file, write_whole
@@ -135,30 +135,32 @@ def _card(config: TrainConfig, results: Mapping[str, Any], title: str) -> str:
     )
 
 
-def save_report(
-    directory: Path,
-    config: TrainConfig,
-    runs: Sequence[OneRun],
-    results: Mapping[str, Any],
-    folds: Mapping[int, Sequence[int]],
+CANNOT = "the runs are trained but cannot be saved"
+
+
+def save_out_of_fold(
+    directory: Path, config: TrainConfig, runs: Sequence[OneRun], folds: Mapping[int, Sequence[int]]
 ) -> None:
-    """Write README.md, with folds predictions.jsonl, and results.json last.
+    """Write the predictions of all held-out rows to predictions.jsonl, if there are folds.
 
     Args:
         folds: By seed, the fold of each training row, from 0.
     """
-    try:
+    if not folds:
+        return
+    with naming_os_errors(f"{directory}: {CANNOT}"), whole_text_file(directory / PREDICTIONS) as file:
+        for seed, assigned in folds.items():
+            own = [directory / run.name / PREDICTIONS for run in runs if run.seed == seed]
+            extra = {} if config.seeds is None else {"seed": seed}
+            for record in _out_of_fold(own, assigned):
+                file.write(json.dumps(extra | record, ensure_ascii=False) + "\n")
+
+
+def save_report(directory: Path, config: TrainConfig, results: Mapping[str, Any]) -> None:
+    """Write README.md, and results.json last."""
+    with naming_os_errors(f"{directory}: {CANNOT}"):
         write_whole(directory / "README.md", _card(config, results, directory.name))
-        if folds:
-            with whole_text_file(directory / PREDICTIONS) as file:
-                for seed, assigned in folds.items():
-                    own = [directory / run.name / PREDICTIONS for run in runs if run.seed == seed]
-                    extra = {} if config.seeds is None else {"seed": seed}
-                    for record in _out_of_fold(own, assigned):
-                        file.write(json.dumps(extra | record, ensure_ascii=False) + "\n")
         write_whole(directory / RESULTS, json_text(results))
-    except OSError as error:
-        raise MinitrainError(f"{directory}: the runs are trained but cannot be saved ({error})") from error
 
 
 def _out_of_fold(files: Sequence[Path], assigned: Sequence[int]) -> Iterator[dict[str, Any]]:

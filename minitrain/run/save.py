@@ -27,7 +27,7 @@ from minitrain.run.calibration import FittedCalibration, save_calibration
 from minitrain.run.data_facts import data_facts
 from minitrain.run.prepare import LIBRARIES, PreparedRun
 from minitrain.run.report import as_json, finite_values, label_values
-from minitrain.run.run_folder import CALIBRATION, LOG, PREDICTIONS, RESULTS
+from minitrain.run.run_folder import CALIBRATION, LABEL_ERRORS, LOG, PREDICTIONS, RESULTS
 from minitrain.storage.files import json_text, whole_text_file, write_whole
 from minitrain.training.evaluation import Evaluation, baseline
 from minitrain.training.metrics import OF_POSITIVE
@@ -53,7 +53,7 @@ classify = pipeline("text-classification", "path/to/this/folder")
 ```
 """
 # Keys of a prediction; a text column of the same name is called input_<name>.
-KEYS = ("split", "file", "row", "label", "prediction", "probability", "probabilities")
+KEYS = ("seed", "fold", "split", "file", "row", "label", "prediction", "probability", "probabilities")
 
 
 def run_info(run: PreparedRun, state: TrainState, best: Best, final: Mapping[str, Evaluation]) -> dict[str, Any]:
@@ -109,7 +109,8 @@ def save_run(
     how = loss_line(run.loss, run.splits.labels.names)
     card = model_card(run.config, run.splits.labels, results["steps"], final, directory.name, how)
     try:
-        (directory / CALIBRATION).unlink(missing_ok=True)  # of an earlier model
+        for name in (CALIBRATION, LABEL_ERRORS):
+            (directory / name).unlink(missing_ok=True)  # of an earlier model
         save_classifier(run.model, run.tokenizer, directory)
         save_calibration(directory, calibration, run.splits.labels)
         write_whole(directory / "README.md", card)
