@@ -31,7 +31,7 @@ EXTRAS = {
     "wandb": "wandb",
     "mlflow": "mlflow",
 }
-REFERENCES = {"transformers", "accelerate", "evaluate", "sklearn", "scipy"}
+REFERENCES = {"transformers", "accelerate", "evaluate", "sklearn", "scipy", "cleanlab"}
 REFERENCE_SIDES = sorted((ROOT / "scripts/references").glob("*.py"))  # what parity.py and ladder.py run beside us
 RUNS_CODE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 

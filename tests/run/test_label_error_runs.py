@@ -103,7 +103,7 @@ def test_the_command_finds_the_same_rows_later(
     run = tmp_path / "saved"
     shutil.copytree(out, run)
     (run / "label_errors.jsonl").unlink()
-    assert label_errors_of_run(LabelErrorsConfig(run=str(run), top=3)) == results["label_errors"]
+    assert label_errors_of_run(LabelErrorsConfig(run=str(run), top=20)) == results["label_errors"]
     assert (run / "label_errors.jsonl").read_bytes() == (out / "label_errors.jsonl").read_bytes()
     said = capsys.readouterr().out
     count = results["label_errors"]["count"]
@@ -113,7 +113,11 @@ def test_the_command_finds_the_same_rows_later(
     )
     lines = said.splitlines()
     assert [line.split()[:4] for line in lines[3:]][0] == ["score", "row", "label", "suggested"]
-    assert len(lines) == 4 + 3 + 1 and r"<b>\n" in said and "\x1b" not in said and "\u202e" not in said
+    assert len(lines) == 4 + min(20, count) + 1
+    assert r"<b>\n" in said and "\x1b" not in said and "\u202e" not in said
+    for top, table in ((1, 2), (0, -1)):
+        label_errors_of_run(LabelErrorsConfig(run=str(run), top=top))
+        assert len(capsys.readouterr().out.splitlines()) == 3 + table + 1
 
 
 def test_rows_of_an_evaluation_are_searched_by_split(
