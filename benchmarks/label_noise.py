@@ -90,12 +90,14 @@ def measure(config: LabelNoiseConfig) -> None:
     ours = find_label_errors(labels, probabilities)
     theirs, version = cleanlab_issues(labels.numpy(), probabilities.numpy())
     count = int(ours.sum())
+    quality = label_quality(labels, probabilities)
     ways = {
         "minitrain": ours,
         f"cleanlab {version}": torch.from_numpy(theirs),
+        "minitrain, the first 100": lowest(quality.where(ours, torch.inf), 100),
+        "minitrain, as many as exchanged": lowest(quality.where(ours, torch.inf), len(planted)),
         "prediction differs": probabilities.argmax(1) != labels,
         "highest loss, as many rows": lowest(probabilities.gather(1, labels[:, None])[:, 0], count),
-        "lowest score, as many as exchanged": lowest(label_quality(labels, probabilities), len(planted)),
         "random, as many rows": lowest(torch.rand(len(labels), generator=torch.Generator().manual_seed(0)), count),
     }
     facts: dict[str, Any] = {

@@ -7,6 +7,7 @@ those of evaluation and test. How, is in `training/label_errors.py`.
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from minitrain.storage.files import whole_text_file
 from minitrain.training.label_errors import estimated_noise, find_label_errors, label_quality
 
 TOP = 10  # rows on the console
+MANY = 0.2  # share of the rows from which the model is to be doubted rather than the labels
 PAIRS, PAIRS_SHOWN = 20, 3  # of a label and what it should be, in results.json and on the console
 LEFT_OUT = ("seed", "fold", "label", "prediction", "probability", "probabilities")  # of a prediction
 KEYS = ("suggested", "score")  # added; a text column of the same name is called input_<name>
@@ -90,12 +92,11 @@ def _facts(rows: PredictedRows, count: int) -> dict[str, Any]:
 
 
 def _pairs(noise: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
-    cells = enumerate(noise.tolist())
     return [
-        {"label": names[given], "suggested": names[other], "share": share}
-        for given, line in cells
-        for other, share in enumerate(line)
-        if other != given
+        {"label": name, "suggested": other, "share": share}
+        for name, line in zip(names, noise.tolist(), strict=True)
+        for other, share in zip(names, line, strict=True)
+        if other != name
     ]
 
 
@@ -116,17 +117,19 @@ def write_label_errors(path: Path, records: Sequence[Mapping[str, Any]]) -> None
 
 
 def label_error_lines(found: LabelErrors, path: str | Path, top: int = TOP) -> list[str]:
-    """The count, the estimated noise, and a table of the first rows."""
+    """The count, how many labels the model doubts, and a table of the first rows."""
     facts, rows = found.facts, " and ".join(f"{count} {plain(name)}" for name, count in found.rows.splits.items())
     if not found.records:
         return [f"labels that are probably wrong: none of {rows} rows", ""]
-    pairs = ", ".join(f"{_pair(pair)} {pair['share']:.1%}" for pair in facts["pairs"][:PAIRS_SHOWN])
+    pairs = [f"{_pair(pair)} in {round(pair['share'] * facts['rows'])}" for pair in facts["pairs"][:PAIRS_SHOWN]]
     lines = [
         f"labels that are probably wrong: {facts['count']} of {rows} rows ({facts['share']:.1%}), "
         f"worst first in {path}",
-        f"  an estimated {facts['estimated_share']:.1%} of all labels are wrong: {pairs}",
+        f"  the model doubts {facts['estimated_share']:.1%} of all labels: {', '.join(pairs)} rows",
         "",
     ]
+    if facts["share"] > MANY:
+        lines.insert(2, "  so many are seldom wrong: a model that is trained longer may know the classes better")
     if top:
         lines += [*_table(found.records[:top]), ""]
     return lines
@@ -194,11 +197,10 @@ def label_errors_of_run(config: LabelErrorsConfig) -> dict[str, Any]:
     check_writable(str(path), "output")
     settings = read_results(directory).get("config") or {}
     for name in ("eval_file", "test_file"):
-        if settings.get(name) and trained_on(settings, settings[name], None, None):
-            print(
-                f"WARNING  --{name} was trained on, too: the model has learned its wrong labels; folds find them",
-                file=sys.stderr,
-            )
+        with suppress(MinitrainError):  # the files may be gone
+            if settings.get(name) and trained_on(settings, settings[name], None, None):
+                too = f"--{name} was trained on, too: the model has learned its wrong labels; --folds find them"
+                print(f"WARNING  {too}", file=sys.stderr)
     found = search(read_predictions(directory, config.split))
     with naming_os_errors(f"--output {path}: cannot be written"):
         write_label_errors(path, found.records)

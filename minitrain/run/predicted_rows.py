@@ -54,6 +54,8 @@ class _Columns:
             raise ValueError(NO_CLASSES)
         if tuple(probabilities) != self.names and self.names:
             raise ValueError(f"the classes are {listed(probabilities)}, before they were {listed(self.names)}")
+        if self.labels and isinstance(label, list) != isinstance(self.labels[0], list):
+            raise ValueError(f"the label is {shown(label)}, the first {shown(self.labels[0])}")
         self.names = tuple(probabilities)
         for name in label if isinstance(label, list) else [label]:
             if name not in probabilities:

@@ -42,14 +42,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         named[row - 1] = names["awful" if labels[row - 1] == "lovely" else "lovely"]
     texts[PLANTED[2] - 1] = f"{UGLY} {texts[PLANTED[2] - 1]}"
     with (folder / "train.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("score", "label"), *zip(texts, named, strict=True)])
+        csv.writer(file).writerows([("fold", "label"), *zip(texts, named, strict=True)])
     write_csv(folder / "scores.csv", texts[:20], [0.5 + len(text) for text in texts[:20]])
     return folder
 
 
 def flags(place: Path, out: Path, **more: Any) -> TrainConfig:
     made: dict[str, Any] = {"model": str(place / "tiny"), "train_file": str(place / "train.csv")}
-    made |= {"text_columns": ("score",), "learning_rate": 2e-3, "output_dir": str(out)}
+    made |= {"text_columns": ("fold",), "learning_rate": 2e-3, "output_dir": str(out)}
     return TrainConfig(**made | more)
 
 
@@ -74,8 +74,8 @@ def test_planted_labels_are_found_with_the_label_that_they_should_have(
         ("<i>c</i>", "a|b"),
     }
     assert [record["score"] for record in found] == sorted(record["score"] for record in found)
-    assert list(found[0]) == ["row", "input_score", "label", "suggested", "score"]
-    assert [record["row"] for record in found if record["input_score"].startswith(UGLY)] == [PLANTED[2]]
+    assert list(found[0]) == ["row", "input_fold", "label", "suggested", "score"]
+    assert [record["row"] for record in found if record["input_fold"].startswith(UGLY)] == [PLANTED[2]]
     facts = read_results(out)["label_errors"]
     assert facts == results["label_errors"]
     assert (facts["count"], facts["rows"], facts["share"]) == (len(found), 80, len(found) / 80)
@@ -85,6 +85,7 @@ def test_planted_labels_are_found_with_the_label_that_they_should_have(
 def test_probabilities_are_means_over_seeds(folded: tuple[Path, dict[str, Any]]) -> None:
     out, _ = folded
     rows = records(out / "predictions.jsonl")
+    assert [row["fold"] for row in rows[:2]] != [row["input_fold"] for row in rows[:2]]
     pairs = [list(row["probabilities"].values()) for row in rows]
     mean = torch.tensor(pairs, dtype=torch.float64).view(2, 80, 2).mean(0)
     names = list(rows[0]["probabilities"])
@@ -127,7 +128,7 @@ def test_rows_of_an_evaluation_are_searched_by_split(
         texts, labels = named_reviews(20, seed=seed)
         with (tmp_path / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             pairs = zip(texts, [{"lovely": "a|b"}.get(label, "<i>c</i>") for label in labels], strict=True)
-            csv.writer(file).writerows([("score", "label"), *pairs])
+            csv.writer(file).writerows([("fold", "label"), *pairs])
     files = {f"{name}_file": str(tmp_path / f"{name}.csv") for name in ("eval", "test")}
     run = tmp_path / "run"
     run.mkdir()
@@ -166,7 +167,7 @@ def saved(folder: Path, rows: list[dict[str, Any]], results: dict[str, Any] | No
 
 def row(number: int, label: Any, **probabilities: float) -> dict[str, Any]:
     rest = {"prediction": label, "probability": 0.5, "probabilities": probabilities}
-    return {"file": "ugly.csv", "row": number, "text": f"text {number}", "label": label, **rest}
+    return {"file": "ugly.csv", "row": number, "score": f"text {number}", "label": label, **rest}
 
 
 def test_of_several_labels_those_too_many_and_missing_are_exchanged(
@@ -181,8 +182,14 @@ def test_of_several_labels_those_too_many_and_missing_are_exchanged(
     assert facts["pairs"][0] == {"label": None, "suggested": "x", "share": 2 / 22}
     assert facts["estimated_share"] == pytest.approx(3 / 44)
     said = capsys.readouterr().out
-    assert "'x' is missing 9.1%, 'y' is too many 4.5%" in said
-    assert "  0.0100  ugly.csv, 21  y      x          text 21\n" in said
+    assert "doubts 6.8% of all labels: 'x' is missing in 2, 'y' is too many in 1 rows\n" in said
+    assert "  0.0100  ugly.csv, 21  y      x          text 21\n" in said and "so many" not in said
+
+
+def test_many_of_them_cast_doubt_on_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row(i, "xy"[i % 2], x=0.3 + i % 2 / 10, y=0.7 - i % 2 / 10) for i in range(10)]
+    facts = label_errors_of_run(LabelErrorsConfig(run=str(saved(tmp_path / "run", rows))))
+    assert facts["share"] > 0.2 and "so many are seldom wrong" in capsys.readouterr().out
 
 
 def test_a_run_without_wrong_labels_leaves_an_empty_file(
@@ -201,7 +208,7 @@ def test_runs_of_seeds_alone_are_averaged(tmp_path: Path) -> None:
     (tmp_path / "runs.json").write_text('{"runs": ["seed-1", "seed-2"], "config": {"seeds": [1, 2]}}')
     assert label_errors_of_run(LabelErrorsConfig(run=str(tmp_path)))["rows"] == 7
     (found,) = records(tmp_path / "label_errors.jsonl")
-    assert (found["row"], found["score"]) == (7, pytest.approx(0.2))
+    assert (found["row"], found["input_score"], found["score"]) == (7, "text 7", pytest.approx(0.2))
     (tmp_path / "seed-2/predictions.jsonl").unlink()
     with pytest.raises(MinitrainError, match="not all of its runs are trained"):
         label_errors_of_run(LabelErrorsConfig(run=str(tmp_path)))
@@ -212,6 +219,7 @@ DAMAGED: dict[str, tuple[list[Any], str]] = {
     "no rows": ([], "predictions.jsonl: holds no rows"),
     "other classes": ([row(1, "x", x=1.0), row(2, "y", y=1.0)], "line 2: the classes are y, before they were x"),
     "no such class": ([row(1, "z", x=1.0, y=0.0)], "line 1: the label is 'z'; expected one of x, y"),
+    "one and several": ([row(1, ["x"], x=1.0), row(2, "x", x=1.0)], r"line 2: the label is 'x', the first \['x'\]"),
     "no object": ([[1]], "line 1: is no JSON object"),
     "a text": ([row(1, "x", x="0.5", y=0.5)], "line 1: "),  # type: ignore[arg-type]
     "diverged": ([row(1, "x", x=NAN, y=NAN)], "2 probabilities are not numbers.*smaller --learning_rate"),
@@ -253,7 +261,7 @@ def test_files_that_cannot_be_read_or_written_are_refused(
 def test_a_run_that_was_scored_on_its_training_file_is_warned_of(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = {"train_file": str(place / "train.csv"), "eval_file": str(place / "train.csv")}
+    own = {"train_file": str(place / "train.csv"), "eval_file": str(place / "train.csv"), "test_file": "gone/*.csv"}
     run = saved(tmp_path / "run", [row(i, "x", x=0.9, y=0.1) for i in range(3)], {"config": own})
     label_errors_of_run(LabelErrorsConfig(run=str(run)))
     assert "WARNING  --eval_file was trained on, too" in capsys.readouterr().err
