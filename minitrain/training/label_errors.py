@@ -55,14 +55,17 @@ def confident_joint(labels: Tensor, probabilities: Tensor) -> Tensor:
     return joint
 
 
-def calibrated_joint(labels: Tensor, probabilities: Tensor) -> Tensor:
+def calibrated_joint(joint: Tensor, labels: Tensor) -> Tensor:
     """(C, C) int64: how many rows with a label (line) are estimated to be truly of a class (column).
 
     A line sums to the rows with its label.
+
+    Args:
+        joint: (C, C) int64 of `confident_joint`.
+        labels: (N,) int64.
     """
     import numpy
 
-    joint = confident_joint(labels, probabilities)
     rows = labels.bincount(minlength=len(joint))
     scaled = (joint.double().T / joint.sum(1) * rows).contiguous()
     # No change but in last bits, which decide how halves are rounded.
@@ -104,12 +107,10 @@ def find_label_errors(labels: Tensor, probabilities: Tensor) -> Tensor:
         found = [find_label_errors(*_one_label(labels, probabilities, c)) for c in range(labels.size(1))]
         return torch.stack(found, dim=1)
     classes = probabilities.size(1)
-    to_list = _rows_to_list(calibrated_joint(labels, probabilities))
+    to_list = _rows_to_list(calibrated_joint(confident_joint(labels, probabilities), labels))
     wrong = torch.zeros(len(labels), dtype=torch.bool)
     for given in range(classes):
         rows = (labels == given).nonzero()[:, 0]
-        if len(rows) < 2:
-            continue  # the only row of its class stays
         for other in to_list[given].nonzero()[:, 0].tolist():
             if other != given:
                 margin = probabilities[rows, other] - probabilities[rows, given]
@@ -154,4 +155,4 @@ def estimated_noise(labels: Tensor, probabilities: Tensor) -> Tensor:
     if labels.ndim == 2:
         each = [estimated_noise(*_one_label(labels, probabilities, c)) for c in range(labels.size(1))]
         return torch.stack(each)
-    return calibrated_joint(labels, probabilities).double() / len(labels)
+    return calibrated_joint(confident_joint(labels, probabilities), labels).double() / len(labels)

@@ -75,9 +75,9 @@ def test_counts_rows_and_scores_are_cleanlabs(row_order: None, shape: tuple[int,
         theirs: tuple[Any, Any] = (labels.numpy(), probabilities.numpy())
         thresholds = class_thresholds(labels, probabilities)
         assert np.array_equal(thresholds, count.get_confident_thresholds(*theirs))
-        plain = count.compute_confident_joint(*theirs, calibrate=False)
-        assert np.array_equal(confident_joint(labels, probabilities), plain)
-        assert np.array_equal(calibrated_joint(labels, probabilities), count.compute_confident_joint(*theirs))
+        joint = confident_joint(labels, probabilities)
+        assert np.array_equal(joint, count.compute_confident_joint(*theirs, calibrate=False))
+        assert np.array_equal(calibrated_joint(joint, labels), count.compute_confident_joint(*theirs))
         assert np.array_equal(estimated_noise(labels, probabilities), count.estimate_joint(*theirs))
         issues = find_label_issues(*theirs, n_jobs=1)
         assert np.array_equal(find_label_errors(labels, probabilities), issues)
@@ -85,6 +85,19 @@ def test_counts_rows_and_scores_are_cleanlabs(row_order: None, shape: tuple[int,
         assert np.array_equal(label_quality(labels, probabilities), margins)
         listed += issues.sum()
     assert listed > 0
+
+
+def test_counts_are_rounded_as_by_cleanlab(row_order: None) -> None:
+    """Small counts, where last bits decide which halves are rounded up."""
+    draw = np.random.default_rng(0)
+    for _ in range(200):
+        classes = int(draw.integers(2, 12))
+        joint = draw.integers(0, 4, size=(classes, classes)) * (draw.random((classes, classes)) < 0.6)
+        np.fill_diagonal(joint, joint.diagonal().clip(min=1))
+        labels = np.repeat(np.arange(classes), draw.integers(0, 12, size=classes))
+        ours = calibrated_joint(torch.from_numpy(joint), torch.from_numpy(labels))
+        # What is passed on is laid out as that of compute_confident_joint: the order of its sum matters.
+        assert np.array_equal(ours, count.calibrate_confident_joint(np.asfortranarray(joint), labels))
 
 
 def test_without_ties_the_sort_does_not_matter() -> None:
