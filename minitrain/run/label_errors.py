@@ -191,6 +191,8 @@ def label_errors_of_run(config: LabelErrorsConfig) -> dict[str, Any]:
         MinitrainError: The run has no predicted rows, or the file cannot be written.
     """
     directory = Path(config.run)
+    if not directory.is_dir():
+        raise MinitrainError(f"{directory}: is no folder; give one that train.py saved")
     path = directory / LABEL_ERRORS if config.output is None else Path(config.output)
     if same_file(str(path), str(directory / PREDICTIONS)):
         raise MinitrainError(f"--output {path}: holds the predictions themselves; name another file")

@@ -219,7 +219,7 @@ def _standard_output() -> Stream:
 
 def check_writable(path: str | None, flag: str = "json") -> None:
     """Raise MinitrainError, before the work, if `--json PATH`, or that of another flag, cannot be written."""
-    if path is not None:
+    if path is not None and not is_device(path):
         folder = next(folder for folder in Path(path).absolute().parents if folder.exists())  # the others are made
         with naming_os_errors(f"--{flag} {path}: cannot be written"), tempfile.TemporaryFile(dir=folder):
             if Path(path).is_dir():

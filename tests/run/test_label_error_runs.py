@@ -241,8 +241,13 @@ def test_files_that_cannot_be_read_or_written_are_refused(
     folded: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     out, _ = folded
+    (tmp_path / "a.jsonl").mkdir()
     with pytest.raises(MinitrainError, match="holds no predictions.jsonl; give the folder of a run with --folds"):
         label_errors_of_run(LabelErrorsConfig(run=str(tmp_path)))
+    with pytest.raises(MinitrainError, match="none: is no folder; give one that train.py saved"):
+        label_errors_of_run(LabelErrorsConfig(run=str(tmp_path / "none")))
+    with pytest.raises(MinitrainError, match=r"--output \S+: cannot be written \(\S*it is a folder"):
+        label_errors_of_run(LabelErrorsConfig(run=str(out), output=str(tmp_path / "a.jsonl")))
     with pytest.raises(MinitrainError, match="holds the predictions themselves"):
         label_errors_of_run(LabelErrorsConfig(run=str(out), output=str(out / "predictions.jsonl")))
     with pytest.raises(MinitrainError, match="name a file that ends with .jsonl"):
