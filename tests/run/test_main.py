@@ -137,6 +137,7 @@ def test_results_say_what_was_done(finished: tuple[Path, dict[str, Any]], model:
         "class_weights",
         "loss_function",
         "numbers_are_ids",
+        "data",
         "max_length",
         "targets",
         "steps",
