@@ -174,14 +174,17 @@ def parse(
     specs = sorted(fields(options), key=lambda spec: spec.name in READING)
     for spec in specs:
         if spec.name in positional:
-            parser.add_argument(spec.name, help=spec.metadata["help"])
+            several = get_origin(hints[spec.name]) is tuple
+            parser.add_argument(spec.name, help=spec.metadata["help"], nargs="+" if several else None)
         else:
             _add(parser, spec, hints[spec.name])
     values, rest = parser.parse_known_args(words)
     if rest:
         flag = next((word for word in rest if word.startswith("-")), None)
         if flag is None:
-            parser.error(f"{rest[0]!r} belongs to no flag")
+            lists = [name.upper() for name in positional if get_origin(hints[name]) is tuple]
+            way = f"; give all {lists[0]} before the flags" if lists else ""
+            parser.error(f"{rest[0]!r} belongs to no flag{way}")
         if not flag.startswith("--"):
             parser.error(f"no flag {flag}")
         name = flag.removeprefix("--").split("=")[0]

@@ -1,0 +1,47 @@
+"""The commands of docs/report.md run, section by section, on small files of the names in it."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from test_loop import write_tiny_model
+
+from minitrain.config.compare_config import CompareConfig
+from minitrain.config.inference_config import EvaluateConfig
+from minitrain.config.train_config import TrainConfig
+from minitrain.run.compare.comparison import compare_runs
+from minitrain.run.evaluate import evaluate_run
+from minitrain.run.flags import parse
+from minitrain.run.main import train
+
+PAGE = (Path(__file__).parents[1] / "docs/report.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
+
+
+def commands(section: str) -> list[list[str]]:
+    blocks = re.findall(r"```bash\n(.*?)```", SECTIONS[section], re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.filterwarnings("ignore:.* is 0/0")  # a few steps of a random model
+def test_the_commands_that_compare_runs_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tiny_model(tmp_path / "tiny")
+    found = []
+    for _, script, *flags in commands("Compare runs"):
+        if script == "scripts/train.py":
+            flags[flags.index("--model") + 1] = str(tmp_path / "tiny")
+            # the demo's rows, and few of them
+            short = ["--device", "cpu", "--max_steps", "2", "--max_train_samples", "20", "--max_eval_samples", "30"]
+            train(parse(TrainConfig, "", [*flags, *short]))
+        elif script == "scripts/evaluate.py":
+            evaluate_run(parse(EvaluateConfig, "", [*flags, "--max_eval_samples", "30"], positional=("run",)))
+        else:
+            config = parse(CompareConfig, "", [*flags, "--resamples", "100"], positional=("runs",))
+            found.append(compare_runs(config)["comparisons"][0])
+    assert (tmp_path / "comparison.json").is_file()
+    rows, seeds, files = found
+    assert [split["rows"] for split in rows["splits"]] == [30, 30]
+    assert {split["runs"]["loss"]["pairs"] for split in seeds["splits"]} == {3}
+    assert list(files["splits"][0]["metrics"]) == ["accuracy", "macro_f1", "roc_auc"]
