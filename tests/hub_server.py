@@ -15,9 +15,11 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from threading import Lock, Thread
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from hub_uploads import Uploads
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE = (".safetensors", ".bin", ".h5", ".onnx", ".parquet")  # what goes through Git LFS
@@ -38,13 +40,19 @@ class Repository:
     private: bool = False
     gated: bool = False
 
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """Those of the main branch."""
+        return self.commits[self.revisions["main"]]
+
 
 @dataclass
 class Fault:
     """What goes wrong with the first `times` requests like "GET /org/tiny/resolve/..." that match `where`.
 
     status, headers: of the answer in place of the right one. cut: the connection drops half-way through the
-    content. wrong: other content of the same size. injected: how often it went wrong.
+    content. late: the connection drops after the work, before the answer. wrong: other content of the same size.
+    injected: how often it went wrong.
     """
 
     where: str
@@ -52,6 +60,7 @@ class Fault:
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     cut: bool = False
+    late: bool = False
     wrong: bool = False
     injected: int = 0
 
@@ -69,7 +78,10 @@ class Request:
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves repositories. token: the only one that is valid. requests: in the order of their answers."""
+    """Serves repositories. token: the only one that is valid. requests: in the order of their answers.
+
+    role: what the token may do. uploaded: contents that came through Git LFS. commits: the titles of those made.
+    """
 
     daemon_threads = True
 
@@ -78,6 +90,7 @@ class Hub(ThreadingHTTPServer):
         self.repositories = {(repository.kind, repository.name): repository for repository in repositories}
         self.faults, self.token, self.lock = list(faults), token, Lock()
         self.requests: list[Request] = []
+        self.role, self.uploaded, self.commits = "write", list[bytes](), list[str]()
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.storage = f"http://localhost:{self.server_port}/lfs"  # another host, as the Hub's is
 
@@ -100,15 +113,22 @@ class Hub(ThreadingHTTPServer):
         return [unquote(re.sub(r".*/(resolve|lfs)/[^/]+/", "", path)) for path in paths]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Uploads):
     server: Hub
 
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
         fault = self.server.fault_of(f"{self.command} {unquote(path)}")
         self.cut, self.wrong = (fault.cut, fault.wrong) if fault else (False, False)
+        self.late = fault is not None and fault.late
+        body = b"" if self.command in ("GET", "HEAD") else self.body(self.cut)
+        if body is None:
+            self.close_connection = True
+            return None
         if fault and fault.status:
             return self.answer(b"", fault.status, fault.headers)
+        if self.take(path, body):
+            return None
         if found := re.fullmatch(r"/lfs/([0-9a-f]{64})/.*", path):
             return self.answer(self.large_files()[found[1]])
         found = re.fullmatch(r"/api/(model|dataset)s/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/(.+))?", path)
@@ -134,13 +154,14 @@ class _Handler(BaseHTTPRequestHandler):
         elif what == "tree":
             self.json(_tree(files, unquote(rest)))
         elif what == "paths-info":
-            asked = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())["paths"]
+            asked = parse_qs(body.decode())["paths"]
             self.json([row for row in _tree(files, "") if row["path"] in asked])
         else:
             siblings = [{"rfilename": file} for file in files]
-            self.json({"id": name, "sha": commit, "siblings": siblings, "gated": repository.gated})
+            flags = {"gated": repository.gated, "private": repository.private}
+            self.json({"id": name, "sha": commit, "siblings": siblings, **flags})
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_POST = do_PUT = do_GET
 
     def may_read(self) -> bool:
         return bool(self.headers["Authorization"] == f"Bearer {self.server.token}")
@@ -149,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
         """By sha256."""
         commits = [files for each in self.server.repositories.values() for files in each.commits.values()]
         every = [body for files in commits for body in files.values()]
-        return {hashlib.sha256(body).hexdigest(): body for body in every}
+        return {hashlib.sha256(body).hexdigest(): body for body in [*every, *self.server.uploaded]}
 
     def resolve(self, repository: Repository, commit: str, name: str) -> None:
         head = {"X-Repo-Commit": commit}
@@ -176,6 +197,9 @@ class _Handler(BaseHTTPRequestHandler):
             body = body[start : end + 1]
         if self.wrong:
             body = bytes(255 - byte for byte in body)
+        if self.late:
+            self.close_connection = True
+            return
         token, host = self.headers["Authorization"], self.headers["Host"]
         self.server.requests.append(Request(self.command, self.path, token, self.headers["Range"], host, status))
         self.send_response(status)

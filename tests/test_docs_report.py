@@ -1,10 +1,16 @@
-"""The commands of docs/report.md run, section by section, on small files of the names in it."""
+"""The commands of docs/report.md do what the page says, section by section, on small files of the names in it."""
 
+import json
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hub_online import online as online
+from hub_server import Hub
+from in_process import Done
+from in_process import script as script
 from test_loop import write_tiny_model
 
 from minitrain.config.compare_config import CompareConfig
@@ -20,8 +26,10 @@ SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | 
 
 
 def commands(section: str) -> list[list[str]]:
+    """The words of the lines in its bash blocks."""
     blocks = re.findall(r"```bash\n(.*?)```", SECTIONS[section], re.DOTALL)
-    return [shlex.split(line) for block in blocks for line in block.splitlines()]
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines]
 
 
 @pytest.mark.filterwarnings("ignore:.* is 0/0")  # a few steps of a random model
@@ -45,3 +53,28 @@ def test_the_commands_that_compare_runs_do(tmp_path: Path, monkeypatch: pytest.M
     assert [split["rows"] for split in rows["splits"]] == [30, 30]
     assert {split["runs"]["loss"]["pairs"] for split in seeds["splits"]} == {3}
     assert list(files["splits"][0]["metrics"]) == ["accuracy", "macro_f1", "roc_auc"]
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_a_run_is_uploaded_as_the_page_says(
+    online: Callable[..., Hub],
+    place: Path,
+    tmp_path: Path,
+    script: Callable[..., Done],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hub = online()
+    text = SECTIONS["The model card and the Hub"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reviews.csv").write_bytes((place / "train.csv").read_bytes())
+    (_, *trained), (_, *pushed) = commands("The model card and the Hub")
+    done = script(*trained, "--model", place / "tiny", "--max_steps", "2", "--card_examples", "3")
+    assert done.returncode == 0, done.stderr
+    first = dict(hub.repositories["model", "me/reviews"].files)
+    assert all(f"`{name}`" in text for name in first if name in ("README.md", "results.json"))
+    assert not {"predictions.jsonl", "log.jsonl"} & first.keys()
+    assert json.loads(first["results.json"])["config"]["train_file"] == "reviews.csv"
+    assert b"## Examples" in first["README.md"]
+    done = script(*pushed)
+    assert done.returncode == 0, done.stderr
+    assert hub.repositories["model", "me/reviews"].files == first and len(hub.commits) == 1

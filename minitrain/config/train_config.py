@@ -20,6 +20,7 @@ from minitrain.config.optimization import (
     setting,
 )
 from minitrain.config.options import flag
+from minitrain.config.push_config import check_push
 from minitrain.config.several_runs import check_several_runs, seeds_as_numbers, seeds_as_text
 from minitrain.errors import MinitrainError
 
@@ -123,6 +124,12 @@ class TrainConfig(OptimizationConfig):
     profile: bool = flag(False, "print where the time of a step goes, at the end")
     output_dir: str | None = flag(None, "folder of the run; by default runs/<data>-<model>")
     overwrite_output_dir: bool = flag(False, "replace an earlier run in that folder")
+    # reports, trackers and the Hub
+    push_to_hub: str | None = flag(None, "upload the saved model to this repository: OWNER/NAME", bare="true")
+    hub_private: bool = flag(False, "nobody else may see that repository")
+    card_examples: int | None = flag(
+        None, "evaluation texts in the model card; default: 3 of the demo or a Hub dataset, else 0", bounds=(0, 20)
+    )
     # checkpoints
     save_strategy: str = flag("no", "when to save a checkpoint; Ctrl-C and SIGTERM save one too", STRATEGIES)
     save_steps: int | None = flag(None, "optimizer steps between checkpoints", bounds=(1, None))
@@ -141,6 +148,7 @@ class TrainConfig(OptimizationConfig):
             object.__setattr__(self, "do_eval", self.eval_strategy != "no" or self.has_several_runs)
         check_freezing(self)
         check_several_runs(self)
+        check_push(self)
         _check_combinations(self)
 
     @property

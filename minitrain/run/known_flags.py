@@ -52,6 +52,8 @@ do_regression: problem_type
 text_column_names text_column_name text_column: text_columns
 label_column_name: label_column
 save_dir: output_dir
+hub_model_id push_to_hub_model_id: push_to_hub
+hub_private_repo: hub_private
 text_column_delimiter: join
 sep separator: delimiter
 quotechar: quoting
@@ -101,8 +103,8 @@ save_only_model: the run's folder has the model only; checkpoints/ has what --re
 save_safetensors: weights are always saved as safetensors
 save_on_each_node: only rank 0 saves
 enable_jit_checkpoint: Ctrl-C and SIGTERM always save a checkpoint
-push_to_hub hub_model_id hub_strategy hub_always_push hub_private_repo hub_revision:
-    the run's folder can be uploaded as it is: hf upload USER/NAME FOLDER
+hub_strategy hub_always_push hub_revision:
+    --push_to_hub OWNER/NAME uploads once, at the end of the run, to the main branch
 hub_token token use_auth_token: set HF_TOKEN in the environment, or run hf auth login
 ignore_data_skip: --resume continues at the row where the run stopped, at no cost
 restore_callback_states_from_checkpoint: --resume restores the whole state

@@ -20,6 +20,7 @@ from minitrain.run.load_data import SplitsSource
 from minitrain.run.peak_memory import peak_memory_mb
 from minitrain.run.prepare import PreparedRun, complete, prepare
 from minitrain.run.profile import Profiler, matrix_ceiling, profile_lines
+from minitrain.run.push import push_after_training, push_command
 from minitrain.run.report import Console, say
 from minitrain.run.resume import Checkpointer
 from minitrain.run.resume_checks import TARGETS, finished_run
@@ -87,7 +88,9 @@ def _train(
     log = partial(say, silent=not world.is_main)
     config = complete(config, world, data)
     if finished := _finished(config, world, name_of(loss)):
-        log(f"finished {output_path(config)}: this run went to its end; there is nothing to resume")
+        name, folder = config.push_to_hub, output_path(config)
+        upload = f"; to upload it: {push_command(folder, name, config.hub_private)}" if name else ""
+        log(f"finished {folder}: this run went to its end; there is nothing to resume{upload}")
         return finished
     run = prepare(config, world, prefetcher, data, loss, user_metrics)
     log(*header(run, world.size))
@@ -112,6 +115,8 @@ def _train(
     if config.profile:
         ceiling = matrix_ceiling(compute_dtype(config), run.device)
         log("", *profile_lines(totals, ceiling, precision_name(config)))
+    if world.is_main:
+        push_after_training(run.directory, config, log)
     return results
 
 

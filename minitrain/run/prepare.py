@@ -25,6 +25,7 @@ from minitrain.model.freezing import freeze_layers
 from minitrain.model.weights import load_classifier, read_config, trained_labels
 from minitrain.run.calibration import check_calibratable
 from minitrain.run.load_data import SplitsSource
+from minitrain.run.push import check_push_of
 from minitrain.run.run_folder import output_directory, output_path
 from minitrain.storage.download import commit_of
 from minitrain.storage.hub import resolve_model
@@ -92,6 +93,8 @@ def prepare(
     config = complete(config, world, data)
     device = _checked_device(config, world)
     directory = output_directory(config) if world.is_main else output_path(config)
+    if world.is_main:
+        check_push_of(config)
     with world.local_main_first("data"):
         source = resolve_model(config.model, config.model_revision)
         tokenizer, max_length, splits = load_data(config, source, prefetcher, data)

@@ -32,6 +32,9 @@ FREE = {
     "do_eval",
     "calibrate",
     "ddp_timeout",
+    "push_to_hub",
+    "hub_private",
+    "card_examples",
     "per_device_train_batch_size",  # these three are compared as one: examples a step
     "gradient_accumulation_steps",
     "global_batch_size",

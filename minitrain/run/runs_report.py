@@ -7,24 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from minitrain.config.read_options import files_shown
 from minitrain.config.train_config import TrainConfig
 from minitrain.errors import naming_os_errors
+from minitrain.run.markdown import escaped, table
+from minitrain.run.model_card import settings, trained_on
 from minitrain.run.report import as_json, metric_name
 from minitrain.run.run_folder import PREDICTIONS, RESULTS
 from minitrain.storage.files import json_text, whole_text_file, write_whole
 
 HELD_OUT = "held-out"  # the split that a fold is evaluated on
 COPIED = ("steps", "epochs", "best", "saved", "baseline", "results", "calibration", "training_seconds")
-CARD = """# {title}
-
-`{config.model}` fine-tuned on `{data}` with minitrain: {what}, learning rate {config.learning_rate}, batch size
-{config.per_device_train_batch_size}. Each value is the mean ± standard deviation of {count} runs.
-
-| split | metric | mean ± standard deviation | {heads} |
-|---|---|---|{dashes}|
-{rows}
-"""
 
 
 class OneRun(Protocol):
@@ -109,30 +101,23 @@ def _spread(summary: Mapping[str, float | None]) -> str:
     return _shown(summary["mean"]) + ("" if summary["sd"] is None else f" ± {_shown(summary['sd'])}")
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
 def _card(config: TrainConfig, results: Mapping[str, Any], title: str) -> str:
-    runs = results["runs"]
+    """README.md of several runs, which has no metadata: the folder holds no model."""
+    runs, positive = results["runs"], results["positive_label"]
     rows = [
-        f"| {split} | {_cell(metric_name(name, results['positive_label']))} | {_spread(summary)} | "
-        f"{' | '.join(map(_shown, _values(results, split, name)))} |"
+        [escaped(split), escaped(metric_name(name, positive), 80), _spread(summary)]
+        + [_shown(value) for value in _values(results, split, name)]
         for split, metrics in results["results"].items()
         for name, summary in metrics.items()
     ]
     parts = [] if config.folds is None else [f"{config.folds} folds"]
     parts += [] if config.seeds is None else [f"seeds {', '.join(map(str, config.seeds))}"]
-    return CARD.format(
-        title=title,
-        config=config,
-        data=" ".join(filter(None, (files_shown(config.train_file) or config.dataset or "data", config.subset))),
-        what=", ".join(parts),
-        count=len(runs),
-        heads=" | ".join(run["name"] for run in runs),
-        dashes="|".join(["---"] * len(runs)),
-        rows="\n".join(rows),
+    trained = f"{trained_on(config)}: {', '.join(parts)}, learning rate {config.learning_rate}, batch size "
+    trained += (
+        f"{config.per_device_train_batch_size}. Each value is the mean ± standard deviation of {len(runs)} runs."
     )
+    heads = ["split", "metric", "mean ± standard deviation", *(run["name"] for run in runs)]
+    return "\n\n".join([f"# {escaped(title, 100)}", trained, table(heads, rows, texts=3), *settings(config)]) + "\n"
 
 
 CANNOT = "the runs are trained but cannot be saved"
@@ -159,7 +144,7 @@ def save_out_of_fold(
 def save_report(directory: Path, config: TrainConfig, results: Mapping[str, Any]) -> None:
     """Write README.md, and results.json last."""
     with naming_os_errors(f"{directory}: {CANNOT}"):
-        write_whole(directory / "README.md", _card(config, results, directory.name))
+        write_whole(directory / "README.md", _card(config, results, directory.resolve().name))
         write_whole(directory / RESULTS, json_text(results))
 
 

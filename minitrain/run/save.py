@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -12,11 +12,8 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
-from minitrain.config.read_options import files_shown
-from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import Splits
-from minitrain.data.labels.ids import Labels, display_names
-from minitrain.data.labels.notes import plain
+from minitrain.data.labels.ids import display_names
 from minitrain.data.labels.numbered import label_numbers
 from minitrain.data.tables.table import Table
 from minitrain.errors import MinitrainError
@@ -25,33 +22,20 @@ from minitrain.model.weights import save_classifier
 from minitrain.run.answers import answers, true_label
 from minitrain.run.calibration import FittedCalibration, save_calibration
 from minitrain.run.data_facts import data_facts
+from minitrain.run.hardware import hardware
+from minitrain.run.model_card import Card, model_card
 from minitrain.run.prepare import LIBRARIES, PreparedRun
 from minitrain.run.report import as_json, finite_values, label_values
 from minitrain.run.run_folder import CALIBRATION, LABEL_ERRORS, LOG, PREDICTIONS, RESULTS
 from minitrain.storage.files import json_text, whole_text_file, write_whole
 from minitrain.training.evaluation import Evaluation, baseline
-from minitrain.training.metrics import OF_POSITIVE
 from minitrain.training.own_loss import name_of
 from minitrain.training.run_loss import loss_line, weights_by_name
 from minitrain.training.setup import Best, global_batch
 from minitrain.training.step import TrainState
 
-DEMO_MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # where the embedded weights come from
-SHOWN = 100  # names of classes
-BODY = """
-# {title}
-
-`{config.model}` fine-tuned on `{dataset}` with minitrain: {steps} steps, learning rate {rate}, batch size
-{batch_size}, seed {config.seed}.
-
-Labels: {labels}.{loss}
-
-```python
-from transformers import pipeline
-
-classify = pipeline("text-classification", "path/to/this/folder")
-```
-"""
+LOOKED_AT = 1000  # rows among which those of the model card are chosen
+SHORT = 160  # characters of a text that fits there
 # Keys of a prediction; a text column of the same name is called input_<name>.
 KEYS = ("seed", "fold", "split", "file", "row", "label", "prediction", "probability", "probabilities")
 
@@ -94,6 +78,7 @@ def run_info(run: PreparedRun, state: TrainState, best: Best, final: Mapping[str
             if splits.labels.multi_label
         },
         "config": asdict(config),
+        "hardware": hardware(run.device, state.world.size),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
     }
 
@@ -106,19 +91,53 @@ def save_run(
 ) -> None:
     """Write the files of the finished run over those of an earlier one."""
     directory = run.directory
-    how = loss_line(run.loss, run.splits.labels.names)
-    card = model_card(run.config, run.splits.labels, results["steps"], final, directory.name, how)
     try:
+        card = _card_of(run, final, results)
         for name in (CALIBRATION, LABEL_ERRORS):
             (directory / name).unlink(missing_ok=True)  # of an earlier model
         save_classifier(run.model, run.tokenizer, directory)
         save_calibration(directory, calibration, run.splits.labels)
-        write_whole(directory / "README.md", card)
+        write_whole(directory / "README.md", model_card(card))
         write_predictions(directory, run.splits, final)
         write_whole(directory / RESULTS, json_text(as_json(results)))
         os.replace(directory / f"{LOG}.part", directory / LOG)
     except (OSError, SafetensorError) as error:  # usually a full disk
         raise MinitrainError(f"{directory}: the run is trained but cannot be saved ({error})") from error
+
+
+def _card_of(run: PreparedRun, final: Mapping[str, Evaluation], results: Mapping[str, Any]) -> Card:
+    config, splits, directory = run.config, run.splits, run.directory
+    log = (directory / f"{LOG}.part").read_text(encoding="utf-8").splitlines()
+    public = splits.commit is not None or config.train_file is None and config.dataset == "demo"
+    asked = 3 if config.card_examples is None and public else config.card_examples or 0
+    return Card(
+        title=directory.resolve().name or "model",
+        config=config,
+        labels=splits.labels,
+        results=results,
+        final=final,
+        loss=loss_line(run.loss, splits.labels.names),
+        log=[json.loads(line) for line in log],
+        examples=_examples(splits, final, asked),
+    )
+
+
+def _examples(splits: Splits, final: Mapping[str, Evaluation], count: int) -> list[dict[str, Any]]:
+    """Records of a few short texts of the first evaluation split, of different labels if there are some."""
+    if not count or not final:
+        return []
+    name, result = next(iter(final.items()))
+    table = splits.texts[name]
+    columns = [table.column(column) for column in splits.text_columns]
+    rows = range(0, len(table), max(1, len(table) // LOOKED_AT))  # not all: there may be millions
+    sizes = {row: sum(len(column[row]) for column in columns) for row in rows}
+    short = sorted(rows, key=lambda row: (sizes[row] > SHORT or not sizes[row], row))
+    labels = label_numbers(table, splits.label_column, splits.labels)
+    first: dict[Any, int] = {}
+    for row in short:
+        first.setdefault(labels[row], row)
+    chosen = [*first.values(), *(row for row in short if row not in first.values())][:count]
+    return list(_records(splits, table, result.logits, sorted(chosen)))
 
 
 def write_predictions(directory: Path, splits: Splits, final: Mapping[str, Evaluation]) -> None:
@@ -138,14 +157,19 @@ def write_predictions(directory: Path, splits: Splits, final: Mapping[str, Evalu
                 file.write(json.dumps(where | record, ensure_ascii=False) + "\n")
 
 
-def _records(splits: Splits, table: Table, logits: Tensor) -> Iterator[dict[str, Any]]:
+def _records(
+    splits: Splits, table: Table, logits: Tensor, only: Sequence[int] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The records of all rows, or of some of them."""
     labels, names = splits.labels, display_names(splits.labels.names or ())
     texts = {f"input_{name}" if name in KEYS else name: table.column(name) for name in splits.text_columns}
     true = label_numbers(table, splits.label_column, labels)
     places = [table.place(row) for row in range(len(table))]
     several = len({source for source, _ in places}) > 1
-    rows = zip(places, true, answers(logits, labels), strict=True)
-    for row, ((source, number), label, answer) in enumerate(rows):
+    rows = range(len(table)) if only is None else only
+    chosen = logits if only is None else logits[list(only)]
+    for row, answer in zip(rows, answers(chosen, labels), strict=True):
+        (source, number), label = places[row], true[row]
         yield {
             **({"file": source} if several else {}),
             "row": number,
@@ -154,66 +178,3 @@ def _records(splits: Splits, table: Table, logits: Tensor) -> Iterator[dict[str,
             "prediction": answer.pop(next(iter(answer))),  # its first value: label, labels or score
             **answer,
         }
-
-
-def model_card(
-    config: TrainConfig,
-    labels: Labels,
-    steps: int,
-    results: Mapping[str, Evaluation],
-    title: str,
-    loss: str | None = None,
-) -> str:
-    """The text of README.md: YAML front matter with one EvalResult a split and metric, then a description."""
-    from huggingface_hub import EvalResult, ModelCardData
-
-    positive = labels.positive_label
-    data_type = files_shown(config.train_file) or config.dataset or "unknown"
-    dataset = " ".join(filter(None, (data_type, config.subset)))
-    evaluations = [
-        EvalResult(
-            task_type="text-classification",
-            dataset_type=data_type,
-            dataset_name=dataset,
-            dataset_config=config.subset,
-            dataset_split=split,
-            metric_type=name,
-            metric_name=_of_positive(name, positive) if name not in result.own else None,
-            metric_value=value,
-        )
-        for split, result in results.items()
-        for name, value in result.metrics.items()
-        if value == value  # NaN is no result
-    ]
-    # Only a name on the Hub means something to its readers.
-    base = DEMO_MODEL if config.model == "demo" else None if Path(config.model).exists() else config.model
-    data = ModelCardData(
-        base_model=base,
-        library_name="transformers",
-        pipeline_tag="text-classification",
-        model_name=title,
-        eval_results=evaluations or None,
-    )
-    size = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    text = {"title": title, "dataset": dataset, "labels": _named(labels, results), "steps": steps}
-    text["loss"] = "" if loss is None else f" Trained with {plain(loss)}."
-    body = BODY.format(config=config, rate=config.learning_rate, batch_size=size, **text)
-    return f"---\n{data.to_yaml()}\n---\n{body}"
-
-
-def _of_positive(name: str, positive: str | None) -> str | None:
-    """f1 -> F1 of spam, roc_auc -> Roc auc of spam; None for a metric of all classes."""
-    if positive is None or name not in OF_POSITIVE:
-        return None
-    return f"{name.replace('_', ' ').capitalize()} of {plain(positive)}"
-
-
-def _named(labels: Labels, results: Mapping[str, Evaluation]) -> str:
-    if labels.names is None:
-        return "a score"
-    names = [plain(name) for name in display_names(labels.names)]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    more += ", any number of them a text" if labels.multi_label else ""
-    without_f1 = results and not any("f1" in result.metrics for result in results.values())
-    f1 = "" if labels.positive_label is None or without_f1 else f"; F1 is of {plain(labels.positive_label)}"
-    return f"{', '.join(names[:SHOWN])}{more}{f1}"

@@ -125,9 +125,9 @@ class Repository:
         """What happened to what, and what to do."""
         from huggingface_hub import constants, errors
 
-        token = "use a token that may read it" if _token() else "set HF_TOKEN or run `hf auth login`"
+        token = "use a token that may read it" if saved_token() else "set HF_TOKEN or run `hf auth login`"
         cause = error.__cause__ or error if isinstance(error, errors.LocalEntryNotFoundError) else error
-        status = _status(cause)
+        status = status_of(cause)
         if isinstance(cause, errors.GatedRepoError):
             reason, remedy = f"{what} is gated", f"ask for access on the repository's page, and {token}"
         elif isinstance(cause, errors.RepositoryNotFoundError):
@@ -159,11 +159,12 @@ def commit_of(folder: Path) -> str | None:
 
 def without_token(text: str) -> str:
     """A library's message without the user's token."""
-    token = _token()
+    token = saved_token()
     return text.replace(token, "[token]") if token else text
 
 
-def _token() -> str | None:
+def saved_token() -> str | None:
+    """The user's token, as huggingface_hub takes it: from HF_TOKEN, or from `hf auth login`."""
     from huggingface_hub import get_token
 
     with suppress(OSError):  # an unreadable token file
@@ -171,7 +172,8 @@ def _token() -> str | None:
     return None
 
 
-def _status(error: BaseException) -> int | None:
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status of the answer that an error is about; None if there was none."""
     response = getattr(error, "response", None)
     return None if response is None else response.status_code
 
@@ -183,7 +185,7 @@ def _patiently(question: Callable[[], Result]) -> Result:
         try:
             return question()
         except errors.HfHubHTTPError as error:
-            if _status(error) not in BUSY:
+            if status_of(error) not in BUSY:
                 raise
             asked_for = error.response.headers.get("Retry-After", "")
             time.sleep(max(wait, min(float(asked_for), LONGEST_WAIT)) if asked_for.isdecimal() else wait)

@@ -28,6 +28,7 @@ DELIBERATE = {
     "save_strategy": ("no", "steps"),  # three times the size of a model, where one minute is all there is to lose
     "save_steps": (None, 500),
     "gradient_checkpointing": (False, None),  # unset means off
+    "push_to_hub": (None, False),  # here it takes the name, hub_model_id there
     "logging_steps": (None, 500),  # 1% of the run: on MRPC 500 steps are more than an epoch
 }
 

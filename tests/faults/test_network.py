@@ -340,9 +340,13 @@ def test_without_network_and_cache_it_is_said_at_once(tmp_path: Path, kind: str,
 
 @pytest.mark.fault(61)
 def test_processes_of_a_node_download_each_file_once(tmp_path: Path) -> None:
-    with serve(bert(), glue()) as hub:
-        done = train(tmp_path, hub.url, tmp_path / "out", processes=2)
+    with serve(bert(), glue(), token=TOKEN) as hub:
+        own = {"HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+        done = train(tmp_path, hub.url, tmp_path / "out", "--push_to_hub", "me/mrpc", processes=2, **own)
         assert done.returncode == 0, done.stderr
+        weights = hub.repositories["model", "me/mrpc"].files["model.safetensors"]
+        assert weights == (tmp_path / "out/model.safetensors").read_bytes()
+        assert len(hub.commits) == 1, "not only the main process uploaded"
         asked = [request for request in hub.requests if request.path.startswith(f"/api/models/{BERT}")]
         assert len(asked) == 2, "the second process did not take part"
         assert sorted(hub.downloads()) == sorted([*NEEDED, "README.md", *MRPC])

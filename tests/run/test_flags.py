@@ -80,6 +80,7 @@ def test_every_field_is_a_flag_of_the_same_name() -> None:
                 "save_steps": ("--save_strategy", "steps"),
                 "keep_activations": ("--freeze", "5"),
                 "keep_columns": ("--output", "rows.csv"),
+                "hub_private": ("--push_to_hub", "me/x"),
                 "output_format": ("--output", "rows.csv"),
                 **dict.fromkeys(OF_WINDOWS, ("--long_texts", "windows")),
                 "group_column": ("--folds", "5"),
@@ -186,7 +187,7 @@ def test_a_part_of_a_flag_and_a_slip_in_another_programs_are_understood(
 
 
 TRIED = ["report_to", "do_train", "version", "quiet", "auto_find_batch_size", "fp16_opt_level"]
-TRIED += ["push_to_hub", "logging_dir", "deepspeed", "fsdp", "num_workers", "do_predict"]
+TRIED += ["hub_strategy", "logging_dir", "deepspeed", "fsdp", "num_workers", "do_predict"]
 
 
 @pytest.mark.parametrize("name", TRIED)

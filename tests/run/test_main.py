@@ -149,6 +149,7 @@ def test_results_say_what_was_done(finished: tuple[Path, dict[str, Any]], model:
         "results",
         "label_scores",
         "config",
+        "hardware",
         "versions",
         "training_seconds",
         "total_seconds",

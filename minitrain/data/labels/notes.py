@@ -137,9 +137,9 @@ def _joined(names: Sequence[str]) -> list[str]:
     return []
 
 
-def in_table(name: str) -> str:
+def in_table(name: str, limit: int = 40) -> str:
     """A name for a table: `plain`, in quotes if it begins or ends with a blank."""
-    return plain(name) if name == name.strip() else f"'{plain(name)}'"
+    return plain(name, limit) if name == name.strip() else f"'{plain(name, limit)}'"
 
 
 def plain(name: str, limit: int = 40) -> str:
