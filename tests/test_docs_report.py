@@ -37,13 +37,13 @@ def test_the_commands_that_compare_runs_do(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     write_tiny_model(tmp_path / "tiny")
     found = []
-    for _, script, *flags in commands("Compare runs"):
-        if script == "scripts/train.py":
+    for _, name, *flags in commands("Compare runs"):
+        if name == "scripts/train.py":
             flags[flags.index("--model") + 1] = str(tmp_path / "tiny")
             # the demo's rows, and few of them
             short = ["--device", "cpu", "--max_steps", "2", "--max_train_samples", "20", "--max_eval_samples", "30"]
             train(parse(TrainConfig, "", [*flags, *short]))
-        elif script == "scripts/evaluate.py":
+        elif name == "scripts/evaluate.py":
             evaluate_run(parse(EvaluateConfig, "", [*flags, "--max_eval_samples", "30"], positional=("run",)))
         else:
             config = parse(CompareConfig, "", [*flags, "--resamples", "100"], positional=("runs",))

@@ -112,8 +112,8 @@ def _summary(card: Card) -> list[str]:
     config, results, labels = card.config, card.results, card.labels
     size = config.per_device_train_batch_size * config.gradient_accumulation_steps
     trained = (
-        f"{trained_on(config)}: {results['steps']} steps, learning rate {config.learning_rate}, batch size {size}, "
-        f"seed {config.seed}."
+        f"{trained_on(config)}: {_several(results['steps'], 'step')}, learning rate {config.learning_rate}, "
+        f"batch size {size}, seed {config.seed}."
     )
     loss = "" if card.loss is None else f" Trained with {escaped(card.loss, 1000)}."
     return [_headline(card), trained, f"Labels: {_named(labels, card.final)}.{loss}"]
@@ -122,7 +122,7 @@ def _summary(card: Card) -> list[str]:
 def trained_on(config: TrainConfig) -> str:
     """`bert-base-uncased` fine-tuned on `reviews.csv` with minitrain"""
     model = base_model(config) or local_name(config.model)
-    return f"{code(model)} fine-tuned on {code(_dataset(config), 300)} with minitrain"
+    return f"{code(model)} fine-tuned on {_shown_data(config)} with minitrain"
 
 
 def settings(config: TrainConfig) -> list[str]:
@@ -208,7 +208,7 @@ def _data(card: Card) -> list[str]:
     facts = results.get("data") or {}
     if not facts:
         return []
-    lines = [f"- data: {code(_dataset(card.config), 300)}"]
+    lines = [f"- data: {_shown_data(card.config)}"]
     lines += [f"- text columns: {', '.join(map(escaped, _columns(card)))}"] if _columns(card) else []
     lines += [f"- {name} commit: `{results[key]}`" for name, key in _COMMITS.items() if results.get(key)]
     lines += [f"- longest input: {results['max_length']} tokens"] if results.get("max_length") else []
@@ -230,6 +230,10 @@ def _dataset(config: TrainConfig) -> str:
     """The dataset or files by name, without the folders of this machine, and the subset."""
     name = _files(config) or local_name(config.dataset) or "unknown"
     return " ".join(filter(None, (name, config.subset)))
+
+
+def _shown_data(config: TrainConfig) -> str:
+    return code(_dataset(config), 300) if config.train_file or config.dataset else "data in memory"
 
 
 def _files(config: TrainConfig) -> str:
