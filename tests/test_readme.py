@@ -7,6 +7,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,17 @@ README, PARITY, SPEED, QUALITY, SCALING, FAULTS = PAGES = [
 ]
 WITH_LINKS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHORT = "--max_steps 2 --per_device_eval_batch_size 64"
+FEW = f"{SHORT} --max_train_samples 32 --max_eval_samples 32"
 SHORTER = {
-    "train.py": f"{SHORT} --max_train_samples 32 --max_eval_samples 32",
+    "train.py": FEW,
+    "evaluate.py": "--max_eval_samples 64",
     "parity.py": f"{SHORT} --max_train_samples 16 --max_eval_samples 9 --model tiny",
     "ladder.py": "--examples 8 --model tiny",
+}
+SHORTER_CODE = {
+    "sampler.batches(epoch=0)": "sampler.batches(epoch=0)[:2]",
+    'load_splits("demo", ': 'load_splits("demo", max_eval_samples=32, ',
+    'metric_for_best_model="cost"': 'metric_for_best_model="cost", max_eval_samples=32',
 }
 MY_ROWS = [(f"title {i}", f"a text about topic {i % 3}", ("art", "law", "sport")[i % 3]) for i in range(40)]
 
@@ -46,7 +54,7 @@ def make_train_command() -> str:
     """The command of `make train`, once everything is installed."""
     recipe = subprocess.run(["make", "-n", "train"], cwd=ROOT, text=True, capture_output=True, check=True).stdout
     line = next(line for line in recipe.replace("\\\n", " ").splitlines() if "scripts/train.py" in line)
-    return line.replace(".venv/bin/python", "python")
+    return re.sub(r"\s+", " ", line.replace(".venv/bin/python", "python")).strip()
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +71,34 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def in_shell(command: str, place: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in `place`, with this interpreter's `python` and `torchrun`."""
-    environment = os.environ | {
+def environment_of(place: Path) -> dict[str, str]:
+    """In which `python` and `torchrun` are those of this interpreter."""
+    return os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(place / "huggingface"),
         "MINITRAIN_CACHE": str(place / "cache"),
     }
-    return subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command}"], cwd=place, env=environment, text=True, capture_output=True
-    )
+
+
+def in_shell(command: str, place: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in `place`."""
+    words = ["bash", "-c", f"set -o pipefail; {command}"]
+    return subprocess.run(words, cwd=place, env=environment_of(place), text=True, capture_output=True)
+
+
+def first_lines(command: str, last: str, place: Path) -> Iterator[str]:
+    """What a plain command prints, up to the line that begins with `last`; it is stopped there."""
+    words = shlex.split(command)
+    process = subprocess.Popen(words, cwd=place, env=environment_of(place), text=True, stdout=subprocess.PIPE)
+    with process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            yield line.rstrip("\n")
+            if line.startswith(last):
+                break
+        process.kill()
 
 
 def in_this_process(command: str, place: Path) -> None:
@@ -92,11 +116,11 @@ def in_this_process(command: str, place: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def demo_run(place: Path) -> str:
-    """What `make train` prints: two steps, all evaluations."""
-    result = in_shell(f"{make_train_command()} {SHORT}", place)
+def demo_run(place: Path) -> Path:
+    """The folder of `make train`, of two steps and few rows."""
+    result = in_shell(f"{make_train_command()} {FEW}", place)
     assert result.returncode == 0, result.stderr
-    return result.stdout
+    return place / "runs/demo"
 
 
 def test_make_help_lists_every_target_that_the_pages_name() -> None:
@@ -105,15 +129,18 @@ def test_make_help_lists_every_target_that_the_pages_name() -> None:
         assert f"make {target} " in listed, target
 
 
-def test_the_sample_output_of_make_train_is_real(demo_run: str) -> None:
+def test_the_sample_output_of_make_train_is_real(place: Path) -> None:
     shown = blocks("text")[0].splitlines()
     facts = [line for line in shown if line.startswith(("data ", "labels ", "lengths ", "weights "))]
     assert len(facts) == 4
+    command = make_train_command()
+    assert "--output_dir runs/demo " in command
+    printed = list(first_lines(command.replace("runs/demo", "runs/stopped"), "weights ", place))
     for line in facts:
-        assert line in demo_run.splitlines()
+        assert line in printed
 
 
-def test_every_command_runs_in_the_order_of_the_pages(demo_run: str, place: Path) -> None:
+def test_every_command_runs_in_the_order_of_the_pages(demo_run: Path, place: Path) -> None:
     ran = [command for command in commands() if not command.startswith("make ")]
     assert len(ran) >= 9
     for command in ran:
@@ -155,16 +182,17 @@ def test_the_sample_error_is_what_such_a_row_gives(place: Path) -> None:
 
 
 def test_the_python_of_the_pages_runs(
-    demo_run: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    demo_run: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran = [block for page in PAGES for block in blocks("python", page)]
     assert len(ran) == 4
     monkeypatch.chdir(place)
     monkeypatch.setenv("MINITRAIN_CACHE", str(place / "cache"))
+    for whole in SHORTER_CODE:
+        assert sum(code.count(whole) for code in ran) == 1, whole
     for code in ran:
-        if "sampler" in code:
-            assert "sampler.batches(epoch=0)" in code
-            code = code.replace("sampler.batches(epoch=0)", "sampler.batches(epoch=0)[:2]")
+        for whole, few in SHORTER_CODE.items():
+            code = code.replace(whole, few)
         exec(code, {"__name__": "__main__"})
         printed = capsys.readouterr().out
         assert "accuracy" in printed or "'label': '" in printed or float(printed) <= 1
