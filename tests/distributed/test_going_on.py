@@ -71,7 +71,7 @@ def test_signal_to_one_rank_stops_all_at_the_same_step(place: Path, tmp_path: Pa
 
 @pytest.mark.fault(22)
 def test_torchrun_restarts_from_the_newest_checkpoint(place: Path, tmp_path: Path) -> None:
-    flags = ("--global_batch_size", "12", "--max_steps", "400", "--save_strategy", "steps", "--save_steps", "5")
+    flags = ("--global_batch_size", "12", "--max_steps", "150", "--save_strategy", "steps", "--save_steps", "5")
     words = [*flags, "--save_total_limit", "2", "--learning_rate", "1e-3", "--logging_steps", "1"]
     # gloo of torch 2.13 rarely kills a process of a busy machine, in the thread of its all-reduce.
     with torchrun(["--max_restarts=3", *command(place, tmp_path / "whole", *words, "--resume")]) as agent:
