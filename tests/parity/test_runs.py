@@ -1,7 +1,7 @@
 """Whole runs beside transformers' Trainer and the loop of accelerate's example, dropout on: every float the same.
 
 `scripts/parity.py` does the same over complete runs; here it is a dozen short steps of each kind, on the embedded
-weights and real text.
+weights, most of them without the upper four of six layers, and real text.
 """
 
 import csv
@@ -23,7 +23,7 @@ from references.record import Record
 from references.side_by_side import Comparison, compare_records
 from test_loop import reviews, write_tiny_model
 from test_main import named_reviews, write_csv
-from transformers import AutoModelForMaskedLM
+from transformers import AutoModel, AutoModelForMaskedLM
 
 from minitrain.config.train_config import TRAINER, TrainConfig
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
@@ -43,6 +43,7 @@ SMALL: dict[str, Any] = {
 }
 # A processor without bfloat16 takes seconds for what others do in milliseconds.
 FEWER_PRODUCTS: dict[str, Any] = {"max_length": 24, "max_steps": 8}
+WHOLE_MODEL = ("seed 42, two epochs, whole texts", "bf16", "regression, bf16", "MRPC", "STS-B")
 # Of pairs of embedded reviews, unless `data` says otherwise.
 KINDS: dict[str, dict[str, Any]] = {
     "seed 42, two epochs, whole texts": {"num_train_epochs": 2, "max_train_samples": 22, "max_length": None},
@@ -154,15 +155,27 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     return flags | {"demo": {"dataset": "demo"}}
 
 
+@pytest.fixture(scope="module")
+def shallow(tmp_path_factory: pytest.TempPathFactory, demo_model: Path) -> str:
+    """The embedded model without its upper four layers, as transformers saves it."""
+    folder = tmp_path_factory.mktemp("shallow")
+    AutoModel.from_pretrained(demo_model, num_hidden_layers=2).save_pretrained(folder)
+    for path in demo_model.glob("*token*"):
+        shutil.copy(path, folder)
+    shutil.copy(demo_model / "vocab.txt", folder)
+    return str(folder)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_float_of_a_run_is_trainers(
     tmp_path: Path,
     beside: ProcessPoolExecutor,
     files: dict[str, dict[str, Any]],
+    shallow: str,
     kind: str,
     request: pytest.FixtureRequest,
 ) -> None:
-    flags = dict(KINDS[kind])
+    flags = KINDS[kind] | ({} if kind in WHOLE_MODEL else {"model": shallow})
     data = flags.pop("data", "pairs")
     if data not in files:
         files = files | {data: {"dataset": str(request.getfixturevalue("glue")), "subset": data}}
@@ -332,23 +345,27 @@ def recorded(folder: Path, **flags: Any) -> Record:
 
 
 @pytest.fixture(scope="module")
-def matching(tmp_path_factory: pytest.TempPathFactory, files: dict[str, dict[str, Any]]) -> Callable[[str], Record]:
+def matching(
+    tmp_path_factory: pytest.TempPathFactory, files: dict[str, dict[str, Any]], shallow: str
+) -> Callable[[str], Record]:
     """The match on some of the data, trained when it is first asked for."""
 
     @cache
     def record(data: str) -> Record:
-        return recorded(tmp_path_factory.mktemp("matching"), **OFTEN, **files[data], match_trainer=True)
+        return recorded(
+            tmp_path_factory.mktemp("matching"), **OFTEN | {"model": shallow}, **files[data], match_trainer=True
+        )
 
     return record
 
 
 @pytest.mark.parametrize("setting", TRAINER)
 def test_each_setting_of_a_match_is_needed(
-    tmp_path: Path, matching: Callable[[str], Record], files: dict[str, dict[str, Any]], setting: str
+    tmp_path: Path, matching: Callable[[str], Record], files: dict[str, dict[str, Any]], shallow: str, setting: str
 ) -> None:
     """With any one of what `--match_trainer` decides otherwise, some float differs."""
     settings = TRAINER | {setting: OTHERWISE[setting]}
     assert settings != TRAINER
     data = "scores" if setting == "standardize_targets" else "pairs"
-    other = recorded(tmp_path, **OFTEN | settings, **files[data])
+    other = recorded(tmp_path, **OFTEN | settings | {"model": shallow}, **files[data])
     assert any(each.equal < each.total for each in compare_records(matching(data), other))
