@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from minitrain.config.data_config import GLUE_REPOSITORY, LABEL, DataConfig
 from minitrain.config.options import check_label_column
@@ -20,6 +20,7 @@ from minitrain.data.tables.load import load_tables, read_file
 from minitrain.data.tables.table import Table
 from minitrain.errors import MinitrainError
 
+Config = TypeVar("Config", bound=DataConfig)
 HALVES = ("train", "validation")  # what --eval_fraction makes of the training data
 # The text columns of each task; Wang et al. 2018, arXiv 1804.07461, as stored in nyu-mll/glue.
 GLUE_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -109,8 +110,8 @@ def text_splits(tables: Tables, config: DataConfig, known_labels: tuple[str, ...
     Without named text columns, those of the GLUE task are used, or the only column of text. known_labels: The
     classes of a trained head, whose order is kept. Raises MinitrainError naming the file or flag, row and column.
     """
-    by_split, task = tables.by_split, _glue_task(tables)
-    columns, label_column = _find_columns(by_split["train"], config, task)
+    by_split, task = tables.by_split, glue_task(tables)
+    columns, label_column = find_columns(by_split["train"], config, task)
     if config.label_columns is not None:
         by_split = with_label_columns(by_split, config.label_columns)
     labels = _labels(by_split, label_column, config, task, known_labels)
@@ -169,12 +170,13 @@ def _labels(
     )
 
 
-def _glue_task(tables: Tables) -> str | None:
+def glue_task(tables: Tables) -> str | None:
+    """The GLUE task that a dataset is, by its subset and columns."""
     columns = GLUE_COLUMNS.get(tables.subset or "")
     return tables.subset if columns and set(columns) <= set(tables.by_split["train"].columns) else None
 
 
-def _find_columns(train: Table, config: DataConfig, task: str | None) -> tuple[tuple[str, ...], str]:
+def find_columns(train: Table, config: DataConfig, task: str | None) -> tuple[tuple[str, ...], str]:
     """The names of the text columns and the label column, as the table writes them."""
     own = [train.find(name) or name for name in _label_columns(config)]
     others = (*own, train.find(config.group_column or ""))
@@ -230,7 +232,7 @@ def join_texts(table: Table, columns: tuple[str, ...], join: str | None) -> tupl
     return replace(table, columns={**table.columns, name: texts}), (name,)
 
 
-def with_default_data(config: TrainConfig) -> TrainConfig:
+def with_default_data(config: Config) -> Config:
     """The configuration with MRPC filled in if it names no data, so that results say what was trained on."""
     if config.train_file is None and config.dataset in (None, GLUE_REPOSITORY):
         return replace(config, dataset=GLUE_REPOSITORY, subset=config.subset or "mrpc")

@@ -164,7 +164,8 @@ def parse(
 ) -> Config:
     """Build `config`, a dataclass of `options.flag` fields, from command-line flags.
 
-    Fields named in `positional` are positional and required. Wrong flags exit with status 2, as with argparse.
+    Fields named in `positional` are positional, and required if they have no default. Wrong flags exit
+    with status 2, as with argparse.
     """
     words = _joined([_underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)])
     usage = " ".join(["%(prog)s", *(name.upper() for name in positional), "[--flag value ...]"])
@@ -175,7 +176,9 @@ def parse(
     for spec in specs:
         if spec.name in positional:
             several = get_origin(hints[spec.name]) is tuple
-            parser.add_argument(spec.name, help=spec.metadata["help"], nargs="+" if several else None)
+            optional: dict[str, Any] = {} if spec.default is MISSING else {"default": argparse.SUPPRESS}
+            count = "+" if several else "?" if optional else None
+            parser.add_argument(spec.name, help=spec.metadata["help"], nargs=count, **optional)
         else:
             _add(parser, spec, hints[spec.name])
     values, rest = parser.parse_known_args(words)

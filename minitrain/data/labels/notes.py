@@ -86,12 +86,21 @@ def numbers_as_ids(tables: Mapping[str, Table], column: str, labels: Labels) -> 
     return []
 
 
-def _alike(names: Sequence[str], counts: Mapping[int, int]) -> list[str]:
+def alike_names(names: Sequence[str]) -> list[list[int]]:
+    """The classes whose names differ by blanks, case or Unicode's form alone.
+
+    >>> alike_names(["good", "bad", "Good "])
+    [[0, 2]]
+    """
     groups: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         groups.setdefault(alike(name), []).append(i)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _alike(names: Sequence[str], counts: Mapping[int, int]) -> list[str]:
     notes = []
-    for group in [group for group in groups.values() if len(group) > 1][:SHOWN]:
+    for group in alike_names(names)[:SHOWN]:
         rows = ", ".join(f"'{plain(names[i])}' {counts[i]}" for i in group)
         chosen = names[max(group, key=lambda i: (counts[i], names[i] == names[i].strip()))]
         pairs = {names[i]: chosen for i in group if names[i] != chosen}

@@ -68,6 +68,7 @@ class Tokenizer:
     Attributes:
         padding_side: "right" or "left".
         max_length: In tokens, special ones included; None if the folder names no limit.
+        unknown_id: Of the token for what the vocabulary lacks; -1 if it lacks nothing.
 
     >>> tokenizer = load_tokenizer("demo")
     >>> tokenizer.tokens(tokenizer("Hello world", "again")[0].input_ids)
@@ -81,7 +82,7 @@ class Tokenizer:
         self.max_length: int | None = settings.get("model_max_length")
         pad_token_id = backend.token_to_id(settings["pad_token"])
         assert pad_token_id is not None
-        self.pad_token_id, self._unknown_id = pad_token_id, _unknown_id(backend)
+        self.pad_token_id, self.unknown_id = pad_token_id, _unknown_id(backend)
 
     def __call__(
         self, texts: Sequence[str] | str, pairs: Sequence[str] | str | None = None, max_length: int | None = None
@@ -132,7 +133,7 @@ class Tokenizer:
                 )
             blank += len(ids) == special or any(not text or text.isspace() for text in rows[number])
             examples.append(Example(ids, type_ids if typed else [0] * len(ids)))
-        unknown = sum(example.input_ids.count(self._unknown_id) for example in examples)
+        unknown = sum(example.input_ids.count(self.unknown_id) for example in examples)
         return Encoded(examples, truncated, blank, unknown, removed)
 
     def limit(self, max_length: int | None, pair: bool) -> int | None:
