@@ -8,13 +8,14 @@ from minitrain.config.data_config import GLUE_REPOSITORY, LABEL, DataConfig
 from minitrain.config.options import check_label_column
 from minitrain.config.problem_types import REGRESSION
 from minitrain.config.train_config import TrainConfig
+from minitrain.data.check.short import short_check
 from minitrain.data.dataset import SplitsInfo
 from minitrain.data.labels.ids import Labels, hidden
 from minitrain.data.labels.infer import infer_labels
 from minitrain.data.labels.label_columns import name_of_columns, with_label_columns
 from minitrain.data.labels.notes import label_notes
 from minitrain.data.labels.values import check_label_map
-from minitrain.data.subsample import Subsampler, check_texts_of, checksum, overlap_notes
+from minitrain.data.subsample import Subsampler, check_texts_of, checksum
 from minitrain.data.tables.in_memory import tables_in_memory
 from minitrain.data.tables.load import load_tables, read_file
 from minitrain.data.tables.table import Table
@@ -133,7 +134,7 @@ def text_splits(tables: Tables, config: DataConfig, known_labels: tuple[str, ...
         for kind in ("validation", "test")
     }
     notes += [*sampler.notes, *dict.fromkeys(note for table in tables.by_split.values() for note in table.notes)]
-    notes += overlap_notes(used, scored["validation"] | scored["test"], columns, label_column)
+    notes += short_check(used, scored["validation"] | scored["test"], columns, label_column, labels, config)
     notes += [f"{name}: labels are hidden, not scored" for name in secret]
     return TextSplits(
         train=used,

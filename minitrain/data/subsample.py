@@ -6,7 +6,7 @@ so later versions and other machines draw the same rows.
 
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from random import Random
@@ -155,29 +155,3 @@ def checksum(table: Table, columns: Sequence[str]) -> str:
         for value in table.column(name)[:]:
             total = zlib.crc32(repr(value).encode("utf-8", "backslashreplace"), total)
     return f"{total:08x}, {len(table)} rows"
-
-
-def overlap_notes(
-    train: Table, evaluation: Mapping[str, Table], text_columns: Sequence[str], label_column: str
-) -> list[str]:
-    """A note on each table with rows (texts and label) that are training rows, too."""
-    notes = []
-    for name, table in evaluation.items():
-        try:
-            shared = _shared(train, table, text_columns, label_column)
-        except (MinitrainError, TypeError):  # the code that uses a bad value reports it
-            continue
-        if shared:
-            notes.append(f"{name}: {shared} of {len(table)} rows stand in the training data too, text and label")
-    return notes
-
-
-def _shared(train: Table, table: Table, text_columns: Sequence[str], label_column: str) -> int:
-    """How many rows with some text are training rows, too."""
-    ours, theirs = (list(zip(*(t.column(name)[:] for name in text_columns), strict=True)) for t in (train, table))
-    common = set(theirs).intersection(ours)  # labels are looked at only where texts agree: usually nowhere
-    if not common:
-        return 0
-    labels, others = train.column(label_column)[:], table.column(label_column)[:]
-    trained = {(texts, str(label)) for texts, label in zip(ours, labels, strict=True) if texts in common}
-    return sum((texts, str(label)) in trained for texts, label in zip(theirs, others, strict=True) if any(texts))

@@ -7,10 +7,9 @@ from itertools import chain, pairwise
 
 from minitrain.config.label_map import as_flag
 from minitrain.data.check.corpus import Corpus, Finding
-from minitrain.data.labels.notes import alike_names, plain
+from minitrain.data.labels.notes import alike_names, plain, rare_classes
 from minitrain.data.labels.values import alike
 
-FEW = 10  # rows of a rare class, at most one less
 TYPO = 0.85  # difflib ratio from which two names may be one
 RARER = 10  # times as rare as the name that may be meant
 SORTED = 0.5  # of the changes of label that random order has
@@ -37,15 +36,6 @@ def rows_with(corpus: Corpus, classes: set[int]) -> list[int]:
     if corpus.has_classes:
         return [row for row in corpus.train if corpus.targets[row] in classes]
     return [row for row in corpus.train if classes & set(corpus.targets[row] or ())]
-
-
-def rare_classes(counts: Mapping[int, int], classes: int, rows: int) -> list[int]:
-    """The classes with some rows, but fewer than 10, and than a tenth of what equally frequent classes had.
-
-    >>> rare_classes({0: 990, 1: 9, 2: 1}, classes=3, rows=1000)
-    [1, 2]
-    """
-    return [i for i in range(classes) if 0 < counts.get(i, 0) < min(FEW, rows / classes / 10)]
 
 
 def _rare(corpus: Corpus, counts: Counter[int]) -> list[Finding]:
@@ -140,7 +130,7 @@ def _sorted(corpus: Corpus) -> list[Finding]:
             rows=corpus.train,
             of=len(corpus.train),
             what=f"Training rows are sorted by label: {'scores change little' if corpus.has_scores else changes}.",
-            effect="train.py shuffles, so it does no harm here; whoever takes the first rows gets some classes only.",
+            effect="train.py shuffles, so it does no harm here; who takes the first rows gets some classes only.",
             way_out="Leave --sample at random, as it is by default.",
         )
     ]

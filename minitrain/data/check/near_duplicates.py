@@ -9,6 +9,7 @@ compared with few of those it may resemble, however many there are.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from minitrain.data.check.corpus import Corpus, Finding
@@ -21,8 +22,10 @@ FEWEST = 5  # words; shorter rows are too often alike by chance
 BANDS, ROWS = 14, 3
 NEIGHBOURS = 3  # rows of a band that a row is compared with, beside the first
 PROMISING = 0.4  # of the hashes agree
-TRIES = 6  # comparisons of a row that may fail
-MOST_WORDS = 100_000_000  # to compare, in all
+LARGE = 50  # rows of a band with the same hashes; what makes so many alike is often a common beginning or end
+TRIES, TRIES_IN_LARGE = 4, 2  # comparisons of a row that may fail
+MOST_WORDS = 500_000_000  # to compare, in all
+CACHED = 1000  # rows whose words are kept: neighbours are compared several times
 PIECE = 4_000_000  # characters that are hashed at once
 
 
@@ -30,9 +33,9 @@ def near_duplicates(corpus: Corpus) -> list[Finding]:
     """Findings of rows that are nearly equal to a row before them."""
     rows, signatures = _signatures(corpus)
     search = _Search(corpus, rows)
-    for ones, others in _candidates(signatures, search.done):
-        if not search.add(ones, others):
-            break
+    for large in (False, True):
+        for ones, others in _candidates(signatures, search.done, large):
+            search.add(ones, others, TRIES_IN_LARGE if large else TRIES)
     what = f"more than {SIMILAR:.0%} of their words are in both"
     found = []
     for name, twins, of, effect in (
@@ -115,8 +118,13 @@ def _min_hashes(words: Any, counts: Any) -> Any:
     return found
 
 
-def _candidates(signatures: Any, done: Any) -> Iterator[tuple[Any, Any]]:
-    """Places of rows that may be alike, band by band: of each the later and the earlier. done: places to skip."""
+def _candidates(signatures: Any, done: Any, large: bool) -> Iterator[tuple[Any, Any]]:
+    """Places of rows that may be alike, band by band: of each the later and the earlier.
+
+    Args:
+        done: Places to skip.
+        large: Look where many rows have the same hashes, else where few have.
+    """
     import numpy as np
 
     for band in range(BANDS):
@@ -128,13 +136,14 @@ def _candidates(signatures: Any, done: Any) -> Iterator[tuple[Any, Any]]:
         key = key[order]
         new = np.concatenate([[True], key[1:] != key[:-1]])
         heads = np.maximum.accumulate(np.where(new, np.arange(len(key)), 0))  # the first of the same key
+        sizes = np.bincount(heads, minlength=len(key))[heads]
         for back in range(1, NEIGHBOURS + 2):
             places = np.arange(len(key))
             earlier = heads if back > NEIGHBOURS else places - back
             chosen = (earlier >= heads) & (earlier < places)
             if back > NEIGHBOURS:
                 chosen &= places - heads > NEIGHBOURS
-            chosen &= ~done[order]
+            chosen &= ~done[order] & ((sizes > LARGE) == large)
             ones, others = order[places[chosen]], order[earlier[chosen]]
             for start in range(0, len(ones), 100_000):
                 one, other = ones[start : start + 100_000], others[start : start + 100_000]
@@ -157,43 +166,47 @@ class _Search:
         import numpy as np
 
         self.done = np.zeros(len(self.rows), bool)
+        self.words_of = lru_cache(CACHED)(lambda row: [words_of(column[row]) for column in self.corpus.texts])
 
-    def add(self, ones: Any, others: Any) -> bool:
-        """Compare pairs of places. Whether there is time for more."""
+    def add(self, ones: Any, others: Any, tries: int) -> None:
+        """Compare pairs of places, each row until so many comparisons of it have failed."""
         train, places = self.corpus.train, ones.tolist()
         for place, row, earlier in zip(places, self.rows[ones].tolist(), self.rows[others].tolist(), strict=True):
             crosses = row not in train and earlier in train
             book = self.across if crosses else self.within
-            if self.done[place] or row in book:
+            if self.done[place] or row in book or self.failed[row] >= tries or self.words > MOST_WORDS:
                 continue
             if not crosses and row not in train and self.corpus.split_of(row) != self.corpus.split_of(earlier):
                 continue
-            share, words = similarity(self.corpus, row, earlier)
-            self.words += words
+            share = self._similarity(row, earlier)
             if share > SIMILAR:
                 book[row] = earlier, share
             else:
                 self.failed[row] += 1
-            self.done[place] = self.failed[row] >= TRIES or row in (self.within if row in train else self.across)
-        return self.words <= MOST_WORDS
+            self.done[place] = self.failed[row] >= tries or row in (self.within if row in train else self.across)
+
+    def _similarity(self, row: int, other: int) -> float:
+        """The share of words that two rows have in common, if it is more than `SIMILAR`.
+
+        For pairs the smaller share of the two texts, in the order that fits better.
+        """
+        first, second = self.words_of(row), self.words_of(other)
+        self.words += sum(map(len, first)) + sum(map(len, second))
+        orders = [second] if len(second) == 1 else [second, second[::-1]]
+        return max(min(common_share(*pair, SIMILAR) for pair in zip(first, order, strict=True)) for order in orders)
 
 
-def similarity(corpus: Corpus, row: int, other: int) -> tuple[float, int]:
-    """The share of words that two rows have in common, and how many were compared.
-
-    For pairs the smaller share of the two texts, in the order that fits better.
-    """
-    first, second = ([words_of(column[i]) for column in corpus.texts] for i in (row, other))
-    size = sum(map(len, first)) + sum(map(len, second))
-    orders = [second] if len(second) == 1 else [second, second[::-1]]
-    return max(min(map(common_share, first, order)) for order in orders), size
-
-
-def common_share(one: Sequence[bytes], other: Sequence[bytes]) -> float:
+def common_share(one: Sequence[bytes], other: Sequence[bytes], least: float = 0.0) -> float:
     """The words in both, as a share of all: repeated words count as often as they occur.
+
+    least: If the share is no more than that, an upper bound of it is enough, which is far cheaper.
 
     >>> common_share([b"a", b"b", b"b"], [b"b", b"b", b"c"])
     0.5
     """
+    size = len(one) + len(other)
+    most = min(len(one) - len(set(one).difference(other)), len(other) - len(set(other).difference(one)))
+    if not size or most <= least * (size - most):
+        return most / (size - most) if size else 1.0
     common = sum((Counter(one) & Counter(other)).values())
-    return common / (len(one) + len(other) - common) if one or other else 1.0
+    return common / (size - common)

@@ -60,6 +60,15 @@ def _without_rows(names: Sequence[str], counts: Mapping[int, int]) -> list[str]:
     return [f"no training row has the label {_few(missing)}, which the model cannot learn"] if missing else []
 
 
+def rare_classes(counts: Mapping[int, int], classes: int, rows: int) -> list[int]:
+    """The classes with some rows, but fewer than 10, and than a tenth of what equally frequent classes had.
+
+    >>> rare_classes({0: 990, 1: 9, 2: 1}, classes=3, rows=1000)
+    [1, 2]
+    """
+    return [i for i in range(classes) if 0 < counts.get(i, 0) < min(FEW_ROWS, rows / classes / 10)]
+
+
 def _few(names: Sequence[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(f"'{plain(name)}'" for name in names[:SHOWN]) + more

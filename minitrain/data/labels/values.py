@@ -123,7 +123,8 @@ def alike(name: str) -> str:
     >>> alike(" Sci-Fi  Movie")
     'sci-fi movie'
     """
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    form = name if name.isascii() else unicodedata.normalize("NFKC", name)  # which leaves ASCII as it is
+    return " ".join(form.casefold().split())
 
 
 def is_missing(value: Any) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from test_tables import write
 
 from minitrain.data.load import load_splits
-from minitrain.data.subsample import overlap_notes
+from minitrain.data.check.short import overlap_notes
 from minitrain.data.tables.table import Table
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
 
