@@ -21,12 +21,12 @@ SIMILAR = 0.8  # of the words of both together are in both
 FEWEST = 5  # words; shorter rows are too often alike by chance
 BANDS, ROWS = 14, 3
 NEIGHBOURS = 3  # rows of a band that a row is compared with, beside the first
-PROMISING = 0.4  # of the hashes agree
+PROMISING = 0.45  # of the hashes agree
 LARGE = 50  # rows of a band with the same hashes; what makes so many alike is often a common beginning or end
-TRIES, TRIES_IN_LARGE = 4, 2  # comparisons of a row that may fail
+TRIES, TRIES_IN_LARGE = 3, 2  # comparisons of a row that may fail
 MOST_WORDS = 500_000_000  # to compare, in all
 CACHED = 1000  # rows whose words are kept: neighbours are compared several times
-PIECE = 4_000_000  # characters that are hashed at once
+PIECE = 2_000_000  # characters that are hashed at once
 
 
 def near_duplicates(corpus: Corpus) -> list[Finding]:

@@ -6,6 +6,7 @@ Many texts are taken apart at once, with numpy: a word becomes 64 bits of a poly
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 LONGEST = 20_000  # characters of a text that are looked at
@@ -54,13 +55,14 @@ def hashed_words(texts: Sequence[str]) -> tuple[Any, Any]:
     blank = (data == 32) | (data == 0)
     before = np.concatenate([[True], blank[:-1]])
     starts, ends = np.flatnonzero(~blank & before), np.flatnonzero(blank & ~before)
-    powers = _powers(len(data))
-    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(data * powers[0], dtype=np.uint64)])
+    powers = _powers(1 << len(data).bit_length())
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(data * powers[0][: len(data)], dtype=np.uint64)])
     hashes = mixed((sums[ends] - sums[starts]) * powers[1][starts])
     counts = np.bincount(np.searchsorted(np.flatnonzero(data == 0), starts), minlength=len(texts))
     return hashes, counts
 
 
+@lru_cache(1)
 def _powers(count: int) -> tuple[Any, Any]:
     """The powers of the base and of its inverse, modulo 2**64."""
     import numpy as np
