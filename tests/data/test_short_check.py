@@ -1,5 +1,6 @@
-"""Rows that a run is trained on and scored on."""
+"""What the header of every run says about its rows, before the first step."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,16 @@ from typing import Any
 import pytest
 from test_tables import write
 
+from minitrain.config.check_config import CheckConfig
+from minitrain.config.data_config import DataConfig
+from minitrain.data.check.short import overlap_notes, short_check
+from minitrain.data.labels.infer import infer_labels
 from minitrain.data.load import load_splits
-from minitrain.data.check.short import overlap_notes
+from minitrain.data.tables.demo import demo_reviews
 from minitrain.data.tables.table import Table
 from minitrain.data.tokenizer.tokenizer import load_tokenizer
+from minitrain.run.check import check_data
+from minitrain.run.flags import parse
 
 
 def table(**columns: list[Any]) -> Table:
@@ -40,11 +47,69 @@ def test_rows_that_stand_in_both_are_counted(
     assert notes == ([expected] if shared else [])
 
 
+def notes_of(
+    tmp_path: Path, train: dict[str, list[Any]], evaluation: dict[str, list[Any]], **flags: Any
+) -> list[str]:
+    files = {
+        "train_file": str(write(tmp_path / "train.csv", train)),
+        "eval_file": str(write(tmp_path / "eval.csv", evaluation)),
+    }
+    return load_splits(**files, **flags, tokenizer=load_tokenizer("demo")).notes
+
+
+def command_of(notes: list[str]) -> list[str]:
+    """The words behind `python scripts/check.py` in the last note."""
+    start, end = "python scripts/check.py ", " shows the rows"
+    assert notes[-1].startswith(start) and notes[-1].endswith(end)
+    return shlex.split(notes[-1].removeprefix(start).removesuffix(end))
+
+
 def test_a_run_says_so(tmp_path: Path) -> None:
-    train = write(tmp_path / "train.csv", {"text": ["a", "b", "c"], "label": [0, 1, 0]})
-    evaluation = write(tmp_path / "eval.csv", {"text": ["a", "x", "c"], "label": [0, 1, 1]})
-    splits = load_splits(train_file=str(train), eval_file=str(evaluation), tokenizer=load_tokenizer("demo"))
-    assert splits.notes == ["validation: 1 of 3 rows stand in the training data too, text and label"]
+    train = {"text": ["a", "b", "c"], "label": [0, 1, 0]}
+    notes = notes_of(tmp_path, train, {"text": ["A ", "x", "c"], "label": [0, 1, 1]})
+    assert notes[:-1] == ["validation: 1 of 3 rows stand in the training data too, text and label"]
+    config = parse(CheckConfig, "", command_of(notes), positional=("data",))
+    found = {each["name"]: each["count"] for each in check_data(config)["findings"]}
+    assert found["split_overlap"] == 2 and found["conflicting_labels"] == 2  # of c, whatever its label
+
+
+def test_texts_with_two_labels_and_rare_classes_are_named(tmp_path: Path) -> None:
+    texts = [f"text {i}" for i in range(300)]
+    train = {"body, title": [*texts, "Text 4", "text  5"], "kind": ["x", "y"] * 149 + ["z"] * 2 + ["y", "y"]}
+    notes = notes_of(
+        tmp_path,
+        train,
+        {"body, title": ["n"], "kind": ["x"]},
+        text_columns=("body, title",),
+        label_column="kind",
+        label_map={"z": "a=b"},
+    )
+    assert notes[:-1] == [
+        "train: 1 texts have different labels in different rows, 2 in all",
+        "train: very few rows of 'a=b' 2",
+    ]
+    config = parse(CheckConfig, "", command_of(notes), positional=("data",))
+    assert config.text_columns == ("body, title",) and config.label_map == {"z": "a=b"}
+    report = check_data(config)
+    assert {each["name"] for each in report["findings"]} >= {"conflicting_labels", "rare_class", "duplicates"}
+
+
+def test_nothing_is_said_of_clean_data_or_by_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = demo_reviews()
+    labels, others = infer_labels(tables["train"], "label"), {"test": tables["test"]}
+    config = DataConfig(dataset="demo")
+    assert short_check(tables["train"], others, ("text",), "label", labels, config) == []
+    others = {"test": tables["train"]}
+    notes = short_check(tables["train"], others, ("text",), "label", labels, config)
+    assert "8566 of 8566" in notes[0] and command_of(notes) == ["--dataset", "demo"]
+    monkeypatch.setenv("RANK", "1")
+    assert short_check(tables["train"], others, ("text",), "label", labels, config) == []
+
+
+def test_data_in_memory_have_no_command() -> None:
+    rows = [{"text": text, "label": label} for text, label in (("a", 0), ("b", 1), ("a", 1))]
+    splits = load_splits(train=rows, tokenizer=load_tokenizer("demo"))
+    assert splits.notes == ["train: 1 texts have different labels in different rows, 2 in all"]
 
 
 def test_a_million_rows_take_little_time() -> None:

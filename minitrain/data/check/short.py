@@ -43,7 +43,11 @@ def short_check(
 
 
 def _keys(table: Table, text_columns: Sequence[str]) -> list[int | None]:
-    return text_keys([table.column(name)[:] for name in text_columns])
+    """The keys of a table. Raises MinitrainError or TypeError if a column or text is missing."""
+    columns = [table.column(name)[:] for name in text_columns]
+    if any(set(map(type, column)) != {str} for column in columns):
+        raise TypeError("a value is no text")
+    return text_keys(columns)
 
 
 def overlap_notes(
