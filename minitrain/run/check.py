@@ -158,7 +158,7 @@ def table(findings: Sequence[Finding], corpus: Corpus) -> list[str]:
 def details(finding: Finding, corpus: Corpus, examples: int) -> list[str]:
     """What a finding means, and some of its rows."""
     lines = [f"{finding.name}: {finding.what} {finding.effect}", f"  -> {finding.way_out}"]
-    for row in finding.rows[:examples]:
+    for row in () if isinstance(finding.rows, range) else finding.rows[:examples]:  # a range is a whole split
         lines.append(f"     {row_line(corpus, row, finding.notes.get(row))}")
         if row in finding.twins:
             lines.append(f"       as {row_line(corpus, finding.twins[row])}")

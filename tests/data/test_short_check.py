@@ -85,7 +85,7 @@ def test_texts_with_two_labels_and_rare_classes_are_named(tmp_path: Path) -> Non
         label_map={"z": "a=b"},
     )
     assert notes[:-1] == [
-        "train: 1 texts have different labels in different rows, 2 in all",
+        "train: 2 rows share their text with rows of another label",
         "train: very few rows of 'a=b' 2",
     ]
     config = parse(CheckConfig, "", command_of(notes), positional=("data",))
@@ -109,7 +109,7 @@ def test_nothing_is_said_of_clean_data_or_by_another_process(monkeypatch: pytest
 def test_data_in_memory_have_no_command() -> None:
     rows = [{"text": text, "label": label} for text, label in (("a", 0), ("b", 1), ("a", 1))]
     splits = load_splits(train=rows, tokenizer=load_tokenizer("demo"))
-    assert splits.notes == ["train: 1 texts have different labels in different rows, 2 in all"]
+    assert splits.notes == ["train: 2 rows share their text with rows of another label"]
 
 
 def test_a_million_rows_take_little_time() -> None:

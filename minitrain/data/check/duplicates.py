@@ -116,13 +116,13 @@ def _conflicts(corpus: Corpus, groups: list[list[int]]) -> list[Finding]:
             rest += [row for row in rows if row != other[1]]
     if not pairs:
         return []
-    how = f"scores {apart:.2g} or more apart, their standard deviation" if apart is not None else "different labels"
+    how = "of another label" if apart is None else f"whose score is {apart:.2g}, a standard deviation, away or more"
     return [
         Finding(
             name="conflicting_labels",
             rows=[*(two for _, two in pairs), *rest],
             of=len(corpus),
-            what=f"{len(pairs)} texts stand here several times, with {how} ({SAME_TEXT}).",
+            what=f"Rows share their text with rows {how} ({SAME_TEXT}).",
             effect="The model cannot be right about both; it learns from them to be unsure.",
             way_out="Look at them and keep the right label; train.py --folds 5 scores every row by a model that "
             "has not seen it, which tells which labels look wrong.",

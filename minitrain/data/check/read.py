@@ -70,8 +70,8 @@ def _columns(train: Table, config: DataConfig, task: str | None) -> tuple[tuple[
 
 
 def _first(values: Sequence[Any]) -> Any:
-    head = values[:1000]
-    return next((value for value in head if value is not ABSENT and not is_missing(value)), None)
+    head = [value for value in values[:1000] if value is not ABSENT]
+    return next((value for value in head if not is_missing(value)), next(iter(head), None))
 
 
 def _held_back(

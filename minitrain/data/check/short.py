@@ -83,7 +83,7 @@ def _conflicts(train: Table, keys: Sequence[int | None], label_column: str, labe
     found = [rows for rows in groups.values() if any(numbers[row] != numbers[rows[0]] for row in rows)]
     if not found:
         return []
-    return [f"train: {len(found)} texts have different labels in different rows, {sum(map(len, found))} in all"]
+    return [f"train: {sum(map(len, found))} rows share their text with rows of another label"]
 
 
 def _rare(train: Table, label_column: str, labels: Labels) -> list[str]:

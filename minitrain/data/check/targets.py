@@ -183,7 +183,7 @@ class _Reader:
             return []
         effect = "It stops there; what does not depend on these labels was checked."
         way = "Follow what it says, or leave these rows out."
-        return [self._finding("unusable_labels", self.refused, f"train.py says: {self.refusal}", effect, way)]
+        return [self._finding("unusable_labels", self.refused, f"train.py says: {self.refusal}.", effect, way)]
 
     def _unknown(self) -> list[Finding]:
         if not self.unknown:
