@@ -124,8 +124,8 @@ def _conflicts(corpus: Corpus, groups: list[list[int]]) -> list[Finding]:
             of=len(corpus),
             what=f"Rows share their text with rows {how} ({SAME_TEXT}).",
             effect="The model cannot be right about both; it learns from them to be unsure.",
-            way_out="Look at them and keep the right label; train.py --folds 5 scores every row by a model that "
-            "has not seen it, which tells which labels look wrong.",
+            way_out="Look at them and keep the right label; train.py --folds 5 lists the labels that are probably "
+            "wrong.",
             twins={two: one for one, two in pairs},
         )
     ]
