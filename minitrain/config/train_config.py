@@ -125,6 +125,7 @@ class TrainConfig(OptimizationConfig):
     output_dir: str | None = flag(None, "folder of the run; by default runs/<data>-<model>")
     overwrite_output_dir: bool = flag(False, "replace an earlier run in that folder")
     # reports, trackers and the Hub
+    report: bool | None = flag(None, "write report.html at the end; by default if matplotlib is installed")
     push_to_hub: str | None = flag(None, "upload the saved model to this repository: OWNER/NAME", bare="true")
     hub_private: bool = flag(False, "nobody else may see that repository")
     card_examples: int | None = flag(

@@ -27,6 +27,7 @@ from minitrain.distributed.world import World, process_group
 from minitrain.errors import MinitrainError
 from minitrain.kernels.matmul import choose_matmul, chosen_matmul
 from minitrain.kernels.precision import compute_dtype
+from minitrain.run.html.write import report_lines
 from minitrain.run.label_errors import search_folds
 from minitrain.run.load_data import SplitsSource
 from minitrain.run.prepare import complete, load_data
@@ -40,6 +41,7 @@ from minitrain.run.run_folder import (
     LOG,
     OWN_FILES,
     PREDICTIONS,
+    REPORT,
     RESULTS,
     RUNS,
     clear_checkpoints,
@@ -185,14 +187,16 @@ def train_several(config: TrainConfig, run_one: RunOne, data: Any = None) -> dic
                 **summary_of(config, runs, found, whole.labels.names),
                 "total_seconds": time.perf_counter() - started,
             }
+            report: Sequence[str] = ()
             if world.is_main:
                 save_out_of_fold(directory, config, runs, rows.folds)
             facts, errors = search_folds(directory, world, bool(rows.folds) and whole.labels.names is not None)
             results |= facts
             if world.is_main:
                 save_report(directory, config, results)
+                report = report_lines(directory, config.report)
         world.barrier("saving the report")
-        log("", *summary_lines(results), *errors, f"saved to {directory}")
+        log("", *summary_lines(results), *errors, f"saved to {directory}", *report)
     return results
 
 
@@ -250,7 +254,7 @@ def _begin(
             log(note)
     elif world.is_main:
         clear_checkpoints(directory)
-        for name in (*OWN_FILES, CALIBRATION, LABEL_ERRORS):
+        for name in (*OWN_FILES, CALIBRATION, LABEL_ERRORS, REPORT):
             (directory / name).unlink(missing_ok=True)
         write_whole(directory / RUNS, json_text(facts))
     if config.folds is not None:
@@ -280,6 +284,7 @@ def _run(
         seeds=None,
         group_column=None,
         keep_folds=False,
+        report=False,  # one report shows all
     )
     log("", f"---- {run.name.replace('-fold', ', fold').replace('-', ' ')}")
     results = run_one(own, rows.part(run))

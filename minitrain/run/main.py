@@ -16,6 +16,7 @@ from minitrain.distributed.world import World, process_group
 from minitrain.kernels.precision import compute_dtype, precision_name
 from minitrain.run.calibration import fit_calibration
 from minitrain.run.folds import train_several
+from minitrain.run.html.write import check_report, report_lines
 from minitrain.run.load_data import SplitsSource
 from minitrain.run.peak_memory import peak_memory_mb
 from minitrain.run.prepare import PreparedRun, complete, prepare
@@ -66,6 +67,7 @@ def train(
         MinitrainError: Names the flag, file, row or key at fault; before the training wherever possible.
     """
     observers = check_observers(observers)
+    check_report(config.report)
 
     def run_one(config: TrainConfig, source: SplitsSource | None) -> dict[str, Any]:
         with process_group(config.device, config.ddp_timeout) as world:
@@ -110,11 +112,13 @@ def _train(
         }
         if world.is_main:
             save_run(run, final, results, calibration)
+        report = report_lines(run.directory, config.report) if world.is_main else []
     world.barrier("saving the run")  # when any process returns, the run is saved
-    log(*footer(run, best, final, results, calibration, world.size))
+    lines = footer(run, best, final, results, calibration, world.size)
     if config.profile:
         ceiling = matrix_ceiling(compute_dtype(config), run.device)
-        log("", *profile_lines(totals, ceiling, precision_name(config)))
+        lines += ["", *profile_lines(totals, ceiling, precision_name(config))]
+    log(*lines, *report)
     if world.is_main:
         push_after_training(run.directory, config, log)
     return results

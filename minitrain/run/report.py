@@ -25,6 +25,7 @@ from minitrain.training.loop import StepLog
 from minitrain.training.metrics import OF_POSITIVE
 
 MATRIX = "true / predicted"
+SHARES = ("accuracy", "subset_accuracy")  # of examples, so that they have an interval
 CONSTANTS = {"micro_f1": "the most frequent labels", "subset_accuracy": "the most frequent combination"}
 
 
@@ -186,6 +187,12 @@ def interval(share: float, count: int) -> tuple[float, float]:
     return centre - half, centre + half
 
 
+def intervals(result: Evaluation) -> dict[str, list[float]]:
+    """The 95% intervals of an evaluation's metrics that are shares of examples and not a user's, by name."""
+    shares = [name for name in SHARES if name in result.metrics and name not in result.own]
+    return {name: list(interval(result.metrics[name], result.examples)) for name in shares}
+
+
 def metric_name(name: str, positive: str | None, width: int = 60) -> str:
     """The name to print for a metric: f1 -> f1 of 'spam', at most `width` characters if the name leaves some."""
     if name not in OF_POSITIVE or positive is None:
@@ -213,7 +220,7 @@ def result_lines(
     lines = [f"{split} ({result.examples} examples)"]
     for name, value in result.values.items():
         line = f"  {name:<22}{value:.4f}" if len(name) < 22 else f"  {name}  {value:.4f}"
-        share = name in ("accuracy", "subset_accuracy")
+        share = name in SHARES
         if name in result.own:
             pass  # a user's number under a built-in name: what is known of that does not hold
         elif share:

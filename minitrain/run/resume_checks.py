@@ -28,6 +28,7 @@ FREE = {
     "save_total_limit",
     "logging_steps",
     "profile",
+    "report",
     "gradient_checkpointing",
     "do_eval",
     "calibrate",

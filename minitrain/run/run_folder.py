@@ -16,6 +16,7 @@ RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl"
 CALIBRATION = "calibration.json"
 LABEL_ERRORS = "label_errors.jsonl"  # of --folds, or of label_errors.py
+REPORT = "report.html"
 LOG = "log.jsonl"  # called log.jsonl.part until the run is saved
 CHECKPOINTS = "checkpoints"
 RUNS = "runs.json"  # what --folds and --seeds train, each run in a folder of its name

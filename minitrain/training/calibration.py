@@ -152,6 +152,38 @@ def fit_threshold(probabilities: Tensor, positives: Tensor) -> float:
     return float(min(best, key=lambda threshold: (abs(threshold - 0.5), threshold)))
 
 
+class Reliability:
+    """Confidence beside accuracy: decisions in bins ((m - 1)/15, m/15] of confidence, added batch by batch.
+
+    Attributes:
+        counts, right: (bins,) float64: decisions, and those that are right.
+        confidence: (bins,) float64: their summed confidence.
+    """
+
+    def __init__(self, bins: int = BINS) -> None:
+        """Start without decisions."""
+        self.edges = torch.arange(1, bins, dtype=torch.float64) / bins
+        self.counts, self.right, self.confidence, self.gaps = torch.zeros(4, bins, dtype=torch.float64)
+
+    def update(self, probabilities: Tensor, labels: Tensor) -> None:
+        """Add rows, as for `expected_calibration_error`."""
+        if labels.ndim == 2:
+            confidence = torch.maximum(probabilities, 1 - probabilities).flatten()
+            right = ((probabilities >= 0.5) == (labels == 1)).flatten()
+        else:
+            confidence, predicted = probabilities.max(-1)
+            right = predicted == labels
+        bin_of = torch.bucketize(confidence, self.edges)
+        self.counts.index_add_(0, bin_of, torch.ones_like(confidence))
+        self.right.index_add_(0, bin_of, right.double())
+        self.confidence.index_add_(0, bin_of, confidence)
+        self.gaps.index_add_(0, bin_of, right.double() - confidence)
+
+    def error(self) -> float:
+        """The expected calibration error of what was added."""
+        return self.gaps.abs().sum().item() / int(self.counts.sum())
+
+
 def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> float:
     """How far confidence is from accuracy: the mean of |accuracy - confidence| over bins, weighted by their rows.
 
@@ -162,13 +194,6 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
         probabilities: (N, C) float64.
         labels: (N,) int64 class ids, or (N, C) with 1 for each label of a row.
     """
-    if labels.ndim == 2:
-        confidence = torch.maximum(probabilities, 1 - probabilities).flatten()
-        right = ((probabilities >= 0.5) == (labels == 1)).flatten()
-    else:
-        confidence, predicted = probabilities.max(-1)
-        right = predicted == labels
-    edges = torch.arange(1, bins, dtype=torch.float64) / bins
-    bin_of = torch.bucketize(confidence, edges)
-    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, bin_of, right.double() - confidence)
-    return gaps.abs().sum().item() / len(confidence)
+    reliability = Reliability(bins)
+    reliability.update(probabilities, labels)
+    return reliability.error()
