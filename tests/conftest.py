@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Last on the path: scripts/evaluate.py must not stand before the library of that name.
@@ -23,6 +24,14 @@ from minitrain.storage.hub import demo_model_directory
 def one_thread() -> None:
     """Sums split over threads have other last bits on another machine; small tensors are faster on one anyway."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reports_where_they_are_asked_for() -> Iterator[None]:
+    """As without matplotlib: a report takes a second, and few of a thousand runs here are about it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minitrain.run.html.write.is_drawable", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="session")

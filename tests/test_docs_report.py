@@ -12,6 +12,7 @@ from hub_server import Hub
 from in_process import Done
 from in_process import script as script
 from test_loop import write_tiny_model
+from test_main import named_reviews, write_csv
 
 from minitrain.config.compare_config import CompareConfig
 from minitrain.config.inference_config import EvaluateConfig
@@ -30,6 +31,21 @@ def commands(section: str) -> list[list[str]]:
     blocks = re.findall(r"```bash\n(.*?)```", SECTIONS[section], re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True) for line in lines]
+
+
+def test_the_report_of_a_saved_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Callable[..., Done]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tiny_model(tmp_path / "tiny")
+    write_csv(tmp_path / "train.csv", *named_reviews(20))
+    train(TrainConfig(model="tiny", train_file="train.csv", eval_fraction=0.4, output_dir="runs/demo", max_steps=1))
+    [[_, name, *words]] = commands("The report")
+    done = script(name, *words)
+    assert (done.returncode, done.stdout) == (0, "report: runs/demo/report.html\n"), done.stderr
+    assert (tmp_path / "runs/demo/report.html").stat().st_size > 20_000
+    said = "report.py: runs/none: no such folder; give the --output_dir of a run\n"
+    assert script(name, "runs/none").stderr == said
 
 
 @pytest.mark.filterwarnings("ignore:.* is 0/0")  # a few steps of a random model

@@ -37,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def training_flags(data: Path, out: Path) -> list[Any]:
     files = ["--model", data / "tiny", "--train-file", data / "train.csv", f"--eval_file={data / 'eval.csv'}"]
-    return [*files, "--output_dir", out, "--learning-rate=3e-3", "--num_train_epochs", "3"]
+    return [*files, "--report", "false", "--output_dir", out, "--learning-rate=3e-3", "--num_train_epochs", "3"]
 
 
 @pytest.fixture(scope="module")

@@ -187,15 +187,14 @@ def train_several(config: TrainConfig, run_one: RunOne, data: Any = None) -> dic
                 **summary_of(config, runs, found, whole.labels.names),
                 "total_seconds": time.perf_counter() - started,
             }
-            report: Sequence[str] = ()
             if world.is_main:
                 save_out_of_fold(directory, config, runs, rows.folds)
             facts, errors = search_folds(directory, world, bool(rows.folds) and whole.labels.names is not None)
             results |= facts
             if world.is_main:
                 save_report(directory, config, results)
-                report = report_lines(directory, config.report)
-        world.barrier("saving the report")
+            world.barrier("saving the report")
+            report = report_lines(directory, config.report) if world.is_main else []
         log("", *summary_lines(results), *errors, f"saved to {directory}", *report)
     return results
 

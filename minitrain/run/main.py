@@ -112,8 +112,8 @@ def _train(
         }
         if world.is_main:
             save_run(run, final, results, calibration)
+        world.barrier("saving the run")  # when any process returns, the run is saved
         report = report_lines(run.directory, config.report) if world.is_main else []
-    world.barrier("saving the run")  # when any process returns, the run is saved
     lines = footer(run, best, final, results, calibration, world.size)
     if config.profile:
         ceiling = matrix_ceiling(compute_dtype(config), run.device)

@@ -40,7 +40,7 @@ def train_runs(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for flags in runs:
         size = int(os.environ["WORLD_SIZE"])
         out = Path(flags["output_dir"]) / f"of-{size}"
-        flags = flags | {"output_dir": str(out), "logging_steps": 1}
+        flags = flags | {"output_dir": str(out), "logging_steps": 1, "report": False}
         own = flags.pop("own_loss", False)
         results = train(TrainConfig(**flags), loss=weighted_loss if own else None)
         lines = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -109,7 +109,16 @@ def train(
 ) -> subprocess.CompletedProcess[str]:
     """The main command, with no flags about model and data."""
     many = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
-    words = [str(ROOT / "scripts/train.py"), "--max_steps", "4", "--output_dir", str(out), *flags]
+    words = [
+        str(ROOT / "scripts/train.py"),
+        "--max_steps",
+        "4",
+        "--output_dir",
+        str(out),
+        "--report",
+        "false",
+        *flags,
+    ]
     return subprocess.run(
         [sys.executable, *many, *words],
         env=environment(home, url, **variables),

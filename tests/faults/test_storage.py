@@ -49,7 +49,7 @@ POINTS = [
 
 def command(place: Path, out: Path, *flags: str) -> list[str]:
     fixed = ["--model", str(place / "tiny"), "--train_file", str(place / "train.csv"), "--eval_strategy", "no"]
-    fixed += ["--learning_rate", "1e-3", "--logging_steps", "1", "--output_dir", str(out)]
+    fixed += ["--report", "false", "--learning_rate", "1e-3", "--logging_steps", "1", "--output_dir", str(out)]
     return [sys.executable, str(ROOT / "scripts/train.py"), *fixed, *flags]
 
 

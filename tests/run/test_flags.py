@@ -366,7 +366,7 @@ def test_output_into_a_closed_pipe_ends_without_a_traceback() -> None:
 # --- At once ---
 
 
-@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "predict.py", "compare.py"])
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "predict.py", "compare.py", "report.py"])
 @pytest.mark.parametrize(
     "words", [["--help"], ["runs/mine", "--evaluation_strategy", "epoch"]], ids=["help", "wrong"]
 )

@@ -69,7 +69,7 @@ def read_facts(directory: Path) -> Facts:
         what = "holds no finished run" if not results else f"its {RESULTS} is not one that train.py writes"
         raise MinitrainError(f"{directory}: {what}; give the folder that a run was saved to (its --output_dir)")
     several = isinstance(results.get("runs"), list)
-    names = [run["name"] for run in results["runs"]] if several else []
+    names = [str(run.get("name")) for run in results["runs"] if isinstance(run, dict)] if several else []
     return Facts(
         directory=directory,
         results=results,
@@ -99,7 +99,7 @@ def _scored(directory: Path, results: Mapping[str, Any], several: bool) -> dict[
 def _text_columns_of_a_run(directory: Path, results: Mapping[str, Any]) -> list[str]:
     """The summary of several runs does not name the columns, its runs do; "text" if they are gone."""
     for run in results.get("runs", []):
-        if found := read_results(directory / run["name"]).get("text_columns"):
+        if found := read_results(directory / str(run.get("name"))).get("text_columns"):
             return found
     return ["text"]
 

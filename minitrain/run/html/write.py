@@ -8,7 +8,7 @@ from minitrain.config.report_config import ReportConfig
 from minitrain.errors import MinitrainError, cut
 from minitrain.run.html.facts import read_facts
 from minitrain.run.html.page import page
-from minitrain.run.run_folder import REPORT
+from minitrain.run.run_folder import REPORT, RESULTS
 from minitrain.storage.files import write_whole
 
 INSTALL = (
@@ -35,8 +35,12 @@ def write_report(directory: Path) -> Path:
     """
     if find_spec("matplotlib") is None:
         raise MinitrainError(f"{directory}: {INSTALL}")
-    path = directory / REPORT
-    html = page(read_facts(directory))
+    path, facts = directory / REPORT, read_facts(directory)
+    try:
+        html = page(facts)
+    except (AttributeError, KeyError, TypeError) as error:
+        what = f"is not as train.py writes it ({type(error).__name__}: {error})"
+        raise MinitrainError(f"{directory / RESULTS}: {what}; get the file again") from error
     try:
         write_whole(path, html)
     except OSError as error:
@@ -48,9 +52,7 @@ def report_of(config: ReportConfig) -> Path:
     """Write the report that scripts/report.py asks for."""
     directory = Path(config.run)
     if not directory.is_dir():
-        raise MinitrainError(
-            f"{directory}: no such folder; give the one that a run was saved to (its --output_dir)"
-        )
+        raise MinitrainError(f"{directory}: no such folder; give the --output_dir of a run")
     return write_report(directory)
 
 
