@@ -249,9 +249,13 @@ def test_the_first_sentence_has_the_result_its_interval_the_baseline_and_the_bes
     )
 
 
-def test_the_same_run_gives_the_same_bytes(place: Path) -> None:
+def test_the_same_run_gives_the_same_bytes_whatever_style_the_user_has(place: Path) -> None:
+    import matplotlib
+
     before = (place / "labels/report.html").read_bytes()
-    write_report(place / "labels")
+    with matplotlib.rc_context({"text.usetex": True, "lines.marker": "x", "font.size": 30}):
+        write_report(place / "labels")
+        assert matplotlib.rcParams["font.size"] == 30
     assert (place / "labels/report.html").read_bytes() == before
 
 
@@ -376,6 +380,10 @@ def test_a_browser_shows_the_whole_page_at_every_width(place: Path, browser: Any
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate("document.documentElement.scrollWidth") == width
         assert page.evaluate(OVERFLOWING) == [] and page.evaluate(COVERED) == []
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 700, "height": 1000})  # A4 less its margins
+    assert page.evaluate("document.documentElement.scrollWidth") == 700
+    page.emulate_media(media="screen")
     papers = []
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)

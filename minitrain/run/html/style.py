@@ -38,7 +38,7 @@ tbody th { min-width: 6rem; }
 th:first-child { text-align: left; font-weight: 500; }
 thead th:nth-child(n) { font-weight: 600; vertical-align: bottom; }
 .matrix th, .matrix td { padding: .3rem .5rem; border: 1px solid var(--grid); }
-.matrix thead th { max-width: 8rem; }
+.matrix th { max-width: 9rem; }
 .words td, .words th { text-align: left; }
 .words td { white-space: normal; min-width: 9rem; max-width: 30rem; overflow-wrap: anywhere; }
 td.right { font-weight: 700; background: rgba(var(--right), var(--share)); }
@@ -62,6 +62,8 @@ pre { background: var(--panel); padding: .8rem; white-space: pre-wrap; overflow:
   .scroll { overflow: visible; max-height: none; }
   .figures { grid-template-columns: 1fr 1fr; }
   table { font-size: 8pt; }
-  .matrix th, .matrix td { padding: 1pt 2pt; }
+  th, td { white-space: normal; overflow-wrap: anywhere; }
+  tbody th { min-width: 0; }
+  .matrix th, .matrix td { padding: 1pt 2pt; font-size: 7pt; max-width: 5rem; }
 }
 """

@@ -55,8 +55,10 @@ def picture(name: str, says: str, draw: Callable[[Any], None], height: float = H
 
     out = io.StringIO()
     # A user's names may be in a script that the font lacks: the reader's browser has others.
-    with matplotlib.rc_context(_SETTINGS | {"svg.hashsalt": name}), warnings.catch_warnings():
+    with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        matplotlib.rcdefaults()  # a user's style may ask for TeX, or for a sketch
+        matplotlib.rcParams.update(_SETTINGS | {"svg.hashsalt": name})
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         draw(figure)
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
