@@ -93,6 +93,7 @@ def train(folder: Path) -> None:
             max_steps=3,
             output_dir=str(folder / "run"),
             device="cpu",
+            report=False,
         )
     )
 

@@ -92,6 +92,7 @@ def trained(config: ImbalanceConfig, seed: int, weights: str | None, folder: Pat
             eval_strategy="no",
             do_eval=True,
             output_dir=str(folder),
+            report=False,
         ),
         data=data,
     )

@@ -49,6 +49,7 @@ def measure(config: SavingConfig) -> None:
             output_dir=f"{folder}/run",
             save_strategy="epoch",
             save_total_limit=1,
+            report=False,
         )
         results = train(run)
         newest = max((Path(folder) / "run/checkpoints").iterdir())

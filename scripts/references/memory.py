@@ -19,7 +19,7 @@ def _ours(settings: dict[str, Any]) -> None:
     from minitrain.run.main import train
 
     with tempfile.TemporaryDirectory() as folder:
-        train(TrainConfig(**settings, eval_strategy="no", device="cpu", output_dir=folder))
+        train(TrainConfig(**settings, eval_strategy="no", report=False, device="cpu", output_dir=folder))
 
 
 def _trainer(settings: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
 from minitrain.run.flags import parse
 from minitrain.run.html import write as write_module
+from minitrain.run.html.axes import thinned
 from minitrain.run.html.markup import rounded
 from minitrain.run.html.reproduce import train_command
 from minitrain.run.html.write import write_report
@@ -257,6 +258,27 @@ def test_the_same_run_gives_the_same_bytes_whatever_style_the_user_has(place: Pa
         write_report(place / "labels")
         assert matplotlib.rcParams["font.size"] == 30
     assert (place / "labels/report.html").read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["two", "labels", "scores"])
+def test_the_page_does_not_depend_on_how_many_rows_are_read_at_once(
+    place: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (place / kind / "report.html").read_bytes()
+    monkeypatch.setattr("minitrain.run.html.scored.CHUNK", 7)
+    assert write_report(place / kind).read_bytes() == before
+
+
+def test_a_long_log_is_thinned_and_its_peak_stays(place: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(place / "none", run)
+    step = {"event": "step", "grad_norm": 1.0, "learning_rate": 1e-5}
+    lines = [step | {"step": i, "epoch": i / 9999, "loss": 40.0 if i == 4321 else 0.5} for i in range(10_000)]
+    write(run / "log.jsonl", [*lines, step | {"step": 10_000, "epoch": 1.0, "loss": None}])
+    before, after = (Page(path) for path in (run / "report.html", write_report(run)))
+    assert before.source != after.source and len(after.source) < len(before.source) + 60_000
+    assert max(thinned([line["epoch"] for line in lines], [line["loss"] for line in lines])[1]) == 40.0
+    assert (("log", "lines"), 10_001, "10,001") in after.numbers
 
 
 def test_a_run_of_an_earlier_version_has_a_report_without_what_it_lacks(place: Path, tmp_path: Path) -> None:

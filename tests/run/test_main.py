@@ -147,6 +147,7 @@ def test_results_say_what_was_done(finished: tuple[Path, dict[str, Any]], model:
         "saved",
         "baseline",
         "results",
+        "intervals",
         "label_scores",
         "config",
         "hardware",

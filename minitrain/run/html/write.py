@@ -6,8 +6,6 @@ from pathlib import Path
 
 from minitrain.config.report_config import ReportConfig
 from minitrain.errors import MinitrainError, cut
-from minitrain.run.html.facts import read_facts
-from minitrain.run.html.page import page
 from minitrain.run.run_folder import REPORT, RESULTS
 from minitrain.storage.files import write_whole
 
@@ -35,6 +33,9 @@ def write_report(directory: Path) -> Path:
     """
     if find_spec("matplotlib") is None:
         raise MinitrainError(f"{directory}: {INSTALL}")
+    from minitrain.run.html.facts import read_facts  # a run without a report does not wait for these
+    from minitrain.run.html.page import page
+
     path, facts = directory / REPORT, read_facts(directory)
     try:
         html = page(facts)
@@ -44,7 +45,9 @@ def write_report(directory: Path) -> Path:
     try:
         write_whole(path, html)
     except OSError as error:
-        raise MinitrainError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise MinitrainError(
+            f"{path}: cannot be written ({error.strerror or error}); make room, or copy the run elsewhere"
+        ) from error
     return path
 
 
