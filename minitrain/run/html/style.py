@@ -24,6 +24,7 @@ p, ol, pre { margin: .5rem 0; }
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); }
 figure { margin: 0; max-width: 31rem; min-width: 0; break-inside: avoid; }
 svg { display: block; width: 100%; height: auto; }
+svg * { stroke-linejoin: round; stroke-linecap: butt; }
 svg text { font-family: system-ui, sans-serif; }
 .scroll { overflow: auto; max-width: 100%; max-height: 34rem; margin: .6rem 0; }
 .scroll:focus-visible { outline: 2px solid var(--series1); }

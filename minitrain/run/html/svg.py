@@ -67,7 +67,7 @@ def picture(name: str, says: str, draw: Callable[[Any], None], height: float = H
 
 def _inline(svg: str, name: str, says: str) -> str:
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     view = re.search(r'viewBox="([^"]+)"', svg)
     assert view is not None
     opening = f'<svg viewBox="{view[1]}" role="img" aria-label="{escape(plain(says, 300))}">'
