@@ -260,7 +260,7 @@ def test_the_same_run_gives_the_same_bytes_whatever_style_the_user_has(place: Pa
     assert (place / "labels/report.html").read_bytes() == before
 
 
-@pytest.mark.parametrize("kind", ["two", "labels", "scores"])
+@pytest.mark.parametrize("kind", ["two", "labels"])
 def test_the_page_does_not_depend_on_how_many_rows_are_read_at_once(
     place: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
