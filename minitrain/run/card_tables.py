@@ -6,7 +6,7 @@ from typing import Any
 
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.labels.ids import Labels, display_names
-from minitrain.run.card_intervals import metric_interval
+from minitrain.run.intervals import metric_interval
 from minitrain.run.markdown import escaped, table
 from minitrain.run.report import CONSTANTS, duration, metric_name
 from minitrain.training.evaluation import Evaluation

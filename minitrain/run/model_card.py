@@ -13,7 +13,6 @@ from minitrain.config.train_config import TrainConfig
 from minitrain.data.labels.ids import Labels, display_names
 from minitrain.data.labels.notes import plain
 from minitrain.errors import MinitrainError
-from minitrain.run.card_intervals import metric_interval
 from minitrain.run.card_sources import base_model, languages_of_data, licence_of_base
 from minitrain.run.card_tables import (
     SHOWN,
@@ -26,6 +25,7 @@ from minitrain.run.card_tables import (
     seconds_taken,
     settings_list,
 )
+from minitrain.run.intervals import metric_interval
 from minitrain.run.markdown import code, escaped
 from minitrain.run.push import HERE, local_name
 from minitrain.run.report import metric_name

@@ -19,13 +19,13 @@ from tqdm import tqdm
 from minitrain.data.labels.ids import display_names
 from minitrain.data.labels.notes import in_table, plain
 from minitrain.errors import naming_os_errors
+from minitrain.run.intervals import SHARES, interval
 from minitrain.run.run_folder import LOG
 from minitrain.training.evaluation import Evaluation
 from minitrain.training.loop import StepLog
 from minitrain.training.metrics import OF_POSITIVE
 
 MATRIX = "true / predicted"
-SHARES = ("accuracy", "subset_accuracy")  # of examples, so that they have an interval
 CONSTANTS = {"micro_f1": "the most frequent labels", "subset_accuracy": "the most frequent combination"}
 
 
@@ -172,25 +172,6 @@ def duration(seconds: float) -> str:
     """
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
-
-
-def interval(share: float, count: int) -> tuple[float, float]:
-    """The 95% confidence interval of a proportion of `count` examples (Wilson 1927).
-
-    >>> low, high = interval(0.9, 100)
-    >>> print(f"{low:.3f} to {high:.3f}")
-    0.826 to 0.945
-    """
-    z = 1.959963984540054
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return centre - half, centre + half
-
-
-def intervals(result: Evaluation) -> dict[str, list[float]]:
-    """The 95% intervals of an evaluation's metrics that are shares of examples and not a user's, by name."""
-    shares = [name for name in SHARES if name in result.metrics and name not in result.own]
-    return {name: list(interval(result.metrics[name], result.examples)) for name in shares}
 
 
 def metric_name(name: str, positive: str | None, width: int = 60) -> str:

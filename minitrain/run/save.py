@@ -23,9 +23,10 @@ from minitrain.run.answers import answers, true_label
 from minitrain.run.calibration import FittedCalibration, save_calibration
 from minitrain.run.data_facts import data_facts
 from minitrain.run.hardware import hardware
+from minitrain.run.intervals import intervals
 from minitrain.run.model_card import Card, model_card
 from minitrain.run.prepare import LIBRARIES, PreparedRun
-from minitrain.run.report import as_json, finite_values, intervals, label_values
+from minitrain.run.report import as_json, finite_values, label_values
 from minitrain.run.run_folder import CALIBRATION, LABEL_ERRORS, LOG, PREDICTIONS, REPORT, RESULTS
 from minitrain.storage.files import json_text, whole_text_file, write_whole
 from minitrain.training.evaluation import Evaluation, baseline
@@ -72,7 +73,7 @@ def run_info(run: PreparedRun, state: TrainState, best: Best, final: Mapping[str
         "saved": "best" if best.weights else "last",
         "baseline": {name: baseline(splits.train, split) for name, split in splits.scored.items()},
         "results": {name: finite_values(result) for name, result in final.items()},
-        "intervals": {name: intervals(result) for name, result in final.items()},
+        "intervals": {name: intervals(result, splits.labels.positive) for name, result in final.items()},
         "label_scores": {
             name: label_values(result, splits.labels.names or ())
             for name, result in final.items()

@@ -20,8 +20,8 @@ from test_main import named_reviews, write_csv
 
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.labels.ids import Labels
-from minitrain.run.card_intervals import metric_interval
 from minitrain.run.card_tables import LOGGED, thinned
+from minitrain.run.intervals import metric_interval
 from minitrain.run.main import train
 from minitrain.run.markdown import escaped
 from minitrain.run.model_card import Card, model_card

@@ -17,7 +17,8 @@ import torch
 from scipy.stats import binomtest  # type: ignore[import-untyped]
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support  # type: ignore[import-untyped]
 
-from minitrain.run.report import Console, class_table, duration, finite_values, interval, result_lines
+from minitrain.run.intervals import interval
+from minitrain.run.report import Console, class_table, duration, finite_values, result_lines
 from minitrain.storage.files import json_text
 from minitrain.training.evaluation import Evaluation
 from minitrain.training.loop import StepLog

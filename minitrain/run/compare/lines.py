@@ -8,7 +8,8 @@ from minitrain.config.compare_config import CompareConfig
 from minitrain.data.labels.notes import plain
 from minitrain.run.compare.metrics import SHARES
 from minitrain.run.compare.results import Compared, ComparedRuns, Comparison, SplitComparison
-from minitrain.run.report import as_json, interval
+from minitrain.run.intervals import interval
+from minitrain.run.report import as_json
 
 ALPHA = 0.05  # a difference with a smaller p-value is called one
 WIDE = 44  # characters of a setting, or of a run's name

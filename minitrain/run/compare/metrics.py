@@ -11,7 +11,8 @@ from minitrain.data.progress import progress
 from minitrain.run.compare.pairs import Pairs
 from minitrain.run.compare.results import Compared
 from minitrain.run.compare.rows import CLASSES, SCORES, SEVERAL, RunRows
-from minitrain.run.report import interval, metric_name
+from minitrain.run.intervals import interval
+from minitrain.run.report import metric_name
 from minitrain.training.bootstrap import ScoredRows, enough_resamples, resampled, spread
 from minitrain.training.metrics import OF_POSITIVE, metric_for, metric_names
 from minitrain.training.multi_label_metrics import MULTI_LABEL_RANKING

@@ -6,7 +6,7 @@ from typing import Any
 from minitrain.run.html.facts import Facts
 from minitrain.run.html.markup import bar, name, number, table, text
 from minitrain.run.html.scored import Row, ScoredSplit
-from minitrain.run.report import SHARES, interval
+from minitrain.run.intervals import SHARES, interval
 from minitrain.training.metrics import OF_POSITIVE
 
 MATRIX = 20  # classes of a confusion matrix, at most

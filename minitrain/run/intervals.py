@@ -3,10 +3,24 @@
 Not here: macro averages, losses, rankings and regressions.
 """
 
-from minitrain.run.report import interval
+import math
+
 from minitrain.training.evaluation import Evaluation
 
-OF_ALL = ("accuracy", "subset_accuracy")  # shares of the examples
+SHARES = ("accuracy", "subset_accuracy")  # metrics that are shares of the examples
+
+
+def interval(share: float, count: int) -> tuple[float, float]:
+    """The 95% confidence interval of a proportion of `count` examples (Wilson 1927).
+
+    >>> low, high = interval(0.9, 100)
+    >>> print(f"{low:.3f} to {high:.3f}")
+    0.826 to 0.945
+    """
+    z = 1.959963984540054
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return centre - half, centre + half
 
 
 def metric_interval(name: str, result: Evaluation, positive: int = 1) -> tuple[float, float] | None:
@@ -20,7 +34,7 @@ def metric_interval(name: str, result: Evaluation, positive: int = 1) -> tuple[f
     """
     if name in result.own or not result.examples:
         return None
-    if name in OF_ALL:
+    if name in SHARES:
         return interval(result.metrics[name], result.examples)
     if result.confusion is None or name not in ("f1", "precision", "recall"):
         return None
@@ -33,3 +47,9 @@ def metric_interval(name: str, result: Evaluation, positive: int = 1) -> tuple[f
         return None
     low, high = interval(hits / of, of)
     return (2 * low / (1 + low), 2 * high / (1 + high)) if name == "f1" else (low, high)
+
+
+def intervals(result: Evaluation, positive: int = 1) -> dict[str, list[float]]:
+    """The 95% interval of each metric of an evaluation that has one. positive: As for `metric_interval`."""
+    found = {name: metric_interval(name, result, positive) for name in result.metrics}
+    return {name: list(ends) for name, ends in found.items() if ends is not None}
