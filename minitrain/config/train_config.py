@@ -21,6 +21,7 @@ from minitrain.config.optimization import (
 )
 from minitrain.config.options import flag
 from minitrain.config.push_config import check_push
+from minitrain.config.report_to import check_report_to
 from minitrain.config.several_runs import check_several_runs, seeds_as_numbers, seeds_as_text
 from minitrain.errors import MinitrainError
 
@@ -131,6 +132,13 @@ class TrainConfig(OptimizationConfig):
     card_examples: int | None = flag(
         None, "evaluation texts in the model card; default: 3 of the demo or a Hub dataset, else 0", bounds=(0, 20)
     )
+    report_to: tuple[str, ...] | None = flag(
+        None, "trackers of every log line: tensorboard,trackio,wandb,mlflow, or all that are installed"
+    )
+    run_name: str | None = flag(None, "name of the run in trackers; by default its folder's")
+    project: str | None = flag(
+        None, "its project in trackers, or experiment; by default huggingface, in MLflow Default"
+    )
     # checkpoints
     save_strategy: str = flag("no", "when to save a checkpoint; Ctrl-C and SIGTERM save one too", STRATEGIES)
     save_steps: int | None = flag(None, "optimizer steps between checkpoints", bounds=(1, None))
@@ -150,6 +158,7 @@ class TrainConfig(OptimizationConfig):
         check_freezing(self)
         check_several_runs(self)
         check_push(self)
+        check_report_to(self)
         _check_combinations(self)
 
     @property

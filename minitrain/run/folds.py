@@ -37,6 +37,7 @@ from minitrain.run.resume_checks import changed_settings, other_machine
 from minitrain.run.run_folder import (
     CALIBRATION,
     CHECKPOINTS,
+    EVENTS,
     LABEL_ERRORS,
     LOG,
     OWN_FILES,
@@ -291,6 +292,6 @@ def _run(
         for path in folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name not in KEPT:
+            elif path.name not in KEPT and path.suffix != EVENTS:
                 path.unlink()
     return results

@@ -54,6 +54,7 @@ label_column_name: label_column
 save_dir: output_dir
 hub_model_id push_to_hub_model_id: push_to_hub
 hub_private_repo: hub_private
+wandb_project project_name experiment_name: project
 text_column_delimiter: join
 sep separator: delimiter
 quotechar: quoting
@@ -91,9 +92,11 @@ log_on_each_node log_level_replica: only rank 0 prints
 logging_nan_inf_filter: a loss that is NaN or infinite ends the run with an error
 log_level disable_tqdm quiet silent:
     > /dev/null leaves errors only, and without a terminal (2>&1 | cat) there is no progress bar
-report_to run_name project logging_dir trackio_space_id trackio_bucket_id trackio_static_space_id with_tracking
-    wandb tensorboard:
-    log.jsonl in the run's folder has every logged step and evaluation, one JSON object per line
+with_tracking wandb tensorboard mlflow trackio:
+    --report_to names trackers: tensorboard, trackio, wandb, mlflow
+logging_dir: --report_to tensorboard writes into the folder of the run
+trackio_space_id trackio_bucket_id trackio_static_space_id:
+    --report_to trackio writes to this machine, or to the Space that TRACKIO_SPACE_ID in the environment names
 eval_delay eval_on_start: --eval_strategy epoch, or steps with --eval_steps N, says when to evaluate
 prediction_loss_only: an evaluation always computes loss and metrics
 eval_do_concat_batches eval_use_gather_object eval_accumulation_steps include_for_metrics

@@ -28,6 +28,7 @@ from minitrain.run.resume_checks import TARGETS, finished_run
 from minitrain.run.run_folder import clear_checkpoints, output_path
 from minitrain.run.save import run_info, save_run
 from minitrain.run.summary import footer, header
+from minitrain.run.tracking import Trackers
 from minitrain.storage.files import exclusive_lock
 from minitrain.training.evaluation import evaluate_all
 from minitrain.training.loop import train_loop
@@ -36,6 +37,8 @@ from minitrain.training.own_loss import name_of
 from minitrain.training.setup import Best, best_by, make_state, plan
 from minitrain.training.step import TrainState
 from minitrain.training.user_metrics import ComputeMetrics, UserMetrics
+
+Log = Callable[..., None]  # prints lines, in the main process
 
 
 def train(
@@ -96,8 +99,9 @@ def _train(
         return finished
     run = prepare(config, world, prefetcher, data, loss, user_metrics)
     log(*header(run, world.size))
-    with exclusive_lock(run.directory) if world.is_main else nullcontext(), StopRequests() as stop:
-        state, best, training_seconds, totals = _fit(run, world, log, stop, observers)
+    lock = exclusive_lock(run.directory) if world.is_main else nullcontext()
+    with lock, StopRequests() as stop, Trackers(run, log, world.is_main) as trackers:
+        state, best, training_seconds, totals = _fit(run, world, log, stop, trackers, observers)
         with world.naming_lost_peers("the final evaluation"):
             final = evaluate_all(
                 run.model, run.splits.scored, run.config, run.new_metric, world=world, loss=run.loss
@@ -112,6 +116,7 @@ def _train(
         }
         if world.is_main:
             save_run(run, final, results, calibration)
+            trackers.final(results["results"], state.step)
         world.barrier("saving the run")  # when any process returns, the run is saved
         report = report_lines(run.directory, config.report) if world.is_main else []
     lines = footer(run, best, final, results, calibration, world.size)
@@ -134,7 +139,7 @@ def _finished(config: TrainConfig, world: World, loss: str | None) -> dict[str, 
 
 
 def _fit(
-    run: PreparedRun, world: World, log: Callable[[str], None], stop: StopRequests, observers: Sequence[Any] = ()
+    run: PreparedRun, world: World, log: Log, stop: StopRequests, trackers: Trackers, observers: Sequence[Any]
 ) -> tuple[TrainState, Best, float, Mapping[str, float]]:
     """Restore what `--resume` asks for, and train. Also returns the seconds, evaluations aside, and the profile."""
     config, model, train_split, scale = run.config, run.model, run.splits.train, run.scale
@@ -144,6 +149,7 @@ def _fit(
             unfold(model, scale)  # a trained head continues from its own answers
     if world.is_main and config.resume is None:
         clear_checkpoints(run.directory)
+        trackers.start(0)
     total_steps = plan(config, len(train_split), world.size).total_steps
     console = Console(
         run.directory if world.is_main else None,
@@ -151,10 +157,12 @@ def _fit(
         config.logging_steps,
         resume=config.resume is not None,
         positive=run.splits.labels.positive_label,
+        on_record=trackers.log,
     )
     data = partial(_data_identity, run)
+    on_restore = trackers.before(console.resume_from)
     checkpoints = Checkpointer(
-        run.directory, config, data, world, log, console.resume_from, stop, name_of(run.loss.function)
+        run.directory, config, data, world, log, on_restore, stop, name_of(run.loss.function)
     )
     try:
         state, best = make_state(model.train(), config, world), best_by(config, run.new_metric())

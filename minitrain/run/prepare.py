@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minitrain.config.report_to import trackers_of
 from minitrain.config.train_config import TrainConfig
 from minitrain.data.dataset import Splits
 from minitrain.data.load import length_limit, tokenize_splits
@@ -92,6 +93,8 @@ def prepare(
     world = world or World()
     config = complete(config, world, data)
     device = _checked_device(config, world)
+    if world.is_main:
+        trackers_of(config.report_to)  # raises for one that is not installed
     directory = output_directory(config) if world.is_main else output_path(config)
     if world.is_main:
         check_push_of(config)

@@ -8,7 +8,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from datetime import time as time_of_day
 from pathlib import Path
@@ -20,7 +20,7 @@ from minitrain.data.labels.ids import display_names
 from minitrain.data.labels.notes import in_table, plain
 from minitrain.errors import naming_os_errors
 from minitrain.run.intervals import SHARES, interval
-from minitrain.run.run_folder import LOG
+from minitrain.run.run_folder import LOG, logged_lines
 from minitrain.training.evaluation import Evaluation
 from minitrain.training.loop import StepLog
 from minitrain.training.metrics import OF_POSITIVE
@@ -37,6 +37,7 @@ class Console:
         logging_steps: Optimizer steps per line; by default 1% of the run.
         resume: Leave the existing log alone until `resume_from` says which of its lines to keep.
         positive: The name of the class that F1 is about.
+        on_record: Told of each record that is logged.
     """
 
     def __init__(
@@ -46,8 +47,9 @@ class Console:
         logging_steps: int | None,
         resume: bool = False,
         positive: str | None = None,
+        on_record: Callable[[Mapping[str, Any]], None] = lambda record: None,
     ) -> None:
-        self.positive = positive
+        self.positive, self.on_record = positive, on_record
         self.total_steps = total_steps
         self.logging_steps = logging_steps or max(1, total_steps // 100)
         self.started = time.perf_counter()
@@ -65,9 +67,7 @@ class Console:
         """Keep the lines of an earlier log up to this step; 0 starts a new log."""
         kept = []
         if step and self.path is not None:
-            earlier = self.path if self.path.exists() else self.path.with_suffix("")  # the run was finished
-            lines = earlier.read_text(encoding="utf-8").splitlines(keepends=True) if earlier.exists() else []
-            kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
+            kept = [line for line in logged_lines(self.path.parent) if json.loads(line)["step"] <= step]
         self._append("".join(kept), "w")
         self.first_step = step
         self.bar.update(step - self.bar.n)
@@ -125,7 +125,9 @@ class Console:
             self.bar.write(line)
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        self._append(json.dumps(as_json(record)) + "\n")
+        record = as_json(record)
+        self._append(json.dumps(record) + "\n")
+        self.on_record(record)
 
     def _append(self, text: str, mode: str = "a") -> None:
         """Write to the log, opened each time so that a killed run keeps what it logged."""

@@ -19,6 +19,8 @@ LABEL_ERRORS = "label_errors.jsonl"  # of --folds, or of label_errors.py
 REPORT = "report.html"
 LOG = "log.jsonl"  # called log.jsonl.part until the run is saved
 CHECKPOINTS = "checkpoints"
+TRACKERS = "trackers.json"  # what the trackers of --report_to call this run
+EVENTS = ".minitrain"  # ends the names of its event files for TensorBoard
 RUNS = "runs.json"  # what --folds and --seeds train, each run in a folder of its name
 # Entries of RESULTS that are used again, and their types.
 USED_RESULTS = dict(config=dict, text_columns=list, max_length=int, label_column=str, positive_label=str, join=str)
@@ -119,10 +121,25 @@ def keeps_model(directory: Path) -> bool:
 
 
 def clear_checkpoints(directory: Path) -> None:
-    """Remove the checkpoints, and the runs of --folds and --seeds, that `--overwrite_output_dir` replaces."""
+    """Remove the checkpoints, curves, and runs of --folds and --seeds that `--overwrite_output_dir` replaces."""
     shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
+    for path in (*event_files(directory), directory / TRACKERS):
+        path.unlink(missing_ok=True)
     if (directory / RUNS).is_file():
         for run in read_json(directory / RUNS).get("runs", []):
             if re.fullmatch(r"(seed-\d+-?)?(fold-\d+)?", str(run)) and run:
                 shutil.rmtree(directory / run, ignore_errors=True)
         (directory / RUNS).unlink()
+
+
+def event_files(directory: Path) -> list[Path]:
+    """The files for TensorBoard that a run wrote there."""
+    return list(directory.glob(f"events.out.tfevents.*{EVENTS}"))
+
+
+def logged_lines(directory: Path) -> list[str]:
+    """The whole lines of a run's log, which may be unfinished; none if there is no log."""
+    paths = (path for path in (directory / f"{LOG}.part", directory / LOG) if path.exists())
+    if (path := next(paths, None)) is None:
+        return []
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]

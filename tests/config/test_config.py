@@ -30,6 +30,8 @@ DELIBERATE = {
     "gradient_checkpointing": (False, None),  # unset means off
     "push_to_hub": (None, False),  # here it takes the name, hub_model_id there
     "logging_steps": (None, 500),  # 1% of the run: on MRPC 500 steps are more than an epoch
+    "report_to": (None, "none"),  # the same
+    "project": (None, "huggingface"),  # the same, but WANDB_PROJECT and MLFLOW_EXPERIMENT_NAME are heard
 }
 
 

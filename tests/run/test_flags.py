@@ -73,6 +73,7 @@ def test_every_field_is_a_flag_of_the_same_name() -> None:
                 "delimiter": (";", ";"),
                 "encoding": ("ascii", "ascii"),
                 "seeds": ("42,1", (42, 1)),
+                "report_to": ("wandb,mlflow", ("wandb", "mlflow")),
             }
             word, value = special.get(spec.name, (word, value))
             partners: dict[str, tuple[str, ...]] = {
@@ -186,7 +187,7 @@ def test_a_part_of_a_flag_and_a_slip_in_another_programs_are_understood(
     assert f"did you mean --{meant}?" in refusal(capsys, wrong, "5")
 
 
-TRIED = ["report_to", "do_train", "version", "quiet", "auto_find_batch_size", "fp16_opt_level"]
+TRIED = ["with_tracking", "do_train", "version", "quiet", "auto_find_batch_size", "fp16_opt_level"]
 TRIED += ["hub_strategy", "logging_dir", "deepspeed", "fsdp", "num_workers", "do_predict"]
 
 

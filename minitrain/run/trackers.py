@@ -1,0 +1,220 @@
+"""TensorBoard, trackio, Weights & Biases and MLflow, each as one class with `log` and `finish`.
+
+The names are Trainer's (transformers 5.23, integrations/integration_utils.py), and so are the defaults; the
+trackers read their own environment variables. Nothing is imported before a run reports to it. Not here: what is
+sent when, and what happens if a tracker fails (`run/tracking.py`).
+"""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any, Protocol
+
+from minitrain.run.run_folder import EVENTS, event_files
+from minitrain.storage.files import json_text
+
+PROJECT = "huggingface"  # Trainer's default
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedRun:
+    """What a tracker is told of the run."""
+
+    directory: Path
+    name: str
+    group: str | None  # of the runs of --folds and --seeds
+    project: str | None
+    settings: Mapping[str, Any]
+    step: int  # the last one that a resumed run keeps; 0 at the start
+    earlier: str | None = None  # what the tracker called this run before it was resumed
+
+
+class Tracker(Protocol):
+    """One tracker, which its class opens for a `TrackedRun`."""
+
+    id: str  # by which a resumed run finds it again
+    place: str  # where a user finds it
+    rewinds: bool  # whether it has forgotten what came after `TrackedRun.step`
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        """Take values by Trainer's names before they are rewritten: loss, eval_accuracy."""
+
+    def finish(self, error: BaseException | None) -> None:
+        """Close. error: What ended the run early."""
+
+
+def rewrite_logs(values: Mapping[str, float]) -> dict[str, float]:
+    """Trainer's names in all trackers but MLflow.
+
+    >>> rewrite_logs({"loss": 0.5, "eval_accuracy": 0.75, "test_loss": 0.25})
+    {'train/loss': 0.5, 'eval/accuracy': 0.75, 'test/loss': 0.25}
+    """
+    parts = ("eval_", "test_")
+    return {
+        name.replace("_", "/", 1) if name.startswith(parts) else f"train/{name}": value
+        for name, value in values.items()
+    }
+
+
+class TensorBoard:
+    """Event files in the run's folder: `tensorboard --logdir runs` names runs by their folders."""
+
+    rewinds = True
+
+    def __init__(self, run: TrackedRun) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        # Readers forget the steps from purge_step on that they read in earlier files.
+        purge = None if run.earlier is None else run.step + 1
+        for path in event_files(run.directory) if run.earlier is None else ():
+            path.unlink()
+        self.id, self.place = "events", str(run.directory)
+        self.writer: Any = SummaryWriter(self.place, purge_step=purge, filename_suffix=EVENTS)
+        if run.earlier is None:
+            self.writer.add_text("args", json_text(run.settings))
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        for name, value in rewrite_logs(values).items():
+            self.writer.add_scalar(name, value, step)
+        self.writer.flush()  # what a killed run has logged is there
+
+    def finish(self, error: BaseException | None) -> None:
+        self.writer.close()
+
+
+class Trackio:
+    """A run of a project in trackio's database on this machine, or in TRACKIO_SPACE_ID."""
+
+    def __init__(self, run: TrackedRun) -> None:
+        with redirect_stdout(StringIO()):
+            import trackio
+
+            project = run.project or PROJECT
+            earlier = None if run.earlier is None else _rewound(project, run.earlier, run.step)
+            # trackio resumes the newest run of a name, which may be another one.
+            self.rewinds = earlier is not None
+            self.run: Any = trackio.init(
+                project=project,
+                name=run.name if earlier is None else earlier,
+                group=run.group,
+                config=dict(run.settings),
+                resume="never" if earlier is None else "must",
+                embed=False,
+            )
+        self.module, self.id, self.place = trackio, self.run.id, f"project {project}, run {self.run.name}"
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.run.log({**rewrite_logs(values), "train/global_step": step}, step=step)
+
+    def finish(self, error: BaseException | None) -> None:
+        with redirect_stdout(StringIO()):
+            self.module.finish()
+
+
+def _rewound(project: str, known: str, step: int) -> str | None:
+    """The name of the run in this machine's database, its rows after the step deleted; None if it is not there."""
+    import trackio
+    from trackio.sqlite_storage import SQLiteStorage
+
+    own = [one for one in trackio.Api().runs(project) if one.id == known]
+    if not own:
+        return None
+    name, config = own[0].name, own[0].config
+    rows = [row for row in SQLiteStorage.get_logs(project, name, run_id=known) if row["step"] <= step]
+    own[0].delete()  # rows go with their run only
+    times, steps = ([row.pop(key) for row in rows] for key in ("timestamp", "step"))
+    SQLiteStorage.bulk_log(project, name, rows, steps, times, config, run_id=known)
+    return name
+
+
+class Wandb:
+    """A run of Weights & Biases: WANDB_MODE, WANDB_PROJECT and the others of its variables are heard."""
+
+    rewinds = False
+
+    def __init__(self, run: TrackedRun) -> None:
+        import wandb
+
+        self.is_own = wandb.run is None  # else the user's, as in a sweep
+        with open(os.devnull) as nothing, _stdin(nothing):  # without a login it would ask, and wait for an answer
+            self.run: Any = wandb.run or wandb.init(
+                project=run.project or os.environ.get("WANDB_PROJECT", PROJECT),
+                name=run.name,
+                group=run.group,
+                id=run.earlier,
+                resume=None if run.earlier is None else "allow",
+                settings=wandb.Settings(silent=True),
+            )
+        self.run.config.update(dict(run.settings), allow_val_change=True)
+        self.run.define_metric("train/global_step")
+        self.run.define_metric("*", step_metric="train/global_step", step_sync=True)
+        self.id = self.run.id
+        self.place = f"wandb sync {Path(self.run.dir).parent}" if self.run.offline else str(self.run.url)
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.run.log({**rewrite_logs(values), "train/global_step": step})
+
+    def finish(self, error: BaseException | None) -> None:
+        if self.is_own:
+            self.run.finish(exit_code=0 if error is None else 1)
+
+
+@contextmanager
+def _stdin(file: Any) -> Iterator[None]:
+    before, sys.stdin = sys.stdin, file
+    try:
+        yield
+    finally:
+        sys.stdin = before
+
+
+class Mlflow:
+    """A run in MLFLOW_TRACKING_URI; the names are not rewritten, as in Trainer: loss, eval_accuracy."""
+
+    rewinds = False
+
+    def __init__(self, run: TrackedRun) -> None:
+        # By default a server that is down holds up every call for four minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        import mlflow
+        from mlflow.entities import Param
+
+        self.mlflow, active = mlflow, mlflow.active_run()
+        self.is_own = active is None  # else the user's
+        if active is None:
+            if run.project is not None:
+                mlflow.set_experiment(run.project)
+            tags = None if run.group is None else {"group": run.group}
+            active = mlflow.start_run(run_id=run.earlier, run_name=run.name, tags=tags)
+        self.client, self.id = mlflow.MlflowClient(), active.info.run_id
+        self.place = f"{mlflow.get_tracking_uri()}, run {self.id}"
+        params = [Param(name, str(value)[:500]) for name, value in run.settings.items()]
+        for first in range(0, len(params) if run.earlier is None else 0, 100):  # as many as it takes at once
+            self.client.log_batch(self.id, params=params[first : first + 100])
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = round(time.time() * 1000)
+        named = {re.sub(r"[^0-9A-Za-z_\-\. :/]", "_", name): value for name, value in values.items()}
+        self.client.log_batch(self.id, [Metric(name, float(value), now, step) for name, value in named.items()])
+
+    def finish(self, error: BaseException | None) -> None:
+        if self.is_own:
+            failed = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+            self.mlflow.end_run("FINISHED" if error is None else failed)
+
+
+KINDS: dict[str, Callable[[TrackedRun], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "trackio": Trackio,
+    "wandb": Wandb,
+    "mlflow": Mlflow,
+}
