@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -32,15 +32,21 @@ class TrackedRun:
     project: str | None
     settings: Mapping[str, Any]
     step: int  # the last one that a resumed run keeps; 0 at the start
-    earlier: str | None = None  # what the tracker called this run before it was resumed
+    earlier: str | None = None  # what the tracker called this run before it was resumed, and is to continue
+    replaced: str | None = None  # the same, if the tracker starts over
 
 
 class Tracker(Protocol):
-    """One tracker, which its class opens for a `TrackedRun`."""
+    """One tracker."""
 
     id: str  # by which a resumed run finds it again
     place: str  # where a user finds it
-    rewinds: bool  # whether it has forgotten what came after `TrackedRun.step`
+    writes_through: bool  # whether nothing that it got is lost if the process is killed
+    rewinds: bool  # whether it can forget what came after `TrackedRun.step`
+    starts_over: bool  # whether it can forget all
+
+    def __init__(self, run: TrackedRun) -> None:
+        """Open it. Raises what it likes: the run goes on without it."""
 
     def log(self, values: dict[str, float], step: int) -> None:
         """Take values by Trainer's names before they are rewritten: loss, eval_accuracy."""
@@ -65,7 +71,7 @@ def rewrite_logs(values: Mapping[str, float]) -> dict[str, float]:
 class TensorBoard:
     """Event files in the run's folder: `tensorboard --logdir runs` names runs by their folders."""
 
-    rewinds = True
+    writes_through, rewinds, starts_over = True, True, False
 
     def __init__(self, run: TrackedRun) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -91,23 +97,30 @@ class TensorBoard:
 class Trackio:
     """A run of a project in trackio's database on this machine, or in TRACKIO_SPACE_ID."""
 
+    writes_through, rewinds, starts_over = False, False, True
+
     def __init__(self, run: TrackedRun) -> None:
         with redirect_stdout(StringIO()):
             import trackio
+            from trackio.sqlite_storage import SQLiteStorage
 
             project = run.project or PROJECT
-            earlier = None if run.earlier is None else _rewound(project, run.earlier, run.step)
             # trackio resumes the newest run of a name, which may be another one.
-            self.rewinds = earlier is not None
+            newest = SQLiteStorage.get_latest_run_record_by_name(project, run.name)
+            continues = run.earlier is not None and newest is not None and newest["id"] == run.earlier
+            known = {run.earlier, run.replaced} - {None}
+            for one in () if continues or not known else trackio.Api().runs(project):
+                if one.id in known:
+                    one.delete()
             self.run: Any = trackio.init(
                 project=project,
-                name=run.name if earlier is None else earlier,
+                name=run.name,
                 group=run.group,
                 config=dict(run.settings),
-                resume="never" if earlier is None else "must",
+                resume="must" if continues else "never",
                 embed=False,
             )
-        self.module, self.id, self.place = trackio, self.run.id, f"project {project}, run {self.run.name}"
+        self.module, self.id, self.place = trackio, self.run.id, f"project {project}, run {run.name}"
 
     def log(self, values: dict[str, float], step: int) -> None:
         self.run.log({**rewrite_logs(values), "train/global_step": step}, step=step)
@@ -117,26 +130,10 @@ class Trackio:
             self.module.finish()
 
 
-def _rewound(project: str, known: str, step: int) -> str | None:
-    """The name of the run in this machine's database, its rows after the step deleted; None if it is not there."""
-    import trackio
-    from trackio.sqlite_storage import SQLiteStorage
-
-    own = [one for one in trackio.Api().runs(project) if one.id == known]
-    if not own:
-        return None
-    name, config = own[0].name, own[0].config
-    rows = [row for row in SQLiteStorage.get_logs(project, name, run_id=known) if row["step"] <= step]
-    own[0].delete()  # rows go with their run only
-    times, steps = ([row.pop(key) for row in rows] for key in ("timestamp", "step"))
-    SQLiteStorage.bulk_log(project, name, rows, steps, times, config, run_id=known)
-    return name
-
-
 class Wandb:
     """A run of Weights & Biases: WANDB_MODE, WANDB_PROJECT and the others of its variables are heard."""
 
-    rewinds = False
+    writes_through, rewinds, starts_over = False, False, False
 
     def __init__(self, run: TrackedRun) -> None:
         import wandb
@@ -177,7 +174,7 @@ def _stdin(file: Any) -> Iterator[None]:
 class Mlflow:
     """A run in MLFLOW_TRACKING_URI; the names are not rewritten, as in Trainer: loss, eval_accuracy."""
 
-    rewinds = False
+    writes_through, rewinds, starts_over = True, False, False
 
     def __init__(self, run: TrackedRun) -> None:
         # By default a server that is down holds up every call for four minutes.
@@ -212,7 +209,7 @@ class Mlflow:
             self.mlflow.end_run("FINISHED" if error is None else failed)
 
 
-KINDS: dict[str, Callable[[TrackedRun], Tracker]] = {
+KINDS: dict[str, type[Tracker]] = {
     "tensorboard": TensorBoard,
     "trackio": Trackio,
     "wandb": Wandb,

@@ -1,7 +1,8 @@
 """`--report_to`: each record of `log.jsonl` also goes to the trackers of the run.
 
-A tracker that fails is dropped with a warning, and the run goes on. A resumed run continues in the same places:
-what they have of later steps is taken back where the tracker can, and is not sent again where it cannot.
+A tracker that fails is dropped with a warning, and the run goes on. A resumed run continues in the same place: what
+a tracker has of later steps is taken back if it can, and is not sent again if it cannot. One that may have lost
+records, as the run was killed, starts over and gets the whole log.
 """
 
 import json
@@ -62,12 +63,15 @@ class Trackers:
             self.say(f"{'' if number else 'trackers':<9}{name}: {tracker.place}")
 
     def _open(self, name: str, run: TrackedRun, earlier: Any, records: Sequence[Record]) -> None:
-        same = isinstance(earlier, dict) and earlier.get("project") == run.project
+        kind, same = KINDS[name], isinstance(earlier, dict) and earlier.get("project") == run.project
         known = earlier.get("id") if same else None
-        tracker = self.open[name] = KINDS[name](replace(run, earlier=known))
-        continued = known is not None and tracker.id == known
-        later = continued and not tracker.rewinds
-        self.sent[name] = {_key(record) for record in records if later and record["step"] > run.step}
+        later = {_key(record) for record in records if record["step"] > run.step}
+        whole = same and (earlier.get("closed") or kind.writes_through)
+        continues = whole and not (later and kind.starts_over)
+        run = replace(run, earlier=known) if continues else replace(run, replaced=known)
+        tracker = self.open[name] = kind(run)
+        continued = run.earlier is not None and tracker.id == run.earlier
+        self.sent[name] = later if continued and not kind.rewinds else set()
         for record in records:
             if not continued and record["step"] <= run.step:
                 self._send(tracker, record)
@@ -104,6 +108,8 @@ class Trackers:
         for name, tracker in list(self.open.items()):
             with self._guarded(name):
                 tracker.finish(error)
+        if self.open:
+            self._remember(closed=True)
 
     def _send(self, tracker: Tracker, record: Record) -> None:
         rest = {name: value for name, value in record.items() if name not in ("event", "step", "split", "epoch")}
@@ -125,8 +131,9 @@ class Trackers:
             reason = cut(" ".join(str(error).split()) or type(error).__name__)
             self.say(f"WARNING  --report_to {name}: dropped, the run goes on without it ({reason})")
 
-    def _remember(self) -> None:
-        known = {name: {"project": self.config.project, "id": one.id} for name, one in self.open.items()}
+    def _remember(self, closed: bool = False) -> None:
+        entry = {"project": self.config.project, "closed": closed}
+        known = {name: {**entry, "id": tracker.id} for name, tracker in self.open.items()}
         with suppress(OSError, MinitrainError):  # the log, which is in the same folder, says what is wrong with it
             write_whole(self.directory / TRACKERS, json_text(known))
 
