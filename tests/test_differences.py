@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from mlflow import MlflowClient
 from references.reference import copied
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score
 from test_loop import NO_DROPOUT, Bench, Recorder, reviews, rows_of, split_of, write_tiny_model
 from torch.utils.data import DataLoader
+from tracker_stores import read_tensorboard
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -28,6 +30,7 @@ from transformers import (
     TrainingArguments,
     get_scheduler,
 )
+from transformers.integrations import MLflowCallback, TensorBoardCallback
 
 from minitrain.config.long_texts import LongTexts
 from minitrain.config.optimization import DEFAULTS
@@ -42,6 +45,7 @@ from minitrain.distributed.world import process_group
 from minitrain.errors import MinitrainError
 from minitrain.kernels import get_kernels
 from minitrain.model.weights import load_classifier, save_classifier
+from minitrain.run.main import train
 from minitrain.training.evaluation import evaluate
 from minitrain.training.loop import fit
 from minitrain.training.loss import cross_entropy, loss_of
@@ -515,3 +519,46 @@ def test_own_metrics_stand_beside_the_built_in_ones(still: Bench, tmp_path: Path
     fit(recorder.model, still.train, evaluation, config, observer=recorder)
     built_in = recorder.evaluations[-1][2]["validation"].values
     assert list(built_in) == ["loss", "accuracy", "f1"] and built_in["f1"] != -1.0
+
+
+SPEEDS = ("runtime", "samples_per_second", "steps_per_second", "total_flos", "train_loss")
+
+
+@pytest.mark.parametrize("names", [("validation",), ("validation_a", "validation_b")])
+def test_names_in_trackers(
+    names: tuple[str, ...], still: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "theirs"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/mlruns")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    trackers: Any = TensorBoardCallback(), MLflowCallback()
+    steps: dict[str, Any] = {"max_steps": 4, "eval_strategy": "steps", "eval_steps": 2}
+    trainer = trainer_of(still, tmp_path, *trackers, **steps)
+    trainer.compute_metrics = lambda found: {"accuracy": (found.predictions.argmax(-1) == found.label_ids).mean()}
+    if len(names) > 1:
+        rows: Any = trainer.eval_dataset
+        trainer.eval_dataset = dict.fromkeys(names, rows)
+    trainer.train()
+    (run,) = MlflowClient().search_runs(["0"])
+    texts, labels = reviews(22, seed=1)
+    table = {"text": texts, "label": [("awful", "lovely")[label] for label in labels]}
+    config = TrainConfig(
+        model=str(still.folder),
+        output_dir=str(tmp_path / "ours"),
+        report_to=("tensorboard", "mlflow"),
+        metrics=("accuracy",),
+        logging_steps=1,
+        device="cpu",
+        **steps,
+    )
+    train(config, data=dict.fromkeys(("train", *names), table))
+    own = json.loads((tmp_path / "ours/trackers.json").read_text(encoding="utf-8"))["mlflow"]["id"]
+    found = {
+        "mlflow": [set(MlflowClient().get_run(id).data.metrics) for id in (own, run.info.run_id)],
+        "tensorboard": [set(read_tensorboard(tmp_path / whose)) for whose in ("ours", "theirs")],
+    }
+    for tracker, start in (("mlflow", ""), ("tensorboard", "train/")):
+        ours, theirs = found[tracker]
+        shared = {name for name in theirs if not name.endswith(SPEEDS)}
+        assert ours - shared == {f"{start}examples_per_second", f"{start}padding"}
+        assert shared <= ours and len(shared) == 4 + 2 * len(names)
