@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,25 @@ def test_a_run_is_uploaded_as_the_page_says(
     done = script(*pushed)
     assert done.returncode == 0, done.stderr
     assert hub.repositories["model", "me/reviews"].files == first and len(hub.commits) == 1
+
+
+def test_the_commands_of_trackers_show_runs_by_their_folders(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import trackio.sqlite_storage
+    import trackio.utils
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trackio.utils, "TRACKIO_DIR", tmp_path / "trackio")
+    monkeypatch.setattr(trackio.sqlite_storage, "TRACKIO_DIR", tmp_path / "trackio")
+    lines = commands("Trackers")
+    flags = [words[words.index("scripts/train.py") + 1 :] for words in lines if "scripts/train.py" in words]
+    asked = [parse(TrainConfig, "", words) for words in flags]
+    assert [config.report_to for config in asked] == [("tensorboard", "trackio"), ("wandb",), ("mlflow",)]
+    small = {"model": str(place / "tiny"), "max_train_samples": 8, "max_eval_samples": 4, "max_steps": 1}
+    train(replace(asked[0], **small, device="cpu"))
+    assert ["tensorboard", "--logdir", "runs"] in lines
+    assert set(EventMultiplexer().AddRunsFromDirectory("runs").Reload().Runs()) == {"demo"}
+    assert ["trackio", "show", "--project", "huggingface"] in lines
+    assert [run.name for run in trackio.Api().runs("huggingface")] == ["demo"]
