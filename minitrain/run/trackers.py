@@ -106,8 +106,10 @@ class Trackio:
 
             project = run.project or PROJECT
             # trackio resumes the newest run of a name, which may be another one.
-            newest = SQLiteStorage.get_latest_run_record_by_name(project, run.name)
-            continues = run.earlier is not None and newest is not None and newest["id"] == run.earlier
+            newest = None
+            if run.earlier is not None:
+                newest = SQLiteStorage.get_latest_run_record_by_name(project, run.name)
+            continues = newest is not None and newest["id"] == run.earlier
             known = {run.earlier, run.replaced} - {None}
             for one in () if continues or not known else trackio.Api().runs(project):
                 if one.id in known:

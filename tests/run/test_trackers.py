@@ -231,6 +231,27 @@ def test_a_replaced_run_leaves_no_curves_and_files_of_others_stay(place: Path, t
     assert [step for step, _ in read_tensorboard(tmp_path)["test/accuracy"]] == [2]
 
 
+def test_what_is_not_finite_is_left_out_and_any_name_is_taken(place: Path, tmp_path: Path) -> None:
+    asked = flags(place, tmp_path, max_steps=4, report_to=("tensorboard", "mlflow"))
+    train(TrainConfig(**asked), compute_metrics=lambda found: {"odd": float("nan"), "F1|<b>\n@1": 0.25})
+    found = read_tensorboard(tmp_path)
+    assert found["eval/F1|<b>\n@1"] == [(4, 0.25)] and "eval/odd" not in found
+    history = read_mlflow(json.loads((tmp_path / "trackers.json").read_text())["mlflow"]["id"])
+    assert history["eval_F1__b___1"] == [(4, 0.25)] and "eval_odd" not in history
+
+
+def test_a_run_of_the_users_own_is_used_and_left_open(place: Path, tmp_path: Path) -> None:
+    import mlflow
+    import wandb
+
+    with mlflow.start_run() as active, wandb.init(project="own", settings=wandb.Settings(silent=True)) as own:
+        train(TrainConfig(**flags(place, tmp_path, report_to=("wandb", "mlflow")) | ONCE))
+        known = json.loads((tmp_path / "trackers.json").read_text())
+        assert (known["wandb"]["id"], known["mlflow"]["id"]) == (own.id, active.info.run_id)
+        assert mlflow.active_run() is not None and wandb.run is own
+    assert wandb.run is None and "train/loss" in read_wandb(Path(own.dir).parent)
+
+
 class Breaker:
     """Ruins MLflow's store, or the run, in the middle."""
 
