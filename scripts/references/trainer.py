@@ -28,6 +28,8 @@ OWN = {
     "save_strategy",
     "save_steps",
     "save_total_limit",
+    "report_to",
+    "project",
 }
 
 
