@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -203,6 +204,7 @@ def test_a_run_that_ended_in_an_error_is_continued_and_nothing_is_sent_twice(
     with pytest.raises(MinitrainError, match="Breaker"):
         train(TrainConfig(**asked), observers=[Breaker(error=RuntimeError("x"), step=5)])
     ids = [{tracker: known["id"] for tracker, known in json.loads((out / "trackers.json").read_text()).items()}]
+    time.sleep(1.1)  # wandb names the folders of a run by the second
     train(TrainConfig(**asked, resume="newest"))
     ids.append({tracker: known["id"] for tracker, known in json.loads((out / "trackers.json").read_text()).items()})
     changed = {tracker for tracker in ALL if ids[0][tracker] != ids[1][tracker]}
