@@ -135,7 +135,8 @@ def _headline(card: Card) -> str:
     """**Accuracy 0.8554 on validation** (95% interval 0.8180 to 0.8863, 408 examples; always ...: 0.6838)."""
     if not card.final:
         return "It was not evaluated."
-    split, result = next(iter(card.final.items()))
+    split = "test" if "test" in card.final else next(iter(card.final))
+    result = card.final[split]
     name, value = next(iter(result.metrics.items()), ("loss", result.loss))
     shown = name if name in result.own else metric_name(name, card.labels.positive_label)
     known = []

@@ -154,6 +154,11 @@ def test_run_without_evaluation_has_a_card_too() -> None:
     assert "12 steps" in card.text and "It was not evaluated." in card.text
 
 
+def test_first_sentence_is_about_the_test_split_as_in_the_report() -> None:
+    text = text_of({"validation": evaluation(accuracy=0.75), "test": evaluation(accuracy=0.5)})
+    assert "**accuracy 0.5000 on test**" in text and "**accuracy 0.7500 on validation**" not in text
+
+
 def test_text_says_how_it_was_trained() -> None:
     flags: dict[str, Any] = {"learning_rate": 3e-5, "gradient_accumulation_steps": 4, "seed": 7}
     text = " ".join(card_of({"validation": evaluation(f1=0.5)}, **flags).text.split())
