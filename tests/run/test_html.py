@@ -250,6 +250,16 @@ def test_the_first_sentence_has_the_result_its_interval_the_baseline_and_the_bes
     )
 
 
+def test_curves_come_before_the_facts_of_the_run(place: Path) -> None:
+    source = Page(place / "two/report.html").source
+    assert source.index("<h2>Training</h2>") < source.index("<h2>The run</h2>")
+
+
+def test_metrics_of_a_regression_have_no_empty_column(place: Path) -> None:
+    heads = re.search(r"Metrics of .*?</thead>", Page(place / "scores/report.html").source, re.DOTALL)
+    assert heads is not None and "value" in heads[0] and "95% interval" not in heads[0]
+
+
 def test_the_same_run_gives_the_same_bytes_whatever_style_the_user_has(place: Path) -> None:
     import matplotlib
 

@@ -72,7 +72,7 @@ def _metric_curve(facts: Facts, metric: str, place: int, best: Mapping[str, Any]
         return ""
 
     def draw(figure: Any) -> None:
-        axes = axes_in(figure, "epoch", "value", end=end_of(facts))
+        axes = axes_in(figure, "epoch", short(metric), end=end_of(facts))
         for series, (split, records) in enumerate(list(evaluations.items())[:4], 1):
             _marked(axes, records, metric, split, series)
         if best.get(metric) is not None:
@@ -179,7 +179,7 @@ def overlaid(logs: Mapping[str, Log], metric: str | None) -> str:
         return ""
 
     def draw(figure: Any) -> None:
-        axes = axes_in(figure, "epoch", "loss" if metric is None else "value")
+        axes = axes_in(figure, "epoch", "loss" if metric is None else short(metric))
         for place, (run, (xs, ys)) in enumerate(curves.items()):
             style = {"linestyle": DASHES[place % 5], "marker": MARKERS[place % 5] if len(xs) < 10 else ""}
             axes.plot(xs, ys, color=SERIES[place % 5], linewidth=1.2, label=short(run), **style)

@@ -48,11 +48,11 @@ def one_run(facts: Facts) -> str:
     return "".join(
         [
             f'<p class="lead">{headline(facts)}</p>\n',
-            _run_table(facts),
             section("Training", figures(*_curves(facts)) or '<p class="note">There is no log.jsonl.</p>\n'),
             section("Data", figures(pictures.lengths(facts)), data_table(facts)),
             *splits,
             section("Calibration", calibration_table(facts)),
+            section("The run", _run_table(facts)),
             reproduction(facts),
         ]
     )
@@ -110,7 +110,7 @@ def _run_table(facts: Facts) -> str:
         rows.append(
             ("peak memory", f"{number(results['peak_memory_mb'], 'results', 'peak_memory_mb', form='.0f')} MB")
         )
-    return table(("what", "value"), rows, "The run", "words")
+    return table(("what", "value"), rows, "Model, data, settings and cost", "words")
 
 
 def _curves(facts: Facts) -> Sequence[str]:

@@ -39,7 +39,7 @@ tbody th { min-width: 6rem; }
 th:first-child { text-align: left; font-weight: 500; }
 thead th:nth-child(n) { font-weight: 600; vertical-align: bottom; }
 .matrix th, .matrix td { padding: .3rem .5rem; border: 1px solid var(--grid); }
-.matrix th { max-width: 9rem; }
+.matrix th { min-width: 3.5rem; max-width: 9rem; }
 .words td, .words th { text-align: left; }
 .words td { white-space: normal; min-width: 9rem; max-width: 30rem; overflow-wrap: anywhere; }
 td.right { font-weight: 700; background: rgba(var(--right), var(--share)); }
@@ -65,6 +65,6 @@ pre { background: var(--panel); padding: .8rem; white-space: pre-wrap; overflow:
   table { font-size: 8pt; }
   th, td { white-space: normal; overflow-wrap: anywhere; }
   tbody th { min-width: 0; }
-  .matrix th, .matrix td { padding: 1pt 2pt; font-size: 7pt; max-width: 5rem; }
+  .matrix th, .matrix td { padding: 1pt 2pt; font-size: 7pt; min-width: 0; max-width: 5rem; }
 }
 """

@@ -51,7 +51,10 @@ def metrics_table(facts: Facts, split: str) -> str:
         )
         for metric, value in values.items()
     ]
-    return table(("metric", "value", "95% interval", "constant prediction"), rows, f"Metrics of {name(split)}")
+    heads = ("metric", "value", "95% interval", "constant prediction")
+    used = [column for column in range(4) if any(row[column] for row in rows)]
+    cells = [[row[column] for column in used] for row in rows]
+    return table([heads[column] for column in used], cells, f"Metrics of {name(split)}")
 
 
 def confusion_table(split: str, scored: ScoredSplit) -> str:
