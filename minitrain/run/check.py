@@ -4,13 +4,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from minitrain.config.check_config import ANY, FINDINGS, CheckConfig
+from minitrain.config.check_config import ANY, CheckConfig
 from minitrain.data.check.all import find_all, in_order
 from minitrain.data.check.corpus import Corpus, Finding
 from minitrain.data.check.labels import class_counts
 from minitrain.data.check.read import read_corpus
 from minitrain.data.check.tokens import Tokens, count_tokens, token_findings
-from minitrain.data.labels.notes import plain
+from minitrain.data.labels.notes import odd_names, plain
 from minitrain.data.load import length_limit
 from minitrain.data.splits import with_default_data
 from minitrain.data.tokenizer.tokenizer import Tokenizer, load_tokenizer
@@ -126,6 +126,9 @@ def header_lines(config: CheckConfig, corpus: Corpus, tokens: Tokens | None) -> 
         shown = ", ".join(f"{plain(corpus.names[i])} {counts[i]:,}" for i in range(len(corpus.names))[:10])
         more = f", and {len(corpus.names) - 10} more" if len(corpus.names) > 10 else ""
         lines.append(f"labels    {shown}{more} in train, column {corpus.label_column!r}")
+        if corpus.has_classes:
+            notes = odd_names([corpus.names[i] for i in counts], counts.total(), corpus.label_column)
+            lines += [f"          {note}" for note in notes]
     elif corpus.has_scores:
         lines.append(f"labels    scores in column {corpus.label_column!r}")
     lines += [f"          {note}" for note in corpus.left_out]
@@ -144,7 +147,7 @@ def header_lines(config: CheckConfig, corpus: Corpus, tokens: Tokens | None) -> 
 def table(findings: Sequence[Finding], corpus: Corpus) -> list[str]:
     """One line for each finding."""
     if not findings:
-        return [f"nothing found; looked for {', '.join(FINDINGS)}"]
+        return ["nothing found; --help lists what is looked for"]
     lines = [f"{'severity':<10}{'finding':<22}{'rows':>10}{'share':>8}  where"]
     for finding in findings:
         count, least = len(finding.rows), "+" if finding.at_least else ""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -299,3 +300,28 @@ def test_help_lists_every_finding(capsys: pytest.CaptureFixture[str]) -> None:
         parse(CheckConfig, "", ["--help"], positional=("data",))
     text = " ".join(capsys.readouterr().out.split())
     assert all(name in text for name in FINDINGS)
+
+
+def test_labels_that_number_the_rows_are_named_below_the_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check(tmp_path, TRAIN | {"label": [f"id {i}" for i in range(400)]})
+    assert "400 classes in 400 rows: does 'label' number the rows?" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("codec", ["cp1252", "latin-1"])
+def test_the_advised_codec_mends_a_text_in_a_wrong_encoding(codec: str, tmp_path: Path) -> None:
+    right = "It is Iraq\u2019s interim government that the old town waits for"
+    wrong = right.encode().decode(codec)
+    (finding,) = check(tmp_path, edited(TRAIN, "text", {6: wrong}))["findings"]
+    advised = re.search(r"encode\('(.+?)'\)", finding["way_out"])
+    assert advised is not None and wrong.encode(advised[1]).decode() == right
+
+
+def test_the_command_that_drops_repeated_rows_runs_as_it_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    report = check(tmp_path, with_row(TRAIN, TRAIN["text"][6], TRAIN["label"][6]))
+    (finding,) = report["findings"]
+    compile(shlex.split(finding["way_out"].splitlines()[-1])[-1], "way out", "exec")

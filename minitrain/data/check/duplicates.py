@@ -59,17 +59,17 @@ def _repeated(corpus: Corpus, keys: Sequence[int | None]) -> list[Finding]:
             of=len(corpus),
             what=f"Rows repeat an earlier row of their split ({SAME_TEXT}).",
             effect=REPEATED,
-            way_out=f"Leave them out{_command(corpus)}.",
+            way_out=f"Leave them out{_command(corpus)}",
             twins=twins,
         )
     ]
 
 
 def _command(corpus: Corpus) -> str:
-    """A command that drops rows whose texts are equal to the letter, for a CSV file."""
+    """The end of a sentence: for a CSV file a command that drops rows whose texts are equal to the letter."""
     source = corpus.tables["train"].source
     if not source.endswith((".csv", ".csv.gz")) or "'" in source + "".join(corpus.text_columns):
-        return ""
+        return "."
     columns = list(corpus.text_columns)
     return (
         f"; those equal to the letter:\n      python -c \"import pandas; pandas.read_csv('{source}', dtype=str, "

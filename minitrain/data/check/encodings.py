@@ -8,6 +8,8 @@ from minitrain.data.check.corpus import Corpus, Finding
 _LATER = "\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"  # bytes after the first of a letter
 _WRONG = re.compile(f"\ufffd|ï»¿|â(?:€|\x80)|Ã[{_LATER}]|Â[\xa0-\xbf]|[ÐÑ][{_LATER}][ÐÑ]")
 
+_CONTROL = re.compile("[\x80-\x9f]")  # of Latin-1; cp1252 has no such letters
+
 
 def encodings(corpus: Corpus) -> list[Finding]:
     """A finding of texts in which letters are broken."""
@@ -18,6 +20,8 @@ def encodings(corpus: Corpus) -> list[Finding]:
                 broken[row] = f"{match[0]!r} in {text[max(0, match.start() - 15) : match.end() + 15]!r}"
     if not broken:
         return []
+    texts = [column[row] for row in broken for column in corpus.texts]
+    codec = "latin-1" if any(map(_CONTROL.search, texts)) else "cp1252"
     return [
         Finding(
             name="wrong_encoding",
@@ -26,7 +30,7 @@ def encodings(corpus: Corpus) -> list[Finding]:
             what="Letters are broken, as if UTF-8 had been read as Latin-1 or cp1252, or were lost.",
             effect="The tokenizer makes pieces of them that mean nothing.",
             way_out="Save the file as UTF-8 from where it came; of a text, "
-            "text.encode('cp1252').decode('utf-8') often mends it in Python.",
+            f"text.encode('{codec}').decode('utf-8') often mends it in Python.",
             notes=broken,
         )
     ]

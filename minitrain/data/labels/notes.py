@@ -33,8 +33,12 @@ def label_notes(tables: Mapping[str, Table], column: str, labels: Labels) -> lis
     counts = class_counts(tables["train"], column, labels)
     notes += _without_rows(names, counts)
     notes += _alike(names, counts)
-    notes += _too_many(names, sum(counts.values()), column)
-    return [*notes, *(_written_numbers(names) or _joined(names))]
+    return notes + odd_names(names, sum(counts.values()), column)
+
+
+def odd_names(names: Sequence[str], rows: int, column: str) -> list[str]:
+    """Notes on names of classes that look like something else: texts, numbers of rows, scores, several labels."""
+    return _too_many(names, rows, column) + (_written_numbers(names) or _joined(names))
 
 
 def _several(train: Table, column: str, labels: Labels) -> list[str]:
