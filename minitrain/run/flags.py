@@ -159,6 +159,12 @@ def _add(parser: argparse.ArgumentParser, spec: Field[Any], hint: Any) -> None:
     )
 
 
+def _in_usage(name: str, hint: Any) -> str:
+    """run -> RUN; of several runs RUN RUN..."""
+    one = name.upper().removesuffix("S")
+    return f"{one} {one}..." if get_origin(hint) is tuple else name.upper()
+
+
 def parse(
     config: type[Config], description: str, arguments: Sequence[str] | None = None, positional: tuple[str, ...] = ()
 ) -> Config:
@@ -168,11 +174,13 @@ def parse(
     with status 2, as with argparse.
     """
     words = _joined([_underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)])
-    usage = " ".join(["%(prog)s", *(name.upper() for name in positional), "[--flag value ...]"])
-    parser = _Parser(usage=usage, description=description, allow_abbrev=False)
     hints = get_type_hints(config)
     options: Any = config
     specs = sorted(fields(options), key=lambda spec: spec.name in READING)
+    words_in_usage = [_in_usage(name, hints[name]) for name in positional]
+    flags = ["[--flag value ...]"] if len(specs) > len(positional) else []
+    usage = " ".join(["%(prog)s", *words_in_usage, *flags])
+    parser = _Parser(usage=usage, description=description, allow_abbrev=False)
     for spec in specs:
         if spec.name in positional:
             several = get_origin(hints[spec.name]) is tuple

@@ -12,9 +12,12 @@ import pytest
 from ladder import LadderConfig
 from transformers import TrainingArguments
 
+from minitrain.config.compare_config import CompareConfig
 from minitrain.config.inference_config import EvaluateConfig, PredictConfig
 from minitrain.config.long_texts import OF_WINDOWS
 from minitrain.config.options import flag
+from minitrain.config.push_config import PushConfig
+from minitrain.config.report_config import ReportConfig
 from minitrain.config.train_config import TrainConfig
 from minitrain.errors import MinitrainError
 from minitrain.run.flags import command, hint, parse
@@ -383,6 +386,23 @@ def test_help_and_a_wrong_flag_answer_at_once_and_without_torch(script: str, wor
         assert done.returncode == 0 and "usage:" in done.stdout
     else:
         assert done.returncode == 2 and "no flag --evaluation_strategy" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "config, positional, usage",
+    [
+        (CompareConfig, ("runs",), "RUN RUN... [--flag value ...]"),
+        (PushConfig, ("run", "name"), "RUN NAME [--flag value ...]"),
+        (ReportConfig, ("run",), "RUN"),
+    ],
+)
+def test_the_usage_names_each_value_and_flags_only_if_there_are_some(
+    config: Any, positional: tuple[str, ...], usage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(config, "Look.", ["--help"], positional)
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("usage: ") and first.split(" ", 2)[2] == usage
 
 
 def test_a_full_disk_behind_standard_output_is_said_without_a_traceback(tmp_path: Path) -> None:
