@@ -73,7 +73,7 @@ def runs(place: Path) -> Path:
     held: dict[str, Any] = {"eval_file": str(place / "eval.csv")}
     for name, flags in {
         "a": held,
-        "b": held | {"learning_rate": 1e-3, "max_steps": 12, "metrics": ("f1", "roc_auc")},
+        "b": held | {"learning_rate": 1e-3, "max_steps": 12, "metrics": ("f1", "roc_auc"), "report": False},
         "folds": {"folds": 3},
         "more": {"folds": 3, "learning_rate": 1e-3},
         "seeds": held | {"seeds": (1, 2)},

@@ -7,8 +7,20 @@ from typing import Any
 from minitrain.config.train_config import TrainConfig, with_todays_names
 from minitrain.run.compare.rows import RunRows
 
-# Settings that name a place or say how a command was started, and change no result.
-NOT_COMPARED = ("output_dir", "overwrite_output_dir", "resume")
+# Settings that name a place, say how a command was started, or who is told of the run: they change no result.
+NOT_COMPARED = (
+    "output_dir",
+    "overwrite_output_dir",
+    "resume",
+    "resume_changed",
+    "report",
+    "report_to",
+    "run_name",
+    "project",
+    "push_to_hub",
+    "hub_private",
+    "card_examples",
+)
 FACTS = (
     "model_commit",
     "dataset_commit",
