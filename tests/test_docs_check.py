@@ -48,7 +48,7 @@ def test_the_figures_of_real_data_are_found(data: str) -> None:
     if data != "demo" and GLUE is None:
         pytest.skip("MINITRAIN_GLUE_DIR names no folder of GLUE")
     subset = {"MRPC": "mrpc", "STS-B": "stsb"}.get(data)
-    report = check_data(CheckConfig(data="demo" if subset is None else GLUE, subset=subset, examples=1000))
+    report = check_data(CheckConfig(data="demo" if subset is None else GLUE, subset=subset, show=1000))
     said = {name.strip("`"): (rows, text) for of, name, rows, text in cells("On real data") if of == data}
     assert set(said) == {finding["name"] for finding in report["findings"]}
     for finding in report["findings"]:

@@ -51,7 +51,7 @@ class CheckConfig(DataConfig):
         "count tokens, truncated texts and unknown tokens as this model's tokenizer sees them; default: do not",
     )
     max_length: int | None = flag(None, "tokens that the model reads; default: all it can", bounds=(1, None))
-    examples: int = flag(3, "rows to show of each finding, on the console and in --json", bounds=(0, None))
+    show: int = flag(3, "rows to show of each finding, on the console and in --json", bounds=(0, None))
     fail_on: tuple[str, ...] | None = flag(
         None, f"exit with status 1 if one of these is found: {ANY}, {ERROR}, or names: {', '.join(FINDINGS)}"
     )

@@ -13,7 +13,7 @@ class LabelErrorsConfig:
 
     run: str = flag(MISSING, "folder that a training run saved; one with --folds predicted all training rows")
     split: str | None = flag(None, "only rows of this split, e.g. test; default: all that were predicted")
-    top: int = flag(10, "rows to print", bounds=(0, None))
+    show: int = flag(10, "rows to print", bounds=(0, None))
     output: str | None = flag(None, "write the rows to this .jsonl file; default: label_errors.jsonl in the folder")
 
     def __post_init__(self) -> None:

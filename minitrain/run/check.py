@@ -41,12 +41,12 @@ def check_data(config: CheckConfig) -> dict[str, Any]:
         tokens = count_tokens(corpus, tokenizer, limit)
         findings += token_findings(corpus, tokenizer, tokens, config.long_text_options)
     findings = in_order(findings)
-    report = as_report(corpus, findings, tokens, config.examples)
+    report = as_report(corpus, findings, tokens, config.show)
     print(*header_lines(config, corpus, tokens), "", *table(findings, corpus), sep="\n")
     for finding in findings:
-        print("", *details(finding, corpus, config.examples), sep="\n")
+        print("", *details(finding, corpus, config.show), sep="\n")
     if findings:
-        print("", f"--examples N shows N rows of each (now {config.examples}), --json FILE writes them", sep="\n")
+        print("", f"--show N shows N rows of each (now {config.show}), --json FILE writes them", sep="\n")
     write_json(config.json, report)
     _check_fails(config, findings)
     return report

@@ -206,5 +206,5 @@ def label_errors_of_run(config: LabelErrorsConfig) -> dict[str, Any]:
     found = search(read_predictions(directory, config.split))
     with naming_os_errors(f"--output {path}: cannot be written"):
         write_label_errors(path, found.records)
-    say(*label_error_lines(found, path, config.top))
+    say(*label_error_lines(found, path, config.show))
     return found.facts

@@ -69,7 +69,7 @@ def check(folder: Path, train: Rows, evaluation: Rows | None = None, kind: str =
     file = write(folder / f"train.{kind}", train)
     if evaluation is not None:
         flags["eval_file"] = str(write(folder / f"eval.{kind}", evaluation))
-    return check_data(CheckConfig(data=str(file), examples=10_000, **flags))
+    return check_data(CheckConfig(data=str(file), show=10_000, **flags))
 
 
 def names_of(report: dict[str, Any]) -> list[str]:
@@ -256,7 +256,7 @@ def test_the_command_takes_a_file_a_folder_or_a_dataset(
     assert first.returncode == 0 and "blank_text" in first.stdout and first.stderr == ""
     assert first.stdout.splitlines()[0].startswith("data      train 400 rows; text in 'text'")
     assert "blank_text" in script("scripts/check.py", tmp_path / "folder").stdout
-    assert "blank_text" in script("scripts/check.py", "--train_file", file, "--examples", "0").stdout
+    assert "blank_text" in script("scripts/check.py", "--train_file", file, "--show", "0").stdout
     output = tmp_path / "found.json"
     for fail_on, status in (("blank_text", 1), ("any", 1), ("error", 0), ("duplicates,missing_text", 0)):
         done = script("scripts/check.py", file, "--fail_on", fail_on, "--json", output)

@@ -104,7 +104,7 @@ def test_the_command_finds_the_same_rows_later(
     run = tmp_path / "saved"
     shutil.copytree(out, run)
     (run / "label_errors.jsonl").unlink()
-    assert label_errors_of_run(LabelErrorsConfig(run=str(run), top=20)) == results["label_errors"]
+    assert label_errors_of_run(LabelErrorsConfig(run=str(run), show=20)) == results["label_errors"]
     assert (run / "label_errors.jsonl").read_bytes() == (out / "label_errors.jsonl").read_bytes()
     said = capsys.readouterr().out
     count = results["label_errors"]["count"]
@@ -117,7 +117,7 @@ def test_the_command_finds_the_same_rows_later(
     assert len(lines) == 4 + min(20, count) + 1
     assert r"<b>\n" in said and "\x1b" not in said and "\u202e" not in said
     for top, table in ((1, 2), (0, -1)):
-        label_errors_of_run(LabelErrorsConfig(run=str(run), top=top))
+        label_errors_of_run(LabelErrorsConfig(run=str(run), show=top))
         assert len(capsys.readouterr().out.splitlines()) == 3 + table + 1
 
 
