@@ -7,8 +7,7 @@
 #                                about the model registry, which is not used, and lists "file" as supported
 #   file:///...                  refused, too: "migrate to a database backend (e.g., 'sqlite:///mlflow.db')"
 #   the same with MLFLOW_ALLOW_FILE_STORE=true    logs
-# So the two messages send to each other, and only an environment variable or a server ends it. The same lines log with
-# the whole mlflow package, which has SQLAlchemy.
+# So the two messages send to each other, and only an environment variable or a server ends it.
 # Why: mlflow/tracking/_tracking_service/utils.py chooses the default without asking whether SQLAlchemy is there;
 # mlflow/store/tracking/file_store.py refuses unless the variable is set.
 set -euo pipefail
