@@ -120,4 +120,4 @@ def test_a_million_rows_take_little_time() -> None:
         train, {"test": table(text=[*texts[:5000], *map(str, range(5000))], label=[0] * 10_000)}, ("text",), "label"
     )
     assert "5000 of 10000" in notes[0]
-    assert time.process_time() - start < 1.5
+    assert time.process_time() - start < 15  # a second on an idle core; by pairs of rows it would take days
