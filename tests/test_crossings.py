@@ -314,7 +314,7 @@ def test_numbers_as_people_write_them_are_said_to_be_classes(
 )
 def test_names_that_are_no_scores_are_not(tmp_path: Path, tokenizer: Tokenizer, names: list[str]) -> None:
     file = str(put(tmp_path / "a.tsv", "text\tlabel\n" + "".join(f"x\t{name}\n" for name in names)))
-    assert "scores" not in " ".join(load_splits(train_file=file, tokenizer=tokenizer).notes)
+    assert "write scores as" not in " ".join(load_splits(train_file=file, tokenizer=tokenizer).notes)
 
 
 def test_a_relative_name_that_is_not_there_says_where_it_was_looked_for(
