@@ -3,7 +3,6 @@
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from minitrain.errors import MinitrainError, listed, naming_os_errors, shown
+from minitrain.run.json_lines import json_lines
 from minitrain.run.run_folder import PREDICTIONS, RUNS, read_results
 from minitrain.run.runs_report import HELD_OUT
 from minitrain.storage.files import read_json
@@ -73,7 +73,7 @@ def read_predictions(directory: Path, split: str | None = None) -> PredictedRows
     files, repeats, only = _files_of(directory)
     columns, splits, others = _Columns(), Counter[str](), Counter[str]()
     for path in files:
-        for number, record in _records(path):
+        for number, record in enumerate(json_lines(path)):
             own = str(record.get("split", only))
             if split not in (None, own):
                 others[own] += 1
@@ -115,19 +115,6 @@ def _files_of(directory: Path) -> tuple[list[Path], int, str]:
     raise MinitrainError(
         f"{directory}: holds no {PREDICTIONS}; give the folder of a run with --folds, or one that evaluated"
     )
-
-
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The records of a file with their lines, from 0."""
-    with naming_os_errors(f"{path}: cannot be read"), path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file):
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise MinitrainError(f"{path}, line {number + 1}: is not valid JSON ({error})") from error
-            if not isinstance(record, dict):
-                raise MinitrainError(f"{path}, line {number + 1}: is no JSON object, as train.py writes them")
-            yield number, record
 
 
 def _averaged(columns: _Columns, repeats: int, splits: Counter[str], path: Path) -> PredictedRows:

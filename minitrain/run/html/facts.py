@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from minitrain.errors import MinitrainError
-from minitrain.run.html.json_lines import json_lines
-from minitrain.run.html.scored import ScoredSplit, read_predictions
+from minitrain.run.html.scored import WAY_OUT, ScoredSplit, read_predictions
+from minitrain.run.json_lines import json_lines
 from minitrain.run.run_folder import LOG, PREDICTIONS, RESULTS, read_results
 from minitrain.run.runs_report import HELD_OUT
 
@@ -108,7 +108,7 @@ def read_log(path: Path) -> Log:
     """Read a log; an empty one if the file is gone. Raises MinitrainError for a damaged line."""
     log = Log()
     if path.is_file():
-        for record in json_lines(path):
+        for record in json_lines(path, WAY_OUT):
             if record.get("event") == "step":
                 for key, column in log.steps.items():
                     value = record.get(key)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from minitrain.errors import MinitrainError
-from minitrain.run.html.json_lines import json_lines
 from minitrain.run.html.thresholds import ThresholdCounts
+from minitrain.run.json_lines import json_lines
 from minitrain.run.save import KEYS
 from minitrain.training.calibration import Reliability
 from minitrain.training.confusion import Confusion
@@ -24,6 +24,7 @@ from minitrain.training.confusion import Confusion
 CHUNK = 2000  # rows
 SHOWN = 20  # errors, and uncertain texts
 KEPT = 300  # characters of a text
+WAY_OUT = "get the file again, or take it away to go without what it says"  # of a damaged file
 Record = Mapping[str, Any]
 
 
@@ -167,7 +168,7 @@ def read_predictions(
         MinitrainError: The file is damaged: names the line.
     """
     splits: dict[str, ScoredSplit] = {}
-    first, records = 1, json_lines(path)
+    first, records = 1, json_lines(path, WAY_OUT)
     while chunk := list(islice(records, CHUNK)):
         try:
             groups: dict[str, list[Record]] = {}
@@ -180,7 +181,7 @@ def read_predictions(
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MinitrainError(
                 f"{path}, lines {first} to {first + len(chunk) - 1}: are not all as train.py writes them "
-                f"({type(error).__name__}: {error}); get the file again, or take it away to go without it"
+                f"({type(error).__name__}: {error}); {WAY_OUT}"
             ) from error
         first += len(chunk)
     return splits
