@@ -27,7 +27,7 @@ from minitrain.run.intervals import intervals
 from minitrain.run.model_card import Card, model_card
 from minitrain.run.prepare import LIBRARIES, PreparedRun
 from minitrain.run.report import as_json, finite_values, label_values
-from minitrain.run.run_folder import CALIBRATION, LABEL_ERRORS, LOG, PREDICTIONS, REPORT, RESULTS
+from minitrain.run.run_folder import CALIBRATION, LABEL_ERRORS, LOG, PREDICTIONS, REPORT, RESULTS, logged_lines
 from minitrain.storage.files import json_text, whole_text_file, write_whole
 from minitrain.training.evaluation import Evaluation, baseline
 from minitrain.training.own_loss import name_of
@@ -109,7 +109,6 @@ def save_run(
 
 def _card_of(run: PreparedRun, final: Mapping[str, Evaluation], results: Mapping[str, Any]) -> Card:
     config, splits, directory = run.config, run.splits, run.directory
-    log = (directory / f"{LOG}.part").read_text(encoding="utf-8").splitlines()
     public = splits.commit is not None or config.train_file is None and config.dataset == "demo"
     asked = 3 if config.card_examples is None and public else config.card_examples or 0
     return Card(
@@ -119,7 +118,7 @@ def _card_of(run: PreparedRun, final: Mapping[str, Evaluation], results: Mapping
         results=results,
         final=final,
         loss=loss_line(run.loss, splits.labels.names),
-        log=[json.loads(line) for line in log],
+        log=[json.loads(line) for line in logged_lines(directory)],
         examples=_examples(splits, final, asked),
     )
 

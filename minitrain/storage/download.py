@@ -178,6 +178,13 @@ def status_of(error: BaseException) -> int | None:
     return None if response is None else response.status_code
 
 
+def retry_after(error: BaseException) -> float:
+    """The seconds that a busy Hub asks to wait for, at most `LONGEST_WAIT`; 0 if the error says nothing of it."""
+    response = getattr(error, "response", None)
+    seconds = "" if response is None else response.headers.get("Retry-After", "")
+    return min(float(seconds), LONGEST_WAIT) if seconds.isdecimal() else 0.0
+
+
 def _patiently(question: Callable[[], Result]) -> Result:
     from huggingface_hub import errors
 
@@ -187,6 +194,5 @@ def _patiently(question: Callable[[], Result]) -> Result:
         except errors.HfHubHTTPError as error:
             if status_of(error) not in BUSY:
                 raise
-            asked_for = error.response.headers.get("Retry-After", "")
-            time.sleep(max(wait, min(float(asked_for), LONGEST_WAIT)) if asked_for.isdecimal() else wait)
+            time.sleep(max(wait, retry_after(error)))
     return question()

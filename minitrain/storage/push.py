@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from minitrain.errors import MinitrainError, cut, shown
-from minitrain.storage.download import BUSY, LONGEST_WAIT, saved_token, status_of, without_token
+from minitrain.storage.download import BUSY, retry_after, saved_token, status_of, without_token
 
 WAITS = (2.0, 8.0, 30.0)  # seconds before an upload is tried again
 LOGIN = "run `hf auth login`, or set HF_TOKEN, with a token that may write"
@@ -138,7 +138,7 @@ def _patiently(
             reason, passes = _explain(error)
             if wait is None or not passes:
                 raise UploadError(f"{name}: nothing was uploaded: {reason}") from error
-            seconds = max(wait, _asked_for(error))
+            seconds = max(wait, *map(retry_after, _chain(error)))
             log(f"upload   {reason}; attempt {number} of {len(WAITS) + 1} in {seconds:.0f} s")
             time.sleep(seconds)
     raise AssertionError  # the last attempt returns or raises
@@ -174,10 +174,3 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__
-
-
-def _asked_for(error: BaseException) -> float:
-    """The seconds that a busy Hub asks to wait for, at most `LONGEST_WAIT`; 0 if it does not say."""
-    answers: list[Any] = [each for each in _chain(error) if status_of(each) is not None]
-    seconds = answers[0].response.headers.get("Retry-After", "") if answers else ""
-    return min(float(seconds), LONGEST_WAIT) if seconds.isdecimal() else 0.0

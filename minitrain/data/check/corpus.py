@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from minitrain.config.check_config import FINDINGS
+from minitrain.data.check.keys import text_keys
 from minitrain.data.labels.ids import Labels, display_names
 from minitrain.data.tables.table import Table
 
@@ -78,6 +79,16 @@ class Corpus:
             found[name] = range(start, start + len(table))
             start += len(table)
         return found
+
+    @cached_property
+    def keys(self) -> list[int | None]:
+        """A key for the text of each row, as `text_keys` says."""
+        return text_keys(self.texts)
+
+    @cached_property
+    def swapped_keys(self) -> list[int | None]:
+        """Those of pairs in the other order."""
+        return text_keys(self.texts[::-1])
 
     @property
     def train(self) -> range:

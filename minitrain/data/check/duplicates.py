@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minitrain.data.check.corpus import Corpus, Finding
-from minitrain.data.check.keys import first_rows, groups_of, text_keys
+from minitrain.data.check.keys import first_rows, groups_of
 
 REPEATED = (
     "Repeated rows weigh more in training and in metrics; with --folds or --eval_fraction a copy may be trained on "
@@ -17,13 +17,10 @@ SAME_TEXT = "the same text but for case, blanks and Unicode's form"
 
 def duplicates(corpus: Corpus) -> list[Finding]:
     """Findings of rows with the same text."""
-    keys = text_keys(corpus.texts)
-    first = first_rows(keys)
+    first = first_rows(corpus.keys)
     groups = groups_of(first)
-    found = [*_overlap(corpus, first), *_conflicts(corpus, list(groups.values())), *_repeated(corpus, keys)]
-    if corpus.unit == "pair":
-        found += _swapped(corpus, keys)
-    return found
+    found = [*_overlap(corpus, first), *_conflicts(corpus, list(groups.values())), *_repeated(corpus)]
+    return found + _swapped(corpus) if corpus.unit == "pair" else found
 
 
 def _overlap(corpus: Corpus, first: Sequence[int]) -> list[Finding]:
@@ -45,10 +42,10 @@ def _overlap(corpus: Corpus, first: Sequence[int]) -> list[Finding]:
     ]
 
 
-def _repeated(corpus: Corpus, keys: Sequence[int | None]) -> list[Finding]:
+def _repeated(corpus: Corpus) -> list[Finding]:
     twins: dict[int, int] = {}
     for rows in corpus.rows_of.values():
-        own = first_rows(keys[rows.start : rows.stop])
+        own = first_rows(corpus.keys[rows.start : rows.stop])
         twins |= {rows[i]: rows[other] for i, other in enumerate(own) if other != i}
     if not twins:
         return []
@@ -77,11 +74,10 @@ def _command(corpus: Corpus) -> str:
     )
 
 
-def _swapped(corpus: Corpus, keys: Sequence[int | None]) -> list[Finding]:
+def _swapped(corpus: Corpus) -> list[Finding]:
     places: dict[int, int] = {}
     twins = {}
-    swapped = text_keys(corpus.texts[::-1])
-    for row, (key, other) in enumerate(zip(keys, swapped, strict=True)):
+    for row, (key, other) in enumerate(zip(corpus.keys, corpus.swapped_keys, strict=True)):
         if key is None or other is None or key == other:
             continue
         if other in places:

@@ -7,7 +7,7 @@ from itertools import chain, pairwise
 
 from minitrain.config.label_map import as_flag
 from minitrain.data.check.corpus import Corpus, Finding
-from minitrain.data.labels.notes import alike_names, plain, rare_classes
+from minitrain.data.labels.notes import alike_names, plain, rare_classes, usual
 from minitrain.data.labels.values import alike
 
 TYPO = 0.85  # difflib ratio from which two names may be one
@@ -66,7 +66,7 @@ def _spelling(corpus: Corpus, counts: Counter[int]) -> list[Finding]:
     names = corpus.names
     pairs: dict[int, int] = {}
     for group in alike_names(names):
-        chosen = max(group, key=lambda i: (counts[i], names[i] == names[i].strip()))
+        chosen = usual(group, names, counts)
         pairs |= {i: chosen for i in group if i != chosen}
     pairs |= {i: other for i, other in _typos(names, counts).items() if i not in pairs}
     if not pairs:

@@ -14,7 +14,7 @@ from typing import Any
 
 from minitrain.data.check.corpus import Corpus, Finding
 from minitrain.data.check.duplicates import LEAKED, REPEATED
-from minitrain.data.check.keys import first_rows, text_keys
+from minitrain.data.check.keys import first_rows
 from minitrain.data.check.words import LONGEST, hashed_words, mixed, words_of
 
 SIMILAR = 0.8  # of the words of both together are in both
@@ -64,10 +64,9 @@ def _signatures(corpus: Corpus) -> tuple[Any, Any]:
     """The rows to compare, and (rows, BANDS * ROWS) uint32 of them: each text once, without short ones."""
     import numpy as np
 
-    keys = text_keys(corpus.texts)
+    keys = corpus.keys
     if corpus.unit == "pair":  # in any order
-        swapped = text_keys(corpus.texts[::-1])
-        both = zip(keys, swapped, strict=True)
+        both = zip(keys, corpus.swapped_keys, strict=True)
         keys = [None if key is None or other is None else min(key, other) for key, other in both]
     once = [row for row, first in enumerate(first_rows(keys)) if first == row]
     rows, signatures = [], []

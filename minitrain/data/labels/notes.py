@@ -111,11 +111,16 @@ def alike_names(names: Sequence[str]) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
+def usual(group: Sequence[int], names: Sequence[str], counts: Mapping[int, int]) -> int:
+    """Of classes with names that are alike the most frequent; if equally so, one without outer blanks."""
+    return max(group, key=lambda i: (counts[i], names[i] == names[i].strip()))
+
+
 def _alike(names: Sequence[str], counts: Mapping[int, int]) -> list[str]:
     notes = []
     for group in alike_names(names)[:SHOWN]:
         rows = ", ".join(f"'{plain(names[i])}' {counts[i]}" for i in group)
-        chosen = names[max(group, key=lambda i: (counts[i], names[i] == names[i].strip()))]
+        chosen = names[usual(group, names, counts)]
         pairs = {names[i]: chosen for i in group if names[i] != chosen}
         if pairs:  # else a checkpoint gives one name to several classes, which `display_names` tells apart
             notes.append(
