@@ -185,18 +185,22 @@ class Mlflow:
         import mlflow
         from mlflow.entities import Param
 
-        self.mlflow, active = mlflow, mlflow.active_run()
+        self.mlflow, self.client, active = mlflow, mlflow.MlflowClient(), mlflow.active_run()
         self.is_own = active is None  # else the user's
         if active is None:
-            if run.project is not None:
-                mlflow.set_experiment(run.project)
             tags = None if run.group is None else {"group": run.group}
-            active = mlflow.start_run(run_id=run.earlier, run_name=run.name, tags=tags)
-        self.client, self.id = mlflow.MlflowClient(), active.info.run_id
+            experiment = None if run.project is None else self._experiment(run.project)
+            active = mlflow.start_run(run.earlier, experiment_id=experiment, run_name=run.name, tags=tags)
+        self.id = active.info.run_id
         self.place = f"{mlflow.get_tracking_uri()}, run {self.id}"
         params = [Param(name, str(value)[:500]) for name, value in run.settings.items()]
         for first in range(0, len(params) if run.earlier is None else 0, 100):  # as many as it takes at once
             self.client.log_batch(self.id, params=params[first : first + 100])
+
+    def _experiment(self, name: str) -> str:
+        """The id of an experiment; mlflow.set_experiment would choose it for what this process does later, too."""
+        known = self.client.get_experiment_by_name(name)
+        return str(self.client.create_experiment(name) if known is None else known.experiment_id)
 
     def log(self, values: dict[str, float], step: int) -> None:
         from mlflow.entities import Metric

@@ -317,6 +317,17 @@ def test_a_run_that_ends_early_is_marked_so(place: Path, tmp_path: Path, error: 
     assert run.data.metrics["loss"] == read_log(tmp_path / "log.jsonl.part")[-1]["loss"]
 
 
+def test_the_project_of_a_run_is_not_that_of_the_next(place: Path, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    experiments = []
+    for name, more in (("first", {"project": "one"}), ("again", {"project": "one"}), ("next", {})):
+        train(TrainConfig(**flags(place, tmp_path / name, **ONCE, report_to=("mlflow",), **more)))
+        run = MlflowClient().get_run(json.loads((tmp_path / name / "trackers.json").read_text())["mlflow"]["id"])
+        experiments.append(MlflowClient().get_experiment(run.info.experiment_id).name)
+    assert experiments == ["one", "one", "Default"]
+
+
 def test_wandb_without_a_login_asks_nothing(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
